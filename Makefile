@@ -1,0 +1,32 @@
+# Four commands; each makes what it needs, on a machine with only Python 3.11+ and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test check clean
+
+serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
+	$(BIN)/tympan serve $(ARGS)
+
+test: .venv/dev.done  ## every test but the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev.done  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+clean:
+	rm -rf .venv
+
+.venv/serve.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable '.[server,embedded]'
+	touch $@
+
+.venv/dev.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable '.[dev]'
+	touch $@

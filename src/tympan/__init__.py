@@ -1,0 +1,126 @@
+"""Tympan: live audio to words.
+
+    async with tympan.connect("ws://localhost:8000") as stream:
+        async for event in stream.transcribe(blocks):
+            print(event)
+
+Names are imported when they are first used: `import tympan` costs nothing and needs no package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tympan.client.backoff import Backoff
+    from tympan.client.microphone import Microphone
+    from tympan.client.stream import Stream, connect
+    from tympan.client.sync import SyncStream, connect_sync
+    from tympan.errors import (
+        AccessError,
+        AudioError,
+        CapacityError,
+        ConfigError,
+        EngineError,
+        FrameError,
+        IdleError,
+        LimitError,
+        MissingPackageError,
+        ModelError,
+        ParameterError,
+        RequestError,
+        RestartingError,
+        ServerError,
+        SessionTooLongError,
+        SlowReaderError,
+        TooBigError,
+        TympanError,
+    )
+    from tympan.messages import (
+        Complete,
+        Event,
+        Flushed,
+        Lag,
+        Partial,
+        Ready,
+        Segment,
+        Turn,
+        Vad,
+        Warning,
+        Word,
+    )
+
+    __version__: str
+
+__all__ = [
+    "AccessError",
+    "AudioError",
+    "Backoff",
+    "CapacityError",
+    "Complete",
+    "ConfigError",
+    "EngineError",
+    "Event",
+    "Flushed",
+    "FrameError",
+    "IdleError",
+    "Lag",
+    "LimitError",
+    "Microphone",
+    "MissingPackageError",
+    "ModelError",
+    "ParameterError",
+    "Partial",
+    "Ready",
+    "RequestError",
+    "RestartingError",
+    "Segment",
+    "ServerError",
+    "SessionTooLongError",
+    "SlowReaderError",
+    "Stream",
+    "SyncStream",
+    "TooBigError",
+    "Turn",
+    "TympanError",
+    "Vad",
+    "Warning",
+    "Word",
+    "__version__",
+    "connect",
+    "connect_sync",
+]
+
+_HOMES = {
+    "Backoff": "tympan.client.backoff",
+    "Microphone": "tympan.client.microphone",
+    "Stream": "tympan.client.stream",
+    "SyncStream": "tympan.client.sync",
+    "connect": "tympan.client.stream",
+    "connect_sync": "tympan.client.sync",
+    **dict.fromkeys(
+        ("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Segment", "Turn", "Vad", "Warning", "Word"),
+        "tympan.messages",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """A public name from its module (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'tympan' has no attribute {name!r}")
+    value = _version() if name == "__version__" else getattr(import_module(_HOMES.get(name, "tympan.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tympan")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"

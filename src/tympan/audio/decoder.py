@@ -1,0 +1,39 @@
+"""Bytes in, samples out: the one face of every format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from tympan.audio.container import ContainerDecoder
+from tympan.audio.format import CONTAINER_ENCODINGS, AudioFormat
+from tympan.audio.pcm import PcmDecoder
+from tympan.messages import Samples
+
+
+class Decoder(Protocol):
+    """Decodes one stream. Samples are float32 `[n, channels]` at the target rate, at most about one second per block.
+
+    Synchronous and deterministic: the samples depend on the bytes, never on how they were split. Iterators are lazy:
+    nothing is decoded until it is pulled, so a small file that holds hours of audio costs no memory. Exhaust one
+    before asking for the next; what was not pulled is lost or comes late. After an `AudioError` only `close` is left.
+    """
+
+    def decode(self, data: bytes) -> Iterator[Samples]:
+        """Everything decodable from the bytes so far. Raises `AudioError`."""
+        ...
+
+    def finish(self) -> Iterator[Samples]:
+        """The tail: remainders of codec and resampler. A truncated last sample is dropped. Raises `AudioError`."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the decoder holds, threads too. May be called at any time and more than once."""
+        ...
+
+
+def open_decoder(format: AudioFormat, sample_rate: int = 24_000) -> Decoder:
+    """A decoder of `format` to `sample_rate` samples per second, with `format.channels` channels."""
+    if format.encoding in CONTAINER_ENCODINGS:
+        return ContainerDecoder(format, sample_rate)
+    return PcmDecoder(format, sample_rate)

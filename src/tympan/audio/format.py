@@ -1,0 +1,80 @@
+"""What the bytes of a stream are: the declared format, parsed from query strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tympan.errors import ParameterError
+
+RAW_ENCODINGS = ("s16le", "f32le", "mulaw", "alaw")
+CONTAINER_ENCODINGS = ("opus", "auto")
+ENCODINGS = RAW_ENCODINGS + CONTAINER_ENCODINGS
+
+_ALIASES = {
+    "pcm_s16le": "s16le",
+    "linear16": "s16le",
+    "pcm_f32le": "f32le",
+    "linear32": "f32le",
+    "ulaw": "mulaw",
+    "pcmu": "mulaw",
+    "pcma": "alaw",
+}
+_LOWEST_RATE, _HIGHEST_RATE = 8_000, 48_000
+_TELEPHONE_ENCODINGS = ("mulaw", "alaw")
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """One of `ENCODINGS`, samples per second, and 1 or 2 channels. A container's own rate wins over `sample_rate`."""
+
+    encoding: str = "s16le"
+    sample_rate: int = 24_000
+    channels: int = 1
+
+
+def parse_format(
+    encoding: str | None = None, sample_rate: str | None = None, channels: str | None = None
+) -> AudioFormat:
+    """The format that query strings declare; None means the default. Raises `ParameterError` for what cannot be."""
+    name = _encoding(encoding)
+    return AudioFormat(name, _sample_rate(sample_rate, name), _channels(channels))
+
+
+def _encoding(text: str | None) -> str:
+    if text is None:
+        return "s16le"
+    name = text.strip().lower()
+    name = _ALIASES.get(name, name)
+    if name not in ENCODINGS:
+        raise ParameterError(f"encoding {_shown(text)} is unknown; use one of {', '.join(ENCODINGS)}")
+    return name
+
+
+def _sample_rate(text: str | None, encoding: str) -> int:
+    if text is None:
+        return 8_000 if encoding in _TELEPHONE_ENCODINGS else 24_000
+    rate = _integer(text)
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise ParameterError(
+            f"sample_rate {_shown(text)} cannot be; use a whole number from {_LOWEST_RATE} to {_HIGHEST_RATE}"
+        )
+    return rate
+
+
+def _channels(text: str | None) -> int:
+    if text is None:
+        return 1
+    count = _integer(text)
+    if count not in (1, 2):
+        raise ParameterError(f"channels {_shown(text)} cannot be; use 1 or 2")
+    return count
+
+
+def _integer(text: str) -> int:
+    """The plain decimal number, or -1. `int` alone would also take ` 1_6 ` and digits of other scripts."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
+
+
+def _shown(text: str) -> str:
+    """The value as the peer sent it, cut short so that an error sentence stays a sentence."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,0 +1,52 @@
+"""Cuts a stream of samples into the engine's frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tympan.messages import Samples
+
+
+class Framer:
+    """Collects mono samples into frames of `frame_samples`; the same frames however the samples were split.
+
+    Frames are contiguous float32 copies: the caller may reuse its buffer.
+    """
+
+    def __init__(self, frame_samples: int) -> None:
+        assert frame_samples > 0
+        self._frame = np.zeros(frame_samples, np.float32)
+        self._filled = 0
+
+    @property
+    def pending(self) -> int:
+        """Samples that wait for their frame to fill."""
+        return self._filled
+
+    def push(self, samples: Samples) -> list[Samples]:
+        """Mono float32 `[n]` in, the frames `[frame_samples]` that it completed out."""
+        assert samples.ndim == 1
+        frames: list[Samples] = []
+        start = 0
+        while start < len(samples):
+            taken = samples[start : start + len(self._frame) - self._filled]
+            self._frame[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            start += len(taken)
+            if self._filled == len(self._frame):
+                frames.append(self._take())
+        return frames
+
+    def pad(self) -> Samples | None:
+        """The started frame filled up with zeros, or None where none was started."""
+        if not self._filled:
+            return None
+        self._frame[self._filled :] = 0.0
+        return self._take()
+
+    def _take(self) -> Samples:
+        """Hands the buffer itself out and starts a new one, so that every sample is copied once."""
+        frame = self._frame
+        self._frame = np.empty_like(frame)
+        self._filled = 0
+        return frame

@@ -1,0 +1,102 @@
+"""Raw samples: integers, floats and the telephone codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tympan.audio.format import AudioFormat
+from tympan.audio.g711 import alaw_table, mulaw_table
+from tympan.audio.resample import Resampler
+from tympan.messages import Samples
+
+SAMPLE_BYTES = {
+    "u8": 1,
+    "s16le": 2,
+    "s24le": 3,
+    "s32le": 4,
+    "f32le": 4,
+    "f64le": 8,
+    "mulaw": 1,
+    "alaw": 1,
+}
+# Sound is in [-1, 1]. Values near float32's limit, which wrong bytes give, would overflow in the
+# resampler's sums and reach the model as infinities.
+_LARGEST = 1e6
+
+
+class PcmDecoder:
+    """Decodes `s16le`, `f32le`, `mulaw` and `alaw`; the contract is `tympan.audio.decoder.Decoder`.
+
+    Float samples that are no number become 0. Values outside [-1, 1] are kept, up to a million.
+    """
+
+    def __init__(self, format: AudioFormat, sample_rate: int) -> None:
+        self._encoding = format.encoding
+        self._channels = format.channels
+        self._frame_bytes = SAMPLE_BYTES[format.encoding] * format.channels
+        self._block_bytes = self._frame_bytes * format.sample_rate
+        self._resampler = Resampler(format.sample_rate, sample_rate, format.channels)
+        self._waiting = bytearray()
+
+    def decode(self, data: bytes) -> Iterator[Samples]:
+        self._waiting += data
+        return self._whole_frames()
+
+    def finish(self) -> Iterator[Samples]:
+        yield from self._whole_frames()
+        self._waiting.clear()
+        samples = self._resampler.finish()
+        if len(samples):
+            yield samples
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _whole_frames(self) -> Iterator[Samples]:
+        while len(self._waiting) >= self._frame_bytes:
+            whole = len(self._waiting) - len(self._waiting) % self._frame_bytes
+            block = bytes(self._waiting[: min(whole, self._block_bytes)])
+            del self._waiting[: len(block)]
+            values = samples_from_bytes(block, self._encoding).reshape(-1, self._channels)
+            samples = self._resampler.push(values)
+            if len(samples):
+                yield samples
+
+
+def samples_from_bytes(data: bytes, encoding: str) -> Samples:
+    """Float32 `[n]` from whole samples of any encoding in `SAMPLE_BYTES`."""
+    if encoding in ("mulaw", "alaw"):
+        table = mulaw_table() if encoding == "mulaw" else alaw_table()
+        return table[np.frombuffer(data, np.uint8)]
+    if encoding in ("f32le", "f64le"):
+        return finite(np.frombuffer(data, "<f4" if encoding == "f32le" else "<f8"))
+    if encoding == "u8":
+        return _from_integers(np.frombuffer(data, np.uint8).astype(np.int16) - 128, 1 << 7)
+    if encoding == "s16le":
+        return _from_integers(np.frombuffer(data, "<i2"), 1 << 15)
+    assert encoding in ("s24le", "s32le")
+    return _from_integers(_widened(data) if encoding == "s24le" else np.frombuffer(data, "<i4"), 1 << 31)
+
+
+def finite(values: npt.NDArray[np.floating]) -> Samples:
+    """Float32 of the same shape: 0 for what is no number, and nothing beyond a million."""
+    numbers = np.where(np.isfinite(values), values, 0)
+    sound: Samples = np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float32)
+    return sound
+
+
+def _from_integers(values: npt.NDArray[np.integer], full_scale: int) -> Samples:
+    # Powers of two: the products are exact for up to 24 bits.
+    samples: Samples = values.astype(np.float32)
+    samples *= np.float32(1 / full_scale)
+    return samples
+
+
+def _widened(data: bytes) -> npt.NDArray[np.int32]:
+    """24-bit samples as the upper bytes of 32-bit ones."""
+    wide = np.zeros((len(data) // 3, 4), np.uint8)
+    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    return wide.view("<i4")[:, 0]

@@ -1,0 +1,158 @@
+"""A thread used as a coroutine: for libraries that pull their input, in a program that pushes it.
+
+The thread runs only while its owner waits for it, so exactly one of the two sides runs at any time. Nothing here is
+concurrent: what comes out depends on the bytes that went in, and not on timing.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+More = Callable[[], bytes]
+"""Waits for the next bytes of the input; empty bytes mean its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Go:
+    """To the thread: go on after a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """To the thread: unwind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Result(Generic[T]):
+    """From the thread: one result."""
+
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class _Hungry:
+    """From the thread: it can do nothing before it gets more bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """From the thread, its last message: the body returned, or raised `error`."""
+
+    error: Exception | None
+
+
+_Down = bytes | _Go | _Stop
+_Up = _Result[T] | _Hungry | _Over
+
+
+class _Worker(Generic[T]):
+    """The thread's side. It must not know the `Coroutine`, or an abandoned one could never be collected."""
+
+    def __init__(self, body: Callable[[More], Generator[T]]) -> None:
+        self.inbox: SimpleQueue[_Down] = SimpleQueue()
+        self.outbox: SimpleQueue[_Up[T]] = SimpleQueue()
+        self._body = body
+        self._stopped = False
+        self._ended = False
+
+    def run(self) -> None:
+        self._wait()
+        error: Exception | None = None
+        try:
+            with closing(self._body(self._more)) as values:
+                for value in values:
+                    self.outbox.put(_Result(value))
+                    self._wait()
+                    if self._stopped:
+                        break
+        except Exception as raised:  # carried over to the owner's thread and raised there
+            error = raised
+        self.outbox.put(_Over(error))
+
+    def _more(self) -> bytes:
+        """A stopped worker's input ends: no exception has to find its way out through C code."""
+        if self._ended:
+            return b""
+        self.outbox.put(_Hungry())
+        data = self._wait()
+        self._ended = not data
+        return data
+
+    def _wait(self) -> bytes:
+        """Sleeps until the owner's next message. Empty, unless the message is input."""
+        if self._stopped:
+            return b""
+        match self.inbox.get():
+            case bytes(data):
+                return data
+            case _Stop():
+                self._stopped = self._ended = True
+        return b""
+
+
+class Coroutine(Generic[T]):
+    """Runs `body(more)` in a thread of its own, which starts with the first bytes and ends with the body or `close`.
+
+    Errors that the body raises come out of `results`.
+    """
+
+    def __init__(self, body: Callable[[More], Generator[T]], name: str) -> None:
+        self._worker = _Worker(body)
+        self._thread = threading.Thread(target=self._worker.run, name=name, daemon=True)
+        self._finalizer = weakref.finalize(self, self._worker.inbox.put, _Stop())
+        self._pending: deque[bytes] = deque()
+        self._ended = False
+        self._hungry = False
+        self._over = False
+
+    def feed(self, data: bytes) -> None:
+        """Queues input bytes. They are used while `results` is pulled."""
+        if data and not self._over:
+            self._pending.append(data)
+
+    def end(self) -> None:
+        """No more input after what was fed."""
+        self._ended = True
+
+    def results(self) -> Iterator[T]:
+        """Runs the body until it wants more bytes than were fed, and yields its results as it makes them."""
+        while not self._over and (not self._hungry or self._pending or self._ended):
+            if not self._pending and not self._ended and not self._thread.ident:
+                return
+            match self._resume():
+                case _Result(value):
+                    yield value
+                case _Hungry():
+                    self._hungry = True
+                case _Over(error):
+                    self.close()
+                    if error is not None:
+                        raise error
+
+    def close(self) -> None:
+        """Ends the thread, wherever it is. May be called more than once."""
+        self._over = True
+        self._pending.clear()
+        self._finalizer()
+        if self._thread.ident:
+            self._thread.join()
+
+    def _resume(self) -> _Up[T]:
+        """Lets the thread run until its next message."""
+        message: _Down = _Go()
+        if self._hungry:
+            message = self._pending.popleft() if self._pending else b""
+            self._hungry = False
+        self._worker.inbox.put(message)
+        if not self._thread.ident:
+            self._thread.start()
+        return self._worker.outbox.get()

@@ -1,0 +1,177 @@
+"""`tympan transcribe`: files into text, subtitles or JSON, with a server or with an engine of this process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tympan.audio.files import decode_file, duration_seconds
+from tympan.cli.progress import FileProgress
+from tympan.cli.settings import add_settings, config_from
+from tympan.client.stream import connect
+from tympan.errors import AudioError, ConfigError, ServerError
+from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
+from tympan.transcript.subtitles import Transcript, to_json, to_srt, to_text, to_vtt
+
+Recognize = Callable[[Path], AsyncGenerator[Event, None]]
+"""The events of one file: `Ready` first, `Complete` last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    suffix: str
+    write: Callable[[Transcript], str]
+    lists: bool
+    """Whether the output for several files can follow one another."""
+
+
+FORMATS: Final = {
+    "text": Format(".txt", to_text, lists=True),
+    "json": Format(".json", to_json, lists=True),
+    "srt": Format(".srt", to_srt, lists=False),
+    "vtt": Format(".vtt", to_vtt, lists=False),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio or video, of any usual kind")
+    parser.add_argument(
+        "--url", help="a server to send the audio to, such as ws://localhost:8000; else this machine works"
+    )
+    parser.add_argument("--token", help="an API key of that server")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="what to write (default: text)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write one file per input into DIR, not to the terminal"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
+    add_settings(parser, ["model"])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.url and "model" in arguments:
+        raise ConfigError(
+            "--model chooses a model on this machine; the server at --url has its own: leave one of them out"
+        )
+    files: list[Path] = arguments.files
+    if len(files) > 1 and not arguments.output and not FORMATS[arguments.format].lists:
+        raise ConfigError(f"several files as {arguments.format} need --output DIR: one file for each")
+    return asyncio.run(_transcribe_all(arguments, _targets(files, arguments.output, FORMATS[arguments.format].suffix)))
+
+
+def _targets(files: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path | None]:
+    """Where each file's output goes: `talk.mp3` to `talk.srt`, or `talk.mp3.srt` if another is a `talk` too."""
+    if folder is None:
+        return dict.fromkeys(files)
+    stems = Counter(file.stem for file in files)
+    targets = {file: folder / ((file.stem if stems[file.stem] == 1 else file.name) + suffix) for file in files}
+    twice = [target.name for target, count in Counter(targets.values()).items() if count > 1]
+    if twice:
+        raise ConfigError(f"two inputs would both be written to {twice[0]}: transcribe them into different folders")
+    return dict(targets)
+
+
+async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Path | None]) -> int:
+    """Every file in turn; one that fails does not stop the others."""
+    failed = False
+    async with AsyncExitStack() as stack:
+        recognize = await _recognizer(arguments, stack)
+        for file, target in targets.items():
+            try:
+                await _transcribe(recognize, file, target, arguments.format)
+            except BrokenPipeError:
+                raise
+            except AudioError as error:
+                failed = True
+                print(f"tympan: {error}", file=sys.stderr)
+            except OSError as error:
+                failed = True
+                print(f"tympan: {file}: {error.strerror or error}", file=sys.stderr)
+            except ServerError as error:
+                if error.close_code is None:  # nobody there, or not for us: it would be the same for the next file
+                    raise
+                failed = True
+                print(f"tympan: {file}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> Recognize:
+    if arguments.url:
+        return lambda file: _recognize_remotely(arguments.url, arguments.token, file)
+    config = config_from(arguments)
+    from tympan.engine.registry import create_engine
+    from tympan.session.local import transcribe
+
+    engine = create_engine(config.model)
+    await engine.start()
+    stack.push_async_callback(engine.stop)
+    info = engine.info
+    ready = Ready("local", info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons)
+
+    async def recognize(file: Path) -> AsyncGenerator[Event, None]:
+        yield ready
+        blocks = decode_file(file, info.sample_rate)
+        async for event in transcribe(engine, blocks, config.turns, config.limits):
+            yield event
+
+    return recognize
+
+
+async def _recognize_remotely(url: str, token: str | None, file: Path) -> AsyncGenerator[Event, None]:
+    async with connect(url, token=token) as stream, aclosing(stream.transcribe(decode_file(file))) as events:
+        yield stream.ready
+        async for event in events:
+            yield event
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What has come of one file so far."""
+
+    model: str = ""
+    duration: float = 0.0
+    words: list[Word] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self.model = event.model
+            case Word():
+                self.words.append(event)
+            case Segment():
+                self.segments.append(event)
+            case Lag():
+                self.duration = event.processed
+            case Complete():
+                self.duration = event.audio_seconds
+
+
+async def _transcribe(recognize: Recognize, file: Path, target: Path | None, format_name: str) -> None:
+    heard = _Heard()
+    streams_text = target is None and format_name == "text"
+    with FileProgress(file.name, duration_seconds(file)) as progress:
+        async with aclosing(recognize(file)) as events:
+            async for event in events:
+                heard.add(event)
+                if isinstance(event, Segment) and streams_text:
+                    progress.show(event.text)
+                progress.update(heard.duration, len(heard.words))
+    if streams_text:
+        return
+    output = FORMATS[format_name].write(Transcript(str(file), heard.model, heard.duration, heard.words, heard.segments))
+    _put(output, target)
+
+
+def _put(output: str, target: Path | None) -> None:
+    if target is None:
+        sys.stdout.write(output)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(output, encoding="utf-8")

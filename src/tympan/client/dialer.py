@@ -1,0 +1,116 @@
+"""Opening the connections of one stream: the first, and the next ones when the server was full or restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from tympan.client import wire
+from tympan.client.backoff import Backoff
+from tympan.client.transport import Connection, NoConnectionError, Transport
+from tympan.messages import Ready
+
+logger = logging.getLogger(__name__)
+
+RETRIED_CLOSE_CODES: Final = frozenset({1012, 1013})
+BUSY_STATUS: Final = 503
+RESTART_STATUSES: Final = frozenset({502, 503, 504})
+"""What a gateway answers while the server behind it restarts."""
+
+READY_TIMEOUT_SECONDS: Final = 30.0
+
+
+class Dialer:
+    """Opens connections to one address, with waits between attempts."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], backoff: Backoff, transport: Transport) -> None:
+        self._url = url
+        self._headers = headers
+        self._backoff = backoff
+        self._transport = transport
+        self._failures = 0
+
+    def progress(self) -> None:
+        """The server has transcribed something: the next failure counts as the first again."""
+        self._failures = 0
+
+    async def open(self, after: NoConnectionError | None = None) -> tuple[Connection, Ready]:
+        """A connection whose server has said that it is ready; `after` says how the stream's last one ended.
+
+        Raises:
+            NoConnectionError: trying again would not help, or has been done often enough.
+        """
+        reopening = after is not None
+        while True:
+            if after is not None:
+                await self._wait(after, reopening)
+            try:
+                return await self._open_once()
+            except NoConnectionError as ended:
+                after = ended
+
+    async def _wait(self, ended: NoConnectionError, reopening: bool) -> None:
+        self._failures += 1
+        if not _may_retry(ended, reopening) or self._failures > self._backoff.attempts:
+            raise ended
+        seconds = self._backoff.wait_seconds(self._failures, ended.retry_after_seconds)
+        attempt = f"attempt {self._failures} of {self._backoff.attempts}"
+        logger.warning("%s; trying again in %.1f s (%s)", ended, seconds, attempt)
+        await self._backoff.sleep(seconds)
+
+    async def _open_once(self) -> tuple[Connection, Ready]:
+        connection = await self._transport(self._url, self._headers)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                return connection, await _read_ready(connection)
+        except TimeoutError:
+            await connection.close()
+            message = f"the server did not say within {READY_TIMEOUT_SECONDS:.0f} s that it is ready"
+            raise NoConnectionError("unreachable", message, reason="unreachable") from None
+        except BaseException:
+            await connection.close()
+            raise
+
+
+def _may_retry(ended: NoConnectionError, reopening: bool) -> bool:
+    """A first attempt that reaches nobody is a wrong address; later, the server is on its way back."""
+    match ended.cause:
+        case "closed":
+            return ended.code in RETRIED_CLOSE_CODES
+        case "refused":
+            return ended.code == BUSY_STATUS or (reopening and ended.code in RESTART_STATUSES)
+        case "unreachable":
+            return reopening
+
+
+async def _read_ready(connection: Connection) -> Ready:
+    failure: wire.Failure | None = None
+    while True:
+        try:
+            message = wire.decode(await connection.receive())
+        except msgspec.DecodeError as error:
+            raise bad_message(error) from None
+        except NoConnectionError as ended:
+            raise last_words(ended, failure) from None
+        match message:
+            case Ready():
+                return message
+            case wire.Failure():
+                failure = message
+
+
+def last_words(ended: NoConnectionError, failure: wire.Failure | None) -> NoConnectionError:
+    """How a connection ended, in the words of the server's `error` message where there was one."""
+    if failure is None:
+        return ended
+    return NoConnectionError(ended.cause, failure.message, code=ended.code, reason=failure.code)
+
+
+def bad_message(error: msgspec.DecodeError) -> NoConnectionError:
+    return NoConnectionError(
+        "closed", f"the server sent something else than this protocol: {error}", reason="bad_message"
+    )

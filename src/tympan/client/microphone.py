@@ -1,0 +1,150 @@
+"""A microphone as an asynchronous iterator of mono blocks.
+
+    async with Microphone() as microphone, connect(url, sample_rate=microphone.sample_rate) as stream:
+        async for event in stream.transcribe(microphone):
+            ...
+
+PortAudio calls back in a thread of its own, which may never wait: a block that finds the queue full pushes out the
+oldest one, and the loss is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import numpy as np
+
+from tympan.errors import AudioError, MissingPackageError
+from tympan.messages import Samples
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SECONDS: Final = 0.08
+QUEUE_SECONDS: Final = 60.0
+"""How much sound waits while nobody takes it, such as during a reconnection."""
+HIGHEST_RATE: Final = 48_000
+"""What servers take; a device that runs faster is asked for this rate instead."""
+
+BlockCallback = Callable[[Samples, int, object, object], None]
+"""PortAudio's: samples `[n, channels]`, n, its clock, its flags."""
+
+
+class InputStream(Protocol):
+    """The part of `sounddevice.InputStream` that is used here."""
+
+    @property
+    def samplerate(self) -> float: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+
+
+OpenInput = Callable[[str | int | None, float, BlockCallback], InputStream]
+"""Opens a device, to be called back with blocks of so many seconds."""
+
+
+def open_sounddevice(device: str | int | None, block_seconds: float, callback: BlockCallback) -> InputStream:
+    """One channel of a sound card, at the card's own rate.
+
+    Raises:
+        MissingPackageError: sounddevice or the PortAudio library is not installed.
+        AudioError: there is no such device, or it cannot be opened.
+    """
+    try:
+        import sounddevice
+    except ImportError:
+        raise MissingPackageError("the microphone needs the package sounddevice: pip install 'tympan[mic]'") from None
+    except OSError:
+        raise MissingPackageError(
+            "the microphone needs the PortAudio library (Debian: apt install libportaudio2)"
+        ) from None
+    try:
+        rate = min(int(sounddevice.query_devices(device, "input")["default_samplerate"]), HIGHEST_RATE)
+        opened: InputStream = sounddevice.InputStream(
+            samplerate=rate,
+            blocksize=round(rate * block_seconds),
+            device=device,
+            channels=1,
+            dtype="float32",
+            callback=callback,
+        )
+        return opened
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AudioError(f"the microphone cannot be opened: {error}") from None
+
+
+class Microphone:
+    """Blocks of float32 `[n]` at `sample_rate`, from entering until `stop`.
+
+    Args:
+        device: a number or a part of a name, as `python -m sounddevice` lists them; the system's default if not given.
+        open_input: what opens the device.
+    """
+
+    def __init__(
+        self,
+        device: str | int | None = None,
+        *,
+        block_seconds: float = BLOCK_SECONDS,
+        open_input: OpenInput = open_sounddevice,
+    ) -> None:
+        self._device = device
+        self._block_seconds = block_seconds
+        self._open_input = open_input
+        self._blocks: deque[Samples] = deque(maxlen=max(1, round(QUEUE_SECONDS / block_seconds)))
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._input: InputStream | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._input = self._open_input(self._device, self._block_seconds, self._heard)
+        self._input.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def sample_rate(self) -> int:
+        assert self._input is not None, "the rate is known inside `async with`"
+        return round(self._input.samplerate)
+
+    def stop(self) -> None:
+        """Close the device. What has been heard can still be iterated over. Safe to call twice."""
+        if self._input is not None and not self._stopped:
+            self._input.close()
+        self._stopped = True
+        self._changed.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Samples:
+        while not self._blocks:
+            if self._stopped:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._blocks.popleft()
+
+    def _heard(self, block: Samples, frames: int, clock: object, flags: object) -> None:
+        """In PortAudio's thread: it uses the block's memory again, so the queue gets a copy."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._queue, np.array(block[:, 0], dtype=np.float32))
+
+    def _queue(self, block: Samples) -> None:
+        if len(self._blocks) == self._blocks.maxlen:
+            logger.warning("nobody takes the microphone's sound: %.2f s are lost", self._block_seconds)
+        self._blocks.append(block)
+        self._changed.set()

@@ -1,0 +1,150 @@
+"""`connect_sync`: the client for programs without an event loop. The same code as `connect`, run by a thread.
+
+with tympan.connect_sync("ws://localhost:8000") as stream:
+    for event in stream.transcribe(blocks):
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tympan.client import wire
+from tympan.client.backoff import Backoff
+from tympan.client.source import AudioLike
+from tympan.client.stream import Stream, connect
+from tympan.client.transport import Transport, open_websocket
+from tympan.messages import Event, Ready
+
+T = TypeVar("T")
+
+
+def connect_sync(
+    url: str,
+    *,
+    token: str | None = None,
+    encoding: str = "s16le",
+    sample_rate: int | None = None,
+    events: Collection[str] = wire.DEFAULT_EVENTS,
+    backoff: Backoff | None = None,
+    transport: Transport = open_websocket,
+) -> SyncStream:
+    """A stream to the server at `url`, for `with`. Arguments and errors are those of `tympan.connect`."""
+    return SyncStream(
+        connect(
+            url,
+            token=token,
+            encoding=encoding,
+            sample_rate=sample_rate,
+            events=events,
+            backoff=backoff,
+            transport=transport,
+        )
+    )
+
+
+class SyncStream:
+    """A `Stream` whose methods block. One thread may send while another iterates."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._loop = _LoopThread()
+
+    def __enter__(self) -> Self:
+        self._loop.start()
+        try:
+            self._loop.call(self._stream.__aenter__())
+        except BaseException:
+            self._loop.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._loop.call(self._stream.__aexit__(kind, error, trace))
+        finally:
+            self._loop.stop()
+
+    @property
+    def ready(self) -> Ready:
+        return self._stream.ready
+
+    def send(self, audio: AudioLike) -> None:
+        self._loop.call(self._stream.send(audio))
+
+    def flush(self) -> int:
+        return self._loop.call(self._stream.flush())
+
+    def keepalive(self) -> None:
+        self._loop.call(self._stream.keepalive())
+
+    def finish(self) -> None:
+        self._loop.call(self._stream.finish())
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._events(self._stream)
+
+    def transcribe(self, source: Iterable[AudioLike]) -> Iterator[Event]:
+        """As `Stream.transcribe`. `source` is advanced in another thread than the caller's."""
+        return self._events(self._stream.transcribe(source))
+
+    def _events(self, events: AsyncIterator[Event]) -> Iterator[Event]:
+        while (event := self._loop.call(_next(events))) is not None:
+            yield event
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    return await anext(events, None)
+
+
+class _LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = threading.Event()
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="tympan-client", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.wait()
+
+    def call(self, work: Coroutine[None, None, T]) -> T:
+        """The result of `work` in the loop; an interrupted caller cancels it."""
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            raise RuntimeError("a stream is used inside its `with` block")
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def stop(self) -> None:
+        """End the loop and whatever still runs in it, and wait for the thread."""
+        assert self._loop is not None
+        assert self._stopping is not None
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        # The runner cancels what is left, closes generators and its executor, then the loop.
+        with asyncio.Runner() as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._started.set()
+        await self._stopping.wait()

@@ -1,0 +1,165 @@
+"""The native protocol seen from the client: addresses, frames and messages, without any I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from tympan.errors import ParameterError
+from tympan.messages import (
+    Complete,
+    Event,
+    Flushed,
+    Lag,
+    Partial,
+    Ready,
+    Segment,
+    Turn,
+    Vad,
+    Warning,
+    Word,
+)
+
+DEFAULT_EVENTS: Final = ("ready", "partial", "word", "segment", "turn", "lag")
+"""What a stream reports unless it is told otherwise: everything but the per-frame `vad`."""
+
+NEEDED_EVENTS: Final = ("ready", "word", "lag")
+"""What the client itself must see to know what has been transcribed, whatever its user asked for."""
+
+FINISH: Final = '{"type": "finish"}'
+KEEPALIVE: Final = '{"type": "keepalive"}'
+
+_SAMPLE_BYTES: Final = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1}
+_TELEPHONE_RATE: Final = 8_000
+_DEFAULT_RATE: Final = 24_000
+
+_EVENT_TYPES: Final[dict[str, type[Event]]] = {
+    "ready": Ready,
+    "partial": Partial,
+    "word": Word,
+    "segment": Segment,
+    "turn": Turn,
+    "vad": Vad,
+    "lag": Lag,
+    "warning": Warning,
+    "complete": Complete,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How the audio of a stream is written: `sample_bytes` is 0 where bytes say nothing about time (containers)."""
+
+    encoding: str
+    sample_rate: int
+    sample_bytes: int
+
+    @classmethod
+    def of(cls, encoding: str, sample_rate: int | None) -> AudioFormat:
+        """The format of a declared encoding; the server judges whether it knows that encoding and rate."""
+        telephone = encoding in ("mulaw", "alaw")
+        rate = sample_rate or (_TELEPHONE_RATE if telephone else _DEFAULT_RATE)
+        return cls(encoding, rate, _SAMPLE_BYTES.get(encoding, 0))
+
+    def encode(self, audio: npt.NDArray[np.floating] | bytes | bytearray | memoryview) -> bytes:
+        """Bytes for the wire: bytes stay as they are, float samples `[n]` in [-1, 1] are written in this format.
+
+        Raises:
+            ParameterError: samples for an encoding that only bytes can be given in, or an array of another kind.
+        """
+        if not isinstance(audio, np.ndarray):
+            return bytes(audio)
+        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+            raise ParameterError(
+                f"samples must be a one-dimensional float array in [-1, 1], not {audio.dtype} {list(audio.shape)}"
+            )
+        if self.encoding == "s16le":
+            scaled: npt.NDArray[np.floating] = np.round(np.clip(audio, -1.0, 1.0) * 32767.0)
+            return scaled.astype("<i2").tobytes()
+        if self.encoding == "f32le":
+            return audio.astype("<f4").tobytes()
+        raise ParameterError(f"samples cannot be sent as {self.encoding}: send bytes, or connect with s16le or f32le")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The server's `error` message: the socket closes after it."""
+
+    code: str
+    message: str
+
+
+class _Tag(msgspec.Struct):
+    type: str = ""
+
+
+class _FlushedMessage(msgspec.Struct):
+    id: int
+
+
+def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
+    """The address of a stream on the server at `url`; the path `/v1/stream` is added where `url` has none.
+
+    Raises:
+        ParameterError: `url` is not the address of a server.
+    """
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ParameterError(f"{url!r} is not a server's address: write ws://host:port or wss://host")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query |= {"encoding": audio.encoding, "events": ",".join(dict.fromkeys(events))}
+    if audio.sample_bytes:
+        query["sample_rate"] = str(audio.sample_rate)
+    path = parts.path if parts.path not in ("", "/") else "/v1/stream"
+    return urlunsplit((scheme, parts.netloc, path, urlencode(query, safe=","), ""))
+
+
+def event_types(names: Collection[str]) -> frozenset[type[Event]]:
+    """The event classes behind wire names; what ends or answers something is always among them."""
+    wanted = _EVENT_TYPES.values() if "all" in names else (_EVENT_TYPES[n] for n in names if n in _EVENT_TYPES)
+    return frozenset(wanted) | {Warning, Flushed, Complete}
+
+
+def flush(mark: int) -> str:
+    return json.dumps({"type": "flush", "id": mark})
+
+
+def decode(message: str | bytes) -> Event | Failure | None:
+    """What a server's message says, or None where it says nothing to this client.
+
+    A message of an unknown type is a newer server's and is passed over.
+
+    Raises:
+        msgspec.DecodeError: it is not the JSON that the protocol promises.
+    """
+    tag = msgspec.json.decode(message, type=_Tag).type
+    if tag == "error":
+        return msgspec.json.decode(message, type=Failure)
+    if tag == "flushed":
+        return Flushed(msgspec.json.decode(message, type=_FlushedMessage).id)
+    event_type = _EVENT_TYPES.get(tag)
+    return None if event_type is None else msgspec.json.decode(message, type=event_type)
+
+
+def shifted(event: Event, seconds: float) -> Event:
+    """The same event, later by `seconds`."""
+    match event:
+        case Partial(start=start):
+            return replace(event, start=start + seconds)
+        case Word(start=start, end=end) | Segment(start=start, end=end):
+            return replace(event, start=start + seconds, end=end + seconds)
+        case Turn(time=time) | Vad(time=time):
+            return replace(event, time=time + seconds)
+        case Lag(received=received, processed=processed):
+            return replace(event, received=received + seconds, processed=processed + seconds)
+        case Complete(audio_seconds=audio_seconds):
+            return replace(event, audio_seconds=audio_seconds + seconds)
+    return event

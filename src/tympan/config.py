@@ -1,0 +1,187 @@
+"""Settings: frozen, composed, strict. A TOML file, then the environment, then the command line; the later one wins.
+
+Every setting is one field of one section below; its name is unique across sections, so the same word serves all three
+sources: `idle_seconds` is `idle_seconds` under `[limits]` in the file, `TYMPAN_IDLE_SECONDS` in the environment,
+`--idle-seconds` on the command line. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tympan.errors import ConfigError
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True):
+    """Which recognizer, and how much of the machine it may use."""
+
+    model: Annotated[
+        str, Meta(description="`embedded` (no download, for trying), or `scripted` (for tests and load)")
+    ] = "embedded"
+    max_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None, Meta(description="streams at once; by default what the engine carries")
+    ] = None
+    step_ms: Annotated[float, Meta(description="scripted model only: how long one step takes", ge=0)] = 1.0
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """Where to listen, and for whom."""
+
+    host: Annotated[
+        str | None, Meta(description="address to bind; by default loopback, or every address once API keys are set")
+    ] = None
+    port: Annotated[int, Meta(description="port to bind; 0 takes a free one", ge=0, le=65535)] = 8000
+    api_keys: Annotated[
+        tuple[str, ...], Meta(description="keys that clients must present one of; none: no key is asked for")
+    ] = ()
+    log_level: Annotated[
+        str, Meta(description="debug, info, warning or error", pattern="^(debug|info|warning|error)$")
+    ] = "info"
+
+    @property
+    def bind_host(self) -> str:
+        return self.host or ("0.0.0.0" if self.api_keys else "127.0.0.1")
+
+
+class LimitSettings(Struct, frozen=True, kw_only=True):
+    """What one stream may ask for."""
+
+    message_bytes: Annotated[int, Meta(description="largest message", gt=0)] = 2 * 1024 * 1024
+    session_seconds: Annotated[float, Meta(description="longest session", gt=0)] = 7200.0
+    idle_seconds: Annotated[float, Meta(description="longest time without a message from the client", gt=0)] = 60.0
+    grace_seconds: Annotated[
+        float, Meta(description="at shutdown: longest time for open streams to get their last words", gt=0)
+    ] = 10.0
+    backlog_seconds: Annotated[
+        float, Meta(description="audio not yet transcribed above which the socket is not read", gt=0)
+    ] = 4.0
+    outbox_messages: Annotated[
+        int, Meta(description="messages a client may leave unread before it is closed", gt=0)
+    ] = 1024
+
+
+class TurnSettings(Struct, frozen=True, kw_only=True):
+    """When a turn ends and when it goes on (hysteresis on the pause probability of the 2 s horizon)."""
+
+    turn_end: Annotated[float, Meta(description="a turn ends when P(pause) rises above this", ge=0, le=1)] = 0.6
+    turn_resume: Annotated[float, Meta(description="and cannot end again before it fell below this", ge=0, le=1)] = 0.4
+    turn_holdoff_steps: Annotated[
+        int, Meta(description="first steps of a stream in which P(pause) is not believed", ge=0)
+    ] = 12
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings of a Tympan process."""
+
+    model: ModelSettings = ModelSettings()
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    turns: TurnSettings = TurnSettings()
+
+
+class Setting(Struct, frozen=True):
+    """One leaf of `Config`, for the command line and the docs."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    description: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-").removesuffix("s" if self.is_list else "")
+
+    @property
+    def variable(self) -> str:
+        return "TYMPAN_" + self.name.upper()
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.type) is tuple
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting, section by section, in the order of the fields."""
+    for section in msgspec.structs.fields(Config):
+        for field in msgspec.structs.fields(section.type):
+            annotated = field.type
+            metas = [argument for argument in get_args(annotated)[1:] if isinstance(argument, Meta)]
+            description = next((meta.description for meta in metas if meta.description), "")
+            yield Setting(section.name, field.name, get_args(annotated)[0], field.default, description)
+
+
+def load_config(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings from a TOML `file`, then `environment` (by default the process's), then `overrides` by setting name.
+
+    Raises `ConfigError` that names the source, the key and what would be right.
+    """
+    values: dict[str, dict[str, Any]] = {section.name: {} for section in msgspec.structs.fields(Config)}
+    if file is not None:
+        _merge_file(values, file)
+    _merge_environment(values, os.environ if environment is None else environment)
+    by_name = {setting.name: setting for setting in settings()}
+    for name, value in (overrides or {}).items():
+        if name not in by_name:
+            raise ConfigError(f"unknown setting {name!r}; the settings are: {', '.join(by_name)}")
+        values[by_name[name].section][name] = value
+    try:
+        return msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+
+
+def _merge_file(values: dict[str, dict[str, Any]], file: Path) -> None:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from None
+    for section, keys in document.items():
+        if section not in values:
+            raise ConfigError(f"unknown section [{section}] in {file}; the sections are: {', '.join(values)}")
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{section!r} in {file} must be a section: write [{section}] and settings under it")
+        known = [setting.name for setting in settings() if setting.section == section]
+        for key, value in keys.items():
+            if key not in known:
+                raise ConfigError(
+                    f"unknown setting {key!r} under [{section}] in {file}; the settings are: {', '.join(known)}"
+                )
+            values[section][key] = value
+
+
+def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[str, str]) -> None:
+    known = {setting.variable: setting for setting in settings()}
+    for variable, text in environment.items():
+        if not variable.startswith("TYMPAN_") or variable == "TYMPAN_CONFIG":
+            continue
+        if variable not in known:
+            raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
+        setting = known[variable]
+        values[setting.section][setting.name] = [part for part in text.split(",") if part] if setting.is_list else text
+
+
+def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
+    """The settings file named by `TYMPAN_CONFIG`, if any."""
+    name = (os.environ if environment is None else environment).get("TYMPAN_CONFIG")
+    return Path(name) if name else None
+
+
+def _explain(message: str) -> str:
+    """msgspec says ``Expected `int` <= 65535 - at `$.server.port` ``; a person wants the setting first."""
+    problem, _, path = message.partition(" - at `$.")
+    name = path.rstrip("`").rpartition(".")[2]
+    return f"setting {name!r} is wrong: {problem[0].lower()}{problem[1:]}" if name else problem

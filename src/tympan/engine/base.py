@@ -1,0 +1,93 @@
+"""The seam between everything that understands speech and everything that serves it.
+
+An `Engine` owns a device and carries many streams. `open` takes a slot and returns an `EngineStream`; its events come
+back through the `deliver` callback, always on the event loop that started the engine, in the order in which they
+happened, several at a time. The last event of every stream that was not closed by its owner is `Finished` or
+`Failed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tympan.messages import EngineEvent, Samples
+
+Deliver = Callable[[Sequence[EngineEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is, for the start-up line, `/health`, `/v1/models` and the page."""
+
+    model: str
+    engine: str
+    device: str
+    sample_rate: int
+    """Samples per second of the frames it takes."""
+    frame_samples: int
+    """Samples in one frame; a stream is pushed whole frames only."""
+    delay_seconds: float
+    """How much audio after a word the engine hears before it releases it, at the least."""
+    pause_horizons: tuple[float, ...]
+    """Seconds that each number of `Progress.pauses` looks ahead; empty when the engine reports none."""
+    turns_from: Literal["model", "energy", "script"]
+    """Where pause probabilities come from."""
+    languages: tuple[str, ...]
+    notice: str = ""
+    """One sentence that users of this engine should know; empty if there is none."""
+
+    @property
+    def frame_seconds(self) -> float:
+        return self.frame_samples / self.sample_rate
+
+
+class EngineStream(Protocol):
+    """One slot of an engine. None of these block; all are called on the engine's event loop."""
+
+    def push(self, frame: Samples) -> None:
+        """Queue one frame, float32 `[frame_samples]`. Every frame is answered by one `Progress`, unless `close` comes
+        first.
+        """
+
+    def flush(self, mark: int) -> None:
+        """After the frames pushed so far: release all pending words, then `Flushed(mark)`. Word times are not moved
+        by it.
+        """
+
+    def finish(self) -> None:
+        """After the frames pushed so far: release all pending words, then `Finished`; the slot is free."""
+
+    def close(self) -> None:
+        """Drop the stream now: no further events, the slot is freed within one step. Safe to call twice and after
+        `Finished`.
+        """
+
+
+class Engine(Protocol):
+    """A recognizer with a fixed number of slots."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def capacity(self) -> int:
+        """Streams it can carry in real time at once."""
+
+    @property
+    def active(self) -> int:
+        """Streams it carries now."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `open` may be called: started, and not broken."""
+
+    async def start(self) -> None:
+        """Load and warm up. Raises `ModelError` when the model cannot be had."""
+
+    def open(self, deliver: Deliver) -> EngineStream:
+        """Take a slot. Raises `CapacityError` when all are taken, `EngineError` when the engine is broken."""
+
+    async def stop(self) -> None:
+        """Free the device. Streams still open get `Failed`."""

@@ -1,0 +1,79 @@
+"""The engine of `--model embedded`: a worker process per core, each with the slots that a core carries."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+
+from tympan.config import ModelSettings
+from tympan.engine.base import Deliver, EngineInfo
+from tympan.engine.embedded.process import EmbeddedStream, Worker
+from tympan.errors import CapacityError, EngineError, MissingPackageError
+
+STREAMS_PER_CORE = 2  # a frame of 80 ms takes 10 to 20 ms, and a few take 100
+
+INFO = EngineInfo(
+    model="embedded",
+    engine="pocketsphinx",
+    device="cpu",
+    sample_rate=16_000,
+    frame_samples=1_280,
+    delay_seconds=1.0,
+    pause_horizons=(0.5, 1.0, 2.0, 3.0),
+    turns_from="energy",
+    languages=("en",),
+    notice="The embedded recognizer is for trying the service: English only, and about every third word is wrong.",
+)
+
+
+class EmbeddedEngine:
+    """As many streams as the cores carry, or `max_streams`."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._capacity = settings.max_streams or cores * STREAMS_PER_CORE
+        self._workers = [Worker(slots) for slots in _shares(self._capacity, cores)]
+        self._started = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return INFO
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def active(self) -> int:
+        return sum(worker.active for worker in self._workers)
+
+    @property
+    def ready(self) -> bool:
+        return self._started and any(worker.alive for worker in self._workers)
+
+    async def start(self) -> None:
+        if self._started:
+            return
+        if importlib.util.find_spec("pocketsphinx") is None:
+            raise MissingPackageError("the embedded model needs PocketSphinx: pip install 'tympan[embedded]'")
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+        self._started = True
+
+    def open(self, deliver: Deliver) -> EmbeddedStream:
+        if not self.ready:
+            raise EngineError("the recognizer processes are not running")
+        worker = max(self._workers, key=lambda worker: worker.free)
+        if not worker.free:
+            raise CapacityError(f"all {self._capacity} streams are taken; try again later")
+        return worker.open(deliver)
+
+    async def stop(self) -> None:
+        self._started = False
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+
+def _shares(streams: int, cores: int) -> list[int]:
+    """`streams` dealt out to at most `cores` workers, as evenly as it goes."""
+    workers = min(streams, cores)
+    return [streams // workers + (worker < streams % workers) for worker in range(workers)]

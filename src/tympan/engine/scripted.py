@@ -1,0 +1,197 @@
+"""A recognizer that hears nothing and says what its script says: for tests, load and demonstrations of the wire.
+
+The script depends on frame numbers alone. Every cycle of 75 frames (6 s) holds ten words, five frames apart (0.4 s),
+each four frames long, then two seconds of pause. Word `n` of a stream is `word<n>`. Like the real model it releases a
+word six frames after its end. All streams share one loop that takes `step_ms` per step and moves every stream that
+has a frame by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from tympan.config import ModelSettings
+from tympan.engine.base import Deliver, EngineInfo
+from tympan.errors import CapacityError, EngineError
+from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Progress, Samples, Word
+
+logger = logging.getLogger(__name__)
+
+FRAME_SECONDS = 0.08
+CYCLE_FRAMES = 75
+CYCLE_WORDS = 10
+WORD_FRAMES = 4
+WORD_STRIDE = 5
+DELAY_FRAMES = 6
+DEFAULT_CAPACITY = 1024
+
+INFO = EngineInfo(
+    model="scripted",
+    engine="scripted",
+    device="none",
+    sample_rate=24_000,
+    frame_samples=1_920,
+    delay_seconds=DELAY_FRAMES * FRAME_SECONDS,
+    pause_horizons=(0.5, 1.0, 2.0, 3.0),
+    turns_from="script",
+    languages=("en",),
+    notice="The scripted model does not listen: it counts frames and says what its script says.",
+)
+
+
+def word_start_frame(number: int) -> int:
+    """The first frame of word `number`."""
+    cycle, place = divmod(number, CYCLE_WORDS)
+    return cycle * CYCLE_FRAMES + place * WORD_STRIDE
+
+
+def scripted_words(frames: int) -> list[Word]:
+    """Every word that a stream of this many frames is given, all told."""
+    words: list[Word] = []
+    while (start := word_start_frame(len(words))) < frames:
+        end = min(start + WORD_FRAMES, frames)
+        words.append(Word(f"word{len(words)}", round(start * FRAME_SECONDS, 2), round(end * FRAME_SECONDS, 2), 1.0))
+    return words
+
+
+class ScriptedStream:
+    """Its place in the script, and the work that waits for it: frames (counted, not kept), flushes, the end."""
+
+    def __init__(self, engine: ScriptedEngine, deliver: Deliver) -> None:
+        self._engine = engine
+        self.deliver = deliver
+        self._work: deque[int | EngineEvent] = deque()
+        self._frames = 0
+        self._words = 0
+
+    def push(self, frame: Samples) -> None:
+        assert frame.shape == (INFO.frame_samples,)
+        if self._work and isinstance(self._work[-1], int):
+            self._work[-1] += 1
+        else:
+            self._work.append(1)
+        self._engine.wake()
+
+    def flush(self, mark: int) -> None:
+        self._work.append(Flushed(mark))
+        self._engine.wake()
+
+    def finish(self) -> None:
+        self._work.append(Finished())
+        self._engine.wake()
+
+    def close(self) -> None:
+        self._work.clear()
+        self._engine.release(self)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._work)
+
+    def step(self) -> list[EngineEvent]:
+        """One frame, after any flush or end that waits before it."""
+        events: list[EngineEvent] = []
+        while self._work and not isinstance(self._work[0], int):
+            event = self._work.popleft()
+            assert not isinstance(event, int)
+            events += self._release(self._frames, clip=True)
+            events.append(event)
+            if isinstance(event, Finished):
+                self._engine.release(self)
+                return events
+        if self._work and isinstance(self._work[0], int):
+            self._work[0] -= 1
+            if not self._work[0]:
+                self._work.popleft()
+            events += self._hear()
+        return events
+
+    def _hear(self) -> list[EngineEvent]:
+        frame = self._frames
+        self._frames += 1
+        events = self._release(self._frames - DELAY_FRAMES, clip=False)
+        if frame == word_start_frame(self._words):
+            events.append(Partial(f"word{self._words}", round(frame * FRAME_SECONDS, 2)))
+        silent = max(0, frame % CYCLE_FRAMES - (CYCLE_WORDS * WORD_STRIDE - 1)) * FRAME_SECONDS
+        pauses = tuple(round(min(1.0, silent / horizon), 3) for horizon in INFO.pause_horizons)
+        events.append(Progress(round(self._frames * FRAME_SECONDS, 2), pauses))
+        return events
+
+    def _release(self, heard_frames: int, clip: bool) -> list[EngineEvent]:
+        """Words that end in the frames heard so far; with `clip` also the one that is being said."""
+        events: list[EngineEvent] = []
+        while (start := word_start_frame(self._words)) + (1 if clip else WORD_FRAMES) <= heard_frames:
+            end = min(start + WORD_FRAMES, heard_frames)
+            text = f"word{self._words}"
+            events.append(Word(text, round(start * FRAME_SECONDS, 2), round(end * FRAME_SECONDS, 2), 1.0))
+            self._words += 1
+        return events
+
+
+class ScriptedEngine:
+    """Carries `max_streams` streams; never says anything that the script does not."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._capacity = settings.max_streams or DEFAULT_CAPACITY
+        self._step_seconds = settings.step_ms / 1000
+        self._streams: dict[ScriptedStream, None] = {}
+        self._work = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        return INFO
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def active(self) -> int:
+        return len(self._streams)
+
+    @property
+    def ready(self) -> bool:
+        return self._loop_task is not None
+
+    async def start(self) -> None:
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._run())
+
+    def open(self, deliver: Deliver) -> ScriptedStream:
+        if not self.ready:
+            raise EngineError("the scripted engine is not running")
+        if self.active >= self._capacity:
+            raise CapacityError(f"all {self._capacity} streams are taken; try again later")
+        stream = ScriptedStream(self, deliver)
+        self._streams[stream] = None
+        return stream
+
+    async def stop(self) -> None:
+        if self._loop_task is None:
+            return
+        self._loop_task.cancel()
+        self._loop_task = None
+        for stream in list(self._streams):
+            self.release(stream)
+            stream.deliver([Failed(EngineError("the engine was stopped"))])
+
+    def wake(self) -> None:
+        self._work.set()
+
+    def release(self, stream: ScriptedStream) -> None:
+        self._streams.pop(stream, None)
+
+    async def _run(self) -> None:
+        while True:
+            self._work.clear()
+            batch = [stream for stream in self._streams if stream.busy]
+            if not batch:
+                await self._work.wait()
+                continue
+            await asyncio.sleep(self._step_seconds)
+            for stream in batch:
+                if stream in self._streams and (events := stream.step()):
+                    stream.deliver(events)

@@ -1,0 +1,166 @@
+"""The vocabulary that all layers speak: Commands go down from a client to the engine, Events come up.
+
+Times are seconds of audio received on that stream since its start; wall-clock time appears nowhere here.
+Wire formats exist only in `protocols/`, tokens only in `engine/` and `models/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+"""Audio in [-1, 1]. `[n]` is mono; `[n, channels]` is interleaved channels. Every function says which."""
+
+
+# --- Commands: what a client asks for -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Encoded audio in the stream's declared format; any number of bytes, cut anywhere."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Release every word of the audio sent so far, then answer `Flushed` with the same mark. The stream goes on."""
+
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """The client is still there although it sends no audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """No more audio: release every word, answer `Complete`, end the stream."""
+
+
+Command = Audio | Flush | KeepAlive | Finish
+
+
+# --- Events: what an engine reports ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What is heard after the last released word, and may still change. Empty text takes the previous partial back."""
+
+    text: str
+    start: float
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A released word: it will not change. `text` has no spaces around it; `confidence` is in [0, 1]."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Audio up to `time` has been transcribed. `pauses` is P(pause) for each of the engine's horizons, or empty."""
+
+    time: float
+    pauses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Every word of the audio before the `Flush` with this mark has been released."""
+
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The engine's last event on a stream: every word has been released, the slot is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine's last event on a stream that it cannot go on with. `error` is for the log, not for the peer."""
+
+    error: Exception
+
+
+EngineEvent = Partial | Word | Progress | Flushed | Finished | Failed
+
+
+# --- Events: what a session adds -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The stream is open. `pause_horizons` are the seconds that each number of `Vad.pauses` looks ahead."""
+
+    session: str
+    model: str
+    engine: str
+    sample_rate: int
+    delay_seconds: float
+    pause_horizons: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive words up to a pause, fit for one subtitle."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Somebody started or ended a turn at `time`. `probability` is the pause probability that decided it."""
+
+    state: Literal["started", "ended"]
+    time: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Vad:
+    """P(pause) for each horizon, once per engine frame."""
+
+    time: float
+    pauses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the recognizer is behind: seconds of audio received, processed, and the difference."""
+
+    received: float
+    processed: float
+    behind: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Something about the audio looks wrong, in plain words; `code` is its stable name."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The last event of a session: everything received has been answered."""
+
+    audio_seconds: float
+    words: int
+
+
+Event = Partial | Word | Flushed | Ready | Segment | Turn | Vad | Lag | Warning | Complete

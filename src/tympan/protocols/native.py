@@ -1,0 +1,173 @@
+"""Tympan's own protocol: binary audio up, JSON text down. Every message and field: `docs/protocols/native.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from tympan.audio.format import AudioFormat, parse_format
+from tympan.errors import CapacityError, FrameError, ParameterError, RestartingError, TympanError
+from tympan.messages import (
+    Audio,
+    Command,
+    Complete,
+    Event,
+    Finish,
+    Flush,
+    Flushed,
+    KeepAlive,
+    Lag,
+    Partial,
+    Ready,
+    Segment,
+    Turn,
+    Vad,
+    Warning,
+    Word,
+)
+from tympan.protocols.base import Farewell, Refusal, Request, WireMessage, close_code, http_status, public_error
+
+SELECTABLE: Mapping[str, type[Event]] = {
+    "ready": Ready,
+    "partial": Partial,
+    "word": Word,
+    "segment": Segment,
+    "turn": Turn,
+    "vad": Vad,
+    "lag": Lag,
+}
+ALWAYS: Mapping[str, type[Event]] = {"warning": Warning, "flushed": Flushed, "complete": Complete}
+TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
+
+END_OF_STREAM = "EOS"
+LONGEST_CLOSE_REASON = 123  # bytes, RFC 6455 §5.5
+
+
+class _CommandFrame(msgspec.Struct):
+    type: str
+    id: int = 0
+
+
+class NativeProtocol:
+    """`start` decides between the simple form and the typed one; both are sent by one small function each."""
+
+    name: ClassVar[str] = "native"
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._channels = 1
+        self._wanted: frozenset[type[Event]] | None = None
+        self._spoken: set[int] = set()
+        self._finishing = False
+        self._tails: dict[int, list[str]] = {}
+
+    def credential(self) -> str | None:
+        return self._request.bearer or self._request.query.get("token")
+
+    def refuse(self, error: TympanError) -> Refusal:
+        code, message = public_error(error)
+        headers = {"content-type": "application/json"}
+        if isinstance(error, CapacityError):
+            headers["retry-after"] = str(error.retry_after_seconds)
+        elif isinstance(error, RestartingError):
+            headers["retry-after"] = "1"
+        status = http_status(error)
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return Refusal(status, msgspec.json.encode({"error": {"code": code, "message": message}}), headers)
+
+    def start(self) -> AudioFormat:
+        query = self._request.query
+        audio_format = parse_format(query.get("encoding"), query.get("sample_rate"), query.get("channels"))
+        self._channels = audio_format.channels
+        self._wanted = _parse_events(query.get("events"))
+        self._tails = {channel: [] for channel in range(self._channels)}
+        return audio_format
+
+    def receive(self, message: WireMessage) -> Sequence[Command]:
+        if self._finishing:
+            return ()
+        if message in (END_OF_STREAM, END_OF_STREAM.encode()):
+            return self._finish()
+        if isinstance(message, bytes):
+            return (Audio(message),)
+        frame = _parse_command(message)
+        match frame.type:
+            case "flush":
+                return (Flush(frame.id),)
+            case "keepalive":
+                return (KeepAlive(),)
+            case "finish":
+                return self._finish()
+        raise FrameError(f"unknown command {frame.type[:40]!r}; the commands are flush, keepalive and finish")
+
+    def _finish(self) -> Sequence[Command]:
+        self._finishing = True
+        return (Finish(),)
+
+    def send(self, event: Event, channel: int) -> Sequence[WireMessage]:
+        if isinstance(event, Flushed):
+            return (self._encode({"type": "flushed", "id": event.mark}, channel),)
+        form: Callable[[Event, int], Iterator[dict[str, Any]]] = self._simple if self._wanted is None else self._typed
+        return [self._encode(fields, channel) for fields in form(event, channel)]
+
+    def _simple(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Word):
+            text = f" {event.text}" if channel in self._spoken else event.text
+            self._spoken.add(channel)
+            if self._finishing:
+                self._tails[channel].append(text)
+            else:
+                yield {"text": text, "final": False}
+        elif isinstance(event, Complete):
+            for tail_channel, tail in self._tails.items():
+                marked = {"channel": tail_channel} if self._channels > 1 else {}
+                yield {"text": "".join(tail), "final": True, **marked}
+            yield {"status": "complete"}
+
+    def _typed(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
+        assert self._wanted is not None
+        if type(event) not in self._wanted:
+            return
+        fields = {"type": TYPE_NAMES[type(event)], **{name: getattr(event, name) for name in event.__slots__}}
+        if isinstance(event, Complete):
+            fields["status"] = "complete"
+        yield fields
+
+    def _encode(self, fields: dict[str, Any], channel: int) -> str:
+        if self._channels > 1 and "status" not in fields:
+            fields.setdefault("channel", channel)
+        return msgspec.json.encode(fields).decode()
+
+    def fail(self, error: Exception | None) -> Farewell:
+        if error is None:
+            return Farewell((), close_code(error), "")
+        code, message = public_error(error)
+        reason = message.encode()[:LONGEST_CLOSE_REASON].decode(errors="ignore")
+        if isinstance(error, RestartingError):
+            return Farewell((), close_code(error), reason)
+        last_words = msgspec.json.encode({"type": "error", "code": code, "message": message}).decode()
+        return Farewell((last_words,), close_code(error), reason)
+
+
+def _parse_events(text: str | None) -> frozenset[type[Event]] | None:
+    """The event types asked for by `events=`, or `None` for the simple form. Raises `ParameterError`."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if not names:
+        return None
+    unknown = [name for name in names if name not in SELECTABLE and name not in ALWAYS and name not in ("all", "error")]
+    if unknown:
+        raise ParameterError(f"unknown events {unknown[0][:40]!r}; the events are {', '.join(SELECTABLE)}, or all")
+    chosen = SELECTABLE.values() if "all" in names else [SELECTABLE[name] for name in names if name in SELECTABLE]
+    return frozenset(chosen) | frozenset(ALWAYS.values())
+
+
+def _parse_command(message: str) -> _CommandFrame:
+    try:
+        return msgspec.json.decode(message, type=_CommandFrame)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise FrameError(
+            'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
+        ) from None

@@ -1,0 +1,48 @@
+"""The ASGI application: which path speaks which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, WebSocket
+from starlette.staticfiles import StaticFiles
+
+from tympan.config import Config
+from tympan.engine.base import Engine
+from tympan.protocols.base import Request, ServerProtocol
+from tympan.protocols.native import NativeProtocol
+from tympan.server import http, socket
+from tympan.server.service import Service
+
+PROTOCOLS: Mapping[str, Callable[[Request], ServerProtocol]] = {
+    "/v1/stream": NativeProtocol,
+    "/v1/transcribe": NativeProtocol,
+}
+
+
+def create_app(config: Config, engine: Engine) -> FastAPI:
+    """An app around one engine, which it starts if nobody did, and stops."""
+    service = Service(config, engine)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(title="Tympan", version=version("tympan"), lifespan=lifespan)
+    app.state.service = service
+    app.include_router(http.routes(service))
+    app.mount("/static", StaticFiles(directory=http.STATIC), name="static")
+    for path, make_protocol in PROTOCOLS.items():
+        app.add_api_websocket_route(path, _endpoint(service, make_protocol))
+    return app
+
+
+def _endpoint(service: Service, make_protocol: Callable[[Request], ServerProtocol]) -> Callable[..., object]:
+    async def endpoint(websocket: WebSocket) -> None:
+        await socket.serve(websocket, service, make_protocol)
+
+    return endpoint

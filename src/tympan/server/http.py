@@ -1,0 +1,77 @@
+"""The HTTP routes beside the sockets: what runs here, is it ready, the metrics, the page."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse, JSONResponse
+
+from tympan.server.service import Service
+
+STATIC = Path(str(files("tympan.server") / "static"))
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; img-src 'self' data:"
+)
+PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes of one app."""
+    router = APIRouter()
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    @router.get("/health")
+    async def health() -> dict[str, Any]:
+        """Alive, and what runs here. 200 for as long as the process answers."""
+        engine = service.engine
+        return {
+            "status": "ok",
+            "version": version("tympan"),
+            **_engine_fields(service),
+            "capacity": engine.capacity,
+            "active": engine.active,
+            "notice": engine.info.notice,
+        }
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        """200 while streams are let in, as long as there are slots; else 503 and why."""
+        reason = service.not_ready_because
+        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The loaded model, in the form of OpenAI's list, with what it can do."""
+        info = service.engine.info
+        fields = {
+            "id": info.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "tympan",
+            **_engine_fields(service),
+            "languages": list(info.languages),
+            "sample_rate": info.sample_rate,
+            "delay_seconds": info.delay_seconds,
+            "pause_horizons": list(info.pause_horizons),
+            "turns_from": info.turns_from,
+            "notice": info.notice,
+        }
+        return {"object": "list", "data": [fields]}
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=service.metrics.content_type)
+
+    return router
+
+
+def _engine_fields(service: Service) -> dict[str, str]:
+    info = service.engine.info
+    return {"model": info.model, "engine": info.engine, "device": info.device}

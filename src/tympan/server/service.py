@@ -1,0 +1,113 @@
+"""What all connections of a server share: the engine, the keys, the limits, the doors that close at shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from typing import Protocol
+
+from tympan.config import Config
+from tympan.engine.base import Engine
+from tympan.errors import AccessError, EngineError, RestartingError, TympanError
+from tympan.server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+WATCH_EVERY_SECONDS = 1.0
+
+
+class Guest(Protocol):
+    """A connection, as the service sees it."""
+
+    def check_limits(self, now: float) -> None:
+        """Called about once a second with the event loop's time."""
+
+    async def restart(self) -> None:
+        """Give the client its last words and ask it to reconnect."""
+
+
+class Service:
+    """Made once per app. `start` before the first connection, `stop` after the last."""
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+        self.metrics = Metrics(engine)
+        self._guests: set[Guest] = set()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+        self._draining = False
+        self._watchdog: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load the engine, if nobody did. Raises `ModelError`."""
+        if not self.engine.ready:
+            await self.engine.start()
+        self._watchdog = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        await self.drain()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self.engine.stop()
+
+    @property
+    def not_ready_because(self) -> str:
+        """Why nobody is let in, in words; empty when clients are, slots aside."""
+        if self._draining:
+            return "the server is restarting"
+        return "" if self.engine.ready else "the engine is not running"
+
+    def admit(self, credential: str | None) -> None:
+        """Whether a client may open a stream, slots aside. Raises `AccessError`, `RestartingError` or `EngineError`."""
+        self.check_key(credential)
+        if self._draining:
+            raise RestartingError("the server is restarting; try again in a moment")
+        if not self.engine.ready:
+            raise EngineError("the engine is not running")
+
+    def check_key(self, credential: str | None) -> None:
+        """Raises `AccessError` unless the key is known or none are configured."""
+        keys = self.config.server.api_keys
+        if not keys:
+            return
+        if not credential:
+            raise AccessError("an API key is needed: send the header Authorization: Bearer KEY, or ?token=KEY")
+        presented = credential.encode()
+        matches = [hmac.compare_digest(presented, key.encode()) for key in keys]  # with all of them: no early end
+        if not any(matches):
+            raise AccessError("this API key is not known")
+
+    def enter(self, guest: Guest) -> None:
+        self._guests.add(guest)
+        self._nobody.clear()
+
+    def leave(self, guest: Guest) -> None:
+        self._guests.discard(guest)
+        if not self._guests:
+            self._nobody.set()
+
+    async def drain(self) -> None:
+        """Let nobody in, give every open stream its last words, and wait for them to leave: at most the grace time."""
+        self._draining = True
+        if not self._guests:
+            return
+        grace = self.config.limits.grace_seconds
+        logger.info("restarting: %d connections have %.0f s for their last words", len(self._guests), grace)
+        try:
+            async with asyncio.timeout(grace):
+                await asyncio.gather(*(guest.restart() for guest in self._guests), return_exceptions=True)
+                await self._nobody.wait()
+        except TimeoutError:
+            logger.warning("%d connections did not end within the grace time", len(self._guests))
+
+    def refused(self, error: TympanError) -> None:
+        self.metrics.refused.labels(reason=error.code).inc()
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_EVERY_SECONDS)
+            for guest in list(self._guests):
+                guest.check_limits(loop.time())

@@ -1,0 +1,206 @@
+"""One WebSocket connection: reads messages into the session, writes what comes back, ends with the right code.
+
+Two tasks run per connection, a reader and a writer with the outbox between them; when either is done, so is the
+connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tympan.errors import (
+    FrameError,
+    IdleError,
+    ParameterError,
+    RestartingError,
+    SessionTooLongError,
+    SlowReaderError,
+    TooBigError,
+    TympanError,
+)
+from tympan.messages import Event, Lag
+from tympan.protocols.base import Farewell, Request, ServerProtocol, WireMessage
+from tympan.server.service import Service
+from tympan.session.outbox import DROPPABLE, Outbox
+from tympan.session.session import Session
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
+
+
+async def serve(websocket: WebSocket, service: Service, make_protocol: Callable[[Request], ServerProtocol]) -> None:
+    """Handle one opening request to the end of its connection."""
+    protocol = make_protocol(_request_of(websocket))
+    connection = Connection(websocket, service, protocol)
+    try:
+        service.admit(protocol.credential())
+        connection.open()
+    except ParameterError as error:
+        connection.fail(error)  # told after the upgrade: a browser cannot see the answer to a refused one
+    except TympanError as error:
+        await _refuse(websocket, service, protocol, error)
+        return
+    await connection.run()
+
+
+def _request_of(websocket: WebSocket) -> Request:
+    return Request(websocket.url.path, dict(websocket.query_params), dict(websocket.headers))
+
+
+async def _refuse(websocket: WebSocket, service: Service, protocol: ServerProtocol, error: TympanError) -> None:
+    service.refused(error)
+    logger.info("refused %s: %s", websocket.url.path, error)
+    refusal = protocol.refuse(error)
+    await websocket.send_denial_response(Response(refusal.body, refusal.status, dict(refusal.headers)))
+
+
+class Connection:
+    """`open`, then `run`. `fail` may be called at any time, from anywhere on the loop."""
+
+    def __init__(self, websocket: WebSocket, service: Service, protocol: ServerProtocol) -> None:
+        self._websocket = websocket
+        self._service = service
+        self._protocol = protocol
+        self._limits = service.config.limits
+        self._outbox = Outbox(self._limits.outbox_messages)
+        self._session: Session | None = None
+        self._farewell: Farewell | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._opened_at = self._heard_at = asyncio.get_running_loop().time()
+        self._ended_at = 0.0
+
+    def open(self) -> None:
+        """Take the slots. Raises `ParameterError`, `CapacityError` or `EngineError`."""
+        audio_format = self._protocol.start()
+        self._session = Session(self._service.engine, audio_format, self._service.config, self._on_event, self._end)
+
+    async def run(self) -> None:
+        """Serve the client until either side ends it."""
+        self._task = asyncio.current_task()
+        self._service.enter(self)
+        try:
+            await self._websocket.accept()
+            if self._session is not None:
+                logger.info("%s opened from %s", self._session.id, self._websocket.url.path)
+                self._session.start()
+            await self._exchange()
+        except asyncio.CancelledError:
+            if self._farewell is None:  # the server itself is being stopped
+                raise
+        finally:
+            self._service.leave(self)
+            self._account()
+
+    async def _exchange(self) -> None:
+        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self) -> None:
+        """Ends when the client is gone. After the farewell it goes on reading, so that the client's close is heard."""
+        try:
+            while (message := await self._receive()) is not None:
+                self._heard_at = asyncio.get_running_loop().time()
+                if self._farewell is None and self._session is not None:
+                    await self._obey(message, self._session)
+        except TympanError as error:
+            self.fail(error)
+            while await self._receive() is not None:
+                pass
+        except Exception as error:
+            logger.exception("internal error")
+            self.fail(error)
+            await asyncio.Event().wait()  # the writer ends the connection
+
+    async def _obey(self, message: WireMessage, session: Session) -> None:
+        size = len(message)
+        if size > self._limits.message_bytes:
+            raise TooBigError(f"a message of {size} bytes is too big; the limit is {self._limits.message_bytes} bytes")
+        for command in self._protocol.receive(message):
+            await session.execute(command)
+
+    async def _receive(self) -> WireMessage | None:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        data: WireMessage | None = message.get("bytes")
+        if data is None:
+            data = message.get("text")
+        if data is None:
+            raise FrameError("a message without content")
+        return data
+
+    async def _write(self) -> None:
+        """Ends when the last words are out, or the client is gone."""
+        try:
+            while (message := await self._outbox.get()) is not None:
+                await self._websocket.send(
+                    {"type": "websocket.send", "text": message}
+                    if isinstance(message, str)
+                    else {"type": "websocket.send", "bytes": message}
+                )
+            assert self._farewell is not None
+            await self._websocket.close(self._farewell.code, self._farewell.reason)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            logger.debug("the client is gone: %r", error)
+
+    def _on_event(self, event: Event, channel: int) -> None:
+        if isinstance(event, Lag):
+            self._service.metrics.lag.observe(event.behind)
+        try:
+            self._outbox.put(self._protocol.send(event, channel), droppable=isinstance(event, DROPPABLE))
+        except SlowReaderError as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """End the connection with the last words and the close code for this error."""
+        if self._session is not None:
+            self._session.close()
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._farewell is not None:
+            return
+        if error is not None and not isinstance(error, TympanError):
+            logger.error("a session failed", exc_info=error)
+        self._farewell = self._protocol.fail(error)
+        self._ended_at = asyncio.get_running_loop().time()
+        self._outbox.close(self._farewell.messages)
+
+    def check_limits(self, now: float) -> None:
+        if self._farewell is not None:
+            if now - self._ended_at > LAST_WORDS_SECONDS and self._task is not None:
+                self._task.cancel()
+        elif now - self._opened_at > self._limits.session_seconds:
+            self.fail(SessionTooLongError(f"the session reached its limit of {self._limits.session_seconds:g} s"))
+        elif now - self._heard_at > self._limits.idle_seconds:
+            self.fail(IdleError(f"no message came for {self._limits.idle_seconds:g} s"))
+
+    async def restart(self) -> None:
+        if self._session is not None and self._farewell is None:
+            await self._session.restart()
+        else:
+            self._end(RestartingError("the server is restarting"))
+
+    def _account(self) -> None:
+        code = self._farewell.code if self._farewell is not None else 1006
+        metrics = self._service.metrics
+        metrics.sessions.labels(protocol=type(self._protocol).__name__, code=str(code)).inc()
+        metrics.dropped.inc(self._outbox.dropped)
+        if self._session is None:
+            return
+        self._session.close()
+        seconds, words = self._session.received_seconds, self._session.words
+        metrics.audio_seconds.inc(seconds)
+        metrics.words.inc(words)
+        logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)

@@ -1,0 +1,59 @@
+// Takes a transcript away: to the clipboard, or as a file of text, subtitles or JSON.
+
+import { srt, vtt } from "./subtitles.js";
+
+const TYPES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
+const REVOKE_AFTER_MILLISECONDS = 10_000;
+
+/** `segments` as txt, srt, vtt or json; `about` holds `file`, `model` and `duration` for the JSON. */
+export function written(format, segments, about = {}) {
+  switch (format) {
+    case "txt":
+      return segments.map((segment) => `${segment.text}\n`).join("");
+    case "srt":
+      return srt(segments);
+    case "vtt":
+      return vtt(segments);
+    case "json":
+      return json(segments, about);
+    default:
+      throw new Error(`unknown format ${format}`);
+  }
+}
+
+/** The fields that `tympan transcribe --format json` writes, indented. */
+function json(segments, about) {
+  const words = segments.flatMap((segment) => segment.words);
+  const fields = {
+    ...about,
+    text: words.map((word) => word.text).join(" "),
+    words,
+    segments: segments.map(({ text, start, end }) => ({ text, start, end })),
+  };
+  return JSON.stringify(fields, (key, value) => (typeof value === "number" ? rounded(value) : value), 2) + "\n";
+}
+
+/** Offer `text` as a download. */
+export function download(name, format, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: `${TYPES[format]};charset=utf-8` }));
+  link.download = `${name}.${format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_AFTER_MILLISECONDS);
+}
+
+export async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // Pages that are neither https nor localhost have no clipboard, but still this old way.
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+/** To the millisecond: sums of seconds have long tails. */
+function rounded(number) {
+  return Math.round(number * 1000) / 1000;
+}

@@ -1,0 +1,74 @@
+// A recording as a source of audio: its bytes go up as they are, no faster than the server takes them.
+
+const CHUNK_BYTES = 64 * 1024;
+const LARGEST_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded here for their picture
+const DRAWN_RATE = 8000;
+const KNOWN_NAME = /\.(wav|mp3|flac|m4a|mp4|aac|ogg|oga|opus|webm)$/i;
+
+/** Whether the file may be audio, by its type or its name; the server has the last word. */
+export function mayBeAudio(file) {
+  return file.size > 0 && (/^(audio|video)\//.test(file.type) || KNOWN_NAME.test(file.name));
+}
+
+export class Recording {
+  live = false;
+  parameters = { encoding: "auto" };
+  /** Called with the part sent so far, 0 to 1. */
+  onProgress = () => {};
+  #file;
+  stopped = false;
+
+  constructor(file) {
+    this.#file = file;
+  }
+
+  get name() {
+    return this.#file.name;
+  }
+
+  /** Send the whole file. A container cannot be entered in the middle: after a restart it begins again at time 0. */
+  start(stream) {
+    this.#pump(stream);
+    return 0;
+  }
+
+  async stop() {
+    this.stopped = true;
+  }
+
+  async #pump(stream) {
+    for (let at = 0; at < this.#file.size && stream.isOpen && !this.stopped; at += CHUNK_BYTES) {
+      stream.send(await this.#file.slice(at, at + CHUNK_BYTES).arrayBuffer());
+      this.onProgress(Math.min(1, (at + CHUNK_BYTES) / this.#file.size));
+      await stream.drained();
+    }
+    stream.finish();
+  }
+}
+
+/** `{seconds, levels}` with `count` levels in [0, 1] for the picture; null when the browser cannot decode the file. */
+export async function outline(file, count) {
+  if (file.size > LARGEST_DRAWN_BYTES) return null;
+  try {
+    const decoder = new OfflineAudioContext(1, 1, DRAWN_RATE);
+    const audio = await decoder.decodeAudioData(await file.arrayBuffer());
+    const samples = audio.getChannelData(0);
+    const edge = (i) => Math.floor((i * samples.length) / count);
+    const levels = Array.from({ length: count }, (_, i) => loudness(samples.subarray(edge(i), edge(i + 1))));
+    const loudest = Math.max(...levels, 1e-6);
+    return { seconds: audio.duration, levels: levels.map((level) => level / loudest) };
+  } catch {
+    return null;
+  }
+}
+
+function loudness(samples) {
+  return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / Math.max(1, samples.length));
+}
+
+/** The largest magnitude in `samples[from:to]`. */
+export function peakOf(samples, from = 0, to = samples.length) {
+  let peak = 0;
+  for (let i = from; i < to; i++) peak = Math.max(peak, Math.abs(samples[i]));
+  return peak;
+}

@@ -1,0 +1,114 @@
+// The microphone as a source of audio. It keeps the last minute, so that a lost connection loses no words.
+
+const KEEP_SECONDS = 60;
+const BYTES_PER_SAMPLE = 2;
+const HIGHEST_RATE = 48000;
+
+// Recognizers are trained on rooms as they are. Echo cancellation and noise suppression are made for calls: they
+// swallow the beginnings of words, and this page plays nothing that could echo. Gain control helps quiet microphones.
+const CONSTRAINTS = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+
+/** The microphone cannot be had; the message says why and what to do. */
+export class MicrophoneError extends Error {}
+
+export class Microphone {
+  live = true;
+  /** Called with every chunk, an Int16Array. */
+  onChunk = () => {};
+  /** Called when the device goes away by itself. */
+  onLost = () => {};
+  #context;
+  #track;
+  #node;
+  #chunks = []; // the newest KEEP_SECONDS
+  #stream = null;
+  #ended;
+
+  static async open() {
+    const media = await openDevice();
+    const context = await openContext();
+    await context.audioWorklet.addModule("/static/capture-worklet.js");
+    await context.resume();
+    return new Microphone(context, media);
+  }
+
+  constructor(context, media) {
+    this.#context = context;
+    this.#track = media.getAudioTracks()[0];
+    this.#track.addEventListener("ended", () => this.onLost());
+    this.#node = new AudioWorkletNode(context, "capture", { channelCount: 1, channelCountMode: "explicit" });
+    this.#ended = new Promise((resolve) => {
+      this.#node.port.onmessage = ({ data }) => (data === null ? resolve() : this.#keep(data));
+    });
+    context.createMediaStreamSource(media).connect(this.#node);
+    // The worklet writes no output, so this is silence: a graph that ends nowhere is not run by every browser.
+    this.#node.connect(context.destination);
+    this.parameters = { encoding: "s16le", sample_rate: context.sampleRate };
+    this.bytesPerSecond = context.sampleRate * BYTES_PER_SAMPLE;
+    this.seconds = 0;
+  }
+
+  #keep(bytes) {
+    const start = this.seconds;
+    this.seconds += bytes.byteLength / this.bytesPerSecond;
+    this.#chunks.push({ start, end: this.seconds, bytes });
+    while (this.#chunks[0].start < this.seconds - KEEP_SECONDS) this.#chunks.shift();
+    this.#stream?.send(bytes);
+    this.onChunk(new Int16Array(bytes));
+  }
+
+  /** Send what was heard since `seconds` to this stream, then what comes. Returns the time of the first sample. */
+  start(stream, seconds) {
+    this.#stream = stream;
+    const missed = this.#chunks.filter((chunk) => chunk.end > seconds);
+    if (missed.length === 0) return this.seconds;
+    const [first, ...rest] = missed;
+    const skipped = Math.max(0, Math.round((seconds - first.start) * this.parameters.sample_rate));
+    stream.send(first.bytes.slice(skipped * BYTES_PER_SAMPLE));
+    for (const chunk of rest) stream.send(chunk.bytes);
+    return first.start + skipped / this.parameters.sample_rate;
+  }
+
+  /** Switch the microphone off; resolves when the last chunk has been sent. */
+  async stop() {
+    if (this.#context.state === "running") {
+      this.#node.port.postMessage("end");
+      await this.#ended;
+    }
+    this.#track.stop();
+    if (this.#context.state !== "closed") await this.#context.close();
+  }
+}
+
+async function openDevice() {
+  if (!window.isSecureContext || !navigator.mediaDevices) {
+    throw new MicrophoneError(
+      "Browsers open the microphone only on https:// pages and on localhost. Open this page so; files work here too.",
+    );
+  }
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
+  } catch (error) {
+    throw new MicrophoneError(inPlainWords(error));
+  }
+}
+
+async function openContext() {
+  const context = new AudioContext(); // at the device's own rate: the server resamples better than a browser must
+  if (context.sampleRate <= HIGHEST_RATE) return context;
+  await context.close();
+  return new AudioContext({ sampleRate: HIGHEST_RATE });
+}
+
+function inPlainWords(error) {
+  switch (error.name) {
+    case "NotAllowedError":
+      return "The microphone was refused. Allow it for this page in the browser's address bar, then start again.";
+    case "NotFoundError":
+      return "No microphone was found. Plug one in, then start again; recordings work without one.";
+    case "NotReadableError":
+      return "The microphone is in use by another application. Close that one, then start again.";
+    default:
+      return `The microphone could not be opened (${error.message || error.name}).`;
+  }
+}

@@ -1,0 +1,48 @@
+// What the server says about itself over HTTP: its model, whether it is ready, why it refused a stream.
+
+async function ask(path, key) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  try {
+    const response = await fetch(path, { headers, cache: "no-store" });
+    const body = await response.json().catch(() => ({}));
+    return { status: response.status, body };
+  } catch {
+    return { status: 0, body: {} };
+  }
+}
+
+/** `/health` as an object, or null when nobody answers. */
+export async function health() {
+  const { status, body } = await ask("/health");
+  return status === 200 ? body : null;
+}
+
+/** Whether the server takes this key (or needs none). */
+export async function keyAccepted(key) {
+  const { status } = await ask("/v1/models", key);
+  return status !== 401 && status !== 403;
+}
+
+/** Why a stream was refused: `{code, message}`. The socket only says "failed", so ask over HTTP. */
+export async function whyRefused(key) {
+  const state = await health();
+  if (state === null) return refusal("unreachable", "The server does not answer. Is it running?");
+  if (!(await keyAccepted(key))) return refusal("unauthorized", "This server needs a key.");
+  const ready = await ask("/ready");
+  if (ready.body.reason === "full" || state.active >= state.capacity) {
+    return refusal("full", fullMessage(state.capacity));
+  }
+  if (ready.status !== 200) {
+    return refusal("restarting", `The server is not ready (${ready.body.reason}). Try again in a moment.`);
+  }
+  return refusal("unknown", "The server refused the stream. Try again in a moment.");
+}
+
+function refusal(code, message) {
+  return { code, message };
+}
+
+function fullMessage(capacity) {
+  const all = capacity === 1 ? "its only stream is" : `all ${capacity} streams are`;
+  return `The server is full: ${all} in use. Try again when somebody has finished.`;
+}

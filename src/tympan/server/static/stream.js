@@ -1,0 +1,68 @@
+// One WebSocket of the native protocol: its address, its audio going up, its messages coming down, how it ended.
+
+const EVENTS = "ready,partial,word,segment,turn,lag";
+const HIGH_WATER_BYTES = 256 * 1024;
+const POLL_MILLISECONDS = 25;
+
+/** The server did not open the socket. A browser is not told why; service.js asks. */
+export class Refused extends Error {}
+
+function address(parameters, key) {
+  const url = new URL("/v1/stream", location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.search = new URLSearchParams({ ...parameters, events: EVENTS, ...(key ? { token: key } : {}) });
+  return url;
+}
+
+export class Stream {
+  #socket;
+
+  /** Resolves once the socket is open, rejects with `Refused`. `onMessage` gets every message, parsed. */
+  static open(parameters, key, onMessage) {
+    return new Promise((resolve, reject) => {
+      const socket = new WebSocket(address(parameters, key));
+      const stream = new Stream(socket, onMessage);
+      socket.addEventListener("open", () => resolve(stream));
+      socket.addEventListener("close", () => reject(new Refused("the server did not open a stream")));
+    });
+  }
+
+  constructor(socket, onMessage) {
+    this.#socket = socket;
+    socket.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
+    /** Resolves with the close code when the socket is gone. */
+    this.closed = new Promise((resolve) => {
+      socket.addEventListener("close", (event) => resolve(event.code));
+    });
+  }
+
+  get isOpen() {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** Bytes that wait in the browser to be sent. */
+  get waiting() {
+    return this.#socket.bufferedAmount;
+  }
+
+  send(bytes) {
+    if (this.isOpen) this.#socket.send(bytes);
+  }
+
+  /** No more audio: the server releases every word, says `complete` and closes. */
+  finish() {
+    if (this.isOpen) this.#socket.send(JSON.stringify({ type: "finish" }));
+  }
+
+  close() {
+    this.#socket.close(1000);
+  }
+
+  /** Resolves when little is waiting, so that a file is read no faster than the network and the server take it. */
+  async drained() {
+    // Browsers have no event for this.
+    while (this.isOpen && this.waiting > HIGH_WATER_BYTES) {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+    }
+  }
+}

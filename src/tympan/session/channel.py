@@ -1,0 +1,151 @@
+"""One channel of a session: samples in, frames to its slot, the engine's events up, with turns, segments, lag and
+warnings added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from tympan.audio.format import AudioFormat
+from tympan.audio.frames import Framer
+from tympan.audio.sanity import SanityCheck
+from tympan.config import TurnSettings
+from tympan.engine.base import Engine
+from tympan.messages import (
+    EngineEvent,
+    Event,
+    Failed,
+    Finished,
+    Flushed,
+    Lag,
+    Partial,
+    Progress,
+    Samples,
+    Vad,
+    Word,
+)
+from tympan.transcript.segments import Segmenter
+from tympan.transcript.turns import TurnDetector
+
+LAG_EVERY_SECONDS = 1.0
+
+
+class Owner(Protocol):
+    """Whom a channel reports to."""
+
+    def on_event(self, channel: Channel, event: Event) -> None: ...
+
+    def on_progress(self) -> None:
+        """One frame more has been transcribed."""
+
+    def on_flushed(self, mark: int) -> None:
+        """The flush with this mark is done on this channel."""
+
+    def on_end(self, error: Exception | None) -> None:
+        """The last report of a channel that was not closed."""
+
+
+class Channel:
+    """Takes a slot when made (raises `CapacityError`), and gives it back at its end or when `close` is called."""
+
+    def __init__(self, engine: Engine, audio_format: AudioFormat, turns: TurnSettings, owner: Owner) -> None:
+        info = engine.info
+        self._sample_rate = info.sample_rate
+        self._frame_seconds = info.frame_seconds
+        self._owner = owner
+        self._framer = Framer(info.frame_samples)
+        self._sanity = SanityCheck(audio_format, info.sample_rate)
+        self._turns = TurnDetector(turns, info.pause_horizons)
+        self._segments = Segmenter(info.delay_seconds)
+        self._received_samples = 0
+        self._backlog_frames = 0
+        self._next_lag = LAG_EVERY_SECONDS
+        self.words = 0
+        self._stream = engine.open(self._deliver)
+
+    @property
+    def received_seconds(self) -> float:
+        return self._received_samples / self._sample_rate
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Audio handed to the engine that it has not transcribed yet."""
+        return self._backlog_frames * self._frame_seconds
+
+    def hear(self, samples: Samples) -> None:
+        """More audio, float32 `[n]` at the engine's rate."""
+        self._received_samples += len(samples)
+        for warning in self._sanity.push(samples):
+            self._emit(warning)
+        for frame in self._framer.push(samples):
+            self._push(frame)
+
+    def flush(self, mark: int) -> None:
+        """A rest shorter than a frame waits for its other half: padding it would move the clock."""
+        self._stream.flush(mark)
+
+    def finish(self) -> None:
+        rest = self._framer.pad()
+        if rest is not None:
+            self._push(rest)
+        self._stream.finish()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _push(self, frame: Samples) -> None:
+        self._backlog_frames += 1
+        self._stream.push(frame)
+
+    def _deliver(self, events: Sequence[EngineEvent]) -> None:
+        for event in events:
+            match event:
+                case Partial():
+                    self._emit(event)
+                case Word():
+                    self._on_word(event)
+                case Progress():
+                    self._on_progress(event)
+                case Flushed():
+                    self._emit_all(self._segments.close())
+                    self._owner.on_flushed(event.mark)
+                case Finished():
+                    self._on_finished()
+                case Failed():
+                    self._owner.on_end(event.error)
+
+    def _on_word(self, word: Word) -> None:
+        received = self.received_seconds
+        if word.end > received:  # heard in the zeros that filled up the last frame
+            word = replace(word, start=min(word.start, received), end=received)
+        self.words += 1
+        self._emit_all(self._segments.word(word))
+        self._emit_all(self._turns.word(word))
+        self._emit(word)
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._backlog_frames -= 1
+        received = self.received_seconds
+        progress = Progress(min(progress.time, received), progress.pauses)
+        if progress.pauses:
+            self._emit(Vad(progress.time, progress.pauses))
+        self._emit_all(self._segments.progress(progress.time))
+        self._emit_all(self._turns.progress(progress))
+        if progress.time >= self._next_lag:
+            self._next_lag = progress.time + LAG_EVERY_SECONDS
+            self._emit(Lag(round(received, 3), round(progress.time, 3), round(received - progress.time, 3)))
+        self._owner.on_progress()
+
+    def _on_finished(self) -> None:
+        self._emit_all(self._segments.close())
+        self._emit_all(self._turns.finish())
+        self._owner.on_end(None)
+
+    def _emit(self, event: Event) -> None:
+        self._owner.on_event(self, event)
+
+    def _emit_all(self, events: Iterator[Event]) -> None:
+        for event in events:
+            self._emit(event)

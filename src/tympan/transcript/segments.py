@@ -1,0 +1,40 @@
+"""Words gathered into segments: what was said up to a pause, short enough for a subtitle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tympan.messages import Segment, Word
+
+PAUSE_SECONDS = 0.7
+LONGEST_SECONDS = 15.0
+
+
+class Segmenter:
+    """Fed with every word of one stream and with the clock; answers with the segments that are complete.
+
+    `delay_seconds` is how late the engine releases a word at the least: a pause counts only once a word in it would
+    have been heard of.
+    """
+
+    def __init__(self, delay_seconds: float = 0.0) -> None:
+        self._delay = delay_seconds
+        self._words: list[Word] = []
+
+    def word(self, word: Word) -> Iterator[Segment]:
+        if self._words:
+            pause = word.start - self._words[-1].end
+            length = word.end - self._words[0].start
+            if pause >= PAUSE_SECONDS or length > LONGEST_SECONDS:
+                yield from self.close()
+        self._words.append(word)
+
+    def progress(self, time: float) -> Iterator[Segment]:
+        if self._words and time - self._words[-1].end >= PAUSE_SECONDS + self._delay:
+            yield from self.close()
+
+    def close(self) -> Iterator[Segment]:
+        """End the open segment now: at a flush, at the end of a turn, at the end of the stream."""
+        if self._words:
+            words, self._words = self._words, []
+            yield Segment(" ".join(word.text for word in words), words[0].start, words[-1].end)

@@ -1,0 +1,43 @@
+"""Cutting samples into frames."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tympan.audio.frames import Framer
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 17))
+def test_any_split_gives_the_same_frames(sizes: list[int], frame_samples: int) -> None:
+    signal = np.arange(sum(sizes), dtype=np.float32)
+    framer = Framer(frame_samples)
+    frames, start = [], 0
+    for size in sizes:
+        frames += framer.push(signal[start : start + size])
+        start += size
+        assert framer.pending == start % frame_samples
+    rest = framer.pad()
+    frames += [] if rest is None else [rest]
+    assert all(frame.shape == (frame_samples,) and frame.flags.c_contiguous for frame in frames)
+    joined = np.concatenate([np.zeros(0, np.float32), *frames])
+    padded = np.zeros(-(-len(signal) // frame_samples) * frame_samples, np.float32)
+    padded[: len(signal)] = signal
+    np.testing.assert_array_equal(joined, padded)
+
+
+def test_frames_do_not_change_with_the_caller_s_buffer() -> None:
+    framer, buffer = Framer(4), np.ones(6, np.float32)
+    (first,) = framer.push(buffer)
+    buffer[:] = 7
+    (second,) = framer.push(buffer[:2])
+    assert first.tolist() == [1, 1, 1, 1]
+    assert second.tolist() == [1, 1, 7, 7]
+
+
+def test_nothing_to_pad_after_a_whole_frame() -> None:
+    framer = Framer(4)
+    framer.push(np.ones(8, np.float32))
+    assert framer.pad() is None
+    assert framer.pending == 0

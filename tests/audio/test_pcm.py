@@ -1,0 +1,113 @@
+"""Raw samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from audio_decoding import cut, cuts, decoded
+from audio_encoding import voice
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tympan.audio.decoder import open_decoder
+from tympan.audio.format import RAW_ENCODINGS, AudioFormat
+from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
+
+
+@given(
+    st.sampled_from(RAW_ENCODINGS),
+    st.sampled_from([8_000, 24_000, 44_100, 48_000]),
+    st.integers(1, 2),
+    st.binary(max_size=3_000),
+    cuts(),
+)
+def test_any_split_gives_the_same_samples(
+    encoding: str, rate: int, channels: int, data: bytes, places: list[int]
+) -> None:
+    format = AudioFormat(encoding, rate, channels)
+    whole = decoded([data], format)
+    np.testing.assert_array_equal(decoded(cut(data, places), format), whole)
+    assert np.isfinite(whole).all()
+    assert len(whole) == pytest.approx(len(data) // (SAMPLE_BYTES[encoding] * channels) * 24_000 / rate, abs=1.5)
+
+
+@given(st.sampled_from(RAW_ENCODINGS), st.binary(max_size=200), cuts())
+def test_without_resampling_every_whole_sample_is_out_at_once(encoding: str, data: bytes, places: list[int]) -> None:
+    decoder = open_decoder(AudioFormat(encoding, 24_000, 1))
+    received = samples = 0
+    for piece in cut(data, places):
+        received += len(piece)
+        samples += sum(len(block) for block in decoder.decode(piece))
+        assert samples == received // SAMPLE_BYTES[encoding]
+
+
+def test_16_bits() -> None:
+    data = np.array([0, 1, -1, 32767, -32768, 16384], "<i2").tobytes()
+    expected = [[0], [1 / 32768], [-1 / 32768], [32767 / 32768], [-1], [0.5]]
+    assert decoded([data], AudioFormat("s16le", 24_000, 1)).tolist() == expected
+
+
+def test_two_channels_are_interleaved() -> None:
+    data = np.array([1, 2, 3, 4], "<f4").tobytes()
+    assert decoded([data], AudioFormat("f32le", 24_000, 2)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_floats_that_are_no_number_are_silence_and_loud_ones_stay() -> None:
+    data = np.array([math.nan, math.inf, -math.inf, 1.5, -3e38], "<f4").tobytes()
+    assert decoded([data], AudioFormat("f32le", 24_000, 1))[:, 0].tolist() == [0, 0, 0, 1.5, -1e6]
+
+
+def test_a_truncated_last_sample_is_dropped() -> None:
+    assert len(decoded([b"\0\0\0\0\1"], AudioFormat("s16le", 24_000, 2))) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code", "sample"),
+    # The ends and the middle of the tables in ITU-T G.711, on the 16-bit scale.
+    [
+        ("mulaw", 0x00, -32124),
+        ("mulaw", 0x80, 32124),
+        ("mulaw", 0xFF, 0),
+        ("mulaw", 0x7F, 0),
+        ("mulaw", 0xFE, 8),
+        ("mulaw", 0xEF, 132),
+        ("alaw", 0xD5, 8),
+        ("alaw", 0x55, -8),
+        ("alaw", 0xAA, 32256),
+        ("alaw", 0x2A, -32256),
+        ("alaw", 0xC5, 264),
+    ],
+)
+def test_telephone_codes(encoding: str, code: int, sample: int) -> None:
+    assert samples_from_bytes(bytes([code]), encoding).tolist() == [sample / 32768]
+
+
+@pytest.mark.parametrize(("encoding", "step"), [("mulaw", 0.04), ("alaw", 0.04)])
+def test_telephone_codes_are_monotonic_in_their_magnitude(encoding: str, step: float) -> None:
+    table = np.unique(samples_from_bytes(bytes(range(256)), encoding))
+    assert len(table) in (255, 256)
+    assert np.diff(table).max() < step
+    np.testing.assert_array_equal(table, -table[::-1])
+
+
+def test_blocks_are_bounded_and_lazy() -> None:
+    decoder = open_decoder(AudioFormat("mulaw", 8_000, 1))
+    blocks = [len(block) for block in decoder.decode(bytes(8_000 * 20))]
+    assert max(blocks) <= 25_000
+    assert len(blocks) == 20
+
+
+def test_what_was_not_pulled_comes_with_the_next_call() -> None:
+    data = (voice(3, 24_000) * 32767).astype("<i2").tobytes()
+    decoder = open_decoder(AudioFormat("s16le", 24_000, 1))
+    first = next(decoder.decode(data))
+    rest = list(decoder.finish())
+    np.testing.assert_array_equal(np.concatenate([first, *rest]), decoded([data], AudioFormat("s16le", 24_000, 1)))
+
+
+def test_close_twice() -> None:
+    decoder = open_decoder(AudioFormat("s16le", 24_000, 1))
+    decoder.close()
+    decoder.close()

@@ -1,0 +1,145 @@
+"""What the browser tests stand on: real speech as a wav, `tympan serve` as a subprocess, a page and its complaints."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from playwright.sync_api import Page
+
+START_SECONDS = 30
+MICROPHONE_RATE = 48_000
+
+
+# --- Speech -----------------------------------------------------------------------------------------------------------
+
+
+def clip(name: str) -> npt.NDArray[np.int16]:
+    """An English clip of pytest-audioeval as the fake microphone wants it: mono, 16 bits, 48 kHz."""
+    path = files("pytest_audioeval") / "samples" / "audio" / "en" / f"{name}.wav"
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_RATE)
+    with av.open(str(path)) as container:
+        frames = [*container.decode(audio=0), None]  # None: what is left in the resampler
+        parts = [part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)]
+    return np.concatenate(parts)
+
+
+def write_speech(path: Path, names: list[str], pause_seconds: float = 0.9) -> Path:
+    """The clips as one 48 kHz wav with a pause before, between and after them."""
+    pause = np.zeros(int(pause_seconds * MICROPHONE_RATE), np.int16)
+    parts = [pause]
+    for name in names:
+        parts += [clip(name), pause]
+    return write_wav(path, np.concatenate(parts), MICROPHONE_RATE)
+
+
+def write_wav(path: Path, samples: npt.NDArray[np.int16], rate: int) -> Path:
+    with wave.open(str(path), "wb") as writer:
+        writer.setparams((1, 2, rate, 0, "NONE", ""))
+        writer.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+# --- Server -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """`tympan serve` on a port of its own, which it keeps over restarts."""
+
+    log: Path
+    options: list[str]
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "tympan",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            *self.options,
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            assert self.process.poll() is None, f"the server ended by itself:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"the server is not ready:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + "ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """As an operator stops it: SIGTERM, and open streams get their last words."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(START_SECONDS)
+            self.process = None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def running(log: Path, *options: str) -> Iterator[Server]:
+    server = Server(log, list(options), free_port())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+# --- Browser ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Visit:
+    """A page and what it wrote to the browser's console. Errors that a test expects are named by `expected`."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    expected: str = r"(?!)"
+
+    def __post_init__(self) -> None:
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: self.complaints.append(message.text) if message.type in {"error", "warning"} else None,
+        )
+
+    def check(self) -> None:
+        assert [text for text in self.complaints if not re.search(self.expected, text)] == []

@@ -1,0 +1,112 @@
+"""A server, a Chromium whose microphone hears real speech, and one page in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser_harness import Server, Visit, running, write_speech, write_wav
+from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven seconds: the numbers from one to ten, a pause, the quick brown fox."""
+    return write_speech(tmp_path_factory.mktemp("speech") / "numbers and a fox.wav", ["counting", "quick_brown_fox"])
+
+
+@pytest.fixture
+def silence(tmp_path: Path) -> Path:
+    """Eighteen seconds, to which the scripted engine has thirty words to say."""
+    return write_wav(tmp_path / "silence.wav", np.zeros(18 * 8000, np.int16), 8000)
+
+
+# --- Servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from running(tmp_path_factory.mktemp("embedded") / "server.log", "--model", "embedded")
+
+
+@pytest.fixture
+def one_stream(tmp_path: Path) -> Iterator[Server]:
+    """The scripted engine with a single slot."""
+    yield from running(tmp_path / "server.log", "--model", "scripted", "--max-streams", "1")
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Server]:
+    """The scripted engine, eight times faster than speech."""
+    yield from running(tmp_path / "server.log", "--model", "scripted", "--step-ms", "10")
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Server]:
+    """The scripted engine, for those who have the key `open sesame`."""
+    yield from running(tmp_path / "server.log", "--model", "scripted", "--api-key", "open sesame")
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = shutil.which("chromium")
+    if path is not None:
+        return path
+    reason = "Chromium is not installed (Debian: apt-get install chromium)"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, chromium: str, speech: Path) -> Iterator[Browser]:
+    """A browser whose microphone plays `speech` once and is then silent, and whose user lets every page have it."""
+    heard = f"--use-file-for-fake-audio-capture={speech}%noloop"
+    allowed = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", heard)
+    # The name stands for a server on another machine: a page that is not https and not localhost.
+    remote = "--host-resolver-rules=MAP tympan.test 127.0.0.1"
+    opened = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *allowed, remote])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def refusing_browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
+    """A browser with a microphone whose user says no."""
+    refused = ("--use-fake-device-for-media-stream", "--deny-permission-prompts")
+    opened = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *refused])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    opened = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def visit(context: BrowserContext) -> Iterator[Visit]:
+    visit = Visit(context.new_page())
+    yield visit
+    visit.check()

@@ -1,0 +1,55 @@
+"""The page cuts subtitles by itself; they must be those that the command line writes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from random import Random
+from typing import Any
+
+import pytest
+from browser_harness import Server, Visit
+
+from tympan.messages import Segment, Word
+from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+
+pytestmark = pytest.mark.browser
+
+
+def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, visit: Visit) -> None:
+    dice = Random(7)
+    transcripts = [random_transcript(dice) for _ in range(200)]
+    visit.page.goto(one_stream.url)
+    made = visit.page.evaluate(
+        """async (transcripts) => {
+            const { srt, vtt } = await import("/static/subtitles.js");
+            return transcripts.map((segments) => [srt(segments), vtt(segments)]);
+        }""",
+        [segments_with_words(transcript) for transcript in transcripts],
+    )
+    assert made == [[to_srt(transcript), to_vtt(transcript)] for transcript in transcripts]
+
+
+def random_transcript(dice: Random) -> Transcript:
+    """Words of all lengths with pauses of all lengths (some overlap), cut into segments anywhere."""
+    texts = ["a", "<b>", "&c", "-->", "counting", "antidisestablishmentarianism"]
+    words: list[Word] = []
+    segments: list[Segment] = []
+    time = 0.1
+    for _ in range(dice.randrange(1, 12)):
+        part: list[Word] = []
+        for _ in range(dice.randrange(1, 20)):
+            start = round(time + dice.choice([-0.05, 0.0, 0.3, 0.69, 0.71, 2.0]), 2)
+            time = round(start + dice.choice([0.08, 0.4, 1.5]), 2)
+            part.append(Word(dice.choice(texts), start, time, 0.5))
+        words += part
+        segments.append(Segment(" ".join(word.text for word in part), part[0].start, part[-1].end))
+    return Transcript("microphone", "embedded", time, words, segments)
+
+
+def segments_with_words(transcript: Transcript) -> list[dict[str, Any]]:
+    """A transcript as the page holds it."""
+    words = iter(transcript.words)
+    return [
+        {**asdict(segment), "words": [asdict(next(words)) for _ in segment.text.split()]}
+        for segment in transcript.segments
+    ]

@@ -1,0 +1,103 @@
+"""The outbox alone: what a server has not acknowledged is sent again, once, in order."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tympan.client.outbox import FRAME_BYTES, WIRE_ROUNDING_SECONDS, Outbox
+from tympan.client.wire import FINISH, AudioFormat
+
+RATE = 8_000
+FORMAT = AudioFormat("s16le", RATE, 2)
+
+
+def content(samples: int) -> bytes:
+    return b"".join(index.to_bytes(2, "little") for index in range(samples))
+
+
+def audio_of(frames: list[bytes | str]) -> bytes:
+    return b"".join(frame for frame in frames if isinstance(frame, bytes))
+
+
+@given(cuts=st.lists(st.integers(0, 4_000), max_size=8), lives=st.lists(st.floats(0, 0.3), max_size=5))
+def test_every_server_together_hears_everything_in_order(cuts: list[int], lives: list[float]) -> None:
+    """However the audio is split, and wherever servers stop: no gap, and an overlap below the wire's rounding."""
+    data = content(2_000)
+    outbox = Outbox(FORMAT)
+    edges = [0, *sorted(cuts), len(data)]
+    for start, stop in itertools.pairwise(edges):
+        outbox.append(data[start:stop])
+    outbox.finish()
+
+    position = 0
+    for heard_seconds in lives:
+        begins = round(outbox.base_seconds * RATE) * 2
+        assert position - 2 * RATE * 2 * WIRE_ROUNDING_SECONDS - 2 <= begins <= position
+        frames = list(outbox.frames())
+        assert frames[-1] == FINISH
+        assert audio_of(frames) == data[begins:]
+        heard = min(round(heard_seconds * RATE), len(audio_of(frames)) // 2)
+        position = max(position, begins + heard * 2)
+        outbox.acknowledge(round(heard / RATE, 3))
+        outbox.rewind()
+    assert audio_of(list(outbox.frames())) == data[round(outbox.base_seconds * RATE) * 2 :]
+
+
+@given(st.lists(st.one_of(st.binary(min_size=1, max_size=50), st.none()), max_size=20), st.integers(0, 20))
+def test_flushes_keep_their_places(items: list[bytes | None], frames_before_the_restart: int) -> None:
+    outbox = Outbox(FORMAT)
+    expected: list[bytes | int] = []
+    mark = 0
+    for item in items:
+        if item is None:
+            mark += 1
+            outbox.flush(mark)
+            expected.append(mark)
+        else:
+            outbox.append(item)
+            expected.append(item)
+    for _, _frame in zip(range(frames_before_the_restart), outbox.frames(), strict=False):
+        pass
+    outbox.rewind()
+
+    def flat(parts: list[bytes | int]) -> list[int]:
+        """Bytes one by one, flushes as negative numbers."""
+        return [number for part in parts for number in (part if isinstance(part, bytes) else [-part])]
+
+    frames = [frame if isinstance(frame, bytes) else int(json.loads(frame)["id"]) for frame in outbox.frames()]
+    assert flat(frames) == flat(expected)
+
+
+def test_an_acknowledgement_frees_memory_and_never_more_than_was_sent() -> None:
+    outbox = Outbox(FORMAT)
+    outbox.append(content(8_000))
+    assert not outbox.acknowledge(0.5), "nothing has been sent yet"
+    assert len(audio_of(list(outbox.frames()))) == 16_000
+    assert outbox.acknowledge(0.5)
+    outbox.rewind()
+    assert outbox.base_seconds == pytest.approx(0.5, abs=0.001)
+    assert not outbox.answered
+    list(outbox.frames())
+    outbox.acknowledge(100.0)
+    assert outbox.answered
+
+
+def test_frames_are_small() -> None:
+    outbox = Outbox(FORMAT)
+    outbox.append(bytes(FRAME_BYTES * 2 + 1))
+    assert [len(frame) for frame in outbox.frames()] == [FRAME_BYTES, FRAME_BYTES, 1]
+
+
+def test_a_container_is_not_kept_and_cannot_be_taken_up_again() -> None:
+    outbox = Outbox(AudioFormat.of("opus", None))
+    outbox.append(b"OggS")
+    assert outbox.replayable
+    assert list(outbox.frames()) == [b"OggS"]
+    assert not outbox.replayable
+    assert outbox.answered
+    assert not outbox.acknowledge(1.0)

@@ -1,0 +1,54 @@
+"""The public names of `tympan`, and what it costs to import them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import tympan
+from tympan import errors, messages
+
+
+def test_all_is_what_the_module_shows() -> None:
+    assert tympan.__all__ == sorted(tympan.__all__)
+    assert dir(tympan) == tympan.__all__
+    public = {
+        name
+        for name, value in vars(tympan).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name not in IMPLEMENTATION
+    }
+    assert public <= set(tympan.__all__)
+    for name in tympan.__all__:
+        assert getattr(tympan, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tympan.nothing  # noqa: B018
+
+
+IMPLEMENTATION = {"annotations", "import_module", "metadata", "TYPE_CHECKING"}
+
+
+def test_every_error_and_every_event_is_public() -> None:
+    tree = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    events = {event.__name__ for event in messages.Event.__args__}
+    assert tree | events | {"Event"} <= set(tympan.__all__)
+
+
+def modules_after(code: str) -> set[str]:
+    code = f"import sys, tympan; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_costs_nothing() -> None:
+    assert not modules_after("pass") & {"torch", "fastapi", "av", "numpy", "websockets", "msgspec", "rich"}
+
+
+def test_the_client_needs_neither_torch_nor_a_web_framework_nor_codecs() -> None:
+    loaded = modules_after("tympan.connect; tympan.connect_sync; tympan.Microphone; tympan.ServerError")
+    assert "websockets" in loaded
+    assert not loaded & {"torch", "fastapi", "starlette", "uvicorn", "av", "soxr", "sounddevice", "rich"}

@@ -1,0 +1,170 @@
+"""What every engine promises (`engine/base.py`), asked of every engine that runs without a GPU or a download."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from support.listener import Listener, frames_of, hear
+from support.speech import clip
+
+from tympan.config import ModelSettings
+from tympan.engine.base import Engine
+from tympan.engine.registry import create_engine
+from tympan.errors import CapacityError, EngineError
+from tympan.messages import Failed, Finished, Flushed, Progress, Samples
+
+ENGINES = ["scripted", "embedded"]
+
+
+@pytest.fixture(params=ENGINES)
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    engine = create_engine(ModelSettings(model=request.param, max_streams=2))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+def speech(engine: Engine) -> Samples:
+    return clip("counting").at(engine.info.sample_rate)
+
+
+async def test_every_frame_is_answered_and_finished_comes_last(engine: Engine) -> None:
+    listener = await hear(engine, speech(engine))
+
+    progress = listener.of(Progress)
+    assert len(progress) == len(frames_of(speech(engine), engine.info))
+    assert listener.events[-1] == Finished()
+    assert len(listener.of(Finished, Failed)) == 1
+    assert engine.active == 0
+
+
+async def test_words_come_in_order_and_inside_the_audio(engine: Engine) -> None:
+    listener = await hear(engine, speech(engine))
+
+    words = listener.words
+    assert len(words) >= 5
+    assert all(word.text == word.text.strip() != "" for word in words)
+    assert all(0 <= word.start <= word.end <= listener_seconds(engine) for word in words)
+    assert all(earlier.end <= later.start for earlier, later in pairwise(words))
+    assert all(0 <= word.confidence <= 1 for word in words)
+
+
+def listener_seconds(engine: Engine) -> float:
+    return len(frames_of(speech(engine), engine.info)) * engine.info.frame_seconds + 1e-6
+
+
+async def test_progress_is_the_clock_of_received_audio(engine: Engine) -> None:
+    listener = await hear(engine, speech(engine))
+
+    times = [event.time for event in listener.events if isinstance(event, Progress)]
+    expected = [(index + 1) * engine.info.frame_seconds for index in range(len(times))]
+    assert times == pytest.approx(expected, abs=0.001)
+    assert {len(event.pauses) for event in listener.events if isinstance(event, Progress)} == {
+        len(engine.info.pause_horizons)
+    }
+
+
+async def test_a_flush_is_answered_once_after_the_words_before_it(engine: Engine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    frames = frames_of(speech(engine), engine.info)
+    for frame in frames:
+        stream.push(frame)
+    stream.flush(7)
+    await listener.wait_for(Flushed)
+
+    assert listener.events[-1] == Flushed(7)
+    assert len(listener.of(Progress)) == len(frames)
+    assert len(listener.words) >= 5
+    stream.flush(8)  # nothing new was heard: nothing but the answer comes
+    await listener.wait_for(Flushed, count=2)
+    assert listener.events[-2:] == [Flushed(7), Flushed(8)]
+    stream.close()
+
+
+async def test_a_flush_does_not_move_later_times(engine: Engine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    silence = np.zeros(engine.info.frame_samples, np.float32)
+    for mark in range(5):
+        stream.push(silence)
+        stream.flush(mark)
+    stream.push(silence)
+    stream.finish()
+    await listener.wait_for_end()
+
+    last = listener.of(Progress)[-1]
+    assert isinstance(last, Progress)
+    assert last.time == pytest.approx(6 * engine.info.frame_seconds, abs=0.001)
+
+
+async def test_a_stream_without_audio_finishes(engine: Engine) -> None:
+    assert (await hear(engine, np.zeros(0, np.float32))).events == [Finished()]
+
+
+async def test_close_silences_a_stream_and_frees_its_slot(engine: Engine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    for frame in frames_of(speech(engine), engine.info):
+        stream.push(frame)
+    await listener.wait_for(Progress)
+    stream.close()
+    stream.close()
+
+    assert engine.active == 0
+    heard = len(listener.events)
+    await hear(engine, speech(engine))  # long enough for events that should not come
+    assert len(listener.events) == heard
+
+
+async def test_close_after_the_end_is_harmless(engine: Engine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    stream.finish()
+    await listener.wait_for_end()
+    other = engine.open(Listener())
+    stream.close()
+    assert engine.active == 1
+    other.close()
+
+
+async def test_capacity_is_a_promise_and_a_limit(engine: Engine) -> None:
+    assert engine.capacity == 2
+    streams = [engine.open(Listener()) for _ in range(engine.capacity)]
+    with pytest.raises(CapacityError):
+        engine.open(Listener())
+    assert engine.active == engine.capacity
+    streams[0].close()
+    engine.open(Listener()).close()
+    streams[1].close()
+    assert engine.active == 0
+
+
+async def test_streams_side_by_side_hear_what_each_hears_alone(engine: Engine) -> None:
+    alone = await hear(engine, speech(engine))
+    both = await asyncio.gather(hear(engine, speech(engine)), hear(engine, speech(engine)))
+
+    assert [listener.events for listener in both] == [alone.events, alone.events]
+
+
+async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None:
+    first = await hear(engine, speech(engine))
+    other = clip("quick_brown_fox").at(engine.info.sample_rate)
+    for _ in range(engine.capacity):
+        await hear(engine, other)
+    assert (await hear(engine, speech(engine))).events == first.events
+
+
+async def test_stop_ends_open_streams(engine: Engine) -> None:
+    listener = Listener()
+    engine.open(listener)
+    await engine.stop()
+
+    assert isinstance(listener.events[-1], Failed)
+    assert not engine.ready
+    with pytest.raises(EngineError):
+        engine.open(Listener())

@@ -1,0 +1,74 @@
+"""PocketSphinx behind the seam: what it hears, how early, and what happens when a worker dies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from support.listener import Listener, frames_of, hear
+from support.speech import clip, word_error_rate
+
+from tympan.config import ModelSettings
+from tympan.engine.embedded.engine import EmbeddedEngine, _shares
+from tympan.messages import Failed, Partial, Progress, Word
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(ModelSettings(max_streams=2))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+@pytest.mark.parametrize(("name", "worst"), [("counting", 0.0), ("hello_world", 0.0), ("quick_brown_fox", 0.25)])
+async def test_it_understands_english(engine: EmbeddedEngine, name: str, worst: float) -> None:
+    listener = await hear(engine, clip(name).at(16_000))
+    assert word_error_rate(clip(name).text, " ".join(word.text for word in listener.words)) <= worst
+
+
+async def test_words_are_released_while_the_speaker_goes_on(engine: EmbeddedEngine) -> None:
+    """`counting` has no pause in it: a word that waited for one would come with the end."""
+    listener = await hear(engine, clip("counting").at(16_000))
+
+    clock, behind = 0.0, []
+    for event in listener.events:
+        if isinstance(event, Progress):
+            clock = event.time
+        elif isinstance(event, Word):
+            behind.append(clock - event.end)
+    assert behind[0] < 1.3
+    assert max(behind) < 1.5
+
+
+async def test_partials_show_what_is_heard_and_are_taken_back(engine: EmbeddedEngine) -> None:
+    listener = await hear(engine, clip("hello_world").at(16_000))
+
+    partials = [event.text for event in listener.events if isinstance(event, Partial)]
+    assert "hello world" in partials
+    assert partials[-1] == ""
+
+
+async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEngine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    worker = next(worker for worker in engine._workers if worker.active)
+    assert worker._process is not None
+    worker._process.kill()
+    for frame in frames_of(clip("counting").at(16_000), engine.info):
+        stream.push(frame)
+    await listener.wait_for(Failed)
+
+    assert engine.active == 0
+    assert engine.ready, "the other worker still carries streams"
+    await worker.until_alive()
+    streams = [engine.open(Listener()) for _ in range(engine.capacity)]
+    for stream in streams:
+        stream.close()
+    assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
+
+
+def test_slots_are_dealt_out_evenly() -> None:
+    assert _shares(4, 2) == [2, 2]
+    assert _shares(5, 2) == [3, 2]
+    assert _shares(1, 8) == [1]

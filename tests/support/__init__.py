@@ -1,0 +1,1 @@
+"""What the tests share: speech, a live server, a listener for engine events."""

@@ -1,0 +1,88 @@
+"""The real server on a real port, in a thread of the test process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Any
+
+from tympan.config import Config, load_config
+from tympan.engine.registry import create_engine
+from tympan.server.app import create_app
+from tympan.server.runner import Runner
+from tympan.server.service import Service
+
+
+class LiveServer:
+    """`with LiveServer(model="scripted", max_streams=2) as server: …`; any setting by its name."""
+
+    def __init__(self, **settings: Any) -> None:
+        overrides = {"model": "scripted", "port": 0, "log_level": "warning", **settings}
+        self.config: Config = load_config(environment={}, overrides=overrides)
+        self._started = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="live-server")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        engine = create_engine(self.config.model)
+        await engine.start()
+        app = create_app(self.config, engine)
+        self.service: Service = app.state.service
+        self.runner = Runner(app, self.config)
+        self._watch = asyncio.create_task(self._announce())
+        await self.runner.run_until_told()
+        self.tasks_left = len(asyncio.all_tasks()) - 1
+
+    async def _announce(self) -> None:
+        while not self.runner.started:
+            await asyncio.sleep(0.01)
+        self.port = self.runner.servers[0].sockets[0].getsockname()[1]
+        self.loop = asyncio.get_running_loop()
+        self._started.set()
+
+    def __enter__(self) -> LiveServer:
+        self._thread.start()
+        assert self._started.wait(30), "the server did not start"
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """As SIGTERM does it; returns when the server has ended."""
+        self.terminate()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the server did not stop"
+        if self._error is not None:
+            raise self._error
+
+    def terminate(self) -> None:
+        self.runner.should_exit = True
+
+    def url(self, path: str = "/v1/stream", **query: object) -> str:
+        pairs = "&".join(f"{name}={value}" for name, value in query.items())
+        return f"ws://127.0.0.1:{self.port}{path}" + (f"?{pairs}" if pairs else "")
+
+    def http(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def task_count(self) -> int:
+        """Tasks on the server's loop now."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks())
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)

@@ -1,0 +1,45 @@
+"""Short clips of real speech, from the `pytest-audioeval` package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import jiwer
+import numpy as np
+import soxr
+from pytest_audioeval.samples.registry import SampleRegistry
+
+from tympan.messages import Samples
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A mono clip at 16 kHz, and what is said in it."""
+
+    name: str
+    text: str
+    samples: Samples
+
+    def at(self, sample_rate: int) -> Samples:
+        return soxr.resample(self.samples, 16_000, sample_rate).astype(np.float32)
+
+    def pcm(self, sample_rate: int = 24_000) -> bytes:
+        """16-bit little-endian."""
+        return (np.clip(self.at(sample_rate), -1, 1) * 32767).astype("<i2").tobytes()
+
+
+@cache
+def clip(name: str) -> Clip:
+    """`counting`, `hello_world` or `quick_brown_fox`."""
+    sample = getattr(SampleRegistry(), f"en_{name}")
+    return Clip(name, sample.reference_text, sample.audio_numpy())
+
+
+def word_error_rate(said: str, heard: str) -> float:
+    return float(jiwer.wer(_plain(said), _plain(heard) or "-"))
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
