@@ -1,16 +1,19 @@
-# Four commands; each makes what it needs, on a machine with only Python 3.11+ and make.
+# Each command makes what it needs, on a machine with only Python 3.11+ and make.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test check clean
+.PHONY: serve test test-exactness check clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
-	$(BIN)/tympan serve $(ARGS)
+	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness" $(ARGS)
+
+test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
+	$(BIN)/python -m pytest -m exactness $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .
@@ -29,4 +32,5 @@ clean:
 .venv/dev.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps moshi  # it pins versions that nothing else can live with; the tests need the code alone
 	touch $@

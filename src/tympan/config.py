@@ -23,8 +23,24 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Which recognizer, and how much of the machine it may use."""
 
     model: Annotated[
-        str, Meta(description="`embedded` (no download, for trying), or `scripted` (for tests and load)")
-    ] = "embedded"
+        str,
+        Meta(
+            description="a hub repository org/name[@revision], a local folder, random:1b|2.6b|tiny (random weights, "
+            "for sizing), embedded (no download, for trying), or scripted (for tests and load)"
+        ),
+    ] = "kyutai/stt-1b-en_fr-candle"
+    device: Annotated[str, Meta(description="cpu, cuda or auto", pattern="^(auto|cpu|cuda)$")] = "auto"
+    dtype: Annotated[
+        str,
+        Meta(
+            description="weights: f32, bf16, f16, int8, int4 or auto (bf16 on a GPU, int8 on a CPU)",
+            pattern="^(auto|f32|bf16|f16|int8|int4)$",
+        ),
+    ] = "auto"
+    codebooks: Annotated[
+        Annotated[int, Meta(gt=0)] | None, Meta(description="audio codebooks used, of the model's 32; fewer are faster")
+    ] = None
+    temperature: Annotated[float, Meta(description="0 is greedy; 0.25 is Kyutai's remedy for freezing", ge=0)] = 0.0
     max_streams: Annotated[
         Annotated[int, Meta(gt=0)] | None, Meta(description="streams at once; by default what the engine carries")
     ] = None

@@ -75,6 +75,12 @@ def test_no_alarm_on_telephone_speech_that_the_sender_resampled(language: str) -
     assert codes(s16le(samples * 0.5), "s16le", 24_000) == []
 
 
+def test_no_alarm_on_tones() -> None:
+    seconds = np.arange(24_000 * 40) / 24_000
+    beeps = 0.3 * np.sin(2 * np.pi * 440 * seconds) * (np.sin(2 * np.pi * 7 * seconds) > 0)
+    assert codes(s16le(beeps), "s16le", 24_000) == []
+
+
 @pytest.mark.parametrize(
     ("language", "true_rate", "declared_rate", "words"),
     [
@@ -82,7 +88,6 @@ def test_no_alarm_on_telephone_speech_that_the_sender_resampled(language: str) -
         ("es", 8_000, 24_000, "at 24000 samples per second"),
         ("fr", 16_000, 48_000, "too high and fast"),
         ("it", 48_000, 16_000, "too low and slow; the recording's rate is probably higher"),
-        ("it", 48_000, 24_000, "set sample_rate to it"),
     ],
 )
 def test_speech_at_a_third_of_its_rate_or_three_times_it(
@@ -99,14 +104,13 @@ def test_speech_at_a_third_of_its_rate_or_three_times_it(
     ("convert", "declared"),
     [
         (f32le, "s16le"),
-        (lambda samples: s16le(samples)[::-1][::1], "s16le"),
         (lambda samples: (samples * 32767).astype(">i2").tobytes(), "s16le"),
         (lambda samples: s16le(samples)[1:], "s16le"),
         (s16le, "f32le"),
         (lambda samples: f32le(samples * 32767), "f32le"),
         (f32le, "mulaw"),
     ],
-    ids=["float", "reversed", "big-endian", "a byte lost", "integer", "integer values", "float as mulaw"],
+    ids=["float", "big-endian", "a byte lost", "integer", "integer values", "float as mulaw"],
 )
 def test_bytes_of_another_encoding(rate: int, convert: Callable[[Samples], bytes], declared: str) -> None:
     samples = soxr.resample(speech("en"), 16_000, rate)

@@ -24,7 +24,7 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven seconds: the numbers from one to ten, a pause, the quick brown fox."""
+    """Eight seconds: the numbers from one to ten, a pause, the quick brown fox."""
     return write_speech(tmp_path_factory.mktemp("speech") / "numbers and a fox.wav", ["counting", "quick_brown_fox"])
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, visit: Visit) -> None:
     dice = Random(7)
-    transcripts = [random_transcript(dice) for _ in range(200)]
+    transcripts = [random_transcript(dice) for _ in range(60)]
     visit.page.goto(one_stream.url)
     made = visit.page.evaluate(
         """async (transcripts) => {

@@ -100,7 +100,7 @@ def test_output_files_are_named_after_their_inputs(silent_file: Path, tmp_path: 
         (["--format", "srt", "a.wav", "b.wav"], "several files as srt need --output DIR"),
         (["--output", "out", "a/talk.wav", "b/talk.wav"], "two inputs would both be written to talk.wav.txt"),
         (["--url", "ws://localhost:1", "--model", "scripted", "a.wav"], "leave one of them out"),
-        (["--model", "grandiose", "a.wav"], "'grandiose'"),
+        (["--model", "grandiose", "a.wav"], "grandiose"),
     ],
 )
 def test_wrong_combinations(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

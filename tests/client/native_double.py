@@ -28,11 +28,15 @@ def ramp(seconds: float) -> bytes:
 
 @dataclass
 class Life:
-    """One connection: after so many bytes, the rest is dropped and the connection ends with `code`."""
+    """One connection: after so many bytes, or at the client's finish, it ends with a code; what came later is
+    dropped.
+    """
 
     after_bytes: int | None = None
     code: int = 1012
+    finish_code: int = 1000
     complete: bool = True
+    words: bool = True
     error: tuple[str, str] | None = None
     received: bytearray = field(default_factory=bytearray)
     flushes: list[int] = field(default_factory=list)
@@ -108,7 +112,7 @@ class NativeDouble:
                 if life.full:
                     break
             elif message == "EOS" or json.loads(message)["type"] == "finish":
-                life.code = 1000
+                life.code = life.finish_code
                 break
             elif (command := json.loads(message))["type"] == "flush":
                 life.flushes.append(command["id"])
@@ -122,7 +126,8 @@ class NativeDouble:
         starts = range(0, len(samples) if life.complete else len(samples) // WORD_SAMPLES * WORD_SAMPLES, WORD_SAMPLES)
         for start in starts:
             end = min(start + WORD_SAMPLES, len(samples)) / RATE
-            await self._say(socket, "word", text=str(samples[start]), start=start / RATE, end=end, confidence=1.0)
+            if life.words:
+                await self._say(socket, "word", text=str(samples[start]), start=start / RATE, end=end, confidence=1.0)
         if life.error is not None:
             await self._say(socket, "error", code=life.error[0], message=life.error[1])
         elif life.complete:

@@ -76,6 +76,16 @@ async def test_a_restart_loses_nothing_and_keeps_one_clock(cuts: list[int], conn
     assert [word.start * RATE for word in words] == pytest.approx([int(word.text) for word in words], abs=0.01)
 
 
+async def test_a_restart_in_silence_is_acknowledged_by_complete_alone(connect: Callable[..., Stream]) -> None:
+    """No word says how far the old server came: nothing may be sent twice."""
+    data = ramp(2.0)
+    lives = [Life(16_000, words=False), Life(words=False)]
+    async with NativeDouble(lives) as server, connect(server.url) as stream:
+        events = await received(stream, chunks(data))
+    assert_gapless(server.used, data)
+    assert events[-1] == Complete(pytest.approx(2.0, abs=0.001), 0)
+
+
 async def test_audio_sent_before_a_restart_is_sent_again_although_nobody_sends(connect: Callable[..., Stream]) -> None:
     """Only the first connection is ever written to by `send`; the stream's own task does the rest."""
     data = ramp(2.0)
@@ -89,7 +99,7 @@ async def test_audio_sent_before_a_restart_is_sent_again_although_nobody_sends(c
 
 async def test_a_restart_after_everything_was_answered_is_no_restart(connect: Callable[..., Stream]) -> None:
     data = ramp(1.0)
-    async with NativeDouble([Life(len(data))]) as server, connect(server.url) as stream:
+    async with NativeDouble([Life(finish_code=1012)]) as server, connect(server.url) as stream:
         events = await received(stream, chunks(data))
     assert events[-1] == Complete(1.0, 4)
     assert len(server.requests) == 1

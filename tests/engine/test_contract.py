@@ -17,7 +17,7 @@ from tympan.engine.registry import create_engine
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import Failed, Finished, Flushed, Progress, Samples
 
-ENGINES = ["scripted", "embedded"]
+ENGINES = ["scripted", "embedded", "random:tiny"]
 
 
 @pytest.fixture(params=ENGINES)

@@ -81,6 +81,8 @@ def test_keys_are_asked_for_when_there_are_any() -> None:
                 socket.send("EOS")
                 assert json.loads(socket.recv(timeout=10)) == {"text": "", "final": True}
         assert httpx.get(server.http("/health")).status_code == 200
+        assert httpx.get(server.http("/v1/models")).status_code == 401
+        assert httpx.get(server.http("/v1/models"), headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
 def test_shutdown_gives_every_stream_its_last_words() -> None:

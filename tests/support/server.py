@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from tympan.config import Config, load_config
+from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.server.app import create_app
 from tympan.server.runner import Runner
@@ -17,7 +18,8 @@ from tympan.server.service import Service
 class LiveServer:
     """`with LiveServer(model="scripted", max_streams=2) as server: …`; any setting by its name."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, engine: Engine | None = None, **settings: Any) -> None:
+        self._engine = engine
         overrides = {"model": "scripted", "port": 0, "log_level": "warning", **settings}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self._started = threading.Event()
@@ -33,7 +35,7 @@ class LiveServer:
             self._started.set()
 
     async def _serve(self) -> None:
-        engine = create_engine(self.config.model)
+        engine = self._engine or create_engine(self.config.model)
         await engine.start()
         app = create_app(self.config, engine)
         self.service: Service = app.state.service

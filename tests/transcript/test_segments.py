@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.messages import Segment, Word
+from tympan.messages import Partial, Segment, Word
 from tympan.transcript.segments import LONGEST_SECONDS, PAUSE_SECONDS, Segmenter
 
 
@@ -25,6 +25,15 @@ def test_silence_ends_a_segment_without_a_next_word() -> None:
     list(segmenter.word(Word("a", 0.0, 0.2, 1.0)))
     assert list(segmenter.progress(0.2 + PAUSE_SECONDS)) == []  # a word in this pause may still be on its way
     assert list(segmenter.progress(0.2 + PAUSE_SECONDS + 0.5)) == [Segment("a", 0.0, 0.2)]
+
+
+def test_what_is_being_said_holds_the_segment_open() -> None:
+    segmenter = Segmenter(delay_seconds=0.5)
+    list(segmenter.word(Word("best", 0.0, 0.2, 1.0)))
+    segmenter.partial(Partial("of times", 0.2))
+    assert list(segmenter.progress(5.0)) == []
+    segmenter.partial(Partial("", 0.2))
+    assert list(segmenter.progress(5.08)) == [Segment("best", 0.0, 0.2)]
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=60))

@@ -14,9 +14,9 @@ from tympan.messages import Samples
 class Decoder(Protocol):
     """Decodes one stream. Samples are float32 `[n, channels]` at the target rate, at most about one second per block.
 
-    Synchronous and deterministic: the samples depend on the bytes, never on how they were split. Iterators are lazy:
-    nothing is decoded until it is pulled, so a small file that holds hours of audio costs no memory. Exhaust one
-    before asking for the next; what was not pulled is lost or comes late. After an `AudioError` only `close` is left.
+    Synchronous and deterministic: the samples depend on the bytes, never on how they were split. Iterators are lazy
+    (a container decodes at most 16 blocks ahead), so a small file that holds hours of audio costs no memory. What was
+    not pulled comes with the next call. After an `AudioError` only `close` is left. Not for two threads at once.
     """
 
     def decode(self, data: bytes) -> Iterator[Samples]:

@@ -20,7 +20,7 @@ _CODECS = (
     "pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_mulaw,pcm_alaw"
 )
 OPTIONS = {
-    # Decide from the headers and the first packet; by default libav collects five seconds of a live stream first.
+    # Decide from the headers and the first packet; by default libav collects a second of live MP3 or AAC first.
     "probesize": "32",
     "analyzeduration": "1",
     # No video decoder runs on the first packets of a film.
@@ -85,7 +85,7 @@ def _floats(frame: av.AudioFrame) -> Samples:
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
     if values.dtype.kind == "f":
-        return np.ascontiguousarray(finite(values.astype(np.float32)))
+        return np.ascontiguousarray(finite(values.astype(np.float32, copy=False)))
     full_scale = 2.0 ** (8 * values.dtype.itemsize - 1)
     zero = full_scale if values.dtype.kind == "u" else 0.0
     return np.ascontiguousarray((values.astype(np.float64) - zero) / full_scale, np.float32)

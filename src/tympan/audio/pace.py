@@ -13,6 +13,7 @@ _MOST_WINDOWS = 7
 _WINDOWS_TO_BE_SURE = 2
 _MEASURED_RATE = 8_000
 _VOICED_SECONDS = 1.0
+_TONE_SPREAD = 0.05  # below it, it is a ringing tone and not a voice
 # Adults speak at 90 to 280 Hz and modulate at 1.5 to 4.5 Hz, children at up to 400 Hz, not faster. The product of the
 # two goes with the square of the speed, while a high voice is no reason to speak fast. Over adults of nine languages,
 # clean, noisy, reverberant and through the telephone's band, it was 220 to 1370 Hz².
@@ -47,7 +48,7 @@ class PaceCheck:
 
     def _verdict(self, tempo: Tempo) -> Warning | None:
         product = tempo.pitch_hz * tempo.modulation_hz
-        if tempo.voiced_seconds >= _VOICED_SECONDS:
+        if tempo.voiced_seconds >= _VOICED_SECONDS and tempo.pitch_spread > _TONE_SPREAD:
             self._fast += tempo.pitch_hz > _HIGH_HZ and product > _HIGH_AND_FAST
             self._slow += tempo.pitch_hz < _LOW_HZ and product < _LOW_AND_SLOW
         if self._fast >= _WINDOWS_TO_BE_SURE:

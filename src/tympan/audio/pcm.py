@@ -83,6 +83,9 @@ def samples_from_bytes(data: bytes, encoding: str) -> Samples:
 
 def finite(values: npt.NDArray[np.floating]) -> Samples:
     """Float32 of the same shape: 0 for what is no number, and nothing beyond a million."""
+    # The usual case in one pass: a comparison with a value that is no number is false, too.
+    if np.abs(values).max(initial=0) <= _LARGEST:
+        return values.astype(np.float32)
     numbers = np.where(np.isfinite(values), values, 0)
     sound: Samples = np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float32)
     return sound

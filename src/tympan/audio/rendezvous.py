@@ -1,7 +1,8 @@
 """A thread used as a coroutine: for libraries that pull their input, in a program that pushes it.
 
 The thread runs only while its owner waits for it, so exactly one of the two sides runs at any time. Nothing here is
-concurrent: what comes out depends on the bytes that went in, and not on timing.
+concurrent: what comes out depends on the bytes that went in, and not on timing. Results are handed over when the body
+wants more input, or when a few have come together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_MOST_AHEAD = 16  # results per hand-over: two changes of thread cost more than decoding a packet
 
 More = Callable[[], bytes]
 """Waits for the next bytes of the input; empty bytes mean its end."""
@@ -32,26 +35,23 @@ class _Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class _Result(Generic[T]):
-    """From the thread: one result."""
+class _Pause(Generic[T]):
+    """From the thread: results so far. A hungry thread can do nothing before it gets more bytes."""
 
-    value: T
-
-
-@dataclass(frozen=True, slots=True)
-class _Hungry:
-    """From the thread: it can do nothing before it gets more bytes."""
+    values: list[T]
+    hungry: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Over:
+class _Over(Generic[T]):
     """From the thread, its last message: the body returned, or raised `error`."""
 
+    values: list[T]
     error: Exception | None
 
 
 _Down = bytes | _Go | _Stop
-_Up = _Result[T] | _Hungry | _Over
+_Up = _Pause[T] | _Over[T]
 
 
 class _Worker(Generic[T]):
@@ -61,6 +61,7 @@ class _Worker(Generic[T]):
         self.inbox: SimpleQueue[_Down] = SimpleQueue()
         self.outbox: SimpleQueue[_Up[T]] = SimpleQueue()
         self._body = body
+        self._values: list[T] = []
         self._stopped = False
         self._ended = False
 
@@ -70,22 +71,27 @@ class _Worker(Generic[T]):
         try:
             with closing(self._body(self._more)) as values:
                 for value in values:
-                    self.outbox.put(_Result(value))
-                    self._wait()
+                    self._values.append(value)
+                    if len(self._values) >= _MOST_AHEAD:
+                        self._pause(hungry=False)
                     if self._stopped:
                         break
         except Exception as raised:  # carried over to the owner's thread and raised there
             error = raised
-        self.outbox.put(_Over(error))
+        self.outbox.put(_Over(self._values, error))
 
     def _more(self) -> bytes:
         """A stopped worker's input ends: no exception has to find its way out through C code."""
         if self._ended:
             return b""
-        self.outbox.put(_Hungry())
-        data = self._wait()
+        data = self._pause(hungry=True)
         self._ended = not data
         return data
+
+    def _pause(self, *, hungry: bool) -> bytes:
+        self.outbox.put(_Pause(self._values, hungry))
+        self._values = []
+        return self._wait()
 
     def _wait(self) -> bytes:
         """Sleeps until the owner's next message. Empty, unless the message is input."""
@@ -110,6 +116,7 @@ class Coroutine(Generic[T]):
         self._thread = threading.Thread(target=self._worker.run, name=name, daemon=True)
         self._finalizer = weakref.finalize(self, self._worker.inbox.put, _Stop())
         self._pending: deque[bytes] = deque()
+        self._ready: deque[T] = deque()
         self._ended = False
         self._hungry = False
         self._over = False
@@ -124,16 +131,18 @@ class Coroutine(Generic[T]):
         self._ended = True
 
     def results(self) -> Iterator[T]:
-        """Runs the body until it wants more bytes than were fed, and yields its results as it makes them."""
-        while not self._over and (not self._hungry or self._pending or self._ended):
-            if not self._pending and not self._ended and not self._thread.ident:
+        """Runs the body until it wants more bytes than were fed, and yields its results, at most a few made ahead."""
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+            if self._over or not self._can_go_on():
                 return
             match self._resume():
-                case _Result(value):
-                    yield value
-                case _Hungry():
-                    self._hungry = True
-                case _Over(error):
+                case _Pause(values, hungry):
+                    self._ready += values
+                    self._hungry = hungry
+                case _Over(values, error):
+                    yield from values
                     self.close()
                     if error is not None:
                         raise error
@@ -142,9 +151,15 @@ class Coroutine(Generic[T]):
         """Ends the thread, wherever it is. May be called more than once."""
         self._over = True
         self._pending.clear()
+        self._ready.clear()
         self._finalizer()
         if self._thread.ident:
             self._thread.join()
+
+    def _can_go_on(self) -> bool:
+        """Before its first bytes, and when it is hungry, the body needs input."""
+        waits_for_input = self._hungry or not self._thread.ident
+        return bool(self._pending) or self._ended or not waits_for_input
 
     def _resume(self) -> _Up[T]:
         """Lets the thread run until its next message."""

@@ -30,7 +30,7 @@ class SanityCheck:
     """Watches one channel of a stream. Each code is reported at most once, however the samples are split.
 
     - `silence`: nothing but digital silence in the first 5 seconds.
-    - `clipping`: over 5 seconds, more than 1 % of the samples at full scale.
+    - `clipping`: over 5 seconds, more than 1 % of the samples at full scale next to others that are.
     - `float_as_int`: raw samples that decode to what no microphone gives. That is white noise at full scale
       (float, big-endian or compressed bytes, or a lost byte, declared as another raw encoding), or float samples far
       outside [-1, 1] (integers).

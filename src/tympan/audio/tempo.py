@@ -26,10 +26,12 @@ _MODULATION_HZ = (0.8, 25.0)
 
 @dataclass(frozen=True, slots=True)
 class Tempo:
-    """`pitch_hz` is the median of the voiced frames, of which there were `voiced_seconds`; `modulation_hz` is the
-    centre (geometric) of the loudness modulation spectrum."""
+    """`pitch_hz` is the median of the voiced frames, of which there were `voiced_seconds`; `pitch_spread` is the width
+    of the middle half of them, as a share of the median. `modulation_hz` is the (geometric) centre of the loudness
+    modulation spectrum."""
 
     pitch_hz: float
+    pitch_spread: float
     voiced_seconds: float
     modulation_hz: float
 
@@ -37,8 +39,10 @@ class Tempo:
 def measure(samples: Samples, sample_rate: int) -> Tempo:
     """Mono `[n]` of some seconds of speech at 8 kHz or so. A few milliseconds of work."""
     pitches = _pitches(samples.astype(np.float64), sample_rate)
+    low, median, high = np.percentile(pitches, [25, 50, 75]) if len(pitches) else (0.0, 0.0, 0.0)
     return Tempo(
-        pitch_hz=float(np.median(pitches)) if len(pitches) else 0.0,
+        pitch_hz=float(median),
+        pitch_spread=float((high - low) / median) if median else 0.0,
         voiced_seconds=len(pitches) * _FRAME_SECONDS / 2,
         modulation_hz=_modulation_hz(samples.astype(np.float64), sample_rate),
     )

@@ -32,6 +32,8 @@ class Command:
 COMMANDS: Final = {
     "serve": Command("tympan.cli.serve", "serve a model over WebSocket, with a page to try it"),
     "transcribe": Command("tympan.cli.transcribe", "turn audio and video files into text, subtitles or JSON"),
+    "models": Command("tympan.cli.models", "say what a model is, without loading it"),
+    "bench": Command("tympan.cli.bench", "measure what this machine carries"),
     "listen": Command("tympan.cli.listen", "show what the microphone hears"),
 }
 

@@ -7,10 +7,16 @@ import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tympan.cli.settings import add_settings, config_from
 from tympan.config import Config
+from tympan.engine.base import Engine
+from tympan.engine.registry import create_engine
 from tympan.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from tympan.server.runner import Runner
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +30,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(config: Config) -> int:
+    engine = create_engine(config.model)
+    try:
+        # Both take a second or two. The engine is up before the port is bound: a model that cannot be had is one
+        # sentence, not a trace.
+        make_runner, _ = await asyncio.gather(asyncio.to_thread(_import_server), engine.start())
+        await make_runner(config, engine).run_until_told()
+    finally:
+        await engine.stop()
+    return 0
+
+
+def _import_server() -> Callable[[Config, Engine], Runner]:
+    """The web framework, which only serving needs. Raises `MissingPackageError`."""
     try:
         from tympan.server.app import create_app
         from tympan.server.runner import Runner
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"serving needs the package {error.name}: pip install 'tympan[server]'") from None
-    from tympan.engine.registry import create_engine
-
-    engine = create_engine(config.model)
-    await engine.start()  # before the port is bound: a model that cannot be had is one sentence, not a trace
-    try:
-        await Runner(create_app(config, engine), config).run_until_told()
-    finally:
-        await engine.stop()
-    return 0
+    return lambda config, engine: Runner(create_app(config, engine), config)
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from tympan.audio.files import decode_file, duration_seconds
 from tympan.cli.progress import FileProgress
 from tympan.cli.settings import add_settings, config_from
 from tympan.client.stream import connect
+from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
 from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
 from tympan.transcript.subtitles import Transcript, to_json, to_srt, to_text, to_vtt
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--url", help="a server to send the audio to, such as ws://localhost:8000; else this machine works"
     )
     parser.add_argument("--token", help="an API key of that server")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="what to write (default: text)")
+    parser.add_argument("--format", choices=[*FORMATS, "tokens"], default="text", help="what to write (default: text)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write one file per input into DIR, not to the terminal"
     )
@@ -60,9 +63,29 @@ def run(arguments: argparse.Namespace) -> int:
             "--model chooses a model on this machine; the server at --url has its own: leave one of them out"
         )
     files: list[Path] = arguments.files
+    if arguments.format == "tokens":
+        return _print_tokens(arguments)
     if len(files) > 1 and not arguments.output and not FORMATS[arguments.format].lists:
         raise ConfigError(f"several files as {arguments.format} need --output DIR: one file for each")
     return asyncio.run(_transcribe_all(arguments, _targets(files, arguments.output, FORMATS[arguments.format].suffix)))
+
+
+def _print_tokens(arguments: argparse.Namespace) -> int:
+    """What the model itself says, for those who compare models: one JSON object per file."""
+    if arguments.url or arguments.output:
+        raise ConfigError(
+            "--format tokens is about a model on this machine, and is printed: leave out --url and --output"
+        )
+    from tympan.cli.tokens import print_tokens
+
+    asyncio.run(print_tokens(_one_stream(config_from(arguments)), arguments.files))
+    return 0
+
+
+def _one_stream(config: Config) -> Config:
+    """One file at a time needs one slot, and no calibration."""
+    model = replace(config.model, max_streams=config.model.max_streams or 1)
+    return replace(config, model=model)
 
 
 def _targets(files: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path | None]:
@@ -104,7 +127,7 @@ async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Pat
 async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> Recognize:
     if arguments.url:
         return lambda file: _recognize_remotely(arguments.url, arguments.token, file)
-    config = config_from(arguments)
+    config = _one_stream(config_from(arguments))
     from tympan.engine.registry import create_engine
     from tympan.session.local import transcribe
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine
-from tympan.errors import ModelError
+from tympan.errors import MissingPackageError
 
 
 def create_engine(settings: ModelSettings) -> Engine:
-    """The engine for `settings.model`, not started yet. Raises `ModelError` for a model that no engine knows."""
+    """The engine for `settings.model`, not started yet. Raises `MissingPackageError`."""
     match settings.model:
         case "embedded":
             from tympan.engine.embedded.engine import EmbeddedEngine
@@ -18,4 +18,11 @@ def create_engine(settings: ModelSettings) -> Engine:
             from tympan.engine.scripted import ScriptedEngine
 
             return ScriptedEngine(settings)
-    raise ModelError(f"no engine serves the model {settings.model!r}; the models are: embedded, scripted")
+    try:
+        from tympan.engine.kyutai import create_kyutai_engine
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"the model {settings.model} needs the package {error.name}: pip install 'tympan[torch]'; "
+            "--model embedded does without"
+        ) from None
+    return create_kyutai_engine(settings)

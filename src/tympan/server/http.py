@@ -7,10 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from tympan.errors import AccessError
+from tympan.protocols.native import NativeProtocol
 from tympan.server.service import Service
+from tympan.server.socket import request_of
 
 STATIC = Path(str(files("tympan.server") / "static"))
 CONTENT_SECURITY_POLICY = (
@@ -46,9 +49,13 @@ def routes(service: Service) -> APIRouter:
         reason = service.not_ready_because
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
-    @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The loaded model, in the form of OpenAI's list, with what it can do."""
+    @router.get("/v1/models", response_model=None)
+    async def models(request: Request) -> dict[str, Any] | JSONResponse:
+        """The loaded model, in the form of OpenAI's list, with what it can do. Asks for a key where streams do."""
+        try:
+            service.check_key(NativeProtocol(request_of(request)).credential())
+        except AccessError as error:
+            return JSONResponse({"error": {"code": error.code, "message": str(error)}}, 401)
         info = service.engine.info
         fields = {
             "id": info.model,

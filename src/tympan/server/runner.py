@@ -15,16 +15,26 @@ from tympan.server.service import Service
 
 logger = logging.getLogger(__name__)
 
+
+class NoFalseAlarm(logging.Filter):
+    """uvicorn 0.54 calls every refusal before the upgrade an error, after it has sent it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "returned without completing handshake" not in record.getMessage()
+
+
 LOG_CONFIG = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "filters": {"no_false_alarm": {"()": NoFalseAlarm}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["no_false_alarm"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
 }
 
 # uvicorn cuts a socket at its limit without a word. Ours comes first, with a sentence; this one bounds memory.
 HARD_LIMIT_FACTOR = 4
+RECEIVE_BUFFER_BYTES = 256 * 1024  # about five seconds of audio
 
 
 class Runner(uvicorn.Server):
@@ -37,6 +47,7 @@ class Runner(uvicorn.Server):
                 app,
                 ws="websockets-sansio",
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
+                ws_ping_interval=None,  # while we hold a fast client back, its pongs wait behind its audio
                 ws_per_message_deflate=False,  # audio does not compress, and inflating is a way to attack
                 log_config={**LOG_CONFIG, "loggers": {"tympan": {"level": level.upper()}}},
                 access_log=False,
@@ -54,6 +65,8 @@ class Runner(uvicorn.Server):
             listener = socket.create_server(self._listen_on, family=_family(host), backlog=2048)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+        # Accepted sockets inherit it. What lies here delays the answers to a client's pings, so it is little.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         with listener:
             await self.serve([listener])
 

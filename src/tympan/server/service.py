@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.errors import AccessError, EngineError, RestartingError, TympanError
+from tympan.errors import AccessError, RestartingError, TympanError
 from tympan.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,12 @@ class Service:
         return "" if self.engine.ready else "the engine is not running"
 
     def admit(self, credential: str | None) -> None:
-        """Whether a client may open a stream, slots aside. Raises `AccessError`, `RestartingError` or `EngineError`."""
+        """Whether a client may open a stream, slots aside. Raises `AccessError` or `RestartingError`."""
         self.check_key(credential)
         if self._draining:
             raise RestartingError("the server is restarting; try again in a moment")
         if not self.engine.ready:
-            raise EngineError("the engine is not running")
+            raise RestartingError("the engine is starting; try again in a moment")
 
     def check_key(self, credential: str | None) -> None:
         """Raises `AccessError` unless the key is known or none are configured."""

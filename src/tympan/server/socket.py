@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -36,7 +37,7 @@ LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the sock
 
 async def serve(websocket: WebSocket, service: Service, make_protocol: Callable[[Request], ServerProtocol]) -> None:
     """Handle one opening request to the end of its connection."""
-    protocol = make_protocol(_request_of(websocket))
+    protocol = make_protocol(request_of(websocket))
     connection = Connection(websocket, service, protocol)
     try:
         service.admit(protocol.credential())
@@ -49,8 +50,9 @@ async def serve(websocket: WebSocket, service: Service, make_protocol: Callable[
     await connection.run()
 
 
-def _request_of(websocket: WebSocket) -> Request:
-    return Request(websocket.url.path, dict(websocket.query_params), dict(websocket.headers))
+def request_of(connection: HTTPConnection) -> Request:
+    """An opening request in the protocols' own terms."""
+    return Request(connection.url.path, dict(connection.query_params), dict(connection.headers))
 
 
 async def _refuse(websocket: WebSocket, service: Service, protocol: ServerProtocol, error: TympanError) -> None:
@@ -72,7 +74,8 @@ class Connection:
         self._session: Session | None = None
         self._farewell: Farewell | None = None
         self._task: asyncio.Task[None] | None = None
-        self._opened_at = self._heard_at = asyncio.get_running_loop().time()
+        self._opened_at = asyncio.get_running_loop().time()
+        self._waiting_since: float | None = None  # for the client's next message; None while we are at one
         self._ended_at = 0.0
 
     def open(self) -> None:
@@ -110,7 +113,6 @@ class Connection:
         """Ends when the client is gone. After the farewell it goes on reading, so that the client's close is heard."""
         try:
             while (message := await self._receive()) is not None:
-                self._heard_at = asyncio.get_running_loop().time()
                 if self._farewell is None and self._session is not None:
                     await self._obey(message, self._session)
         except TympanError as error:
@@ -130,7 +132,9 @@ class Connection:
             await session.execute(command)
 
     async def _receive(self) -> WireMessage | None:
+        self._waiting_since = asyncio.get_running_loop().time()
         message = await self._websocket.receive()
+        self._waiting_since = None
         if message["type"] == "websocket.disconnect":
             return None
         data: WireMessage | None = message.get("bytes")
@@ -172,7 +176,7 @@ class Connection:
         if self._farewell is not None:
             return
         if error is not None and not isinstance(error, TympanError):
-            logger.error("a session failed", exc_info=error)
+            logger.error("a session failed: %r", error)  # whoever broke has logged the trace
         self._farewell = self._protocol.fail(error)
         self._ended_at = asyncio.get_running_loop().time()
         self._outbox.close(self._farewell.messages)
@@ -183,7 +187,7 @@ class Connection:
                 self._task.cancel()
         elif now - self._opened_at > self._limits.session_seconds:
             self.fail(SessionTooLongError(f"the session reached its limit of {self._limits.session_seconds:g} s"))
-        elif now - self._heard_at > self._limits.idle_seconds:
+        elif self._waiting_since is not None and now - self._waiting_since > self._limits.idle_seconds:
             self.fail(IdleError(f"no message came for {self._limits.idle_seconds:g} s"))
 
     async def restart(self) -> None:

@@ -67,7 +67,7 @@ class Channel:
 
     @property
     def received_seconds(self) -> float:
-        return self._received_samples / self._sample_rate
+        return round(self._received_samples / self._sample_rate, 6)  # exact enough to resume at the sample
 
     @property
     def backlog_seconds(self) -> float:
@@ -103,6 +103,7 @@ class Channel:
         for event in events:
             match event:
                 case Partial():
+                    self._segments.partial(event)
                     self._emit(event)
                 case Word():
                     self._on_word(event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from tympan.audio.format import AudioFormat
 from tympan.config import LimitSettings, TurnSettings
@@ -35,7 +35,7 @@ class _Inbox:
 
 async def transcribe(
     engine: Engine, blocks: Iterable[Samples], turns: TurnSettings | None = None, limits: LimitSettings | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Events of mono float32 `blocks` at the engine's rate; the last one is `Complete`.
 
     `blocks` is drawn from a thread, one at a time, as fast as the engine goes: a file longer than memory is fine.
@@ -50,7 +50,7 @@ async def transcribe(
             yield event
         if event is not None:
             raise event
-        yield Complete(round(channel.received_seconds, 3), channel.words)
+        yield Complete(channel.received_seconds, channel.words)
     finally:
         feeder.cancel()
         channel.close()

@@ -136,7 +136,7 @@ class Session:
         if self._over or (error is None and self._running > 0):
             return
         if error is None:
-            self._emit(Complete(round(self.received_seconds, 3), self.words), 0)
+            self._emit(Complete(self.received_seconds, self.words), 0)
             error = RestartingError("the server is restarting; reconnect and go on") if self._restarting else None
         self.close()
         self._ended(error)

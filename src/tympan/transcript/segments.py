@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tympan.messages import Segment, Word
+from tympan.messages import Partial, Segment, Word
 
 PAUSE_SECONDS = 0.7
 LONGEST_SECONDS = 15.0
@@ -20,6 +20,11 @@ class Segmenter:
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self._delay = delay_seconds
         self._words: list[Word] = []
+        self._speaking = False
+
+    def partial(self, partial: Partial) -> None:
+        """While something is heard that is no word yet, silence does not end the segment: this is not silence."""
+        self._speaking = bool(partial.text)
 
     def word(self, word: Word) -> Iterator[Segment]:
         if self._words:
@@ -30,7 +35,7 @@ class Segmenter:
         self._words.append(word)
 
     def progress(self, time: float) -> Iterator[Segment]:
-        if self._words and time - self._words[-1].end >= PAUSE_SECONDS + self._delay:
+        if self._words and not self._speaking and time - self._words[-1].end >= PAUSE_SECONDS + self._delay:
             yield from self.close()
 
     def close(self) -> Iterator[Segment]:

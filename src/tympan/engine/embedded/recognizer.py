@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pocketsphinx import Decoder, Vad
 
+from tympan.audio.activity import pauses_from_silence
 from tympan.messages import EngineEvent, Partial, Progress, Word
 
 SAMPLE_RATE = 16_000
@@ -79,8 +80,7 @@ class Recognizer:
             self._start_utterance()
         else:
             events += self._tell_partial(guesses)
-        pauses = tuple(round(min(1.0, self._silence / horizon), 3) for horizon in PAUSE_HORIZONS)
-        return [*events, Progress(round(self._now, 3), pauses)]
+        return [*events, Progress(round(self._now, 3), pauses_from_silence(self._silence, PAUSE_HORIZONS))]
 
     def flush(self) -> list[EngineEvent]:
         """Release everything heard so far."""

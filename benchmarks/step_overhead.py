@@ -1,0 +1,120 @@
+"""What a step costs in Python around the model: scheduler, batch assembly, words, delivery.
+
+    python benchmarks/step_overhead.py [--streams 1,16,256,1000] [--steps 200]
+
+The real engine with its thread, its scheduler and its runner, and a model that does nothing: its tokens are drawn in
+advance, a word every few frames. Every stream has a frame in every step. Microseconds of this process's CPU time (both
+threads) per active stream and step, pushing the frames included. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tympan.engine.base import EngineInfo
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.runner import KyutaiRunner, LoadedModel
+from tympan.messages import EngineEvent, Progress
+from tympan.models.lm import LMOutput
+from tympan.transcript.tokenizer import SyntheticTokenizer
+
+INFO = EngineInfo("nothing", "nothing", "cpu", 24_000, 1_920, 0.5, (0.5, 1.0, 2.0, 3.0), "model", ("en",))
+
+
+@dataclass
+class NoState:
+    position: torch.Tensor = field(default_factory=lambda: torch.zeros(4096, dtype=torch.int64))
+    seed: torch.Tensor = field(default_factory=lambda: torch.zeros(4096, dtype=torch.int64))
+
+    def reset(self, rows: torch.Tensor) -> None:
+        self.position.index_fill_(0, rows, 0)
+
+
+class NoCodec:
+    def init_state(self, slots: int) -> NoState:
+        return NoState()
+
+    def encode(self, frames: torch.Tensor, state: NoState, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+
+class NoModel:
+    """A boundary, two pieces, two of padding, over and over; each row at its own place in that."""
+
+    def init_state(self, slots: int, *, cache_dtype: torch.dtype) -> NoState:
+        self.step_index = 0
+        self.tokens = torch.tensor([0, 4, 6, 3, 3])
+        return NoState()
+
+    def step(self, codes: torch.Tensor, state: NoState, rows: torch.Tensor) -> LMOutput:
+        self.step_index += 1
+        count = len(rows)
+        token = self.tokens[(rows + self.step_index) % 5]
+        return LMOutput(token, torch.full((count,), 0.5), torch.full((count, 4), 0.25), torch.empty(0))
+
+
+def load(slots: int) -> KyutaiRunner:
+    nothing = LoadedModel(NoCodec(), NoModel(), SyntheticTokenizer(100), torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
+    return KyutaiRunner(nothing, INFO, slots)
+
+
+class Counter:
+    """Counts the frames that are done, of all streams, and tells when a step's are."""
+
+    def __init__(self, streams: int) -> None:
+        self._streams = streams
+        self._frames = 0
+        self.done = asyncio.Event()
+
+    def __call__(self, events: Sequence[EngineEvent]) -> None:
+        self._frames += sum(isinstance(event, Progress) for event in events)
+        if self._frames == self._streams:
+            self._frames = 0
+            self.done.set()
+
+
+async def measure(streams: int, steps: int) -> float:
+    """Microseconds of CPU per stream and step."""
+    engine = BatchedEngine(lambda: load(streams))
+    await engine.start()
+    counter = Counter(streams)
+    slots = [engine.open(counter) for _ in range(streams)]
+    frame = np.zeros(INFO.frame_samples, np.float32)
+    began = 0.0
+    for step in range(steps + 10):
+        if step == 10:
+            began = time.process_time()
+        for slot in slots:
+            slot.push(frame)
+        await counter.done.wait()
+        counter.done.clear()
+    spent = time.process_time() - began
+    await engine.stop()
+    return 1e6 * spent / (streams * steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", default="1,16,256,1000")
+    parser.add_argument("--steps", type=int, default=200)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for streams in map(int, arguments.streams.split(",")):
+        rows.append(
+            {"streams": streams, "us_per_stream_step": round(asyncio.run(measure(streams, arguments.steps)), 2)}
+        )
+        print(rows[-1])
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""How long a step takes, codec and language model apart, for some numbers of streams, each at full context.
+
+Every row is a stream that has run for an hour, so rings are full and attention reads all of its window. Each number of
+streams is one batch. `realtime_streams` is how many streams such batches carry, one after the other, in the 80 ms that
+a frame lasts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from tympan.bench.measure import copy_rate, median, percentile, synchronize
+from tympan.config import ModelSettings
+from tympan.engine.calibrate import WARM_UP_STEPS, full_context_rows
+from tympan.engine.kyutai import describe_engine, load_model, place
+from tympan.engine.runner import KyutaiRunner
+from tympan.models.checkpoint import describe
+from tympan.models.load import open_checkpoint
+from tympan.models.quantized import WeightLinear
+
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One number of streams; times in milliseconds, `lm_gbps` in 1e9 bytes per second."""
+
+    streams: int
+    codec_ms_p50: float
+    lm_ms_p50: float
+    step_ms_p50: float
+    step_ms_p99: float
+    realtime_streams: int
+    bytes_per_stream: int
+    lm_gbps: float
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """All that one run measured, and on what."""
+
+    model: str
+    device: str
+    dtype: str
+    torch: str
+    threads: int
+    copy_gbps: float
+    weight_bytes: int
+    rows: Sequence[EngineRow]
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measure_engine(settings: ModelSettings, streams: Sequence[int], steps: int = STEPS) -> EngineReport:
+    """Raises `ModelError` and `ConfigError` as the engine does."""
+    checkpoint = open_checkpoint(settings.model)
+    placement = place(settings)
+    model = load_model(checkpoint, placement, settings)
+    info = describe_engine(checkpoint, placement)
+    described = describe(checkpoint, dtype=model.cache_dtype, codebooks=settings.codebooks)
+    linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # of the embeddings, a step reads a few rows
+    rows = []
+    for count in streams:
+        codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, placement.device)
+        total = [first + second for first, second in zip(codec, lm, strict=True)]
+        moved = linears + count * described.lm_stream_bytes
+        rows.append(
+            EngineRow(
+                streams=count,
+                codec_ms_p50=_ms(median(codec)),
+                lm_ms_p50=_ms(median(lm)),
+                step_ms_p50=_ms(median(total)),
+                step_ms_p99=_ms(percentile(total, 99)),
+                realtime_streams=int(count * info.frame_seconds / median(total)),
+                bytes_per_stream=described.stream_bytes,
+                lm_gbps=round(moved / median(lm) / 1e9, 2),
+            )
+        )
+    return EngineReport(
+        model=checkpoint.name,
+        device=info.device,
+        dtype=placement.kind,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        copy_gbps=round(copy_rate(placement.device) / 1e9, 2),
+        weight_bytes=stored_bytes(model.lm) + stored_bytes(model.mimi),
+        rows=rows,
+    )
+
+
+def _time_steps(runner: KyutaiRunner, count: int, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+    """Seconds of codec and language model, for each of `steps` steps."""
+    batch = full_context_rows(runner, count)
+    codec, lm = [], []
+    for _ in range(WARM_UP_STEPS + steps):
+        start = time.perf_counter()
+        codes, indices = runner.encode(batch)
+        synchronize(device)
+        middle = time.perf_counter()
+        runner.predict(codes, indices)
+        synchronize(device)
+        codec.append(middle - start)
+        lm.append(time.perf_counter() - middle)
+    return codec[WARM_UP_STEPS:], lm[WARM_UP_STEPS:]
+
+
+def stored_bytes(module: nn.Module) -> int:
+    """Bytes of a model's weights, low-bit layers as they are packed."""
+    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear))
+    return packed + sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 2)
+
+
+def table(report: EngineReport) -> str:
+    """The report for people."""
+    header = (
+        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}"
+    )
+    lines = [
+        f"{report.model} as {report.dtype} on {report.device}, torch {report.torch}, {report.threads} threads",
+        f"weights {report.weight_bytes / 1e9:.2f} GB; memory copies run at {report.copy_gbps:.1f} GB/s",
+        header,
+    ]
+    lines += [
+        f"{row.streams:>8}{row.codec_ms_p50:>10.1f}{row.lm_ms_p50:>9.1f}{row.step_ms_p50:>10.1f}{row.step_ms_p99:>10.1f}"
+        f"{row.realtime_streams:>11}{row.lm_gbps:>9.1f}"
+        for row in report.rows
+    ]
+    lines.append(f"memory per stream {report.rows[0].bytes_per_stream / 2**20:.1f} MiB")
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""`tympan models NAME …`: what a checkpoint is, from its configuration; no weight is read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from tympan.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from tympan.models.checkpoint import Description
+
+MIB, GIB = 2**20, 2**30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME", help="org/name[@revision], a folder, random:1b|2.6b|tiny")
+    parser.add_argument("--dtype", choices=["bf16", "f16", "f32"], default="bf16", help="(default: %(default)s)")
+    parser.add_argument("--codebooks", type=int, metavar="N", help="audio codebooks used; all by default")
+    parser.add_argument("--json", action="store_true", help="one JSON object per model")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        from tympan.engine.kyutai import FLOATS
+        from tympan.models.checkpoint import describe
+        from tympan.models.load import open_checkpoint
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+    for name in arguments.names:
+        dtype = FLOATS[arguments.dtype]
+        description = describe(open_checkpoint(name), dtype=dtype, codebooks=arguments.codebooks)
+        if arguments.json:
+            print(json.dumps({**asdict(description), "stream_bytes": description.stream_bytes}))
+        else:
+            print(_sheet(description, arguments.dtype))
+    return 0
+
+
+def _sheet(model: Description, dtype: str) -> str:
+    heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads: turns come from energy"
+    weights = model.lm_bytes + model.mimi_bytes
+    stream = f"{model.lm_stream_bytes / MIB:.2f} MiB cache and {model.mimi_stream_bytes / MIB:.2f} MiB codec"
+    return "\n".join(
+        [
+            f"{model.name} ({model.layout} layout)",
+            f"  parameters   {model.parameters / 1e6:,.1f} M, with the codec's encoder",
+            f"  weights      {weights / GIB:.2f} GiB as {dtype}, the codec as f32",
+            f"  per stream   {stream}",
+            f"  context      {model.context_seconds:.0f} s",
+            f"  delay        {model.delay_seconds:g} s",
+            f"  codebooks    {model.codebooks}",
+            f"  pauses       {heads}",
+        ]
+    )

@@ -1,0 +1,45 @@
+"""`tympan transcribe --format tokens`: the text token and the pause probabilities of every frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tympan.audio.files import decode_file
+from tympan.config import Config
+from tympan.errors import ConfigError, MissingPackageError
+from tympan.messages import Word
+from tympan.session.local import transcribe
+
+WITHOUT_TOKENS = ("embedded", "scripted")
+
+
+async def print_tokens(config: Config, files: Sequence[Path]) -> None:
+    """One line of JSON per file: entry `i` of `tokens` is what position `i + 1` predicted, flush frames included."""
+    if config.model.model in WITHOUT_TOKENS:
+        raise ConfigError(f"the model {config.model.model} has no tokens; name one of Kyutai's, or random:tiny")
+    try:
+        from tympan.engine.kyutai import create_kyutai_engine
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+
+    tokens: list[int] = []
+    pauses: list[list[float]] = []
+
+    def trace(token: int, probabilities: Sequence[float]) -> None:
+        tokens.append(token)
+        pauses.append([round(probability, 6) for probability in probabilities])
+
+    engine = create_kyutai_engine(config.model, trace)
+    await engine.start()
+    try:
+        for file in files:
+            tokens.clear()
+            pauses.clear()
+            events = transcribe(engine, decode_file(file, engine.info.sample_rate), config.turns, config.limits)
+            words = [asdict(event) async for event in events if isinstance(event, Word)]
+            print(json.dumps({"file": str(file), "tokens": tokens, "pauses": pauses, "words": words}))
+    finally:
+        await engine.stop()

@@ -1,0 +1,209 @@
+"""Continuous batching: many streams on one model, in one thread that owns the device.
+
+The event loop side hands out slots and queues work; the engine thread asks the scheduler who runs, has the runner
+compute, turns tokens into words and posts all events of a step back to the loop at once. No lock is held anywhere:
+the inbox is a deque, and every slot belongs to the thread from the moment its first frame is in it. A slot is made
+new for every stream, so a result that comes late finds its stream closed and is dropped.
+
+Nothing here knows torch: the runner does, behind `Runner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tympan.engine.base import Deliver, EngineInfo
+from tympan.engine.batched_stream import BatchedStream, Letter, tell_events
+from tympan.engine.scheduler import Scheduler
+from tympan.engine.step import Runner, StepResult, flush_frames
+from tympan.errors import CapacityError, EngineError
+from tympan.messages import EngineEvent, Failed, Finished, Flushed
+from tympan.transcript.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+Trace = Callable[[int, Sequence[float]], None]
+"""Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included."""
+
+
+class BatchedEngine:
+    """`load` makes the runner, in the engine thread. If that thread breaks, every stream fails and a new one is
+    started.
+    """
+
+    def __init__(self, load: Callable[[], Runner], trace: Trace | None = None) -> None:
+        self._load = load
+        self._trace = trace
+        self._ready = False
+        self._streams: set[BatchedStream] = set()
+        self._free: list[int] = []
+        self._inbox: deque[Letter] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._crashes = 0
+        self._restart: asyncio.TimerHandle | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def active(self) -> int:
+        return len(self._streams)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    async def start(self) -> None:
+        if not self.ready:
+            self._events = asyncio.get_running_loop()
+            await self._start_thread()
+
+    def open(self, deliver: Deliver) -> BatchedStream:
+        if not self.ready:
+            raise EngineError("the engine is not running")
+        if not self._free:
+            raise CapacityError(f"all {self._capacity} streams are taken; try again later")
+        stream = BatchedStream(self, self._free.pop(), deliver)
+        self._streams.add(stream)
+        return stream
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+        self._ready = False
+        self._fail_streams(EngineError("the engine was stopped"))
+
+    def post(self, letter: Letter) -> None:
+        self._inbox.append(letter)
+        self._wake.set()
+
+    def release(self, stream: BatchedStream) -> None:
+        """The stream's slot is free for the next one: the thread works its letters off in order."""
+        stream.open = False
+        self._streams.discard(stream)
+        self._free.append(stream.slot.index)
+
+    # --- the loop's side of the thread ---------------------------------------------------------------------------
+
+    async def _start_thread(self) -> None:
+        self._stopping = False
+        loaded: asyncio.Future[Runner] = self._events.create_future()
+        self._thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
+        self._thread.start()
+        runner = await loaded
+        self._info, self._capacity, self._tokenizer = runner.info, runner.slots, runner.tokenizer
+        self._free = list(range(runner.slots))
+        self._ready = True
+
+    def _post_results(self, results: list[tuple[BatchedStream, list[EngineEvent]]]) -> None:
+        """Runs on the loop, once per step."""
+        for stream, events in results:
+            if not stream.open:
+                continue
+            if isinstance(events[-1], Finished):
+                self.release(stream)
+            try:
+                stream.deliver(events)
+            except Exception:  # one session's fault must not cost the others their words
+                logger.exception("delivering to a stream failed")
+
+    def _crashed(self, error: Exception) -> None:
+        """Runs on the loop when the thread has ended with an error."""
+        logger.error("the engine thread broke; its streams end, and it is started again", exc_info=error)
+        self._ready = False
+        self._fail_streams(error)
+        if not self._stopping:
+            delay = RESTART_SECONDS[min(self._crashes, len(RESTART_SECONDS) - 1)]
+            self._crashes += 1
+            self._restart = self._events.call_later(delay, lambda: self._events.create_task(self._start_again()))
+
+    async def _start_again(self) -> None:
+        try:
+            await self._start_thread()
+        except Exception as error:
+            self._crashed(error)
+
+    def _fail_streams(self, error: Exception) -> None:
+        for stream in list(self._streams):
+            self.release(stream)
+            stream.deliver([Failed(error)])
+
+    # --- the engine thread ---------------------------------------------------------------------------------------
+
+    def _run(self, loaded: asyncio.Future[Runner]) -> None:
+        try:
+            runner = self._load()
+        except Exception as error:
+            self._tell(_resolve, loaded, None, error)
+            return
+        self._inbox.clear()
+        self._tell(_resolve, loaded, runner, None)
+        try:
+            self._serve(runner)
+        except Exception as error:
+            self._tell(self._crashed, error)
+
+    def _serve(self, runner: Runner) -> None:
+        """Until told to stop: take in what came, run who is next, tell what it gave."""
+        scheduler = Scheduler(flush_frames=flush_frames(runner.info), largest_batch=runner.slots)
+        while not self._stopping:
+            self._wake.clear()
+            self._take_in(scheduler)
+            batch = scheduler.next()
+            if not batch.rows and not batch.answers:
+                self._wake.wait()
+                continue
+            result = runner.step(batch.rows) if batch.rows else StepResult((), (), ())
+            if self._trace is not None:
+                for token, pauses in zip(result.tokens, result.pauses, strict=True):
+                    self._trace(token, pauses)
+            self._tell(self._post_results, tell_events(batch, result, runner.info.frame_seconds))
+
+    def _take_in(self, scheduler: Scheduler) -> None:
+        while self._inbox:
+            slot, item, arrival = self._inbox.popleft()
+            match item:
+                case None:
+                    scheduler.drop(slot)
+                case Flushed() | Finished():
+                    scheduler.mark(slot, item)
+                case _:
+                    scheduler.push(slot, arrival, item)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Call on the loop; where that is gone already, nobody wants to know."""
+        if not self._events.is_closed():
+            self._events.call_soon_threadsafe(callback, *arguments)
+
+
+def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:
+    if future.cancelled():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        assert runner is not None
+        future.set_result(runner)

@@ -1,0 +1,167 @@
+"""Who runs next. Moves work between queues; knows no model, no device and no thread.
+
+There is no tick: whenever the runner is free it asks for a batch, and gets at most one frame of every slot that has
+one. So batches grow by themselves as load grows. Three kinds of work, in this order:
+
+1. *The flush lane*: slots that run the silent frames of a flush or an end. Somebody waits for exactly these, so they
+   run in batches of their own, small and at once. After `LANE_STEPS` of them in a row everybody else has a step.
+2. *Live frames*, oldest first, when there are more than a batch holds.
+3. *Backlog*: slots with more than `LIVE_FRAMES` waiting, which are files or catch up. They share, in turn, what room
+   the live frames leave in their bucket (at least one row); without live frames they have it all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tympan.messages import Finished, Flushed, Samples
+
+LANE_STEPS = 8
+LIVE_FRAMES = 13  # a client that sends a second of audio at a time is still live
+
+Mark = Flushed | Finished
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One stream's work, in order: frames with the time they came, and the marks between them."""
+
+    index: int
+    tenant: object
+    work: deque[tuple[float, Samples] | Mark] = field(default_factory=deque)
+    waiting_frames: int = 0
+    fresh: bool = True
+    silent_frames: int = 0
+    unflushed: bool = False
+
+    @property
+    def arrival(self) -> float:
+        """When the frame at the head came."""
+        head = self.work[0]
+        assert isinstance(head, tuple)
+        return head[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known."""
+
+    slot: Slot
+    frame: Samples | None
+    fresh: bool
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What to run, and the marks that can be answered without running anything."""
+
+    rows: Sequence[Row]
+    answers: Sequence[tuple[Slot, Mark]]
+
+
+class Scheduler:
+    """`flush_frames` silent frames push a word through the model's delay; a batch has `largest_batch` rows at most."""
+
+    def __init__(self, flush_frames: int, largest_batch: int) -> None:
+        self._flush_frames = flush_frames
+        self._largest_batch = largest_batch
+        self._ready: dict[Slot, None] = {}
+        self._lane: dict[Slot, None] = {}
+        self._answers: list[tuple[Slot, Mark]] = []
+        self._lane_steps = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self._ready or self._lane or self._answers)
+
+    def push(self, slot: Slot, arrival: float, frame: Samples) -> None:
+        slot.work.append((arrival, frame))
+        slot.waiting_frames += 1
+        self._settle(slot)
+
+    def mark(self, slot: Slot, mark: Mark) -> None:
+        slot.work.append(mark)
+        self._settle(slot)
+
+    def drop(self, slot: Slot) -> None:
+        """The stream is gone: none of its work runs from the next batch on."""
+        slot.work.clear()
+        slot.waiting_frames = 0
+        self._ready.pop(slot, None)
+        self._lane.pop(slot, None)
+        self._answers = [(other, mark) for other, mark in self._answers if other is not slot]
+
+    def next(self) -> Batch:
+        """The next batch; empty when there is nothing to do."""
+        answers, self._answers = self._answers, []
+        others_starve = self._lane_steps >= LANE_STEPS and self._ready
+        if self._lane and not others_starve:
+            self._lane_steps += 1
+            chosen = [self._silence(slot) for slot in self._first(self._lane, self._largest_batch)]
+        else:
+            self._lane_steps = 0
+            chosen = [self._take(slot) for slot in self._choose()]
+        return Batch(chosen, answers)
+
+    def _choose(self) -> list[Slot]:
+        live = [slot for slot in self._ready if slot.waiting_frames <= LIVE_FRAMES]
+        backlog = [slot for slot in self._ready if slot.waiting_frames > LIVE_FRAMES]
+        if len(live) >= self._largest_batch:
+            return sorted(live, key=lambda slot: slot.arrival)[: self._largest_batch]
+        room = self._largest_batch - len(live)
+        if live and backlog:
+            room = min(room, bucket(len(live) + 1) - len(live))
+        return live + self._first(backlog, room)
+
+    @staticmethod
+    def _first(slots: Iterable[Slot], count: int) -> list[Slot]:
+        return [slot for _, slot in zip(range(count), slots, strict=False)]
+
+    def _take(self, slot: Slot) -> Row:
+        """The frame at the head of the slot's work; the slot goes to the end of the row."""
+        head = slot.work.popleft()
+        assert isinstance(head, tuple)
+        slot.waiting_frames -= 1
+        slot.unflushed = True
+        row = Row(slot, head[1], self._is_fresh(slot))
+        del self._ready[slot]
+        self._settle(slot)
+        return row
+
+    def _silence(self, slot: Slot) -> Row:
+        slot.silent_frames -= 1
+        if slot.silent_frames:
+            return Row(slot, None, self._is_fresh(slot))
+        mark = slot.work.popleft()
+        assert isinstance(mark, Mark)
+        slot.unflushed = False
+        row = Row(slot, None, self._is_fresh(slot), mark)
+        del self._lane[slot]
+        self._settle(slot)
+        return row
+
+    @staticmethod
+    def _is_fresh(slot: Slot) -> bool:
+        fresh, slot.fresh = slot.fresh, False
+        return fresh
+
+    def _settle(self, slot: Slot) -> None:
+        """Put the slot where its head belongs. Marks with no audio before them are answered at once."""
+        if slot in self._lane or slot in self._ready:
+            return
+        while slot.work and not isinstance(slot.work[0], tuple):
+            if slot.unflushed:
+                slot.silent_frames = self._flush_frames
+                self._lane[slot] = None
+                return
+            self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]
+        if slot.work:
+            self._ready[slot] = None
+
+
+def bucket(rows: int) -> int:
+    """The batch size that `rows` are computed as: the next power of two."""
+    return 1 << (rows - 1).bit_length()

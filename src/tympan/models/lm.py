@@ -1,0 +1,169 @@
+"""The decoder-only language model: the codes of a frame and the previous text token in, the next text token out.
+
+Delayed streams modelling: Zeghidour et al. 2025 (arXiv:2509.08753). Position 0 of every stream is the same for all of
+them (initial token on every input), so it is computed once, kept with the state, and put in front of a stream's first
+frame; frame ``i`` then runs as position ``i + 1`` the moment it arrives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tympan.models.attention import Ring
+from tympan.models.config import LMConfig
+from tympan.models.linear import Linear
+from tympan.models.sampling import choose, probability_of
+from tympan.models.transformer import GatedFeedForward, RMSNorm, Transformer
+
+
+@dataclass(frozen=True)
+class LMOutput:
+    """One step's result, one row per stream.
+
+    token: ``[B]`` int64. probability: ``[B]`` float32, softmax probability of that token.
+    pauses: ``[B, heads]`` float32, probability of a pause for each horizon. logits: ``[B, text_card]`` float32.
+    """
+
+    token: Tensor
+    probability: Tensor
+    pauses: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Start:
+    """Position 0, shared by all streams: ``keys`` and ``values [layers, H, D]``, ``logits [1, text_card]``."""
+
+    keys: Tensor
+    values: Tensor
+    logits: Tensor
+
+
+@dataclass
+class LMState:
+    """What the model remembers of every slot.
+
+    position: ``[slots]`` int64, frames seen so far. Zero means: nothing else in this slot but its seed counts.
+    token: ``[slots]`` int64, the last text token. seed: ``[slots]`` int64, for temperatures above 0.
+    ring: keys and values. start: position 0. frequency: rotary frequencies.
+    """
+
+    position: Tensor
+    token: Tensor
+    seed: Tensor
+    ring: Ring
+    start: Start
+    frequency: Tensor
+
+    def reset(self, rows: Tensor) -> None:
+        """Start new streams in slots ``rows [n]`` int64."""
+        self.position.index_fill_(0, rows, 0)
+
+
+class LM(nn.Module):
+    """The language model; ``temperature`` 0 is greedy. Uses the first ``codebooks`` of the checkpoint's codebooks."""
+
+    def __init__(self, config: LMConfig, *, codebooks: int | None = None, temperature: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.codebooks = config.codebooks if codebooks is None else codebooks
+        self.temperature = temperature
+        self.compute_dtype: torch.dtype | None = None  # of activations; the embedding's if None
+        dimension = config.transformer.dimension
+        rows = self.codebooks * (config.audio_card + 1) + config.text_card + 1
+        # One table for all inputs, the text's rows last: one gather and one sum per step.
+        self.embedding = nn.Parameter(torch.zeros(rows, dimension))
+        self.transformer = Transformer(config.transformer, RMSNorm, GatedFeedForward)
+        self.out_norm = RMSNorm(dimension)
+        self.text_linear = Linear(dimension, config.text_card, bias=False)
+        heads = config.pause_heads
+        # All heads in one matrix; checkpoints without heads have none.
+        self.pause_linear = Linear(dimension, heads * config.pause_classes, bias=False) if heads else None
+
+    def init_state(self, slots: int, *, cache_dtype: torch.dtype | None = None) -> LMState:
+        """Memory for ``slots`` streams on the weights' device, all of them new.
+
+        cache_dtype: of keys and values; the embedding's by default.
+        """
+        device = self.embedding.device
+        dtype = self.embedding.dtype if cache_dtype is None else cache_dtype
+        counters = torch.zeros(3, slots, dtype=torch.int64, device=device)
+        frequency = self.transformer.init_frequency(device)
+        return LMState(
+            position=counters[0],
+            token=counters[1],
+            seed=counters[2],
+            ring=self.transformer.init_ring(slots, device=device, dtype=dtype),
+            start=self._run_position_zero(frequency, dtype),
+            frequency=frequency,
+        )
+
+    @torch.inference_mode()
+    def step(self, codes: Tensor, state: LMState, rows: Tensor) -> LMOutput:
+        """The text token that follows one more frame of each stream.
+
+        codes: ``[B, codebooks]`` int64. rows: ``[B]`` int64, distinct slots. Only those slots are read and written.
+        """
+        frames = state.position.index_select(0, rows)
+        seed = state.seed.index_select(0, rows)
+        previous = self._start(frames, seed, state, rows)
+        position = frames + 1
+        hidden = self._hidden(self._embed(codes, previous), state.ring, state.frequency, rows, position)
+        logits = self.text_linear(hidden).float()
+        token = choose(logits, self.temperature, seed, position)
+        state.token.index_copy_(0, rows, token)
+        state.position.index_copy_(0, rows, position)
+        return LMOutput(token, probability_of(token, logits), self._pauses(hidden), logits)
+
+    def _start(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
+        """Put position 0 in front of rows at their first frame; returns every row's previous token ``[B]``."""
+        fresh = frames == 0
+        for cache, new in (
+            (state.ring.keys, state.start.keys),
+            (state.ring.values, state.start.values),
+        ):
+            oldest = cache[:, :, :, 0]  # [layers, slots, H, D]
+            kept = oldest.index_select(1, rows)
+            oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], new[:, None], kept))
+        first = choose(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
+        return torch.where(fresh, first, state.token.index_select(0, rows))
+
+    def _hidden(self, x: Tensor, ring: Ring, frequency: Tensor, rows: Tensor, position: Tensor) -> Tensor:
+        """Run the inputs ``x [B, dimension]`` at one position per row; returns the normalised output, same shape."""
+        x = self.transformer(x[:, None], ring, frequency, rows, position[:, None])
+        out: Tensor = self.out_norm(x)[:, 0]
+        return out
+
+    def _embed(self, codes: Tensor, text: Tensor) -> Tensor:
+        """Sum of the embeddings of ``codes [B, codebooks]`` and ``text [B]``: ``[B, dimension]``."""
+        card = self.config.audio_card + 1
+        offsets = torch.arange(self.codebooks, device=codes.device) * card
+        text_row = text[:, None] + self.codebooks * card
+        indices = torch.cat((codes + offsets, text_row), dim=1)
+        total = functional.embedding_bag(indices, self.embedding, mode="sum")
+        return total.to(self.compute_dtype or total.dtype)
+
+    def _pauses(self, hidden: Tensor) -> Tensor:
+        """Class 0 of each pause head, ``[B, heads]`` float32."""
+        config = self.config
+        if self.pause_linear is None:
+            return torch.zeros(hidden.shape[0], 0, device=hidden.device)
+        scores = self.pause_linear(hidden).float()
+        scores = scores.view(-1, config.pause_heads, config.pause_classes)
+        return torch.softmax(scores, dim=-1)[..., 0]
+
+    @torch.no_grad()
+    def _run_position_zero(self, frequency: Tensor, dtype: torch.dtype) -> Start:
+        """The initial token on every input, run once on a scratch slot."""
+        config, device = self.config, self.embedding.device
+        ring = self.transformer.init_ring(1, device=device, dtype=dtype)
+        codes = torch.full((1, self.codebooks), config.audio_card, device=device)
+        text = torch.full((1,), config.text_card, device=device)
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        hidden = self._hidden(self._embed(codes, text), ring, frequency, zero, zero)
+        logits = self.text_linear(hidden).float()
+        return Start(ring.keys[:, 0, :, 0].clone(), ring.values[:, 0, :, 0].clone(), logits)

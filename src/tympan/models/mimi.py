@@ -1,0 +1,94 @@
+"""Mimi's encoder, streaming: one frame of samples in, one code per codebook out.
+
+Mimi is described in Défossez et al. 2024, "Moshi" (arXiv:2410.00037), section 3.3.
+Always float32: codes change otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tympan.models.attention import Ring
+from tympan.models.config import MimiConfig
+from tympan.models.conv import StreamingConv, with_replicated_past
+from tympan.models.quantizer import SplitQuantizer
+from tympan.models.seanet import SeanetEncoder
+from tympan.models.transformer import GeluFeedForward, Transformer
+
+
+@dataclass
+class MimiState:
+    """What the encoder remembers of every slot; float32 except ``position``.
+
+    position: ``[slots]`` int64, frames encoded so far. Zero means: nothing else in this slot counts.
+    contexts: the past input of each SEANet convolution, ``[slots, kernel - stride, channels]``.
+    downsample: the past input of the last convolution, ``[slots, kernel - stride, dimension]``.
+    ring: keys and values of the encoder's transformer.
+    frequency: rotary frequencies, the same for all slots.
+    """
+
+    position: Tensor
+    contexts: list[Tensor]
+    downsample: Tensor
+    ring: Ring
+    frequency: Tensor
+
+    def reset(self, rows: Tensor) -> None:
+        """Start new streams in slots ``rows [n]`` int64."""
+        self.position.index_fill_(0, rows, 0)
+
+
+class MimiEncoder(nn.Module):
+    """The encoder half of Mimi; ``codebooks`` says how many of its codebooks are searched."""
+
+    def __init__(self, config: MimiConfig, codebooks: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.codebooks = config.quantizer.codebooks if codebooks is None else codebooks
+        dimension = config.seanet.dimension
+        self.seanet = SeanetEncoder(config.seanet)
+        self.transformer = Transformer(config.transformer, lambda size: nn.LayerNorm(size, eps=1e-5), GeluFeedForward)
+        self.downsample = StreamingConv(dimension, dimension, 2 * config.downsample, config.downsample, bias=False)
+        self.quantizer = SplitQuantizer(dimension, config.quantizer)
+
+    @property
+    def frame_samples(self) -> int:
+        return self.config.frame_samples
+
+    def init_state(self, slots: int) -> MimiState:
+        """Memory for ``slots`` streams on the weights' device, all of them new."""
+        device = self.downsample.weight.device
+        return MimiState(
+            position=torch.zeros(slots, dtype=torch.int64, device=device),
+            contexts=self.seanet.init_contexts(slots, device=device),
+            downsample=self.downsample.init_context(slots, device=device),
+            ring=self.transformer.init_ring(slots, device=device, dtype=torch.float32),
+            frequency=self.transformer.init_frequency(device),
+        )
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor, state: MimiState, rows: Tensor) -> Tensor:
+        """Codes of the next frame of each stream.
+
+        frames: ``[B, frame_samples]`` float32, nominally in -1..1. rows: ``[B]`` int64, distinct slots.
+        Returns ``[B, codebooks]`` int64. Only slots ``rows`` are read and written.
+        """
+        codes: Tensor = self.quantizer(self.latent(frames, state, rows), self.codebooks)
+        return codes
+
+    @torch.inference_mode()
+    def latent(self, frames: Tensor, state: MimiState, rows: Tensor) -> Tensor:
+        """What the quantizer sees of the next frame, ``[B, dimension]`` float32. Advances the state like encode."""
+        position = state.position.index_select(0, rows)
+        fresh = (position == 0)[:, None, None]
+        x: Tensor = self.seanet(frames[:, :, None], state.contexts, rows, fresh)  # [B, steps, dimension]
+        steps = self.config.downsample
+        first = position * steps
+        positions = first[:, None] + torch.arange(steps, device=frames.device)
+        x = self.transformer(x, state.ring, state.frequency, rows, positions)
+        x = self.downsample(with_replicated_past(x, state.downsample, rows, fresh))  # [B, 1, dimension]
+        state.position.index_copy_(0, rows, position + 1)
+        return x[:, 0]

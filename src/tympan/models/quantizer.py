@@ -1,0 +1,54 @@
+"""Split residual vector quantizer, search only.
+
+RVQ: Zeghidour et al. 2021 (arXiv:2107.03312); split: Défossez et al. 2024 (arXiv:2410.00037).
+
+The nearest of the bins minimises ``|e|**2 / 2 - x . e``: one matrix product per codebook, no square roots. Among equal
+values the lowest index wins.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from tympan.models.config import QuantizerConfig
+
+
+class ResidualQuantizer(nn.Module):
+    """A projection and a stack of codebooks, each searched with what the ones before left over."""
+
+    def __init__(self, in_dimension: int, codebooks: int, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.input_proj = nn.Linear(in_dimension, config.dimension, bias=False)
+        self.centroids = nn.Parameter(torch.zeros(codebooks, config.bins, config.dimension))
+        self.half_norms = nn.Parameter(torch.zeros(codebooks, config.bins))
+
+    def forward(self, x: Tensor, codebooks: int) -> list[Tensor]:
+        """Codes of ``x [B, in]``: ``codebooks`` tensors ``[B]`` int64."""
+        residual: Tensor = self.input_proj(x)
+        stages = zip(self.centroids.unbind(), self.half_norms.unbind(), strict=True)
+        codes: list[Tensor] = []
+        for centroids, half_norms in itertools.islice(stages, codebooks):
+            code = torch.addmm(half_norms, residual, centroids.t(), alpha=-1.0).argmin(dim=-1)
+            codes.append(code)
+            if len(codes) < codebooks:
+                residual = residual - centroids.index_select(0, code)
+        return codes
+
+
+class SplitQuantizer(nn.Module):
+    """Semantic codebooks first, then the acoustic ones; both quantize the same input."""
+
+    def __init__(self, in_dimension: int, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.semantic = ResidualQuantizer(in_dimension, config.semantic, config)
+        self.acoustic = ResidualQuantizer(in_dimension, config.codebooks - config.semantic, config)
+
+    def forward(self, x: Tensor, codebooks: int) -> Tensor:
+        """Codes of ``x [B, in]`` float32: ``[B, codebooks]`` int64."""
+        first = min(codebooks, self.config.semantic)
+        codes = self.semantic(x, first) + self.acoustic(x, codebooks - first)
+        return torch.stack(codes, dim=1)

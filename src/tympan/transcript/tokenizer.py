@@ -1,0 +1,120 @@
+"""Text pieces of token ids. A piece that starts a word starts with ``▁``, as in SentencePiece."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tympan.errors import MissingPackageError, ModelError
+
+WORD_START = "▁"
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Tokenizer(Protocol):
+    """What the word assembler needs of a tokenizer."""
+
+    @property
+    def size(self) -> int:
+        """Number of ids; they run from 0."""
+        ...
+
+    def piece(self, token: int) -> str:
+        """The piece of one id, with ``▁`` for spaces; ``<0xE9>`` for a single byte of a character."""
+        ...
+
+
+def text_of(pieces: Sequence[str]) -> str:
+    """The text of ``pieces`` in order: ``▁`` become spaces, runs of byte pieces become characters."""
+    data = bytearray()
+    for piece in pieces:
+        byte = _BYTE.fullmatch(piece)
+        data += bytes([int(byte[1], 16)]) if byte else piece.replace(WORD_START, " ").encode()
+    return data.decode(errors="replace")
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece ``.model`` file, as in Kyutai's own repositories."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError when the file is not a SentencePiece model."""
+        try:
+            import sentencepiece
+        except ImportError:
+            raise MissingPackageError("this model's tokenizer needs `pip install sentencepiece`") from None
+        try:
+            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise ModelError(f"{path} is not a SentencePiece model") from None
+        self._pieces: list[str] = [processor.id_to_piece(token) for token in range(processor.get_piece_size())]
+
+    @property
+    def size(self) -> int:
+        return len(self._pieces)
+
+    def piece(self, token: int) -> str:
+        return self._pieces[token]
+
+
+class JsonTokenizer:
+    """A ``tokenizer.json`` file, as in the transformers library's repositories; only its vocabulary is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError when the file has no vocabulary."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            vocabulary = content["model"]["vocab"]
+            if isinstance(vocabulary, dict):
+                pieces = {int(token): str(piece) for piece, token in vocabulary.items()}
+            else:
+                pieces = {token: str(entry[0]) for token, entry in enumerate(vocabulary)}
+            pieces |= {int(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens", [])}
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise ModelError(f"{path} is not a tokenizer.json file") from None
+        self._pieces = [pieces.get(token, "") for token in range(max(pieces, default=-1) + 1)]
+
+    @property
+    def size(self) -> int:
+        return len(self._pieces)
+
+    def piece(self, token: int) -> str:
+        return self._pieces[token]
+
+
+class SyntheticTokenizer:
+    """Made-up pieces for models without a tokenizer: ids 0 to 3 are control pieces, two in three start a word."""
+
+    _CONSONANTS = "bdfgklmnprstvz"
+    _VOWELS = "aeiou"
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def piece(self, token: int) -> str:
+        if token < 4:
+            return ("<unk>", "<s>", "</s>", "<pad>")[token]
+        number, letters = token, ""
+        while not letters or number:
+            number, syllable = divmod(number, len(self._CONSONANTS) * len(self._VOWELS))
+            letters += self._CONSONANTS[syllable // len(self._VOWELS)] + self._VOWELS[syllable % len(self._VOWELS)]
+        return letters if token % 3 == 0 else WORD_START + letters
+
+
+def load_tokenizer(path: Path | None, size: int) -> Tokenizer:
+    """The tokenizer in ``path``; a synthetic one for a model without a file.
+
+    size: ids that the model can emit. Raises ModelError when the file has fewer, or is of another format.
+    """
+    if path is None:
+        return SyntheticTokenizer(size)
+    tokenizer: Tokenizer = JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+    if tokenizer.size < size:
+        raise ModelError(f"{path} has {tokenizer.size} pieces, but the model emits {size} different tokens")
+    return tokenizer

@@ -1,0 +1,99 @@
+"""From a delayed-streams model's text tokens to words with times and confidence.
+
+The model emits one token per frame. 3 is padding ("nothing yet"), 0 marks a boundary ("the next word starts here"),
+anything else is a SentencePiece id. Pieces gather until a 0 or 3 follows: only then is the word complete. Fast speech
+may skip the boundary, so one release can hold several words; the first one of a stream can be empty.
+
+Times follow Kyutai's production server, so that its clients see the times they know: LM position k is k / 12.5 - 0.40
+s with the half-second model, that is, k frames less the model's delay less `EARLY_SECONDS`. Silence injected by a
+flush does not move the clock.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from tympan.messages import Partial, Word
+from tympan.transcript.tokenizer import WORD_START, Tokenizer, text_of
+
+BOUNDARY, PADDING = 0, 3
+FRAME_SECONDS = 0.08
+EARLY_SECONDS = 0.10  # to be calibrated on aligned speech, with the real weights
+
+WordEvent = Word | Partial
+
+
+class WordAssembler:
+    """One stream's words. `step` takes the token of every frame, in order; `release` ends a flush."""
+
+    def __init__(self, tokenizer: Tokenizer, delay_seconds: float) -> None:
+        self._tokenizer = tokenizer
+        self._lag_seconds = delay_seconds - EARLY_SECONDS
+        self._delay_frames = int(delay_seconds / FRAME_SECONDS)
+        self._position = 0
+        self._received_frames = 0
+        self._injected_frames = 0
+        self._injecting_frames = 0
+        self._boundary = 0.0
+        self._released_until = 0.0
+        self._pieces: list[str] = []
+        self._positions: list[int] = []
+        self._log_probability: list[float] = []
+
+    def step(self, token: int, probability: float, injected: bool = False) -> list[WordEvent]:
+        """The token that one more frame gave; `injected` frames are a flush's silence, not received audio."""
+        self._position += 1
+        if injected:
+            self._injecting_frames += 1
+        else:
+            self._received_frames += 1
+        if token in (BOUNDARY, PADDING):
+            events = self._release() if self._pieces else []
+            if token == BOUNDARY:
+                self._boundary = self._time(self._position)
+            return events
+        if self._position < self._delay_frames:
+            return []
+        self._pieces.append(self._tokenizer.piece(token))
+        self._positions.append(self._position)
+        self._log_probability.append(math.log(max(probability, 1e-9)))
+        return [Partial(text_of(self._pieces).strip(" \ufffd"), round(self._start(self._positions[0]), 3))]
+
+    def release(self) -> list[WordEvent]:
+        """End a flush: the pending word goes out, and the frames injected for it leave the clock."""
+        events = self._release() if self._pieces else []
+        self._injected_frames += self._injecting_frames
+        self._injecting_frames = 0
+        return events
+
+    def _release(self) -> list[WordEvent]:
+        groups = self._words()
+        starts = [self._start(self._positions[first]) for first, _ in groups]
+        ends = [*starts[1:], self._time(self._position)]
+        events: list[WordEvent] = []
+        for (first, last), start, end in zip(groups, starts, ends, strict=True):
+            text = text_of(self._pieces[first:last]).strip()
+            if not text:
+                continue
+            confidence = math.exp(sum(self._log_probability[first:last]) / (last - first))
+            begin = max(start, self._released_until)
+            self._released_until = max(begin, end)
+            events.append(Word(text, round(begin, 3), round(self._released_until, 3), round(confidence, 4)))
+        self._pieces, self._positions, self._log_probability = [], [], []
+        return [*events, Partial("", round(self._released_until, 3))]
+
+    def _words(self) -> list[tuple[int, int]]:
+        """Where each word's pieces start and end; a piece that starts with a space starts a word."""
+        cuts = [index for index, piece in enumerate(self._pieces) if index and piece.startswith(WORD_START)]
+        return list(pairwise([0, *cuts, len(self._pieces)]))
+
+    def _start(self, position: int) -> float:
+        """A word starts at the boundary before it; one of several in a release, at the frame before its first piece."""
+        first = position == self._positions[0]
+        return max(self._boundary, self._released_until) if first else self._time(position - 1)
+
+    def _time(self, position: int) -> float:
+        """Seconds of received audio at an LM position."""
+        seconds = (position - self._injected_frames) * FRAME_SECONDS - self._lag_seconds
+        return min(max(seconds, 0.0), self._received_frames * FRAME_SECONDS)

@@ -1,0 +1,64 @@
+"""The commands about models themselves: `models`, `bench engine`, `transcribe --format tokens`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.speech import clip
+
+from tympan.cli.main import main
+
+TINY = ["--model", "random:tiny", "--device", "cpu", "--dtype", "f32"]
+
+
+def test_every_frame_has_a_token_flush_frames_included(spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", *TINY, "--format", "tokens", str(spoken_file), str(spoken_file)]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+
+    frames = -(-len(clip("counting").samples) * 3 // 2 // 1920)  # 16 kHz to 24 kHz, the last frame padded
+    assert len(first["tokens"]) == len(first["pauses"]) == frames + 7
+    assert {len(probabilities) for probabilities in first["pauses"]} == {4}
+    assert all(0 <= token < 256 for token in first["tokens"])
+    assert len(set(first["tokens"])) > 5
+    assert first["words"]
+    assert second == first, "a slot keeps nothing of the file before"
+
+
+@pytest.mark.parametrize("model", ["embedded", "scripted"])
+def test_models_without_tokens_say_so(model: str, spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "--model", model, "--format", "tokens", str(spoken_file)]) == 2
+    assert f"{model} has no tokens" in capsys.readouterr().err
+
+
+def test_bench_engine_ends_with_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "engine", *TINY, "--streams", "1,3", "--steps", "3"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    assert (report["model"], report["dtype"], report["device"]) == ("random:tiny", "f32", "cpu")
+    assert [row["streams"] for row in report["rows"]] == [1, 3]
+    for row in report["rows"]:
+        assert 0 < row["step_ms_p50"] <= row["step_ms_p99"]
+        assert row["codec_ms_p50"] > 0
+        assert row["lm_ms_p50"] > 0
+        assert row["bytes_per_stream"] > 0
+        assert row["realtime_streams"] >= 0
+
+
+@pytest.mark.parametrize("streams", ["0", "x", "1,,2", ""])
+def test_bench_engine_refuses_no_streams(streams: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "engine", *TINY, "--streams", streams]) == 2
+    assert "--streams" in capsys.readouterr().err
+
+
+def test_models_says_what_a_model_is_without_loading_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "random:1b", "random:2.6b"]) == 0
+    sheets = capsys.readouterr().out
+    assert "93.75 MiB cache" in sheets  # 2 x 16 layers x 2048 x 750 frames in bf16
+    assert "4 pause heads" in sheets
+    assert "turns come from energy" in sheets
+    assert main(["models", "--json", "random:tiny"]) == 0
+    tiny = json.loads(capsys.readouterr().out)
+    assert (tiny["name"], tiny["codebooks"], tiny["delay_seconds"]) == ("random:tiny", 8, 0.5)
+    assert tiny["stream_bytes"] == tiny["lm_stream_bytes"] + tiny["mimi_stream_bytes"]

@@ -1,0 +1,135 @@
+"""Continuous batching around a model that only counts: threads, slots, faults."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from support.counting import COUNTING_INFO, CountingRunner, counting_token
+from support.listener import Listener, hear
+
+from tympan.engine import batched
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.step import flush_frames
+from tympan.errors import EngineError, ModelError
+from tympan.messages import Failed, Finished, Flushed, Progress
+
+FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
+
+
+@pytest.fixture
+def runners() -> list[CountingRunner]:
+    """Every runner that the engine of this test has made; the last one runs."""
+    return []
+
+
+@pytest.fixture
+async def engine(runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BatchedEngine]:
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
+
+    def load() -> CountingRunner:
+        runners.append(CountingRunner())
+        return runners[-1]
+
+    engine = BatchedEngine(load)
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def test_a_trace_sees_every_token_flush_frames_included() -> None:
+    traced: list[int] = []
+    engine = BatchedEngine(CountingRunner, trace=lambda token, pauses: traced.append(token))
+    await engine.start()
+    listener = await hear(engine, np.zeros(10 * COUNTING_INFO.frame_samples, np.float32))
+    await engine.stop()
+
+    assert traced == [counting_token(frame) for frame in range(10 + flush_frames(COUNTING_INFO))]
+    assert len(listener.of(Progress)) == 10
+
+
+async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
+    silence = np.zeros(40 * COUNTING_INFO.frame_samples, np.float32)
+    listeners = await asyncio.gather(*(hear(engine, silence) for _ in range(4)))
+
+    assert len({tuple(map(str, listener.events)) for listener in listeners}) == 1
+    assert max(runners[0].batches) > 1
+    assert sum(runners[0].batches) == 4 * (40 + flush_frames(COUNTING_INFO))
+
+
+async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: BatchedEngine) -> None:
+    listener = Listener()
+    stream = engine.open(listener)
+    for mark in range(6):
+        for _ in range(10):
+            stream.push(FRAME)
+        stream.flush(mark)
+    stream.finish()
+    await listener.wait_for_end()
+
+    clock = 0.0
+    for word in listener.words:
+        assert clock <= word.start <= word.end <= 60 * 0.08 + 1e-9
+        clock = word.end
+    assert [event.mark for event in listener.events if isinstance(event, Flushed)] == list(range(6))
+
+
+async def test_a_broken_model_ends_every_stream_and_is_started_again(
+    engine: BatchedEngine, runners: list[CountingRunner]
+) -> None:
+    listeners = [Listener() for _ in range(3)]
+    streams = [engine.open(listener) for listener in listeners]
+    runners[0].broken = RuntimeError("out of memory")
+    streams[0].push(FRAME)
+    for listener in listeners:
+        await listener.wait_for_end()
+
+    assert all(isinstance(listener.events[-1], Failed) for listener in listeners)
+    assert engine.active == 0
+    assert not engine.ready
+    with pytest.raises(EngineError):
+        engine.open(Listener())
+    async with asyncio.timeout(10):
+        while not engine.ready:
+            await asyncio.sleep(0.005)
+    assert len(runners) == 2
+    assert (await hear(engine, FRAME)).events[-1] == Finished()
+
+
+async def test_a_closed_stream_frees_its_slot_within_one_step(
+    engine: BatchedEngine, runners: list[CountingRunner]
+) -> None:
+    stream = engine.open(Listener())
+    for _ in range(1000):
+        stream.push(FRAME)
+    stream.close()
+    await hear(engine, FRAME)
+    assert sum(runners[0].batches) < 1000
+
+
+async def test_one_sessions_fault_does_not_cost_the_others_their_words(
+    engine: BatchedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(events: object) -> None:
+        raise ValueError("a bug in one session")
+
+    other = Listener()
+    for stream in (engine.open(broken), engine.open(other)):
+        for _ in range(5):
+            stream.push(FRAME)
+        stream.finish()
+    await other.wait_for_end()
+    assert other.events[-1] == Finished()
+    assert "a bug in one session" in caplog.text
+
+
+async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
+    def load() -> CountingRunner:
+        raise ModelError("no such model")
+
+    engine = BatchedEngine(load)
+    with pytest.raises(ModelError, match="no such model"):
+        await engine.start()
+    await engine.stop()

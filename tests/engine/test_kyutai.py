@@ -1,0 +1,218 @@
+"""The whole engine with the tiny random model: what one stream does never changes another's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.speech import clip
+
+from tympan.cli.main import main
+from tympan.config import ModelSettings
+from tympan.engine.kyutai import create_kyutai_engine, load_runner, place
+from tympan.engine.runner import KyutaiRunner
+from tympan.engine.scheduler import Scheduler, Slot
+from tympan.engine.step import flush_frames
+from tympan.errors import ConfigError
+from tympan.messages import Event, Flushed, Samples
+from tympan.session.local import transcribe
+
+SLOTS = 16
+SETTINGS = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=SLOTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def tiny() -> KyutaiRunner:
+    return load_runner(SETTINGS)
+
+
+def voice(stream: int) -> Samples:
+    """8 s of speech that differs from stream to stream: the LM's ring of 100 frames wraps."""
+    spoken = np.concatenate([clip(name).at(24_000) for name in ("counting", "quick_brown_fox", "hello_world")])
+    return np.resize(np.roll(spoken, 7919 * stream), 8 * 24_000).astype(np.float32) * (0.4 + 0.1 * (stream % 7))
+
+
+@dataclass
+class Tenant:
+    """A stream of a schedule: what it pushed, and what it was told."""
+
+    number: int
+    actions: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    pauses: list[Sequence[float]] = field(default_factory=list)
+
+
+class Desk:
+    """Scheduler and runner without threads: the same model serves every schedule, as slots are reused."""
+
+    def __init__(self) -> None:
+        self.runner = tiny()
+        self.scheduler = Scheduler(flush_frames(self.runner.info), SLOTS)
+        self.slots: dict[int, Slot] = {}
+
+    def act(self, slot: int, action: str) -> None:
+        if action == "leave":
+            if slot in self.slots:
+                self.scheduler.drop(self.slots.pop(slot))
+            return
+        if slot not in self.slots:
+            self.slots[slot] = Slot(slot, Tenant(number=slot))
+        tenant = self.slots[slot].tenant
+        assert isinstance(tenant, Tenant)
+        frames_so_far = sum(each == "frame" for each in tenant.actions)
+        tenant.actions.append(action)
+        if action == "flush":
+            self.scheduler.mark(self.slots[slot], Flushed(0))
+        else:
+            frame = voice(tenant.number)[frames_so_far * 1920 :][:1920]
+            self.scheduler.push(self.slots[slot], 0.0, frame)
+
+    def step(self) -> None:
+        batch = self.scheduler.next()
+        if not batch.rows:
+            return
+        result = self.runner.step(batch.rows)
+        for row, token, pauses in zip(batch.rows, result.tokens, result.pauses, strict=True):
+            tenant = row.slot.tenant
+            assert isinstance(tenant, Tenant)
+            tenant.tokens.append(token)
+            tenant.pauses.append(pauses)
+
+    def finish(self) -> list[Tenant]:
+        while not self.scheduler.idle:
+            self.step()
+        return [slot.tenant for slot in self.slots.values() if isinstance(slot.tenant, Tenant)]
+
+
+def alone(tenant: Tenant) -> Tenant:
+    """The same stream by itself."""
+    desk = Desk()
+    for action in tenant.actions:
+        desk.act(tenant.number, action)
+        desk.step()
+    return desk.finish()[0]
+
+
+action = st.sampled_from(["frame"] * 12 + ["flush", "leave", "wait"])
+
+
+@given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[str]]) -> None:
+    desk = Desk()
+    for turn in schedule:
+        for slot, action in enumerate(turn):
+            if action != "wait":
+                desk.act(slot, action)
+        desk.step()
+    for tenant in desk.finish():
+        expected = alone(tenant)
+        assert tenant.tokens == expected.tokens
+        np.testing.assert_allclose(tenant.pauses, expected.pauses, atol=1e-5)
+
+
+def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
+    desk = Desk()
+    for turn in range(99):
+        for slot in range(SLOTS):
+            if turn >= slot and (turn + slot) % 11:
+                desk.act(slot, "frame")
+        desk.step()
+    tenants = desk.finish()
+    assert max(len(tenant.tokens) for tenant in tenants) > 80
+    assert len({tuple(tenant.tokens[:20]) for tenant in tenants}) > 8, "the streams are not all the same"
+    for tenant in tenants:
+        assert tenant.tokens == alone(tenant).tokens
+
+
+async def events_of(blocks: list[Samples], seen: list[int]) -> list[Event]:
+    engine = create_kyutai_engine(SETTINGS, trace=lambda token, pauses: seen.append(token))
+    await engine.start()
+    events = [event async for event in transcribe(engine, blocks)]
+    await engine.stop()
+    return events
+
+
+@pytest.mark.parametrize("size", [1, 77, 1919, 1920, 24_000])
+async def test_chunking_does_not_matter(size: int) -> None:
+    samples = voice(3)[:20_000] if size == 1 else voice(3)[:60_000]
+    whole: list[int] = []
+    cut: list[int] = []
+    expected = await events_of([samples], whole)
+    found = await events_of([samples[start : start + size] for start in range(0, len(samples), size)], cut)
+    assert cut == whole
+    kinds = ("Word", "Segment", "Turn", "Complete")
+    assert [event for event in found if type(event).__name__ in kinds] == [
+        event for event in expected if type(event).__name__ in kinds
+    ]
+
+
+async def test_temperature_is_seeded_per_stream() -> None:
+    """At a temperature a stream is still a function of its audio and its seed."""
+    warm = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=4, temperature=0.8)
+    runs: list[list[int]] = []
+    for _ in range(2):
+        seen: list[int] = []
+        engine = create_kyutai_engine(warm, trace=lambda token, pauses, seen=seen: seen.append(token))
+        await engine.start()
+        _ = [event async for event in transcribe(engine, [voice(1)[:48_000]])]
+        await engine.stop()
+        runs.append(seen)
+    cold: list[int] = []
+    await events_of([voice(1)[:48_000]], cold)
+    assert runs[0] == runs[1] != cold
+
+
+def test_auto_is_8_bits_on_a_cpu() -> None:
+    assert place(ModelSettings(device="cpu")).kind == "int8"
+    assert place(ModelSettings(device="cpu", dtype="f32")).kind == "f32"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_missing_gpu_is_said() -> None:
+    with pytest.raises(ConfigError, match="--device cpu"):
+        place(ModelSettings(device="cuda"))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8", "int4"])
+def test_every_weight_type_runs(dtype: str) -> None:
+    runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype=dtype, max_streams=1))
+    slot = Slot(0, None)
+    scheduler = Scheduler(7, 1)
+    for start in range(0, 19_200, 1920):
+        scheduler.push(slot, 0.0, voice(0)[start : start + 1920])
+    tokens = [runner.step(scheduler.next().rows).tokens[0] for _ in range(10)]
+    assert all(0 <= token < 256 for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("no/such-model", "--model embedded"),
+        ("random:5b", "random:1b"),
+        ("{folder}", "config.json"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_sentence(
+    model: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["serve", "--model", model.format(folder=tmp_path), "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert sentence in error

@@ -1,0 +1,202 @@
+"""Who runs next: no model, no thread, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, Batch, Scheduler, Slot, bucket
+from tympan.messages import Finished, Flushed
+
+FRAME = np.zeros(4, np.float32)
+
+
+class Desk:
+    """A scheduler with named slots and a clock that counts pushes."""
+
+    def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8) -> None:
+        self.scheduler = Scheduler(flush_frames, largest_batch)
+        self.slots = [Slot(index, None) for index in range(slots)]
+        self.clock = 0.0
+
+    def push(self, index: int, count: int = 1) -> None:
+        for _ in range(count):
+            self.clock += 1
+            self.scheduler.push(self.slots[index], self.clock, FRAME)
+
+    def mark(self, index: int, mark: Flushed | Finished) -> None:
+        self.scheduler.mark(self.slots[index], mark)
+
+    def run(self) -> list[int]:
+        """The slots of the next batch; a silent row is the negative of its slot, less one."""
+        return shown(self.scheduler.next())
+
+
+def shown(batch: Batch) -> list[int]:
+    return [row.slot.index if row.frame is not None else -row.slot.index - 1 for row in batch.rows]
+
+
+def test_one_frame_of_every_slot_that_has_one() -> None:
+    desk = Desk(4)
+    desk.push(0, 2)
+    desk.push(2)
+    assert desk.run() == [0, 2]
+    assert desk.run() == [0]
+    assert desk.run() == []
+    assert desk.scheduler.idle
+
+
+def test_a_full_batch_takes_the_oldest_live_frames() -> None:
+    desk = Desk(4, largest_batch=2)
+    for index in (3, 1, 0, 2):
+        desk.push(index)
+    assert desk.run() == [3, 1]
+    assert desk.run() == [0, 2]
+
+
+def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
+    desk = Desk(8)
+    for index in range(5):
+        desk.push(index, LIVE_FRAMES * 2)  # files
+    for index in (5, 6, 7):
+        desk.push(index)
+    assert desk.run() == [5, 6, 7, 0]  # a bucket of four
+
+
+def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
+    desk = Desk(4)
+    desk.push(0, 40)
+    desk.push(1, 40)
+    served: Counter[int] = Counter()
+    for _ in range(20):
+        desk.push(2)
+        desk.push(3)
+        served.update(index for index in desk.run() if index < 2)
+    assert served == {0: 20, 1: 20}
+
+
+def test_without_live_frames_backlog_has_the_machine() -> None:
+    desk = Desk(3)
+    for index in range(3):
+        desk.push(index, 40)
+    assert desk.run() == [0, 1, 2]
+
+
+def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
+    desk = Desk(3)
+    desk.push(0)
+    desk.mark(0, Flushed(7))
+    assert desk.run() == [0]
+    desk.push(1)
+    desk.push(2)
+    assert [desk.run() for _ in range(3)] == [[-1], [-1], [-1]]
+    assert desk.run() == [1, 2]
+
+
+def test_the_mark_comes_with_the_last_silent_row() -> None:
+    desk = Desk(1)
+    desk.push(0)
+    desk.mark(0, Flushed(7))
+    marks = [row.mark for _ in range(4) for row in desk.scheduler.next().rows]
+    assert marks == [None, None, None, Flushed(7)]
+
+
+def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
+    desk = Desk(3, flush_frames=LANE_STEPS * 2)
+    for index in (0, 1):
+        desk.push(index)
+    desk.run()
+    for index in (0, 1):
+        desk.mark(index, Flushed(index))
+    desk.push(2)
+    assert [desk.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
+    assert desk.run() == [2]
+    assert desk.run() == [-1, -2]
+
+
+def test_marks_without_new_audio_are_answered_without_a_step() -> None:
+    desk = Desk(1)
+    desk.mark(0, Flushed(1))
+    desk.mark(0, Finished())
+    batch = desk.scheduler.next()
+    assert (list(batch.rows), list(batch.answers)) == ([], [(desk.slots[0], Flushed(1)), (desk.slots[0], Finished())])
+    assert desk.scheduler.idle
+
+
+def test_audio_behind_a_flush_waits_for_it() -> None:
+    desk = Desk(1)
+    desk.push(0)
+    desk.mark(0, Flushed(1))
+    desk.push(0)
+    assert [desk.run() for _ in range(6)] == [[0], [-1], [-1], [-1], [0], []]
+
+
+def test_a_dropped_slot_never_runs_again() -> None:
+    desk = Desk(2)
+    desk.push(0, 5)
+    desk.push(1)
+    desk.mark(0, Flushed(1))
+    desk.scheduler.drop(desk.slots[0])
+    assert desk.run() == [1]
+    assert desk.scheduler.idle
+
+
+def test_only_the_first_row_of_a_slot_is_fresh() -> None:
+    desk = Desk(1)
+    desk.push(0, 2)
+    desk.mark(0, Finished())
+    assert [row.fresh for _ in range(5) for row in desk.scheduler.next().rows] == [True, False, False, False, False]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frame", "burst", "flush", "run", "drop"])), max_size=120),
+    st.integers(1, 8),
+)
+def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
+    actions: list[tuple[int, str]], largest_batch: int
+) -> None:
+    desk = Desk(6, largest_batch=largest_batch)
+    pushed: Counter[int] = Counter()
+    asked: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
+    ran: Counter[int] = Counter()
+    answered: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
+    dropped: set[int] = set()
+
+    def run() -> None:
+        batch = desk.scheduler.next()
+        indices = [row.slot.index for row in batch.rows]
+        assert len(indices) == len(set(indices)) <= largest_batch
+        assert not dropped & set(indices)
+        for slot, mark in batch.answers:
+            answered[slot.index].append(mark)
+        for row in batch.rows:
+            ran[row.slot.index] += row.frame is not None
+            answered[row.slot.index] += [row.mark] if row.mark is not None else []
+
+    for index, action in actions:
+        if action == "run":
+            run()
+        elif index in dropped:
+            continue
+        elif action == "drop":
+            dropped.add(index)
+            desk.scheduler.drop(desk.slots[index])
+        elif action == "flush":
+            asked[index].append(Flushed(len(asked[index])))
+            desk.mark(index, asked[index][-1])
+        else:
+            count = 1 if action == "frame" else 30
+            pushed[index] += count
+            desk.push(index, count)
+    while not desk.scheduler.idle:
+        run()
+    for index in set(range(6)) - dropped:
+        assert ran[index] == pushed[index]
+        assert answered[index] == asked[index]
+
+
+def test_buckets_are_powers_of_two() -> None:
+    assert [bucket(rows) for rows in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]

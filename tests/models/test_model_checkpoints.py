@@ -1,0 +1,227 @@
+"""Every layout loads, and every bad checkpoint is one clear sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_references import Shape, mimi_config, moshi_lm, moshi_mimi, write_kyutai
+from model_transformers import transformers_model, write_transformers
+from safetensors.torch import load_file, save_file
+
+from tympan.errors import ModelError
+from tympan.models.checkpoint import Checkpoint, describe
+from tympan.models.hub import Repository
+from tympan.models.load import open_checkpoint
+
+SHAPE = Shape(seed=0, context=20, codebooks=4)
+Spoil = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def kyutai(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kyutai")
+    mimi = moshi_mimi(SHAPE)
+    write_kyutai(folder, SHAPE, mimi, moshi_lm(SHAPE, mimi.cardinality))
+    (folder / "tokenizer.model").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def transformers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transformers")
+    write_transformers(folder, transformers_model(SHAPE))
+    return folder
+
+
+@pytest.fixture
+def folder(kyutai: Path, tmp_path: Path) -> Path:
+    """A good checkpoint in Kyutai's layout, for a test to spoil."""
+    return Path(shutil.copytree(kyutai, tmp_path / "model"))
+
+
+def load(folder: Path) -> Checkpoint:
+    checkpoint = open_checkpoint(str(folder))
+    checkpoint.lm(dtype=torch.float32)
+    checkpoint.mimi()
+    checkpoint.tokenizer_file()
+    return checkpoint
+
+
+def edit_config(folder: Path, name: str = "config.json", **changes: Any) -> None:
+    values = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(values | changes))
+
+
+def edit_tensors(folder: Path, name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / name)
+    change(tensors)
+    save_file(tensors, folder / name)
+
+
+def cut(folder: Path, name: str, size: int) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:size])
+
+
+HEAD = "extra_heads.3.weight"
+NORM = "transformer.layers.0.norm1.alpha"
+BAD: dict[str, tuple[Spoil, str]] = {
+    "missing tensor": (
+        lambda f: edit_tensors(f, "model.safetensors", lambda t: t.pop(NORM)),
+        rf"model\.safetensors: the tensor {NORM} \[1, 1, \d+\] is missing",
+    ),
+    "extra tensor": (
+        lambda f: edit_tensors(f, "model.safetensors", lambda t: t.update(surprise=torch.ones(2, 3))),
+        r"model\.safetensors: the tensor surprise \[2, 3\] has no place in this architecture",
+    ),
+    "extra codec tensor": (
+        lambda f: edit_tensors(f, "mimi.safetensors", lambda t: t.update({"encoder.model.99.bias": torch.ones(1)})),
+        r"mimi\.safetensors: the tensor encoder\.model\.99\.bias \[1\] has no place",
+    ),
+    "wrong shape": (
+        lambda f: edit_tensors(f, "model.safetensors", lambda t: t.update({NORM: torch.ones(1, 1, 7)})),
+        rf"model\.safetensors: the tensor {NORM} should have the shape \[1, 1, \d+\], but has \[1, 1, 7\]",
+    ),
+    "wrong type": (
+        lambda f: edit_tensors(f, "model.safetensors", lambda t: t.update({NORM: t[NORM].to(torch.int8)})),
+        rf"the tensor {NORM} should hold BF16, F16 or F32, but holds I8",
+    ),
+    "heads without configuration": (
+        lambda f: edit_config(f, extra_heads_num_heads=0),
+        r"the weights hold 4 pause heads \(extra_heads\), but config\.json says extra_heads_num_heads = 0",
+    ),
+    "configuration without heads": (
+        lambda f: edit_tensors(f, "model.safetensors", lambda t: t.pop(HEAD)),
+        r"the weights hold 3 pause heads",
+    ),
+    "truncated weights": (lambda f: cut(f, "model.safetensors", 20_000), r"model\.safetensors is truncated: .* 20000"),
+    "truncated header": (lambda f: cut(f, "mimi.safetensors", 500), r"mimi\.safetensors is truncated: .* 500"),
+    "empty weights": (lambda f: cut(f, "model.safetensors", 0), r"model\.safetensors is not a safetensors file"),
+    "another format": (
+        lambda f: torch.save({"a": torch.ones(3)}, f / "model.safetensors"),
+        r"model\.safetensors is not a safetensors file",
+    ),
+    "missing weights": (lambda f: (f / "model.safetensors").unlink(), r"has no file model\.safetensors"),
+    "missing codec": (lambda f: (f / "mimi.safetensors").unlink(), r"has no file mimi\.safetensors"),
+    "missing configuration": (lambda f: (f / "config.json").unlink(), r"has no file config\.json"),
+    "no tokenizer": (lambda f: (f / "tokenizer.model").unlink(), r"no tokenizer: the file tokenizer\.model is missing"),
+    "unknown key": (
+        lambda f: edit_config(f, new_feature=True),
+        r"config\.json: unknown configuration key 'new_feature'",
+    ),
+    "missing key": (
+        lambda f: (f / "config.json").write_text('{"dim": 64}'),
+        r"config\.json: the key 'num_layers' is missing",
+    ),
+    "unsupported value": (
+        lambda f: edit_config(f, gating="relu"),
+        r"config\.json: gating should be 'silu', the only value that is implemented, but is 'relu'",
+    ),
+    "delays": (lambda f: edit_config(f, delays=[0, 0, 1, 0, 0]), r"config\.json: delays should be \[0, 0, 0, 0, 0\]"),
+    "wrong kind of value": (lambda f: edit_config(f, dim="64"), r"config\.json: dim should be a whole number"),
+    "not JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json cannot be read as JSON"),
+    "codec with another vocabulary": (
+        lambda f: edit_config(f, "mimi_config.json", quantizer=mimi_config(SHAPE)["quantizer"] | {"bins": 64}),
+        r"the codec has codes below 64, the language model expects \d+",
+    ),
+    "codec with too few codebooks": (
+        lambda f: edit_config(f, "mimi_config.json", quantizer=mimi_config(SHAPE)["quantizer"] | {"n_q": 2}),
+        r"the codec has 2 codebooks, the language model wants 4",
+    ),
+    "codec with an unknown key": (
+        lambda f: edit_config(f, "mimi_config.json", surprise=1),
+        r"mimi_config\.json: unknown configuration key 'surprise'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_checkpoint_is_one_clear_sentence(folder: Path, name: str) -> None:
+    spoil, expected = BAD[name]
+    load(folder)
+    spoil(folder)
+    with pytest.raises(ModelError, match=expected) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_kyutai_layout(kyutai: Path) -> None:
+    checkpoint = load(kyutai)
+    assert checkpoint.layout == "kyutai"
+    assert checkpoint.config.lm.pause_heads == 4
+    assert checkpoint.config.delay_seconds == 0.5
+    assert checkpoint.tokenizer_file() == kyutai / "tokenizer.model"
+
+
+def test_transformers_layout(transformers: Path) -> None:
+    checkpoint = load(transformers)
+    assert checkpoint.layout == "transformers"
+    assert checkpoint.config.lm.pause_heads == 0
+    assert checkpoint.config.delay_seconds == 2.5
+    assert checkpoint.config.silence_prefix_seconds == 1.0
+    assert checkpoint.tokenizer_file() == transformers / "tokenizer.json"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_element_types(folder: Path, dtype: torch.dtype) -> None:
+    edit_tensors(folder, "model.safetensors", lambda t: t.update({name: x.to(dtype) for name, x in t.items()}))
+    lm = open_checkpoint(str(folder)).lm(dtype=dtype)
+    assert {parameter.dtype for parameter in lm.parameters()} == {dtype}
+    state, rows = lm.init_state(1), torch.tensor([0])
+    output = lm.step(torch.zeros(1, 4, dtype=torch.int64), state, rows)
+    assert state.ring.keys.dtype == dtype
+    assert output.logits.dtype == output.pauses.dtype == torch.float32
+    assert output.logits.isfinite().all()
+
+
+def test_fewer_codebooks_still_account_for_every_tensor(folder: Path) -> None:
+    checkpoint = open_checkpoint(str(folder))
+    assert checkpoint.lm(codebooks=3).codebooks == checkpoint.mimi(codebooks=3).codebooks == 3
+    with pytest.raises(ModelError, match=r"codebooks should be between 1 and 4, not 5"):
+        checkpoint.lm(codebooks=5)
+
+
+def test_a_description_reads_no_weights(folder: Path) -> None:
+    lm = open_checkpoint(str(folder)).lm()
+    state = lm.init_state(1)
+    (folder / "model.safetensors").unlink()
+    (folder / "mimi.safetensors").unlink()
+    description = describe(open_checkpoint(str(folder)))
+    assert description.lm_bytes == sum(parameter.nbytes for parameter in lm.parameters())
+    assert description.lm_stream_bytes == state.ring.keys.nbytes + state.ring.values.nbytes
+    assert description.pause_heads == 4
+    assert description.delay_seconds == 0.5
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "./kyutai/stt", "kyutai/"])
+def test_a_name_that_is_neither_folder_nor_repository(name: str) -> None:
+    with pytest.raises(ModelError, match=r"is neither a local folder nor a repository .*--model embedded"):
+        open_checkpoint(name)
+
+
+def test_no_network_names_the_file_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    expected = r"cannot be reached and config\.json of kyutai/stt-1b-en_fr-candle@abc is not .*--model embedded"
+    with pytest.raises(ModelError, match=expected) as caught:
+        open_checkpoint("kyutai/stt-1b-en_fr-candle@abc")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cached_repository_needs_no_network(kyutai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--some--model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    shutil.copytree(kyutai, cached / "snapshots" / "0123")
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    checkpoint = open_checkpoint("some/model")
+    assert checkpoint.config.lm.codebooks == 4
+    assert Repository("some/model", "v1").revision == "v1"

@@ -1,0 +1,74 @@
+"""Pieces of token ids from each kind of tokenizer file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from tympan.errors import ModelError
+from tympan.transcript.tokenizer import SyntheticTokenizer, load_tokenizer, text_of
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A SentencePiece model with byte pieces, like Kyutai's."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat on the mat", "a dog and a cat", "le chat est là"] * 20),
+        model_writer=model,
+        vocab_size=310,
+        byte_fallback=True,
+        model_type="unigram",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(model.getvalue())
+    return path
+
+
+def test_sentencepiece_round_trip(trained: Path) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(trained))
+    tokenizer = load_tokenizer(trained, processor.get_piece_size())
+    for text in ("the cat sat", "le chat est là", "Ünïcödé 😀 cat"):
+        pieces = [tokenizer.piece(token) for token in processor.encode(text)]
+        assert text_of(pieces).strip() == processor.decode(processor.encode(text))
+
+
+def test_json_tokenizers_of_both_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    added = [{"id": 3, "content": "<pad>"}]
+    for vocabulary in ({"▁the": 0, "cat": 1, "<0xC3>": 2}, [["▁the", 0.0], ["cat", -1.0], ["<0xC3>", -2.0]]):
+        path.write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added}))
+        tokenizer = load_tokenizer(path, 4)
+        assert [tokenizer.piece(token) for token in range(4)] == ["▁the", "cat", "<0xC3>", "<pad>"]
+
+
+def test_byte_pieces_become_characters() -> None:
+    assert text_of(["▁caf", "<0xC3>", "<0xA9>", "▁noir"]) == " café noir"
+    assert text_of(["<0xC3>"]) == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_synthetic_pieces_differ_and_start_words() -> None:
+    tokenizer = SyntheticTokenizer(8000)
+    pieces = [tokenizer.piece(token) for token in range(tokenizer.size)]
+    assert len(set(pieces)) > 7900
+    assert sum(piece.startswith("▁") for piece in pieces) > 5000
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"{}"])
+def test_files_of_another_format(tmp_path: Path, content: bytes) -> None:
+    for name, expected in (("t.model", "is not a SentencePiece model"), ("t.json", r"is not a tokenizer\.json file")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=expected):
+            load_tokenizer(path, 1)
+
+
+def test_too_few_pieces(trained: Path) -> None:
+    with pytest.raises(ModelError, match=r"pieces, but the model emits 8000 different tokens"):
+        load_tokenizer(trained, 8000)

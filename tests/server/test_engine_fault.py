@@ -1,0 +1,57 @@
+"""A recognizer that breaks: every client is told, nobody hangs, and the service comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx2 as httpx
+import pytest
+from support.counting import CountingRunner
+from support.server import LiveServer
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tympan.engine import batched
+from tympan.engine.batched import BatchedEngine
+
+
+def last_words(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
+    messages = []
+    with pytest.raises(ConnectionClosed):
+        while True:
+            messages.append(json.loads(socket.recv(timeout=10)))
+    return messages[-1], socket.close_code
+
+
+def test_a_broken_engine_thread(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (1.0,))
+    runners: list[CountingRunner] = []
+
+    def load() -> CountingRunner:
+        runners.append(CountingRunner())
+        return runners[-1]
+
+    with LiveServer(engine=BatchedEngine(load)) as server:
+        with connect(server.url()) as idle, connect(server.url()) as busy:
+            runners[0].broken = RuntimeError("CUDA error at /secret/path")
+            busy.send(bytes(3840))
+            for socket in (busy, idle):
+                message, code = last_words(socket)
+                assert code == 1011
+                assert message == {"type": "error", "code": "internal", "message": "internal error"}
+        ready = httpx.get(server.http("/ready"))
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        assert httpx.get(server.http("/health")).status_code == 200
+        with pytest.raises(InvalidStatus) as refused:
+            connect(server.url()).__enter__()
+        assert refused.value.response.status_code == 503
+        deadline = time.monotonic() + 20
+        while httpx.get(server.http("/ready")).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with connect(server.url()) as socket:
+            socket.send(bytes(3840 * 20))
+            socket.send("EOS")
+            assert json.loads(list(socket)[-1]) == {"status": "complete"}
+    assert "CUDA error at /secret/path" in capfd.readouterr().err, "the log has what the clients do not"

@@ -1,0 +1,52 @@
+"""A model that does nothing but count: its tokens are a function of how many frames its slot has run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tympan.engine.base import EngineInfo
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult
+from tympan.transcript.tokenizer import SyntheticTokenizer
+from tympan.transcript.words import BOUNDARY, PADDING
+
+COUNTING_INFO = EngineInfo(
+    model="counting",
+    engine="counting",
+    device="none",
+    sample_rate=24_000,
+    frame_samples=1_920,
+    delay_seconds=0.5,
+    pause_horizons=(0.5, 1.0, 2.0, 3.0),
+    turns_from="model",
+    languages=("en",),
+)
+PAUSES = (0.1, 0.2, 0.3, 0.4)
+
+
+def counting_token(frame: int) -> int:
+    """A boundary, two pieces, padding, over and over: a word every four frames."""
+    return (BOUNDARY, 4 + frame % 97, 6, PADDING)[frame % 4]
+
+
+class CountingRunner:
+    """Fails when told to (`broken`)."""
+
+    def __init__(self, slots: int = 4) -> None:
+        self.info = COUNTING_INFO
+        self.slots = slots
+        self.tokenizer = SyntheticTokenizer(200)
+        self.frames = [0] * slots
+        self.batches: list[int] = []
+        self.broken: Exception | None = None
+
+    def step(self, rows: Sequence[Row]) -> StepResult:
+        if self.broken is not None:
+            raise self.broken
+        self.batches.append(len(rows))
+        tokens = []
+        for row in rows:
+            index = row.slot.index
+            self.frames[index] = 0 if row.fresh else self.frames[index] + 1
+            tokens.append(counting_token(self.frames[index]))
+        return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows))
