@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from tympan.config import ModelSettings
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.errors import CapacityError, EngineError
-from tympan.messages import Failed, Finished, Flushed, Progress, Samples
+from tympan.messages import Failed, Finished, Flushed, Progress, Samples, Word
 
 ENGINES = ["scripted", "embedded", "random:tiny"]
 
@@ -144,11 +145,27 @@ async def test_capacity_is_a_promise_and_a_limit(engine: Engine) -> None:
     assert engine.active == 0
 
 
+def assert_same(found: Listener, expected: Listener) -> None:
+    """The same events; probabilities within rounding, which depends on how many rows are computed together."""
+    assert [type(event) for event in found.events] == [type(event) for event in expected.events]
+    for one, other in zip(found.events, expected.events, strict=True):
+        match one, other:
+            case Progress(), Progress():
+                assert one.time == other.time
+                assert one.pauses == pytest.approx(other.pauses, abs=1e-4)
+            case Word(), Word():
+                assert replace(one, confidence=0) == replace(other, confidence=0)
+                assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+            case _:
+                assert one == other
+
+
 async def test_streams_side_by_side_hear_what_each_hears_alone(engine: Engine) -> None:
     alone = await hear(engine, speech(engine))
     both = await asyncio.gather(hear(engine, speech(engine)), hear(engine, speech(engine)))
 
-    assert [listener.events for listener in both] == [alone.events, alone.events]
+    for listener in both:
+        assert_same(listener, alone)
 
 
 async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None:
@@ -156,7 +173,7 @@ async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None
     other = clip("quick_brown_fox").at(engine.info.sample_rate)
     for _ in range(engine.capacity):
         await hear(engine, other)
-    assert (await hear(engine, speech(engine))).events == first.events
+    assert_same(await hear(engine, speech(engine)), first)
 
 
 async def test_stop_ends_open_streams(engine: Engine) -> None:
