@@ -27,6 +27,12 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(one.embedding, other.embedding)
 
 
+def test_every_weight_type_rounds_the_same_model() -> None:
+    exact, rounded = (open_checkpoint("random:tiny").lm(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    for (name, one), (_, other) in zip(exact.named_parameters(), rounded.named_parameters(), strict=True):
+        assert torch.equal(one.bfloat16(), other), name
+
+
 def test_results_vary_with_the_audio() -> None:
     checkpoint = open_checkpoint("random:tiny")
     mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)

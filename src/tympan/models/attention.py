@@ -129,15 +129,16 @@ def _attend_in_place(query: Tensor, keys: Tensor, values: Tensor, over: Window) 
     The kernel treats rows apart, so a row's result does not depend on its neighbours, not even in the last bit.
     """
     single = query.shape[2] == 1
+    asked = query.to(keys.dtype)  # not the ring to the query's: that would copy all of it
     parts = []
     for row, slot, count, length in over.runs:
-        bias = None if single else over.bias[row : row + count, None, :, :length].to(query.dtype)
+        bias = None if single else over.bias[row : row + count, None, :, :length].to(keys.dtype)
         parts.append(
             functional.scaled_dot_product_attention(
-                query[row : row + count],
-                keys[slot : slot + count, :, :length].to(query.dtype),
-                values[slot : slot + count, :, :length].to(query.dtype),
+                asked[row : row + count],
+                keys[slot : slot + count, :, :length],
+                values[slot : slot + count, :, :length],
                 attn_mask=bias,
             )
         )
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(query.dtype)

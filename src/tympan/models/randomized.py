@@ -7,6 +7,7 @@ makes of a synthetic voice: codes, tokens and pauses vary with the audio, as wit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +86,8 @@ class RandomCheckpoint:
         config = self.config.lm
         with torch.device("meta"):
             lm = LM(config, codebooks=check_codebooks(codebooks, self.config), temperature=temperature)
-        randomize(lm, self.seed, device=torch.device(device), dtype=dtype)
-        lm.text_linear.weight.data[[config.padding_token, config.end_padding_token]] *= _SEPARATOR_GAIN
+        separators = (config.padding_token, config.end_padding_token)
+        randomize(lm, self.seed, device=torch.device(device), dtype=dtype, separators=separators)
         return lm
 
     def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
@@ -106,11 +107,16 @@ def open_random(model: str) -> RandomCheckpoint:
     return RandomCheckpoint(model, PRESETS[preset], int(seed or "0"))
 
 
-def randomize(module: nn.Module, seed: int, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Draw every weight of ``module`` (built on the meta device): uniform, of a size that keeps signals' size."""
+def randomize(
+    module: nn.Module, seed: int, *, device: torch.device, dtype: torch.dtype, separators: Sequence[int] = ()
+) -> None:
+    """Draw every weight of ``module`` (built on the meta device): uniform, of a size that keeps signals' size.
+
+    separators: rows of ``text_linear`` that win more often than others.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in list(module.named_parameters()):
-        value = torch.empty(parameter.shape, dtype=dtype)
+        value = torch.empty(parameter.shape)  # float32: drawn as another type, the values would be others
         if "norm" in name.split(".")[-2:][0] and name.endswith("weight"):
             value.fill_(1.0)
         elif name.endswith("bias"):
@@ -119,7 +125,9 @@ def randomize(module: nn.Module, seed: int, *, device: torch.device, dtype: torc
             width = parameter.shape[-1] if parameter.dim() > 1 else 1
             limit = math.sqrt(3.0) * (0.5 if name == "embedding" else 1.2 / math.sqrt(width))
             value.uniform_(-limit, limit, generator=generator)
-        set_parameter(module, name, value.to(device))
+        if name == "text_linear.weight":
+            value[list(separators)] *= _SEPARATOR_GAIN
+        set_parameter(module, name, value.to(device=device, dtype=dtype))
 
 
 @torch.no_grad()

@@ -23,7 +23,9 @@ class Tokenizer(Protocol):
         ...
 
     def piece(self, token: int) -> str:
-        """The piece of one id, with ``▁`` for spaces; ``<0xE9>`` for a single byte of a character."""
+        """The piece of one id, with ``▁`` for spaces; ``<0xE9>`` for a single byte of a character, empty for a control
+        token.
+        """
         ...
 
 
@@ -49,7 +51,9 @@ class SentencePieceTokenizer:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):
             raise ModelError(f"{path} is not a SentencePiece model") from None
-        self._pieces: list[str] = [processor.id_to_piece(token) for token in range(processor.get_piece_size())]
+        tokens = range(processor.get_piece_size())
+        silent = [processor.is_control(token) or processor.is_unused(token) for token in tokens]
+        self._pieces: list[str] = ["" if silent[token] else processor.id_to_piece(token) for token in tokens]
 
     @property
     def size(self) -> int:
@@ -85,7 +89,7 @@ class JsonTokenizer:
 
 
 class SyntheticTokenizer:
-    """Made-up pieces for models without a tokenizer: ids 0 to 3 are control pieces, two in three start a word."""
+    """Made-up pieces for models without a tokenizer: ids 0 to 3 are silent, two in three of the rest start a word."""
 
     _CONSONANTS = "bdfgklmnprstvz"
     _VOWELS = "aeiou"
@@ -99,7 +103,7 @@ class SyntheticTokenizer:
 
     def piece(self, token: int) -> str:
         if token < 4:
-            return ("<unk>", "<s>", "</s>", "<pad>")[token]
+            return ""
         number, letters = token, ""
         while not letters or number:
             number, syllable = divmod(number, len(self._CONSONANTS) * len(self._VOWELS))
