@@ -51,11 +51,20 @@ async def test_a_trace_sees_every_token_flush_frames_included() -> None:
 
 
 async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
-    silence = np.zeros(40 * COUNTING_INFO.frame_samples, np.float32)
-    listeners = await asyncio.gather(*(hear(engine, silence) for _ in range(4)))
+    """While a step runs, work gathers; the next step takes one frame of every stream."""
+    listeners = [Listener() for _ in range(4)]
+    runners[0].gate.clear()
+    for listener in listeners:
+        stream = engine.open(listener)
+        for _ in range(40):
+            stream.push(FRAME)
+        stream.finish()
+    runners[0].gate.set()
+    for listener in listeners:
+        await listener.wait_for_end()
 
     assert len({tuple(map(str, listener.events)) for listener in listeners}) == 1
-    assert max(runners[0].batches) > 1
+    assert runners[0].batches.count(4) > 20
     assert sum(runners[0].batches) == 4 * (40 + flush_frames(COUNTING_INFO))
 
 

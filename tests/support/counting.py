@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from tympan.engine.base import EngineInfo
@@ -30,7 +31,7 @@ def counting_token(frame: int) -> int:
 
 
 class CountingRunner:
-    """Fails when told to (`broken`)."""
+    """Fails when told to (`broken`), and waits while `gate` is closed."""
 
     def __init__(self, slots: int = 4) -> None:
         self.info = COUNTING_INFO
@@ -39,8 +40,11 @@ class CountingRunner:
         self.frames = [0] * slots
         self.batches: list[int] = []
         self.broken: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
 
     def step(self, rows: Sequence[Row]) -> StepResult:
+        self.gate.wait()
         if self.broken is not None:
             raise self.broken
         self.batches.append(len(rows))
