@@ -118,22 +118,6 @@ async def test_a_closed_stream_frees_its_slot_within_one_step(
     assert sum(runners[0].batches) < 1000
 
 
-async def test_one_sessions_fault_does_not_cost_the_others_their_words(
-    engine: BatchedEngine, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(events: object) -> None:
-        raise ValueError("a bug in one session")
-
-    other = Listener()
-    for stream in (engine.open(broken), engine.open(other)):
-        for _ in range(5):
-            stream.push(FRAME)
-        stream.finish()
-    await other.wait_for_end()
-    assert other.events[-1] == Finished()
-    assert "a bug in one session" in caplog.text
-
-
 async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
     def load() -> CountingRunner:
         raise ModelError("no such model")

@@ -176,6 +176,21 @@ async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None
     assert_same(await hear(engine, speech(engine)), first)
 
 
+async def test_one_sessions_fault_costs_the_others_nothing(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(events: object) -> None:
+        raise ValueError("a bug in one session")
+
+    silence = np.zeros(engine.info.frame_samples, np.float32)
+    other = Listener()
+    for stream in (engine.open(broken), engine.open(other)):
+        for _ in range(3):
+            stream.push(silence)
+        stream.finish()
+    await other.wait_for_end()
+    assert other.events[-1] == Finished()
+    assert "a bug in one session" in caplog.text
+
+
 async def test_stop_ends_open_streams(engine: Engine) -> None:
     listener = Listener()
     engine.open(listener)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +11,7 @@ from support.listener import Listener, frames_of, hear
 from support.speech import clip, word_error_rate
 
 from tympan.config import ModelSettings
+from tympan.engine.embedded import process
 from tympan.engine.embedded.engine import EmbeddedEngine, _shares
 from tympan.messages import Failed, Partial, Progress, Word
 
@@ -65,6 +68,29 @@ async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEng
     streams = [engine.open(Listener()) for _ in range(engine.capacity)]
     for stream in streams:
         stream.close()
+    assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
+
+
+async def test_a_worker_that_cannot_start_is_tried_until_it_can(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(process, "RESTART_AFTER_SECONDS", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/false")
+        listeners = [Listener() for _ in range(engine.capacity)]
+        for listener in listeners:
+            engine.open(listener).push(frames_of(clip("hello_world").at(16_000), engine.info)[0])
+        for worker in engine._workers:
+            assert worker._process is not None
+            worker._process.kill()
+        for listener in listeners:
+            await listener.wait_for(Failed)
+        async with asyncio.timeout(20):
+            while caplog.text.count("did not start") < 4:  # both workers, more than once
+                await asyncio.sleep(0.01)
+        assert not engine.ready
+    for worker in engine._workers:
+        await worker.until_alive()
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 

@@ -8,11 +8,14 @@ happened, several at a time. The last event of every stream that was not closed 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tympan.messages import EngineEvent, Samples
+
+logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[EngineEvent]], None]
 
@@ -41,6 +44,14 @@ class EngineInfo:
     @property
     def frame_seconds(self) -> float:
         return self.frame_samples / self.sample_rate
+
+
+def hand_over(deliver: Deliver, events: Sequence[EngineEvent]) -> None:
+    """Deliver a stream's events; a fault of one session is logged, and costs the others nothing."""
+    try:
+        deliver(events)
+    except Exception:
+        logger.exception("delivering to a stream failed")
 
 
 class EngineStream(Protocol):

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tympan.engine.base import Deliver, EngineInfo
+from tympan.engine.base import Deliver, EngineInfo, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_events
 from tympan.engine.scheduler import Scheduler
 from tympan.engine.step import Runner, StepResult, flush_frames
@@ -125,10 +125,7 @@ class BatchedEngine:
                 continue
             if isinstance(events[-1], Finished):
                 self.release(stream)
-            try:
-                stream.deliver(events)
-            except Exception:  # one session's fault must not cost the others their words
-                logger.exception("delivering to a stream failed")
+            hand_over(stream.deliver, events)
 
     def _crashed(self, error: Exception) -> None:
         """Runs on the loop when the thread has ended with an error."""
@@ -149,7 +146,7 @@ class BatchedEngine:
     def _fail_streams(self, error: Exception) -> None:
         for stream in list(self._streams):
             self.release(stream)
-            stream.deliver([Failed(error)])
+            hand_over(stream.deliver, [Failed(error)])
 
     # --- the engine thread ---------------------------------------------------------------------------------------
 

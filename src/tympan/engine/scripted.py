@@ -13,7 +13,7 @@ import logging
 from collections import deque
 
 from tympan.config import ModelSettings
-from tympan.engine.base import Deliver, EngineInfo
+from tympan.engine.base import Deliver, EngineInfo, hand_over
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Progress, Samples, Word
 
@@ -176,7 +176,7 @@ class ScriptedEngine:
         self._loop_task = None
         for stream in list(self._streams):
             self.release(stream)
-            stream.deliver([Failed(EngineError("the engine was stopped"))])
+            hand_over(stream.deliver, [Failed(EngineError("the engine was stopped"))])
 
     def wake(self) -> None:
         self._work.set()
@@ -194,4 +194,4 @@ class ScriptedEngine:
             await asyncio.sleep(self._step_seconds)
             for stream in batch:
                 if stream in self._streams and (events := stream.step()):
-                    stream.deliver(events)
+                    hand_over(stream.deliver, events)

@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 
-from tympan.engine.base import Deliver
+from tympan.engine.base import Deliver, hand_over
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Samples
@@ -116,16 +116,14 @@ class Worker:
     async def _run(self) -> None:
         while True:
             try:
+                if not self.alive:
+                    await self._spawn()
                 await self._serve()
             except (EngineError, OSError, asyncio.IncompleteReadError) as error:
                 logger.error("a recognizer process died, its streams end: %r", error)
                 await self._end_process()
                 self._fail_streams(error)
-            await asyncio.sleep(RESTART_AFTER_SECONDS)
-            try:
-                await self._spawn()
-            except (EngineError, OSError) as error:
-                logger.error("cannot restart the recognizer: %s", error)
+                await asyncio.sleep(RESTART_AFTER_SECONDS)
 
     async def _serve(self) -> None:
         """One piece of work after the other, the streams in turn, for as long as the process lives."""
@@ -143,7 +141,7 @@ class Worker:
             if stream in self._streams:  # else it was closed meanwhile
                 if isinstance(item, Finished):
                     self.release(stream)
-                stream.deliver(events)
+                hand_over(stream.deliver, events)
 
     def _next(self) -> EmbeddedStream | None:
         """The next stream in turn that has work; it goes to the end of the row."""
@@ -165,7 +163,7 @@ class Worker:
     def _fail_streams(self, error: Exception) -> None:
         for stream in list(self._streams):
             self.release(stream)
-            stream.deliver([Failed(error)])
+            hand_over(stream.deliver, [Failed(error)])
 
     async def _end_process(self) -> None:
         self._warm.clear()
