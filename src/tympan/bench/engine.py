@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import nn
 
-from tympan.bench.measure import copy_rate, median, percentile, synchronize
+from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
 from tympan.engine.calibrate import WARM_UP_STEPS, full_context_rows
 from tympan.engine.kyutai import describe_engine, load_model, place
@@ -52,9 +53,6 @@ class EngineReport:
     copy_gbps: float
     weight_bytes: int
     rows: Sequence[EngineRow]
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def measure_engine(settings: ModelSettings, streams: Sequence[int], steps: int = STEPS) -> EngineReport:

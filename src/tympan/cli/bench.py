@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 from tympan.cli.settings import add_settings, config_from
 from tympan.errors import ConfigError, MissingPackageError
@@ -32,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
     report = measure_engine(config_from(arguments).model, streams, arguments.steps)
     print(table(report))
-    print(json.dumps(report.as_json()))
+    print(json.dumps(asdict(report)))
     return 0

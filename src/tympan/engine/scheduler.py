@@ -13,8 +13,9 @@ one. So batches grow by themselves as load grows. Three kinds of work, in this o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tympan.messages import Finished, Flushed, Samples
 
@@ -100,7 +101,7 @@ class Scheduler:
         others_starve = self._lane_steps >= LANE_STEPS and self._ready
         if self._lane and not others_starve:
             self._lane_steps += 1
-            chosen = [self._silence(slot) for slot in self._first(self._lane, self._largest_batch)]
+            chosen = [self._silence(slot) for slot in list(islice(self._lane, self._largest_batch))]
         else:
             self._lane_steps = 0
             chosen = [self._take(slot) for slot in self._choose()]
@@ -114,11 +115,7 @@ class Scheduler:
         room = self._largest_batch - len(live)
         if live and backlog:
             room = min(room, bucket(len(live) + 1) - len(live))
-        return live + self._first(backlog, room)
-
-    @staticmethod
-    def _first(slots: Iterable[Slot], count: int) -> list[Slot]:
-        return [slot for _, slot in zip(range(count), slots, strict=False)]
+        return live + backlog[:room]
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""

@@ -4,9 +4,8 @@ to pause.
 A decoder's best guess may change with every frame until the utterance ends, and ending it is what makes it sure: a
 second pass over its word lattice gives better words, and posteriors. So utterances are ended at every short pause;
 and a word that has not changed for a while, and lies some way back, is released even though nobody paused. What the
-second pass says about words already released is ignored. Settings by measurement (44 s of read English): words at
-pauses only give a word error rate of 0.32; with the early release, 0.36, and no word waits longer than about a
-second.
+second pass says about words already released is ignored. The later a word is released, the fewer errors: with the
+settings below it waits for little more than a second.
 """
 
 from __future__ import annotations
