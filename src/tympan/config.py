@@ -57,6 +57,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     api_keys: Annotated[
         tuple[str, ...], Meta(description="keys that clients must present one of; none: no key is asked for")
     ] = ()
+    token_secret: Annotated[
+        str,
+        Meta(description="signs short-lived tokens; the same on all servers of a fleet (default: one per process)"),
+    ] = ""
+    strict_model: Annotated[
+        bool,
+        Meta(description="refuse clients that name another model than the loaded one"),
+    ] = False
     log_level: Annotated[
         str, Meta(description="debug, info, warning or error", pattern="^(debug|info|warning|error)$")
     ] = "info"
@@ -70,6 +78,7 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     """What one stream may ask for."""
 
     message_bytes: Annotated[int, Meta(description="largest message", gt=0)] = 2 * 1024 * 1024
+    upload_bytes: Annotated[int, Meta(description="largest file in one request", gt=0)] = 25 * 1024 * 1024
     session_seconds: Annotated[float, Meta(description="longest session", gt=0)] = 7200.0
     idle_seconds: Annotated[float, Meta(description="longest time without a message from the client", gt=0)] = 60.0
     grace_seconds: Annotated[

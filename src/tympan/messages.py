@@ -16,6 +16,24 @@ Samples = npt.NDArray[np.float32]
 """Audio in [-1, 1]. `[n]` is mono; `[n, channels]` is interleaved channels. Every function says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """What the bytes of a stream are: one of `audio.format.ENCODINGS`, samples per second, and 1 or 2 channels.
+
+    A container's own rate wins over `sample_rate`. Every channel is a stream of its own, unless `mixed` makes one of
+    both.
+    """
+
+    encoding: str = "s16le"
+    sample_rate: int = 24_000
+    channels: int = 1
+    mixed: bool = False
+
+    @property
+    def streams(self) -> int:
+        return 1 if self.mixed else self.channels
+
+
 # --- Commands: what a client asks for -------------------------------------------------------------------------------
 
 
@@ -24,6 +42,18 @@ class Audio:
     """Encoded audio in the stream's declared format; any number of bytes, cut anywhere."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetFormat:
+    """The audio from here on is in this format; as many streams as before."""
+
+    audio_format: AudioFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Forget everything heard, as if the stream had just been opened; its clock starts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +73,7 @@ class Finish:
     """No more audio: release every word, answer `Complete`, end the stream."""
 
 
-Command = Audio | Flush | KeepAlive | Finish
+Command = Audio | SetFormat | Reset | Flush | KeepAlive | Finish
 
 
 # --- Events: what an engine reports ----------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
-from tympan.audio.format import AudioFormat
-from tympan.messages import Samples
+from tympan.messages import AudioFormat, Samples
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:

@@ -15,9 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
-from tympan.audio.format import AudioFormat
 from tympan.errors import AudioError
-from tympan.messages import Samples
+from tympan.messages import AudioFormat, Samples
 
 AUTO = AudioFormat("auto", 24_000, 1)
 OPUS = AudioFormat("opus", 24_000, 1)

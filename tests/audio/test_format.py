@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tympan.audio.format import AudioFormat, parse_format
+from tympan.audio.format import parse_format
 from tympan.errors import ParameterError
+from tympan.messages import AudioFormat
 
 
 def test_the_default_is_what_the_simplest_client_sends() -> None:

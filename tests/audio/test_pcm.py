@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
-from tympan.audio.format import RAW_ENCODINGS, AudioFormat
+from tympan.audio.format import RAW_ENCODINGS
 from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
+from tympan.messages import AudioFormat
 
 
 @given(

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
 from tympan.audio.files import decode_file
-from tympan.audio.format import AudioFormat
 from tympan.audio.sanity import SanityCheck
-from tympan.messages import Samples, Warning
+from tympan.messages import AudioFormat, Samples, Warning
 
 _LANGUAGES = ("en", "fr", "es", "it", "pl", "ja")
 

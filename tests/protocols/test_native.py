@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.audio.format import AudioFormat
 from tympan.errors import (
     AudioError,
     CapacityError,
@@ -25,6 +24,7 @@ from tympan.errors import (
 )
 from tympan.messages import (
     Audio,
+    AudioFormat,
     Complete,
     Event,
     Finish,
@@ -40,9 +40,10 @@ from tympan.messages import (
     Warning,
     Word,
 )
-from tympan.protocols.base import Request
+from tympan.protocols.base import Offer, Refusal, Request
 from tympan.protocols.native import NativeProtocol
 
+OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 HELLO, WORLD = Word("hello", 0.0, 0.4, 0.9), Word("world", 0.4, 0.8, 0.8)
 EVERY_EVENT: list[Event] = [
     Ready("s", "m", "e", 24000, 0.5, (2.0,)),
@@ -59,7 +60,7 @@ EVERY_EVENT: list[Event] = [
 
 
 def connect(headers: dict[str, str] | None = None, **query: str) -> NativeProtocol:
-    return NativeProtocol(Request("/v1/stream", query, headers or {}))
+    return NativeProtocol(Request("/v1/stream", query, headers or {}), OFFER)
 
 
 def started(**query: str) -> NativeProtocol:
@@ -252,5 +253,6 @@ def test_a_close_reason_fits_its_frame() -> None:
 
 def test_refusals() -> None:
     full = connect().refuse(CapacityError("full", retry_after_seconds=3))
+    assert isinstance(full, Refusal)
     assert (full.status, full.headers["retry-after"]) == (503, "3")
     assert json.loads(full.body) == {"error": {"code": "full", "message": "full"}}

@@ -10,7 +10,6 @@ from typing import IO
 import av
 from av.error import FFmpegError
 
-from tympan.audio.format import AudioFormat
 from tympan.audio.libav import OPTIONS, decode_input, plain
 from tympan.audio.mixing import Mixer
 from tympan.audio.ogg import OggLink
@@ -19,7 +18,7 @@ from tympan.audio.sniff import KNOWN, Container, sniff
 from tympan.audio.source import BlockSource, ByteSource
 from tympan.audio.wav import read_header, wav_samples
 from tympan.errors import AudioError
-from tympan.messages import Samples
+from tympan.messages import AudioFormat, Samples
 
 # These demuxers read exactly what they need. The others act on how much a read returned.
 _EXACT_DEMUXERS = ("matroska", "mov")
@@ -56,7 +55,7 @@ def _decode(format: AudioFormat, sample_rate: int, more: More) -> Generator[Samp
         return
     only_opus = format.encoding == "opus"
     kind = _container(source, only_opus=only_opus)
-    mixer = Mixer(sample_rate, format.channels)
+    mixer = Mixer(sample_rate, format.streams)
     header = read_header(source) if kind.name == "wav" else None
     if header is not None:
         yield from wav_samples(source, header, mixer)

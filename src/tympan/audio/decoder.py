@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tympan.audio.container import ContainerDecoder
-from tympan.audio.format import CONTAINER_ENCODINGS, AudioFormat
+from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.audio.pcm import PcmDecoder
-from tympan.messages import Samples
+from tympan.messages import AudioFormat, Samples
 
 
 class Decoder(Protocol):
@@ -33,7 +33,7 @@ class Decoder(Protocol):
 
 
 def open_decoder(format: AudioFormat, sample_rate: int = 24_000) -> Decoder:
-    """A decoder of `format` to `sample_rate` samples per second, with `format.channels` channels."""
+    """A decoder of `format` to `sample_rate` samples per second, of `format.streams` channels."""
     if format.encoding in CONTAINER_ENCODINGS:
         return ContainerDecoder(format, sample_rate)
     return PcmDecoder(format, sample_rate)

@@ -1,10 +1,9 @@
-"""What the bytes of a stream are: the declared format, parsed from query strings."""
+"""What the bytes of a stream can be: the declared format, parsed from query strings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tympan.errors import ParameterError
+from tympan.messages import AudioFormat
 
 RAW_ENCODINGS = ("s16le", "f32le", "mulaw", "alaw")
 CONTAINER_ENCODINGS = ("opus", "auto")
@@ -21,15 +20,6 @@ _ALIASES = {
 }
 _LOWEST_RATE, _HIGHEST_RATE = 8_000, 48_000
 _TELEPHONE_ENCODINGS = ("mulaw", "alaw")
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """One of `ENCODINGS`, samples per second, and 1 or 2 channels. A container's own rate wins over `sample_rate`."""
-
-    encoding: str = "s16le"
-    sample_rate: int = 24_000
-    channels: int = 1
 
 
 def parse_format(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tympan.audio.format import AudioFormat
 from tympan.audio.tempo import Tempo, measure
-from tympan.messages import Samples, Warning
+from tympan.messages import AudioFormat, Samples, Warning
 
 _WINDOW_SECONDS = 8
 _MOST_WINDOWS = 7

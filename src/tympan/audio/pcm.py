@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tympan.audio.format import AudioFormat
 from tympan.audio.g711 import alaw_table, mulaw_table
 from tympan.audio.resample import Resampler
-from tympan.messages import Samples
+from tympan.messages import AudioFormat, Samples
 
 SAMPLE_BYTES = {
     "u8": 1,
@@ -38,7 +37,8 @@ class PcmDecoder:
         self._channels = format.channels
         self._frame_bytes = SAMPLE_BYTES[format.encoding] * format.channels
         self._block_bytes = self._frame_bytes * format.sample_rate
-        self._resampler = Resampler(format.sample_rate, sample_rate, format.channels)
+        self._mixed = format.mixed and format.channels > 1
+        self._resampler = Resampler(format.sample_rate, sample_rate, format.streams)
         self._waiting = bytearray()
 
     def decode(self, data: bytes) -> Iterator[Samples]:
@@ -61,9 +61,14 @@ class PcmDecoder:
             block = bytes(self._waiting[: min(whole, self._block_bytes)])
             del self._waiting[: len(block)]
             values = samples_from_bytes(block, self._encoding).reshape(-1, self._channels)
-            samples = self._resampler.push(values)
+            samples = self._resampler.push(mean_of(values) if self._mixed else values)
             if len(samples):
                 yield samples
+
+
+def mean_of(samples: Samples) -> Samples:
+    """Two channels `[n, 2]` as one, `[n, 1]`."""
+    return (samples[:, :1] + samples[:, 1:]) * np.float32(0.5)
 
 
 def samples_from_bytes(data: bytes, encoding: str) -> Samples:

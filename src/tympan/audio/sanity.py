@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tympan.audio.format import RAW_ENCODINGS, AudioFormat
+from tympan.audio.format import RAW_ENCODINGS
 from tympan.audio.frames import Framer
 from tympan.audio.pace import PaceCheck
-from tympan.messages import Samples, Warning
+from tympan.messages import AudioFormat, Samples, Warning
 
 _SILENT_SECONDS = 5
 _SILENCE = 1e-4  # -80 dB: three steps of 16 bits

@@ -16,6 +16,15 @@ def add_settings(parser: argparse.ArgumentParser, sections: Collection[str] = ()
             continue
         if setting.section not in groups:
             groups[setting.section] = parser.add_argument_group(setting.section)
+        if setting.type is bool:
+            groups[setting.section].add_argument(
+                setting.flag,
+                dest=setting.name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=_help(setting),
+            )
+            continue
         groups[setting.section].add_argument(
             setting.flag,
             dest=setting.name,

@@ -1,4 +1,4 @@
-"""What every wire protocol is: bytes in, Commands out; Events in, bytes out. It owns no socket, no task, no clock.
+"""What every wire protocol is: messages and Events in, Commands and messages out. It owns no socket, no task, no clock.
 
 A protocol object serves one connection. The server calls `start` once, then `receive` for every message and `send`
 for every event; `fail` gives the last words and the close code for whatever ended the session.
@@ -7,10 +7,11 @@ for every event; `fail` gives the last words and the close code for whatever end
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
-from tympan.audio.format import AudioFormat
+import msgspec
+
 from tympan.errors import (
     AccessError,
     AudioError,
@@ -18,31 +19,76 @@ from tympan.errors import (
     FrameError,
     LimitError,
     ParameterError,
+    RequestError,
     RestartingError,
     SlowReaderError,
     TooBigError,
     TympanError,
 )
-from tympan.messages import Command, Event
+from tympan.messages import AudioFormat, Command, Event, Flush
 
 WireMessage = str | bytes
+Action = Command | WireMessage
+"""What a protocol wants done: a message goes to the client, a command to the session, in the order given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """How a client opened its connection. Header names are in lower case; of a repeated query parameter the last one
-    counts.
+    counts. `id` is the session's, a UUID; `opened_at` is in seconds since 1970.
     """
 
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    id: str = ""
+    opened_at: float = 0.0
 
     @property
     def bearer(self) -> str | None:
         """The key of an `Authorization: Bearer KEY` header."""
+        return self.authorization("bearer")
+
+    def authorization(self, *schemes: str) -> str | None:
+        """The key of an `Authorization` header of one of these schemes (in lower case)."""
         scheme, _, key = self.headers.get("authorization", "").partition(" ")
-        return key.strip() if scheme.lower() == "bearer" else None
+        return key.strip() if scheme.lower() in schemes else None
+
+    @property
+    def subprotocols(self) -> Sequence[str]:
+        """What the client offers in `Sec-WebSocket-Protocol`; browsers, which cannot set headers, put keys there."""
+        return [name.strip() for name in self.headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this server has, for greetings and for clients that name a model."""
+
+    model: str
+    engine: str
+    sample_rate: int
+    frame_samples: int
+    delay_seconds: float
+    pause_horizons: tuple[float, ...]
+    languages: tuple[str, ...]
+    strict_model: bool = False
+
+    @property
+    def delay_frames(self) -> int:
+        return int(self.delay_seconds * self.sample_rate / self.frame_samples)
+
+    def check_model(self, name: str | None) -> None:
+        """Any name will do, unless the operator wants the right one. Raises `ParameterError`."""
+        if self.strict_model and name not in (None, "", self.model):
+            raise ParameterError(f"the model {name!r:.80} is not served here; this server has {self.model}")
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What the answer to the upgrade carries."""
+
+    subprotocol: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +110,31 @@ class Refusal:
 
 
 class ServerProtocol(Protocol):
-    """One connection's side of a wire protocol."""
+    """One connection's side of a wire protocol; made from the opening request and what the server has to offer."""
+
+    name: ClassVar[str]
+    """For metrics and logs."""
 
     def credential(self) -> str | None:
         """The API key that the client presented, wherever this protocol carries it."""
 
-    def refuse(self, error: TympanError) -> Refusal:
-        """The answer before the upgrade to a client that is not let in."""
+    def refuse(self, error: TympanError) -> Refusal | Farewell:
+        """The answer to a client that is not let in: in place of the upgrade, or after it."""
+
+    def accept(self) -> Acceptance:
+        """The answer to a client that is."""
 
     def start(self) -> AudioFormat:
         """Read the opening request. Raises `ParameterError`."""
 
-    def receive(self, message: WireMessage) -> Sequence[Command]:
-        """What one message asks for. Raises `RequestError`."""
+    def receive(self, message: WireMessage) -> Sequence[Action]:
+        """What one message asks for, and the answers that need nobody else. Raises `RequestError`."""
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage]:
-        """The messages that tell the client of an event on one of its channels; none if it did not ask for such."""
+    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+        """The messages that tell the client of an event on one of its channels; none if it did not ask for such.
+
+        A `Flush` among them asks the session for the words that a pause or a turn's end calls for.
+        """
 
     def fail(self, error: Exception | None) -> Farewell:
         """How the connection ends; `None` is a good end."""
@@ -100,7 +155,8 @@ CLOSE_CODES: Mapping[type[TympanError], int] = {
 
 STATUSES: Mapping[type[TympanError], int] = {
     AccessError: 401,
-    ParameterError: 400,
+    RequestError: 400,
+    TooBigError: 413,
     CapacityError: 503,
     RestartingError: 503,
 }
@@ -115,6 +171,17 @@ def close_code(error: Exception | None) -> int:
 def http_status(error: Exception) -> int:
     """The HTTP status for an error before the upgrade."""
     return _nearest(STATUSES, error, 500)
+
+
+def json_refusal(error: TympanError, body: object, headers: Mapping[str, str] | None = None) -> Refusal:
+    """A refusal with the error's status, a JSON body, and when to try again."""
+    retry = {}
+    if isinstance(error, CapacityError):
+        retry["retry-after"] = str(error.retry_after_seconds)
+    elif isinstance(error, RestartingError):
+        retry["retry-after"] = "1"
+    fields = {"content-type": "application/json", **retry, **(headers or {})}
+    return Refusal(http_status(error), msgspec.json.encode(body), fields)
 
 
 def public_error(error: Exception) -> tuple[str, str]:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tympan.audio.format import AudioFormat, parse_format
-from tympan.errors import CapacityError, FrameError, ParameterError, RestartingError, TympanError
+from tympan.audio.format import parse_format
+from tympan.errors import AccessError, FrameError, ParameterError, RestartingError, TympanError
 from tympan.messages import (
     Audio,
+    AudioFormat,
     Command,
     Complete,
     Event,
@@ -27,7 +28,17 @@ from tympan.messages import (
     Warning,
     Word,
 )
-from tympan.protocols.base import Farewell, Refusal, Request, WireMessage, close_code, http_status, public_error
+from tympan.protocols.base import (
+    Acceptance,
+    Farewell,
+    Offer,
+    Refusal,
+    Request,
+    WireMessage,
+    close_code,
+    json_refusal,
+    public_error,
+)
 
 SELECTABLE: Mapping[str, type[Event]] = {
     "ready": Ready,
@@ -55,7 +66,7 @@ class NativeProtocol:
 
     name: ClassVar[str] = "native"
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request
         self._channels = 1
         self._wanted: frozenset[type[Event]] | None = None
@@ -66,17 +77,15 @@ class NativeProtocol:
     def credential(self) -> str | None:
         return self._request.bearer or self._request.query.get("token")
 
-    def refuse(self, error: TympanError) -> Refusal:
+    def refuse(self, error: TympanError) -> Refusal | Farewell:
+        if isinstance(error, ParameterError):
+            return self.fail(error)  # told after the upgrade: a browser cannot see the answer to a refused one
         code, message = public_error(error)
-        headers = {"content-type": "application/json"}
-        if isinstance(error, CapacityError):
-            headers["retry-after"] = str(error.retry_after_seconds)
-        elif isinstance(error, RestartingError):
-            headers["retry-after"] = "1"
-        status = http_status(error)
-        if status == 401:
-            headers["www-authenticate"] = "Bearer"
-        return Refusal(status, msgspec.json.encode({"error": {"code": code, "message": message}}), headers)
+        headers = {"www-authenticate": "Bearer"} if isinstance(error, AccessError) else {}
+        return json_refusal(error, {"error": {"code": code, "message": message}}, headers)
+
+    def accept(self) -> Acceptance:
+        return Acceptance()
 
     def start(self) -> AudioFormat:
         query = self._request.query

@@ -11,12 +11,11 @@ from starlette.staticfiles import StaticFiles
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.protocols.base import Request, ServerProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.server import http, socket
 from tympan.server.service import Service
 
-PROTOCOLS: Mapping[str, Callable[[Request], ServerProtocol]] = {
+PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
     "/v1/stream": NativeProtocol,
     "/v1/transcribe": NativeProtocol,
 }
@@ -41,7 +40,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     return app
 
 
-def _endpoint(service: Service, make_protocol: Callable[[Request], ServerProtocol]) -> Callable[..., object]:
+def _endpoint(service: Service, make_protocol: socket.MakeProtocol) -> Callable[..., object]:
     async def endpoint(websocket: WebSocket) -> None:
         await socket.serve(websocket, service, make_protocol)
 

@@ -53,7 +53,7 @@ def routes(service: Service) -> APIRouter:
     async def models(request: Request) -> dict[str, Any] | JSONResponse:
         """The loaded model, in the form of OpenAI's list, with what it can do. Asks for a key where streams do."""
         try:
-            service.check_key(NativeProtocol(request_of(request)).credential())
+            service.keys.check(NativeProtocol(request_of(request), service.offer).credential())
         except AccessError as error:
             return JSONResponse({"error": {"code": error.code, "message": str(error)}}, 401)
         info = service.engine.info

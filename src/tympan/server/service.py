@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from typing import Protocol
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.errors import AccessError, RestartingError, TympanError
+from tympan.errors import RestartingError, TympanError
+from tympan.protocols.base import Offer
+from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Service:
         self.config = config
         self.engine = engine
         self.metrics = Metrics(engine)
+        self.keys = Keyring(config.server.api_keys, config.server.token_secret)
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -53,6 +55,21 @@ class Service:
         await self.engine.stop()
 
     @property
+    def offer(self) -> Offer:
+        """What protocols may say of the engine."""
+        info = self.engine.info
+        return Offer(
+            model=info.model,
+            engine=info.engine,
+            sample_rate=info.sample_rate,
+            frame_samples=info.frame_samples,
+            delay_seconds=info.delay_seconds,
+            pause_horizons=info.pause_horizons,
+            languages=info.languages,
+            strict_model=self.config.server.strict_model,
+        )
+
+    @property
     def not_ready_because(self) -> str:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
         if self._draining:
@@ -61,23 +78,11 @@ class Service:
 
     def admit(self, credential: str | None) -> None:
         """Whether a client may open a stream, slots aside. Raises `AccessError` or `RestartingError`."""
-        self.check_key(credential)
+        self.keys.check(credential)
         if self._draining:
             raise RestartingError("the server is restarting; try again in a moment")
         if not self.engine.ready:
             raise RestartingError("the engine is starting; try again in a moment")
-
-    def check_key(self, credential: str | None) -> None:
-        """Raises `AccessError` unless the key is known or none are configured."""
-        keys = self.config.server.api_keys
-        if not keys:
-            return
-        if not credential:
-            raise AccessError("an API key is needed: send the header Authorization: Bearer KEY, or ?token=KEY")
-        presented = credential.encode()
-        matches = [hmac.compare_digest(presented, key.encode()) for key in keys]  # with all of them: no early end
-        if not any(matches):
-            raise AccessError("this API key is not known")
 
     def enter(self, guest: Guest) -> None:
         self._guests.add(guest)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+import uuid
 from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
@@ -17,15 +19,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from tympan.errors import (
     FrameError,
     IdleError,
-    ParameterError,
     RestartingError,
     SessionTooLongError,
     SlowReaderError,
     TooBigError,
     TympanError,
 )
-from tympan.messages import Event, Lag
-from tympan.protocols.base import Farewell, Request, ServerProtocol, WireMessage
+from tympan.messages import Event, Flush, Lag
+from tympan.protocols.base import Farewell, Offer, Refusal, Request, ServerProtocol, WireMessage
 from tympan.server.service import Service
 from tympan.session.outbox import DROPPABLE, Outbox
 from tympan.session.session import Session
@@ -35,37 +36,44 @@ logger = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
 
 
-async def serve(websocket: WebSocket, service: Service, make_protocol: Callable[[Request], ServerProtocol]) -> None:
+MakeProtocol = Callable[[Request, Offer], ServerProtocol]
+
+
+async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProtocol) -> None:
     """Handle one opening request to the end of its connection."""
-    protocol = make_protocol(request_of(websocket))
-    connection = Connection(websocket, service, protocol)
+    request = request_of(websocket)
+    protocol = make_protocol(request, service.offer)
+    connection = Connection(websocket, service, protocol, request.id)
     try:
         service.admit(protocol.credential())
         connection.open()
-    except ParameterError as error:
-        connection.fail(error)  # told after the upgrade: a browser cannot see the answer to a refused one
     except TympanError as error:
-        await _refuse(websocket, service, protocol, error)
-        return
+        service.refused(error)
+        logger.info("refused %s: %s", websocket.url.path, error)
+        refusal = protocol.refuse(error)
+        if isinstance(refusal, Refusal):
+            await websocket.send_denial_response(Response(refusal.body, refusal.status, dict(refusal.headers)))
+            return
+        connection.say_farewell(refusal)
     await connection.run()
 
 
 def request_of(connection: HTTPConnection) -> Request:
     """An opening request in the protocols' own terms."""
-    return Request(connection.url.path, dict(connection.query_params), dict(connection.headers))
-
-
-async def _refuse(websocket: WebSocket, service: Service, protocol: ServerProtocol, error: TympanError) -> None:
-    service.refused(error)
-    logger.info("refused %s: %s", websocket.url.path, error)
-    refusal = protocol.refuse(error)
-    await websocket.send_denial_response(Response(refusal.body, refusal.status, dict(refusal.headers)))
+    return Request(
+        path=connection.url.path,
+        query=dict(connection.query_params),
+        headers=dict(connection.headers),
+        id=str(uuid.uuid4()),
+        opened_at=time.time(),
+    )
 
 
 class Connection:
     """`open`, then `run`. `fail` may be called at any time, from anywhere on the loop."""
 
-    def __init__(self, websocket: WebSocket, service: Service, protocol: ServerProtocol) -> None:
+    def __init__(self, websocket: WebSocket, service: Service, protocol: ServerProtocol, id: str) -> None:
+        self._id = id
         self._websocket = websocket
         self._service = service
         self._protocol = protocol
@@ -81,14 +89,17 @@ class Connection:
     def open(self) -> None:
         """Take the slots. Raises `ParameterError`, `CapacityError` or `EngineError`."""
         audio_format = self._protocol.start()
-        self._session = Session(self._service.engine, audio_format, self._service.config, self._on_event, self._end)
+        service = self._service
+        self._session = Session(self._id, service.engine, audio_format, service.config, self._on_event, self._end)
 
     async def run(self) -> None:
         """Serve the client until either side ends it."""
         self._task = asyncio.current_task()
         self._service.enter(self)
         try:
-            await self._websocket.accept()
+            acceptance = self._protocol.accept()
+            headers = [(name.encode(), value.encode()) for name, value in acceptance.headers.items()]
+            await self._websocket.accept(acceptance.subprotocol, headers)
             if self._session is not None:
                 logger.info("%s opened from %s", self._session.id, self._websocket.url.path)
                 self._session.start()
@@ -128,8 +139,11 @@ class Connection:
         size = len(message)
         if size > self._limits.message_bytes:
             raise TooBigError(f"a message of {size} bytes is too big; the limit is {self._limits.message_bytes} bytes")
-        for command in self._protocol.receive(message):
-            await session.execute(command)
+        for action in self._protocol.receive(message):
+            if isinstance(action, str | bytes):
+                self._outbox.put((action,))
+            else:
+                await session.execute(action)
 
     async def _receive(self) -> WireMessage | None:
         self._waiting_since = asyncio.get_running_loop().time()
@@ -162,7 +176,12 @@ class Connection:
         if isinstance(event, Lag):
             self._service.metrics.lag.observe(event.behind)
         try:
-            self._outbox.put(self._protocol.send(event, channel), droppable=isinstance(event, DROPPABLE))
+            for action in self._protocol.send(event, channel):
+                if isinstance(action, Flush):
+                    assert self._session is not None
+                    self._session.flush(action.mark)
+                else:
+                    self._outbox.put((action,), droppable=isinstance(event, DROPPABLE))
         except SlowReaderError as error:
             self.fail(error)
 
@@ -177,9 +196,13 @@ class Connection:
             return
         if error is not None and not isinstance(error, TympanError):
             logger.error("a session failed: %r", error)  # whoever broke has logged the trace
-        self._farewell = self._protocol.fail(error)
+        self.say_farewell(self._protocol.fail(error))
+
+    def say_farewell(self, farewell: Farewell) -> None:
+        """The last words, whatever led to them."""
+        self._farewell = farewell
         self._ended_at = asyncio.get_running_loop().time()
-        self._outbox.close(self._farewell.messages)
+        self._outbox.close(farewell.messages)
 
     def check_limits(self, now: float) -> None:
         if self._farewell is not None:
@@ -199,7 +222,7 @@ class Connection:
     def _account(self) -> None:
         code = self._farewell.code if self._farewell is not None else 1006
         metrics = self._service.metrics
-        metrics.sessions.labels(protocol=type(self._protocol).__name__, code=str(code)).inc()
+        metrics.sessions.labels(protocol=self._protocol.name, code=str(code)).inc()
         metrics.dropped.inc(self._outbox.dropped)
         if self._session is None:
             return

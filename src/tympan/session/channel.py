@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from tympan.audio.format import AudioFormat
 from tympan.audio.frames import Framer
 from tympan.audio.sanity import SanityCheck
 from tympan.config import TurnSettings
 from tympan.engine.base import Engine
 from tympan.messages import (
+    AudioFormat,
     EngineEvent,
     Event,
     Failed,

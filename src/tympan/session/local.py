@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 
-from tympan.audio.format import AudioFormat
 from tympan.config import LimitSettings, TurnSettings
 from tympan.engine.base import Engine
-from tympan.messages import Complete, Event, Samples
+from tympan.messages import AudioFormat, Complete, Event, Samples
 from tympan.session.channel import Channel
 
 

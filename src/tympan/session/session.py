@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import Counter
 from collections.abc import Callable
 
 from tympan.audio.decoder import open_decoder
-from tympan.audio.format import AudioFormat
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.errors import RestartingError
-from tympan.messages import Audio, Command, Complete, Event, Finish, Flush, Flushed, KeepAlive, Ready, Samples
+from tympan.messages import (
+    Audio,
+    AudioFormat,
+    Command,
+    Complete,
+    Event,
+    Finish,
+    Flush,
+    Flushed,
+    KeepAlive,
+    Ready,
+    Reset,
+    Samples,
+    SetFormat,
+)
 from tympan.session.channel import Channel
 
 EmitOn = Callable[[Event, int], None]
@@ -26,9 +38,12 @@ class Session:
     unless `close` came first.
     """
 
-    def __init__(self, engine: Engine, audio_format: AudioFormat, config: Config, emit: EmitOn, ended: Ended) -> None:
-        self.id = uuid.uuid4().hex[:12]
-        self._info = engine.info
+    def __init__(
+        self, id: str, engine: Engine, audio_format: AudioFormat, config: Config, emit: EmitOn, ended: Ended
+    ) -> None:
+        self.id = id
+        self._engine = engine
+        self._turns = config.turns
         self._high_water_seconds = config.limits.backlog_seconds
         self._emit = emit
         self._ended = ended
@@ -38,11 +53,11 @@ class Session:
         self._one_at_a_time = asyncio.Lock()
         self._room = asyncio.Event()
         self._flushes: Counter[int] = Counter()
+        self._format = audio_format
         self._decoder = open_decoder(audio_format, engine.info.sample_rate)
         self._channels: list[Channel] = []
         try:
-            for _ in range(audio_format.channels):
-                self._channels.append(Channel(engine, audio_format, config.turns, self))
+            self._open_channels()
         except BaseException:
             self.close()
             raise
@@ -51,7 +66,7 @@ class Session:
     @property
     def received_seconds(self) -> float:
         """The session's clock: seconds of audio received, of the channel that has most."""
-        return max(channel.received_seconds for channel in self._channels)
+        return max((channel.received_seconds for channel in self._channels), default=0.0)
 
     @property
     def words(self) -> int:
@@ -59,7 +74,7 @@ class Session:
 
     def start(self) -> None:
         """Say hello."""
-        info = self._info
+        info = self._engine.info
         self._emit(
             Ready(self.id, info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons), 0
         )
@@ -73,6 +88,10 @@ class Session:
                 case Audio():
                     for block in self._decoder.decode(command.data):
                         await self._hear(block)
+                case SetFormat():
+                    await self._set_format(command.audio_format)
+                case Reset():
+                    self._reset()
                 case Flush():
                     self._flush(command.mark)
                 case Finish():
@@ -105,15 +124,45 @@ class Session:
             self._room.clear()
             await self._room.wait()
 
+    def flush(self, mark: int) -> None:
+        """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
+        if not (self._over or self._finishing):
+            self._flush(mark)
+
     def _flush(self, mark: int) -> None:
         self._flushes[mark] += len(self._channels)
         for channel in self._channels:
             channel.flush(mark)
 
-    async def _finish(self) -> None:
-        self._finishing = True
+    async def _set_format(self, audio_format: AudioFormat) -> None:
+        assert audio_format.streams == len(self._channels)
+        await self._hear_rest()
+        self._decoder.close()
+        self._format = audio_format
+        self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
+        if not self.received_seconds:
+            self._reset()  # what looks for audio that cannot be right wants to know the format, too
+
+    async def _hear_rest(self) -> None:
+        """What the decoder has kept for bytes that will not come."""
         for block in self._decoder.finish():
             await self._hear(block)
+
+    def _reset(self) -> None:
+        """New slots in place of the old: nothing comes between, so there are as many as before."""
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
+        self._flushes.clear()
+        self._open_channels()
+
+    def _open_channels(self) -> None:
+        for _ in range(self._format.streams):
+            self._channels.append(Channel(self._engine, self._format, self._turns, self))
+
+    async def _finish(self) -> None:
+        self._finishing = True
+        await self._hear_rest()
         if not self._over:
             for channel in self._channels:
                 channel.finish()

@@ -1,0 +1,124 @@
+"""Recorded conversations: what went into a protocol object and what came out, one JSON line a step.
+
+`Recorder` stands around the protocol object of a live connection and writes the file; `replay` puts the same in again,
+with no socket and no engine, and compares. Files are under `tests/golden/<protocol>/`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tympan import errors, messages
+from tympan.protocols.base import Acceptance, Farewell, Offer, Refusal, Request, ServerProtocol
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+MakeProtocol = Callable[[Request, Offer], ServerProtocol]
+
+_RUN = re.compile(r"(.{1,16}?)\1{40,}")  # audio of the scripted engine is silence: long runs of the same
+_PACKED = re.compile(r"⟨(.*?)×(\d+)⟩")
+
+
+class Recorder:
+    """A protocol object that writes down its life; `MakeProtocol` with the file bound first."""
+
+    def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, offer: Offer) -> None:
+        self._protocol = make_protocol(request, offer)
+        self.name = self._protocol.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+        self._write({"request": msgspec.to_builtins(request), "offer": msgspec.to_builtins(offer)})
+
+    def credential(self) -> str | None:
+        return self._protocol.credential()
+
+    def refuse(self, error: errors.TympanError) -> Refusal | Farewell:
+        return self._protocol.refuse(error)
+
+    def accept(self) -> Acceptance:
+        return self._protocol.accept()
+
+    def start(self) -> messages.AudioFormat:
+        audio_format = self._protocol.start()
+        self._write({"start": msgspec.to_builtins(audio_format)})
+        return audio_format
+
+    def receive(self, message: str | bytes) -> Sequence[Any]:
+        actions = list(self._protocol.receive(message))
+        self._write({"receive": _plain(message), "actions": [_plain(action) for action in actions]})
+        return actions
+
+    def send(self, event: messages.Event, channel: int) -> Sequence[Any]:
+        actions = list(self._protocol.send(event, channel))
+        self._write({"event": _plain(event), "channel": channel, "actions": [_plain(action) for action in actions]})
+        return actions
+
+    def fail(self, error: Exception | None) -> Farewell:
+        farewell = self._protocol.fail(error)
+        told = None if error is None else [type(error).__name__, str(error)]
+        self._write({"fail": told, "farewell": [farewell.code, [_plain(message) for message in farewell.messages]]})
+        self._file.close()
+        return farewell
+
+    def _write(self, step: dict[str, Any]) -> None:
+        text = json.dumps(step, ensure_ascii=False)
+        self._file.write(_RUN.sub(lambda run: f"⟨{run[1]}×{len(run[0]) // len(run[1])}⟩", text) + "\n")
+
+
+def replay(path: Path, make_protocol: MakeProtocol) -> int:
+    """Raises `AssertionError` where the protocol does not do what it did; returns how many steps it did."""
+    lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in path.open(encoding="utf-8")]
+    first, *steps = lines
+    request, offer = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], Offer)
+    protocol = make_protocol(request, offer)
+    for number, step in enumerate(steps, start=2):
+        where = f"{path.name}:{number}"
+        if "start" in step:
+            assert msgspec.to_builtins(protocol.start()) == step["start"], where
+        elif "receive" in step:
+            actions = protocol.receive(_message(step["receive"]))
+            assert [_plain(action) for action in actions] == step["actions"], where
+        elif "event" in step:
+            actions = protocol.send(_event(step["event"]), step["channel"])
+            assert [_plain(action) for action in actions] == step["actions"], where
+        else:
+            farewell = protocol.fail(_error(step["fail"]))
+            assert [farewell.code, [_plain(message) for message in farewell.messages]] == step["farewell"], where
+    return len(steps)
+
+
+def _plain(item: object) -> Any:
+    """JSON for a message, a command or an event. Text that is JSON is kept as such, so that a person can read it."""
+    if isinstance(item, str):
+        try:
+            return {"json": json.loads(item)}
+        except ValueError:
+            return {"text": item}
+    if isinstance(item, bytes):
+        return {"hex": item.hex()}
+    fields = {name: getattr(item, name) for name in item.__slots__}  # type: ignore[attr-defined]
+    if isinstance(item, messages.Audio):
+        fields["data"] = item.data.hex()
+    return {"type": type(item).__name__, **msgspec.to_builtins(fields)}
+
+
+def _message(plain: dict[str, Any]) -> str | bytes:
+    if "hex" in plain:
+        return bytes.fromhex(plain["hex"])
+    return str(plain["text"]) if "text" in plain else json.dumps(plain["json"])
+
+
+def _event(plain: dict[str, Any]) -> Any:
+    fields = dict(plain)
+    return msgspec.convert(fields, getattr(messages, fields.pop("type")))
+
+
+def _error(told: list[str] | None) -> Exception | None:
+    if told is None:
+        return None
+    return getattr(errors, told[0], RuntimeError)(told[1])  # type: ignore[no-any-return]
