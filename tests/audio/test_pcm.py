@@ -112,3 +112,9 @@ def test_close_twice() -> None:
     decoder = open_decoder(AudioFormat("s16le", 24_000, 1))
     decoder.close()
     decoder.close()
+
+
+def test_two_mixed_channels_are_their_mean() -> None:
+    stereo = np.array([[0.5, -0.5], [1.0, 0.0]], np.float32)
+    decoder = open_decoder(AudioFormat("f32le", 24_000, channels=2, mixed=True), 24_000)
+    assert np.concatenate([*decoder.decode(stereo.tobytes()), *decoder.finish()]).tolist() == [[0.0], [0.5]]
