@@ -34,7 +34,7 @@ def test_nothing_else_is(keyring: Keyring, key: str | None) -> None:
 
 @pytest.mark.parametrize("prefix", ["", TOKEN_PREFIX])
 def test_a_token_is_good_where_a_key_is_and_on_every_server_with_the_same_secret(keyring: Keyring, prefix: str) -> None:
-    token = prefix + keyring.grant("first", 30)
+    token = prefix + keyring.grant("first", 30)[0]
     keyring.check(token)
     Keyring(("other",), "secret").check(token)
     with pytest.raises(AccessError):
@@ -44,7 +44,7 @@ def test_a_token_is_good_where_a_key_is_and_on_every_server_with_the_same_secret
 
 
 def test_only_a_key_gives_tokens(keyring: Keyring) -> None:
-    for credential in (None, "wrong", keyring.grant("first", 30)):
+    for credential in (None, "wrong", keyring.grant("first", 30)[0]):
         with pytest.raises(AccessError):
             keyring.grant(credential, 30)
 
@@ -52,14 +52,16 @@ def test_only_a_key_gives_tokens(keyring: Keyring) -> None:
 def test_a_token_ends(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 31)
-    token = keyring.grant("first", 30)
+    token, _ = keyring.grant("first", 30)
     monkeypatch.undo()
     with pytest.raises(AccessError, match="expired"):
         keyring.check(token)
 
 
 def test_no_token_lives_longer_than_an_hour(keyring: Keyring) -> None:
-    claims = jwt.decode(keyring.grant("first", 10**9), options={"verify_signature": False})
+    token, seconds = keyring.grant("first", 10**9)
+    assert seconds == LONGEST_TOKEN_SECONDS
+    claims = jwt.decode(token, options={"verify_signature": False})
     assert claims["exp"] <= time.time() + LONGEST_TOKEN_SECONDS
 
 

@@ -18,7 +18,7 @@ _ALIASES = {
     "pcmu": "mulaw",
     "pcma": "alaw",
 }
-_LOWEST_RATE, _HIGHEST_RATE = 8_000, 48_000
+LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 _TELEPHONE_ENCODINGS = ("mulaw", "alaw")
 
 
@@ -44,9 +44,9 @@ def _sample_rate(text: str | None, encoding: str) -> int:
     if text is None:
         return 8_000 if encoding in _TELEPHONE_ENCODINGS else 24_000
     rate = _integer(text)
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise ParameterError(
-            f"sample_rate {_shown(text)} cannot be; use a whole number from {_LOWEST_RATE} to {_HIGHEST_RATE}"
+            f"sample_rate {_shown(text)} cannot be; use a whole number from {LOWEST_RATE} to {HIGHEST_RATE}"
         )
     return rate
 

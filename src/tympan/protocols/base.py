@@ -6,7 +6,9 @@ for every event; `fail` gives the last words and the close code for whatever end
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -71,6 +73,7 @@ class Offer:
     delay_seconds: float
     pause_horizons: tuple[float, ...]
     languages: tuple[str, ...]
+    session_seconds: float = 7200.0
     strict_model: bool = False
 
     @property
@@ -163,6 +166,14 @@ STATUSES: Mapping[type[TympanError], int] = {
 """HTTP statuses by error, for refusals before the upgrade. What is not listed is 500."""
 
 
+def base64_audio(text: object) -> bytes:
+    """Audio that travels inside JSON. Raises `AudioError`."""
+    if isinstance(text, str):
+        with suppress(ValueError):  # binascii's own error is one
+            return binascii.a2b_base64(text, strict_mode=True)
+    raise AudioError("the audio must be a string of base64")
+
+
 def close_code(error: Exception | None) -> int:
     """The WebSocket close code for the way a session ended."""
     return 1000 if error is None else _nearest(CLOSE_CODES, error, 1011)
@@ -173,15 +184,17 @@ def http_status(error: Exception) -> int:
     return _nearest(STATUSES, error, 500)
 
 
-def json_refusal(error: TympanError, body: object, headers: Mapping[str, str] | None = None) -> Refusal:
-    """A refusal with the error's status, a JSON body, and when to try again."""
+def json_refusal(
+    error: TympanError, body: object, headers: Mapping[str, str] | None = None, status: int | None = None
+) -> Refusal:
+    """A refusal with a JSON body, the error's status unless another is given, and when to try again."""
     retry = {}
     if isinstance(error, CapacityError):
         retry["retry-after"] = str(error.retry_after_seconds)
     elif isinstance(error, RestartingError):
         retry["retry-after"] = "1"
     fields = {"content-type": "application/json", **retry, **(headers or {})}
-    return Refusal(http_status(error), msgspec.json.encode(body), fields)
+    return Refusal(status or http_status(error), msgspec.json.encode(body), fields)
 
 
 def public_error(error: Exception) -> tuple[str, str]:

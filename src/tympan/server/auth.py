@@ -45,15 +45,15 @@ class Keyring:
         except jwt.InvalidTokenError:
             raise AccessError("this API key is not known") from None
 
-    def grant(self, credential: str | None, seconds: int) -> str:
-        """A token that is good for `seconds`, held within bounds. Only for keys: a token cannot prolong itself.
+    def grant(self, credential: str | None, seconds: int) -> tuple[str, int]:
+        """A token and how many seconds it is good for: those asked for, held within bounds.
 
-        Raises `AccessError`.
+        Only for keys: a token cannot prolong itself. Raises `AccessError`.
         """
         if self._keys and not self._is_key(credential):
             raise AccessError("an API key is needed to ask for a token")
         seconds = min(max(seconds, SHORTEST_TOKEN_SECONDS), LONGEST_TOKEN_SECONDS)
-        return jwt.encode({"exp": time.time() + seconds}, self._secret, algorithm=_ALGORITHM)
+        return jwt.encode({"exp": time.time() + seconds}, self._secret, algorithm=_ALGORITHM), seconds
 
     def _is_key(self, credential: str | None) -> bool:
         presented = (credential or "").encode()

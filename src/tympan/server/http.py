@@ -52,31 +52,45 @@ def routes(service: Service) -> APIRouter:
     @router.get("/v1/models", response_model=None)
     async def models(request: Request) -> dict[str, Any] | JSONResponse:
         """The loaded model, in the form of OpenAI's list, with what it can do. Asks for a key where streams do."""
-        try:
-            service.keys.check(NativeProtocol(request_of(request), service.offer).credential())
-        except AccessError as error:
-            return JSONResponse({"error": {"code": error.code, "message": str(error)}}, 401)
-        info = service.engine.info
-        fields = {
-            "id": info.model,
-            "object": "model",
-            "created": 0,
-            "owned_by": "tympan",
-            **_engine_fields(service),
-            "languages": list(info.languages),
-            "sample_rate": info.sample_rate,
-            "delay_seconds": info.delay_seconds,
-            "pause_horizons": list(info.pause_horizons),
-            "turns_from": info.turns_from,
-            "notice": info.notice,
-        }
-        return {"object": "list", "data": [fields]}
+        return _refusal(service, request) or {"object": "list", "data": [_model_fields(service)]}
+
+    @router.get("/v1/models/{name:path}", response_model=None)
+    async def model(request: Request, name: str) -> dict[str, Any] | JSONResponse:
+        """The loaded model, if that is its name."""
+        if name == service.engine.info.model:
+            return _refusal(service, request) or _model_fields(service)
+        return JSONResponse({"error": {"code": "model_not_found", "message": "this model is not served here"}}, 404)
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=service.metrics.content_type)
 
     return router
+
+
+def _refusal(service: Service, request: Request) -> JSONResponse | None:
+    try:
+        service.keys.check(NativeProtocol(request_of(request), service.offer).credential())
+    except AccessError as error:
+        return JSONResponse({"error": {"code": error.code, "message": str(error)}}, 401)
+    return None
+
+
+def _model_fields(service: Service) -> dict[str, Any]:
+    info = service.engine.info
+    return {
+        "id": info.model,
+        "object": "model",
+        "created": 0,
+        "owned_by": "tympan",
+        **_engine_fields(service),
+        "languages": list(info.languages),
+        "sample_rate": info.sample_rate,
+        "delay_seconds": info.delay_seconds,
+        "pause_horizons": list(info.pause_horizons),
+        "turns_from": info.turns_from,
+        "notice": info.notice,
+    }
 
 
 def _engine_fields(service: Service) -> dict[str, str]:

@@ -66,6 +66,7 @@ class Service:
             delay_seconds=info.delay_seconds,
             pause_horizons=info.pause_horizons,
             languages=info.languages,
+            session_seconds=self.config.limits.session_seconds,
             strict_model=self.config.server.strict_model,
         )
 

@@ -59,7 +59,7 @@ class Endpointer:
     def __init__(self, rule: Rule | None, horizons: Sequence[float]) -> None:
         self.rule = rule
         self.speaking = False
-        self._head = horizons.index(TURN_HORIZON_SECONDS) if TURN_HORIZON_SECONDS in horizons else len(horizons) - 1
+        self.head = horizons.index(TURN_HORIZON_SECONDS) if TURN_HORIZON_SECONDS in horizons else len(horizons) - 1
         self._shortest = horizons[0] if horizons else 0.0
         self._waiting_for: Endpoint | None = None
         self._paused = False
@@ -74,6 +74,11 @@ class Endpointer:
             yield from self._on_speech(event.start)
         elif isinstance(event, Vad):
             yield from self._on_frame(event)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a decision waits for `settle`; not if somebody else ended the turn meanwhile."""
+        return self._waiting_for is not None
 
     def settle(self) -> None:
         """The last words of what has paused or ended are there."""
@@ -104,7 +109,7 @@ class Endpointer:
             self._silent_since = None
         elif self._silent_since is None:
             self._silent_since = vad.time - SILENT_ABOVE * self._shortest
-        decision = self._decide(vad.pauses[self._head])
+        decision = self._decide(vad.pauses[self.head])
         if decision is not None and self.speaking and self._waiting_for is None:
             self._paused = decision.kind == "paused"
             self._waiting_for = decision

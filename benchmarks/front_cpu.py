@@ -1,0 +1,136 @@
+"""What a live stream costs the server besides its model: CPU time against a bare FastAPI handler that only receives.
+
+    python benchmarks/front_cpu.py [--streams 100] [--seconds 20] [--rounds 3]
+
+Both servers run under uvicorn in a process of their own, in turn, `rounds` times. Clients in this process send 80 ms of
+16-bit audio every 80 ms on each of `streams` sockets, at random phase, and read what comes back. The bare handler does
+nothing with the bytes; Tympan decodes, frames, hands to the scripted engine, and sends words. CPU milliseconds of the
+server process per second of one stream; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from urllib.request import urlopen
+
+import psutil
+
+CHUNK_SECONDS = 0.08
+CHUNK_BYTES = 3840
+WARM_UP_SECONDS = 3.0
+
+BARE = """
+import sys, uvicorn
+from fastapi import FastAPI, WebSocket
+app = FastAPI()
+@app.get("/ready")
+async def ready(): return {}
+@app.websocket("/v1/stream")
+async def stream(websocket: WebSocket):
+    await websocket.accept()
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            break
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+"""
+
+
+def masked_frame(payload: bytes) -> bytes:
+    """A binary WebSocket message from a client (RFC 6455 §5.2); a mask of zeros leaves the payload as it is."""
+    return b"\x82" + bytes([0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload
+
+
+async def client(port: int, until: float) -> None:
+    """Cheap on purpose: the two share a machine."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    key = base64.b64encode(os.urandom(16)).decode()
+    writer.write(
+        f"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert b" 101 " in answer, answer
+    frame = masked_frame(random.Random(1).randbytes(CHUNK_BYTES))
+    drain = asyncio.create_task(reader.read(-1))
+    due = time.monotonic() + random.random() * CHUNK_SECONDS
+    while due < until:
+        await asyncio.sleep(due - time.monotonic())
+        writer.write(frame)
+        due += CHUNK_SECONDS
+    drain.cancel()
+    writer.close()
+
+
+async def load(port: int, process: psutil.Process, streams: int, seconds: float) -> float:
+    """CPU milliseconds of the server per second of one stream."""
+    until = time.monotonic() + WARM_UP_SECONDS + seconds
+    clients = [asyncio.create_task(client(port, until)) for _ in range(streams)]
+    await asyncio.sleep(WARM_UP_SECONDS)
+    before, start = cpu_seconds(process), time.monotonic()
+    await asyncio.sleep(seconds - 1)
+    spent, took = cpu_seconds(process) - before, time.monotonic() - start
+    await asyncio.gather(*clients)
+    return 1000 * spent / (streams * took)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def measure(kind: str, streams: int, seconds: float) -> float:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = {
+        "bare": [sys.executable, "-c", BARE, str(port)],
+        "tympan": [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", str(port)],
+    }[kind]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until_ready(port)
+            return asyncio.run(load(port, psutil.Process(server.pid), streams, seconds))
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/ready"):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the server did not start")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    costs: dict[str, list[float]] = {"bare": [], "tympan": []}
+    for _ in range(options.rounds):
+        for kind, values in costs.items():
+            values.append(measure(kind, options.streams, options.seconds))
+            print(f"{kind:>8} {values[-1]:6.2f} ms per stream-second", flush=True)
+    medians = {kind: round(statistics.median(values), 3) for kind, values in costs.items()}
+    ratio = round(medians["tympan"] / medians["bare"], 2)
+    print(json.dumps({"streams": options.streams, "ms_per_stream_second": medians, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Deepgram's live API (v1): binary audio up, JSON text down. Every message and field: `docs/protocols/deepgram.md`.
+
+A released word never changes, so an interim result only grows, and is never taken back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from tympan.audio.format import parse_format
+from tympan.errors import AudioError, FrameError, IdleError, ParameterError, RestartingError, TympanError
+from tympan.messages import (
+    Audio,
+    AudioFormat,
+    Complete,
+    Event,
+    Finish,
+    Flush,
+    Flushed,
+    KeepAlive,
+    Vad,
+    Word,
+)
+from tympan.protocols import deepgram_access
+from tympan.protocols.base import (
+    Acceptance,
+    Action,
+    Farewell,
+    Offer,
+    Refusal,
+    Request,
+    WireMessage,
+    close_code,
+    public_error,
+)
+from tympan.protocols.deepgram_messages import alternative, metadata, model_id, model_info
+from tympan.transcript.endpoints import AfterSilence, Endpointer
+
+DEFAULT_ENDPOINTING_MS = 10
+LONGEST_RESULT_SECONDS = 4.0
+_CODECS_IN_CONTAINERS = {"flac": "auto", "opus": "opus", "ogg-opus": "opus"}
+
+
+class Transcript:
+    """One channel's words between two final results, which tile its time without gaps."""
+
+    def __init__(self, endpointer: Endpointer) -> None:
+        self.endpointer = endpointer
+        self.words: list[Word] = []
+        self.start = 0.0
+        self.heard = 0.0
+        self.last_word_end: float | None = None  # of an utterance whose end has not been told
+
+    def word(self, word: Word) -> None:
+        self.words.append(word)
+        self.last_word_end = word.end
+        self.heard = max(self.heard, word.end)
+
+    def take(self, end: float) -> tuple[list[Word], float, float]:
+        """The words up to here with their result's start and duration; the next result starts where this one ends."""
+        words, start = self.words, self.start
+        self.words, self.start = [], max(start, end)
+        return words, start, self.start - start
+
+
+class DeepgramProtocol:
+    """One live stream, of one transcript per channel."""
+
+    name: ClassVar[str] = "deepgram"
+
+    def __init__(self, request: Request, offer: Offer) -> None:
+        self._request = request
+        self._offer = offer
+        self._interim = _is_true(request.query.get("interim_results"))
+        self._vad_events = _is_true(request.query.get("vad_events"))
+        self._utterance_end = _milliseconds(request.query.get("utterance_end_ms"), None)
+        self._transcripts: list[Transcript] = []
+        self._flushes: dict[int, tuple[str, int | None]] = {}  # why, and for which channel alone
+        self._marks = 0
+        self._finishing = False
+        self._hash = hashlib.sha256()
+
+    def credential(self) -> str | None:
+        return deepgram_access.credential(self._request)
+
+    def refuse(self, error: TympanError) -> Refusal | Farewell:
+        return deepgram_access.refusal(self._request, error)
+
+    def accept(self) -> Acceptance:
+        return deepgram_access.acceptance(self._request)
+
+    def start(self) -> AudioFormat:
+        self._offer.check_model(self._request.query.get("model"))
+        audio_format = parse_audio(self._request)
+        endpointing = _endpointing(self._request.query.get("endpointing"))
+        rule = None if endpointing is None else AfterSilence(endpointing)
+        horizons = self._offer.pause_horizons
+        self._transcripts = [Transcript(Endpointer(rule, horizons)) for _ in range(audio_format.streams)]
+        return audio_format
+
+    def receive(self, message: WireMessage) -> Sequence[Action]:
+        if self._finishing:
+            return ()
+        if isinstance(message, bytes):
+            if not message:
+                return self._finish()  # how older clients close a stream
+            self._hash.update(message)
+            return (Audio(message),)
+        frame = parse_command(message)
+        match frame.get("type"):
+            case "KeepAlive":
+                return (KeepAlive(),)
+            case "Finalize":
+                channel = frame.get("channel")
+                known = isinstance(channel, int) and 0 <= channel < len(self._transcripts)
+                return (self._flush("finalize", channel if known else None),)
+            case "CloseStream":
+                return self._finish()
+            case "Configure":
+                return (self._encode({"type": "ConfigureSuccess", "keyterms": frame.get("keyterms") or []}),)
+        return ()
+
+    def _finish(self) -> Sequence[Action]:
+        self._finishing = True
+        return (Finish(),)
+
+    def _flush(self, why: str, channel: int | None) -> Flush:
+        self._marks += 1
+        self._flushes[self._marks] = (why, channel)
+        return Flush(self._marks)
+
+    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+        match event:
+            case Word():
+                return list(self._on_word(event, channel))
+            case Flushed():
+                return list(self._on_flushed(event.mark))
+            case Complete():
+                return list(self._on_complete(event))
+        actions = list(self._on_endpoints(event, channel))
+        if isinstance(event, Vad):
+            actions += self._on_frame(event, channel)
+        return actions
+
+    def _on_word(self, word: Word, channel: int) -> Iterator[WireMessage | Flush]:
+        transcript = self._transcripts[channel]
+        transcript.word(word)
+        yield from self._on_endpoints(word, channel)
+        if word.end - transcript.start > LONGEST_RESULT_SECONDS:
+            yield self._final(channel, word.end)
+        elif self._interim:
+            yield self._results(channel, transcript.words, transcript.start, word.end - transcript.start)
+
+    def _on_endpoints(self, event: Event, channel: int) -> Iterator[WireMessage | Flush]:
+        for endpoint in self._transcripts[channel].endpointer.hear(event):
+            if endpoint.kind == "started" and self._vad_events:
+                timestamp = round(endpoint.time, 3)
+                yield self._encode({"type": "SpeechStarted", "channel": self._index(channel), "timestamp": timestamp})
+            elif endpoint.kind == "ended":
+                yield self._flush("endpoint", channel)
+
+    def _on_frame(self, vad: Vad, channel: int) -> Iterator[WireMessage | Flush]:
+        """The gap that ends an utterance is measured in what must have been released by now."""
+        transcript = self._transcripts[channel]
+        transcript.heard = max(transcript.heard, vad.time)
+        if self._utterance_end is None or not self._interim or transcript.last_word_end is None:
+            return
+        if vad.time - self._offer.delay_seconds - transcript.last_word_end >= self._utterance_end:
+            if transcript.words:
+                yield self._final(channel, transcript.last_word_end)
+            last = round(transcript.last_word_end, 3)
+            transcript.last_word_end = None
+            yield self._encode({"type": "UtteranceEnd", "channel": self._index(channel), "last_word_end": last})
+
+    def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
+        why, only = self._flushes.pop(mark)
+        for channel, transcript in enumerate(self._transcripts):
+            if only not in (None, channel):
+                continue
+            if why == "endpoint":
+                if not transcript.endpointer.waiting:
+                    continue  # the client finalized before the silence was long enough
+                transcript.endpointer.settle()
+                yield self._final(channel, transcript.heard, speech_final=True)
+            else:
+                transcript.endpointer.end()
+                yield self._final(channel, transcript.heard, speech_final=True, from_finalize=True)
+
+    def _on_complete(self, complete: Complete) -> Iterator[WireMessage]:
+        for channel, transcript in enumerate(self._transcripts):
+            if transcript.words:
+                yield self._final(channel, complete.audio_seconds, speech_final=True)
+        fields = metadata(self._request, complete.audio_seconds, len(self._transcripts), self._hash.hexdigest())
+        yield self._encode({"type": "Metadata", **fields})
+
+    def _final(self, channel: int, end: float, *, speech_final: bool = False, from_finalize: bool = False) -> str:
+        words, start, duration = self._transcripts[channel].take(end)
+        return self._results(
+            channel, words, start, duration, is_final=True, speech_final=speech_final, from_finalize=from_finalize
+        )
+
+    def _results(self, channel: int, words: Sequence[Word], start: float, duration: float, **flags: bool) -> str:
+        fields = {
+            "type": "Results",
+            "channel_index": self._index(channel),
+            "start": round(start, 3),
+            "duration": round(duration, 3),
+            **{"is_final": False, "speech_final": False, "from_finalize": False, **flags},
+            "channel": {"alternatives": [alternative(words)]},
+            "metadata": {
+                "request_id": self._request.id,
+                "model_uuid": model_id(self._offer),
+                "model_info": model_info(self._offer),
+            },
+        }
+        return self._encode(fields)
+
+    def _index(self, channel: int) -> list[int]:
+        return [channel, len(self._transcripts)]
+
+    def _encode(self, fields: dict[str, Any]) -> str:
+        if fields["type"].startswith("Configure"):
+            fields["request_id"] = self._request.id
+        return msgspec.json.encode(fields).decode()
+
+    def fail(self, error: Exception | None) -> Farewell:
+        if error is None or isinstance(error, RestartingError):
+            return Farewell((), close_code(error), "" if error is None else str(error))
+        _, message = public_error(error)
+        code, reason = close_code(error), message
+        if isinstance(error, AudioError):
+            code, reason = 1008, f"DATA-0000: {message}"
+        elif isinstance(error, IdleError):
+            code, reason = 1011, f"NET-0001: {message}"
+        variant = type(error).__name__ if isinstance(error, TympanError) else "InternalError"
+        told = {"type": "Error", "variant": variant, "description": message, "message": message}
+        return Farewell((self._encode(told),), code, reason)
+
+
+def parse_audio(request: Request) -> AudioFormat:
+    """The format that a live stream's or a file's query declares. Raises `ParameterError`."""
+    query = request.query
+    encoding, channels = query.get("encoding"), query.get("channels")
+    multichannel = _is_true(query.get("multichannel"))
+    if not encoding:
+        declared = parse_format("auto", None, channels)
+    elif encoding.lower() in _CODECS_IN_CONTAINERS:
+        declared = parse_format(_CODECS_IN_CONTAINERS[encoding.lower()], None, channels)
+    elif query.get("sample_rate") is None:
+        raise ParameterError("encoding needs sample_rate beside it")
+    else:
+        declared = parse_format(encoding, query["sample_rate"], channels)
+    return AudioFormat(declared.encoding, declared.sample_rate, declared.channels, mixed=not multichannel)
+
+
+def parse_command(message: str) -> dict[str, Any]:
+    """A text frame of Deepgram's clients: an object with a `type`. Raises `FrameError`."""
+    try:
+        frame = msgspec.json.decode(message)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        frame = None
+    if not isinstance(frame, dict):
+        raise FrameError('audio is sent in binary frames; a text frame is a command such as {"type": "KeepAlive"}')
+    return frame
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").lower() in ("true", "1", "yes")
+
+
+def _endpointing(text: str | None) -> float | None:
+    """Seconds, or `None` for never."""
+    if (text or "").lower() in ("false", "0"):
+        return None
+    return _milliseconds(text, DEFAULT_ENDPOINTING_MS / 1000)
+
+
+def _milliseconds(text: str | None, default: float | None) -> float | None:
+    """Seconds; what is no number is as good as not said."""
+    return int(text) / 1000 if text and text.isascii() and text.isdigit() and len(text) < 9 else default

@@ -1,0 +1,169 @@
+"""Gradium's speech-to-text: JSON both ways, audio in base64. Every message and field: `docs/protocols/gradium.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from tympan.errors import AudioError, FrameError, IdleError, RestartingError, TympanError
+from tympan.messages import (
+    Audio,
+    AudioFormat,
+    Complete,
+    Event,
+    Finish,
+    Flush,
+    Flushed,
+    SetFormat,
+    Vad,
+    Word,
+)
+from tympan.protocols.base import (
+    Acceptance,
+    Action,
+    Farewell,
+    Offer,
+    Refusal,
+    Request,
+    WireMessage,
+    base64_audio,
+    close_code,
+    json_refusal,
+    public_error,
+)
+
+_PCM_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+FORMATS: Mapping[str, AudioFormat] = {
+    "pcm": AudioFormat("s16le", 24_000),
+    **{f"pcm_{rate}": AudioFormat("s16le", rate) for rate in _PCM_RATES},
+    "wav": AudioFormat("auto"),
+    "opus": AudioFormat("opus"),
+    "ulaw_8000": AudioFormat("mulaw", 8_000),
+    "mulaw_8000": AudioFormat("mulaw", 8_000),
+    "alaw_8000": AudioFormat("alaw", 8_000),
+}
+
+
+class _Message(msgspec.Struct):
+    type: str
+    model_name: str | None = None
+    input_format: str = "pcm"
+    audio: str = ""
+    flush_id: Any = None
+
+
+class GradiumProtocol:
+    """The first message must be `setup`; audio may follow at once."""
+
+    name: ClassVar[str] = "gradium"
+
+    def __init__(self, request: Request, offer: Offer) -> None:
+        self._request = request
+        self._offer = offer
+        self._is_set_up = False
+        self._finishing = False
+        self._steps = 0
+        self._flush_ids: dict[int, Any] = {}
+        self._marks = 0
+
+    def credential(self) -> str | None:
+        return self._request.headers.get("x-api-key") or self._request.bearer
+
+    def refuse(self, error: TympanError) -> Refusal | Farewell:
+        _, message = public_error(error)
+        return json_refusal(error, {"error": message})
+
+    def accept(self) -> Acceptance:
+        return Acceptance()
+
+    def start(self) -> AudioFormat:
+        return FORMATS["pcm"]
+
+    def receive(self, message: WireMessage) -> Sequence[Action]:
+        if self._finishing:
+            return ()
+        frame = _parse(message)
+        if not self._is_set_up:
+            if frame.type != "setup":
+                raise FrameError('the first message must be {"type": "setup", …}')
+            return self._set_up(frame)
+        match frame.type:
+            case "audio":
+                return (Audio(base64_audio(frame.audio)),)
+            case "flush":
+                self._marks += 1
+                self._flush_ids[self._marks] = frame.flush_id
+                return (Flush(self._marks),)
+            case "end_of_stream":
+                self._finishing = True
+                return (Finish(),)
+        return ()
+
+    def _set_up(self, frame: _Message) -> Sequence[Action]:
+        if frame.input_format not in FORMATS:
+            raise FrameError(f"input_format {frame.input_format!r:.40} is unknown; use one of {', '.join(FORMATS)}")
+        if frame.model_name not in (None, "default"):
+            self._offer.check_model(frame.model_name)
+        self._is_set_up = True
+        offer = self._offer
+        ready = {
+            "type": "ready",
+            "request_id": self._request.id,
+            "model_name": frame.model_name or "default",
+            "sample_rate": offer.sample_rate,
+            "frame_size": offer.frame_samples,
+            "delay_in_frames": offer.delay_frames,
+            "delay_in_tokens": offer.delay_frames,
+            "text_stream_names": [],
+        }
+        return (SetFormat(FORMATS[frame.input_format]), _encode(ready))
+
+    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+        match event:
+            case Word():
+                return (
+                    _encode({"type": "text", "text": event.text, "start_s": event.start, "stream_id": None}),
+                    _encode({"type": "end_text", "stop_s": event.end, "stream_id": None}),
+                )
+            case Vad():
+                return (self._step(event),)
+            case Flushed():
+                return (_encode({"type": "flushed", "flush_id": self._flush_ids.pop(event.mark)}),)
+            case Complete():
+                return (_encode({"type": "end_of_stream"}),)
+        return ()
+
+    def _step(self, vad: Vad) -> str:
+        """One message for every frame of audio: clients take it for their clock."""
+        horizons = zip(self._offer.pause_horizons, vad.pauses, strict=False)
+        fields = {
+            "type": "step",
+            "vad": [{"horizon_s": horizon, "inactivity_prob": pause} for horizon, pause in horizons],
+            "step_idx": self._steps,
+            "step_duration_s": self._offer.frame_samples / self._offer.sample_rate,
+            "total_duration_s": vad.time,
+        }
+        self._steps += 1
+        return _encode(fields)
+
+    def fail(self, error: Exception | None) -> Farewell:
+        """Gradium knows two codes: 1008 for what the client did, 1011 for what we did. A restart keeps its own."""
+        if error is None or isinstance(error, RestartingError):
+            return Farewell((), close_code(error), "" if error is None else str(error))
+        code, (_, message) = close_code(error), public_error(error)
+        if isinstance(error, AudioError | FrameError | IdleError):
+            code = 1008
+        return Farewell((_encode({"type": "error", "message": message, "code": code}),), code, message)
+
+
+def _parse(message: WireMessage) -> _Message:
+    try:
+        return msgspec.json.decode(message, type=_Message)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        raise FrameError('a message must be JSON such as {"type": "audio", "audio": "…"}, audio in base64') from None
+
+
+def _encode(fields: dict[str, Any]) -> str:
+    return msgspec.json.encode(fields).decode()

@@ -1,0 +1,212 @@
+"""OpenAI's realtime transcription sessions: JSON both ways, audio in base64. Every message: `docs/protocols/openai.md`.
+
+Nothing harmless is answered with an `error`: some clients give up at the first one. A socket that turns out to speak
+vLLM's dialect is handed to `vllm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from tympan.errors import FrameError, RestartingError, TympanError
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
+from tympan.protocols import openai_access
+from tympan.protocols.base import (
+    Acceptance,
+    Action,
+    Farewell,
+    Offer,
+    Refusal,
+    Request,
+    WireMessage,
+    base64_audio,
+    close_code,
+    public_error,
+)
+from tympan.protocols.openai_session import SessionSettings
+from tympan.protocols.vllm import VllmDialect
+from tympan.transcript.endpoints import Endpointer
+
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+class OpenAIProtocol:
+    """One session. What is said between two commits, the client's or the server's, is one item."""
+
+    name: ClassVar[str] = "openai"
+
+    def __init__(self, request: Request, offer: Offer) -> None:
+        self._request = request
+        self._offer = offer
+        self._settings = SessionSettings(request, offer)
+        self._endpointer = Endpointer(self._settings.rule, offer.pause_horizons)
+        self._beta = "openai-beta" in request.headers
+        self._dialect: VllmDialect | None = None
+        self._events = 0
+        self._items = 1
+        self._words: list[Word] = []
+        self._told_start = False
+        self._item_start = 0.0
+        self._heard = 0.0
+        self._flushes: dict[int, str] = {}
+        self._marks = 0
+
+    def credential(self) -> str | None:
+        return openai_access.credential(self._request)
+
+    def refuse(self, error: TympanError) -> Refusal | Farewell:
+        return openai_access.refusal(error)
+
+    def accept(self) -> Acceptance:
+        return openai_access.acceptance(self._request)
+
+    def start(self) -> AudioFormat:
+        self._offer.check_model(self._request.query.get("model"))
+        return self._settings.audio_format
+
+    def receive(self, message: WireMessage) -> Sequence[Action]:
+        frame = parse_frame(message)
+        if self._dialect is not None:
+            return self._dialect.receive(frame)
+        match frame.get("type"):
+            case "session.update" if "session" not in frame and "model" in frame:
+                self._dialect = VllmDialect(self._offer)
+                return self._dialect.receive(frame)
+            case "session.update" | "transcription_session.update":
+                return self._update(frame)
+            case "input_audio_buffer.append":
+                return (Audio(base64_audio(frame.get("audio"))),)
+            case "input_audio_buffer.commit":
+                return (self._flush("commit"),)
+            case "input_audio_buffer.clear":
+                return (self._flush("clear"),)
+        return ()
+
+    def _update(self, frame: dict[str, Any]) -> Sequence[Action]:
+        before = self._settings.audio_format
+        self._settings.update(frame.get("session"))
+        self._endpointer.rule = self._settings.rule
+        now = self._settings.audio_format
+        name = "transcription_session.updated" if frame["type"].startswith("transcription") else "session.updated"
+        told = self._tell(name, session=self._settings.fields())
+        return (told,) if now == before else (SetFormat(now), told)
+
+    def _flush(self, why: str) -> Flush:
+        self._marks += 1
+        self._flushes[self._marks] = why
+        return Flush(self._marks)
+
+    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+        if self._dialect is not None:
+            return self._dialect.send(event)
+        match event:
+            case Ready():
+                name = "transcription_session.created" if self._beta else "session.created"
+                # The two last ones are what vLLM's clients look for; it is too early to know who this is.
+                ids = {"id": f"sess_{self._request.id}", "created": int(self._request.opened_at)}
+                return (self._tell(name, session=self._settings.fields(), **ids),)
+            case Flushed():
+                return tuple(self._on_flushed(event.mark))
+            case Complete():
+                return tuple(self._commit()) if self._words else ()
+            case Vad():
+                self._heard = max(self._heard, event.time)
+        return tuple(self._on_speech(event))
+
+    def _on_speech(self, event: Event) -> Iterator[WireMessage | Flush]:
+        for endpoint in self._endpointer.hear(event):
+            if endpoint.kind == "started" and self._endpointer.rule is not None:
+                self._told_start = True
+                milliseconds = round(1000 * endpoint.time)
+                yield self._tell(
+                    "input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item(self._items)
+                )
+            elif endpoint.kind == "ended":
+                yield self._flush("pause")
+        if isinstance(event, Word):
+            self._heard = max(self._heard, event.end)
+            delta = f" {event.text}" if self._words else event.text
+            self._words.append(event)
+            yield self._tell(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
+
+    def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
+        why = self._flushes.pop(mark)
+        if why == "pause" and not self._endpointer.waiting:
+            return  # the client committed before the pause was long enough
+        if why == "clear":
+            self._next_item()
+            yield self._tell("input_audio_buffer.cleared")
+        else:
+            yield from self._commit()
+
+    def _commit(self) -> Iterator[WireMessage]:
+        """An item is complete, empty or not."""
+        item, previous = self._item(self._items), self._item(self._items - 1) if self._items > 1 else None
+        if self._told_start:
+            end = round(1000 * self._heard)
+            yield self._tell("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item)
+        yield self._tell("input_audio_buffer.committed", previous_item_id=previous, item_id=item)
+        yield self._tell(
+            "conversation.item.created" if self._beta else "conversation.item.added",
+            previous_item_id=previous,
+            item={
+                "id": item,
+                "object": "realtime.item",
+                "type": "message",
+                "role": "user",
+                "status": "completed",
+                "content": [{"type": "input_audio", "transcript": None}],
+            },
+        )
+        seconds = round(max(self._heard - self._item_start, 0.0), 3)
+        yield self._tell(
+            f"{TRANSCRIPTION}.completed",
+            **self._of_item(),
+            transcript=" ".join(word.text for word in self._words),
+            words=[
+                {"word": word.text, "start": word.start, "end": word.end, "confidence": word.confidence}
+                for word in self._words
+            ],
+            usage={"type": "duration", "seconds": seconds},
+        )
+        self._next_item()
+
+    def _next_item(self) -> None:
+        self._endpointer.end()
+        self._items += 1
+        self._words = []
+        self._told_start = False
+        self._item_start = self._heard
+
+    def _item(self, number: int) -> str:
+        return f"item_{number}"
+
+    def _of_item(self) -> dict[str, Any]:
+        return {"item_id": self._item(self._items), "content_index": 0}
+
+    def _tell(self, kind: str, **fields: Any) -> str:
+        self._events += 1
+        return msgspec.json.encode({"type": kind, "event_id": f"event_{self._events}", **fields}).decode()
+
+    def fail(self, error: Exception | None) -> Farewell:
+        if error is None or isinstance(error, RestartingError):
+            return Farewell((), close_code(error), "" if error is None else str(error))
+        _, message = public_error(error)
+        if self._dialect is not None:
+            return Farewell((self._dialect.error(error),), close_code(error), message)
+        told = self._tell("error", error={**openai_access.error_fields(error), "event_id": None})
+        return Farewell((told,), close_code(error), message)
+
+
+def parse_frame(message: WireMessage) -> dict[str, Any]:
+    """An event of a client. Raises `FrameError`."""
+    try:
+        frame = msgspec.json.decode(message) if isinstance(message, str) else None
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        frame = None
+    if not isinstance(frame, dict):
+        raise FrameError("events are JSON objects in text frames; audio goes into input_audio_buffer.append")
+    return frame

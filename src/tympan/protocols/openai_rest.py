@@ -1,0 +1,102 @@
+"""The answers of OpenAI's transcription endpoint, in each of its formats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from tympan.messages import Segment, Word
+from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+MEDIA_TYPES: Mapping[str, str] = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "text/plain; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
+
+
+def answer(transcript: Transcript, format: str, language: str, granularities: Collection[str]) -> str:
+    """The body in one of `FORMATS`. `granularities` are those of `verbose_json`: word, segment."""
+    match format:
+        case "text":
+            return transcript.text + "\n"
+        case "srt":
+            return to_srt(transcript)
+        case "vtt":
+            return to_vtt(transcript)
+        case "verbose_json":
+            return _encode(_verbose(transcript, language, granularities or ("segment",)))
+    return _encode({"text": transcript.text, "usage": usage(transcript.duration)})
+
+
+def usage(audio_seconds: float) -> dict[str, Any]:
+    return {"type": "duration", "seconds": math.ceil(audio_seconds)}
+
+
+def delta(text: str) -> str:
+    """A server-sent event with one more piece of the text."""
+    return _event({"type": "transcript.text.delta", "delta": text})
+
+
+def done(transcript: Transcript) -> str:
+    return _event({"type": "transcript.text.done", "text": transcript.text, "usage": usage(transcript.duration)})
+
+
+def failed(error: Mapping[str, Any]) -> str:
+    """What ends a stream of events that cannot go on: its status has been sent long ago."""
+    return _event({"type": "error", "error": error})
+
+
+LAST_EVENT = "data: [DONE]\n\n"
+
+
+def _verbose(transcript: Transcript, language: str, granularities: Collection[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "task": "transcribe",
+        "language": language,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "usage": usage(transcript.duration),
+    }
+    if "word" in granularities:
+        fields["words"] = [{"word": word.text, "start": word.start, "end": word.end} for word in transcript.words]
+    if "segment" in granularities:
+        fields["segments"] = [
+            _segment(number, segment, transcript) for number, segment in enumerate(transcript.segments)
+        ]
+    return fields
+
+
+def _segment(number: int, segment: Segment, transcript: Transcript) -> dict[str, Any]:
+    """`avg_logprob` is that of the words; what only Whisper knows (tokens, compression, seek) is there and empty."""
+    words = [word for word in transcript.words if segment.start <= word.start < segment.end]
+    return {
+        "id": number,
+        "seek": 0,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": round(_mean_log(words), 4),
+        "compression_ratio": 0.0,
+        "no_speech_prob": 0.0,
+    }
+
+
+def _mean_log(words: Collection[Word]) -> float:
+    return sum(math.log(max(word.confidence, 1e-9)) for word in words) / len(words) if words else 0.0
+
+
+def _event(fields: Mapping[str, Any]) -> str:
+    return f"data: {_encode(fields)}\n\n"
+
+
+def _encode(fields: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(fields).decode()

@@ -1,0 +1,107 @@
+"""Deepgram's HTTP routes: files in one request, and short-lived tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from tympan.errors import FrameError, ParameterError, TympanError
+from tympan.messages import Complete, Segment, Word
+from tympan.protocols import deepgram_access
+from tympan.protocols import deepgram_messages as messages
+from tympan.protocols.base import Request as Opening
+from tympan.protocols.deepgram import parse_audio
+from tympan.server.service import Service
+from tympan.server.socket import request_of
+from tympan.server.uploads import Upload, limited
+
+DEFAULT_TOKEN_SECONDS = 30
+
+
+class _GrantRequest(msgspec.Struct):
+    ttl_seconds: int = DEFAULT_TOKEN_SECONDS
+
+
+def routes(service: Service) -> APIRouter:
+    """`POST /v1/listen` and `POST /v1/auth/grant`."""
+    router = APIRouter()
+
+    @router.post("/v1/listen", response_model=None)
+    async def listen(request: Request) -> Response:
+        """Transcribe the audio file in the body."""
+        opening = request_of(request)
+        try:
+            service.admit(deepgram_access.credential(opening))
+            if request.headers.get("content-type", "").startswith("application/json"):
+                raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
+            body = await _transcribe(service, opening, limited(request, service.config.limits.upload_bytes))
+        except TympanError as error:
+            service.refused(error)
+            return _refused(opening, error)
+        return _json(opening, body)
+
+    @router.post("/v1/auth/grant", response_model=None)
+    async def grant(request: Request) -> Response:
+        """A token for a client that is not to have the key."""
+        opening = request_of(request)
+        try:
+            wanted = _parse_grant(await limited(request, service.config.limits.message_bytes).body())
+            token, seconds = service.keys.grant(deepgram_access.credential(opening), wanted.ttl_seconds)
+        except TympanError as error:
+            return _refused(opening, error)
+        return _json(opening, {"access_token": token, "expires_in": seconds})
+
+    return router
+
+
+async def _transcribe(service: Service, opening: Opening, request: Request) -> dict[str, Any]:
+    offer = service.offer
+    offer.check_model(opening.query.get("model"))
+    audio_format = parse_audio(opening)
+    digest = hashlib.sha256()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async for chunk in request.stream():
+            digest.update(chunk)
+            yield chunk
+
+    words: list[list[Word]] = [[] for _ in range(audio_format.streams)]
+    segments: list[tuple[int, Segment]] = []
+    seconds = 0.0
+    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks()):
+        match event:
+            case Word():
+                words[channel].append(event)
+            case Segment():
+                segments.append((channel, event))
+            case Complete():
+                seconds = event.audio_seconds
+    identity = messages.model_id(offer)
+    about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
+    results: dict[str, Any] = {"channels": [{"alternatives": [messages.alternative(each)]} for each in words]}
+    if opening.query.get("utterances") == "true":
+        results["utterances"] = [messages.utterance(segment, channel, words[channel]) for channel, segment in segments]
+    return {
+        "metadata": {**about, "models": [identity], "model_info": {identity: messages.model_info(offer)}},
+        "results": results,
+    }
+
+
+def _parse_grant(body: bytes) -> _GrantRequest:
+    try:
+        return msgspec.json.decode(body or b"{}", type=_GrantRequest)
+    except msgspec.DecodeError:
+        raise FrameError('the body must be JSON such as {"ttl_seconds": 30}') from None
+
+
+def _json(opening: Opening, body: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json", headers={"dg-request-id": opening.id})
+
+
+def _refused(opening: Opening, error: TympanError) -> Response:
+    refusal = deepgram_access.refusal(opening, error)
+    return Response(refusal.body, refusal.status, dict(refusal.headers))

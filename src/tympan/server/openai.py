@@ -1,0 +1,201 @@
+"""OpenAI's HTTP routes: files to text, and short-lived keys for browsers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from tympan.errors import FrameError, ParameterError, TympanError
+from tympan.messages import AudioFormat, Complete, Event, Segment, Word
+from tympan.protocols import openai_access
+from tympan.protocols import openai_rest as shapes
+from tympan.protocols.base import Request as Opening
+from tympan.protocols.openai_session import SessionSettings
+from tympan.server.auth import TOKEN_PREFIX
+from tympan.server.service import Service
+from tympan.server.socket import request_of
+from tympan.server.uploads import Upload, chunks_of, limited
+from tympan.transcript.subtitles import Transcript
+
+DEFAULT_SECRET_SECONDS = 600
+MOST_FIELDS = 64
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def routes(service: Service) -> APIRouter:
+    """`/v1/audio/transcriptions` and the `/v1/realtime/…` that hand out keys."""
+    router = APIRouter()
+
+    def post(path: str, handler: Callable[[Service, Request], Coroutine[Any, Any, Response]]) -> None:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await handler(service, request)
+            except TympanError as error:
+                service.refused(error)
+                return _refused(error)
+
+        endpoint.__doc__ = handler.__doc__
+        router.add_api_route(path, endpoint, methods=["POST"], response_model=None, name=path.rpartition("/")[2])
+
+    post("/v1/audio/transcriptions", _transcriptions)
+    post("/v1/audio/translations", _translations)
+    post("/v1/realtime/client_secrets", _client_secrets)
+    post("/v1/realtime/transcription_sessions", _beta_session)
+    post("/v1/realtime/sessions", _beta_session)
+    return router
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the form asks for."""
+
+    file: UploadFile
+    format: str
+    language: str
+    granularities: tuple[str, ...]
+    stream: bool
+
+
+async def _transcriptions(service: Service, request: Request) -> Response:
+    """Transcribe a file: JSON, text, subtitles, or server-sent events."""
+    opening = request_of(request)
+    service.admit(openai_access.credential(opening))
+    limits = service.config.limits
+    form = await _form(limited(request, limits.upload_bytes))
+    service.offer.check_model(_text(form, "model"))
+    wish = _wish(form, service.offer.languages)
+    upload = Upload(service, opening.id, AudioFormat("auto"), "openai")
+    events = upload.events(chunks_of(wish.file, request))
+    listening = _Listening(wish.file.filename or "", service.offer.model)
+    if wish.stream:
+        return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
+    async for event, _ in events:
+        listening.hear(event)
+    body = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
+    return Response(body, media_type=shapes.MEDIA_TYPES[wish.format])
+
+
+async def _translations(service: Service, request: Request) -> Response:
+    """There is no translation here, and saying so is better than a page that is not found."""
+    raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
+
+
+class _Listening:
+    """Gathers a file's transcript."""
+
+    def __init__(self, file: str, model: str) -> None:
+        self._file, self._model = file, model
+        self._words: list[Word] = []
+        self._segments: list[Segment] = []
+        self._seconds = 0.0
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Word():
+                self._words.append(event)
+            case Segment():
+                self._segments.append(event)
+            case Complete():
+                self._seconds = event.audio_seconds
+
+    @property
+    def transcript(self) -> Transcript:
+        return Transcript(self._file, self._model, self._seconds, self._words, self._segments)
+
+
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: _Listening) -> AsyncIterator[str]:
+    try:
+        first = True
+        async for event, _ in events:
+            listening.hear(event)
+            if isinstance(event, Word):
+                yield shapes.delta(event.text if first else f" {event.text}")
+                first = False
+        yield shapes.done(listening.transcript)
+        yield shapes.LAST_EVENT
+    except TympanError as error:
+        yield shapes.failed(openai_access.error_fields(error))
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form(max_files=1, max_fields=MOST_FIELDS)
+    except HTTPException:
+        raise FrameError("the body must be multipart/form-data with the audio in the field 'file'") from None
+
+
+def _wish(form: FormData, languages: tuple[str, ...]) -> _Wish:
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise ParameterError("the form needs the audio in the field 'file'")
+    format = _text(form, "response_format") or "json"
+    if format not in shapes.FORMATS:
+        raise ParameterError(f"response_format {format[:40]!r} is not served; use one of {', '.join(shapes.FORMATS)}")
+    # The model does not say which language it heard.
+    language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
+    granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
+    return _Wish(
+        file=file,
+        format=format,
+        language=language,
+        granularities=tuple(str(each) for each in granularities),
+        stream=(_text(form, "stream") or "").lower() in ("true", "1"),
+    )
+
+
+def _text(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    return value if isinstance(value, str) else None
+
+
+async def _client_secrets(service: Service, request: Request) -> Response:
+    """A short-lived key for a browser, and the session as it would be."""
+    opening, asked = request_of(request), await _json(service, request)
+    expires = asked.get("expires_after")
+    seconds = expires.get("seconds") if isinstance(expires, dict) else None
+    value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
+    settings = SessionSettings(opening, service.offer)
+    settings.update(asked.get("session"))
+    return _encoded({"value": value, "expires_at": expires_at, "session": settings.fields()})
+
+
+async def _beta_session(service: Service, request: Request) -> Response:
+    """The beta's way to a short-lived key."""
+    opening, asked = request_of(request), await _json(service, request)
+    value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
+    settings = SessionSettings(opening, service.offer)
+    settings.update(asked)
+    return _encoded({**settings.fields(), "client_secret": {"value": value, "expires_at": expires_at}})
+
+
+def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]:
+    token, seconds = service.keys.grant(openai_access.credential(opening), seconds)
+    return TOKEN_PREFIX + token, int(time.time() + seconds)
+
+
+async def _json(service: Service, request: Request) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(await limited(request, service.config.limits.message_bytes).body() or b"{}")
+    except (msgspec.DecodeError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise FrameError("the body must be a JSON object")
+    return body
+
+
+def _encoded(body: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _refused(error: TympanError) -> Response:
+    refusal = openai_access.refusal(error)
+    return Response(refusal.body, refusal.status, dict(refusal.headers))
