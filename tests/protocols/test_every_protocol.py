@@ -1,0 +1,175 @@
+"""What holds for every protocol: no message, however broken, is more than an error of the client's; and recorded
+conversations go as they went.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.golden import GOLDEN, replay
+
+from tympan.errors import (
+    AccessError,
+    AudioError,
+    CapacityError,
+    EngineError,
+    FrameError,
+    IdleError,
+    RequestError,
+    RestartingError,
+    SessionTooLongError,
+    SlowReaderError,
+    TooBigError,
+)
+from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
+from tympan.protocols.base import Farewell, Offer, Refusal, Request, ServerProtocol
+from tympan.server.app import PROTOCOLS
+
+CLASSES: dict[str, Any] = {make.name: make for make in PROTOCOLS.values()}  # type: ignore[attr-defined]
+PATHS = {make.name: path for path, make in PROTOCOLS.items()}  # type: ignore[attr-defined]
+OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+QUERIES = {
+    "deepgram": {"encoding": "linear16", "sample_rate": "16000", "interim_results": "true", "vad_events": "true"}
+}
+QUERIES["flux"] = {**QUERIES["deepgram"], "eager_eot_threshold": "0.4"}
+
+KINDS = [
+    *("EOS", "flush", "keepalive", "finish", "Audio", "OggOpus", "Marker", "Init", "setup", "audio", "end_of_stream"),
+    *("KeepAlive", "Finalize", "CloseStream", "Configure", "ForceEndTurn", "session.update"),
+    *("transcription_session.update", "input_audio_buffer.append", "input_audio_buffer.commit"),
+    *("input_audio_buffer.clear", "nonsense"),
+]
+FIELDS = [
+    *("id", "pcm", "data", "audio", "channel", "flush_id", "input_format", "model_name", "model", "session", "final"),
+    *("thresholds", "keyterms", "json_config", "turn_detection", "input_audio_format", "format", "rate", "include"),
+    *("eot_threshold", "silence_duration_ms", "eagerness", "transcription", "input"),
+]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**64)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["AAAA", "semantic_vad", "server_vad", "audio/pcm", "pcm", "wav", "g711_ulaw"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*FIELDS, "type"]), inner, max_size=4),
+    max_leaves=12,
+)
+MAPS = st.fixed_dictionaries({"type": st.sampled_from(KINDS) | VALUES}, optional=dict.fromkeys(FIELDS, VALUES))
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value)
+
+
+def as_msgpack(value: Any) -> bytes:
+    try:
+        return msgspec.msgpack.encode(value)
+    except (OverflowError, UnicodeEncodeError):
+        return b"\xc1"
+
+
+WIRE = MAPS.map(as_json) | MAPS.map(as_msgpack) | st.text(max_size=30) | st.binary(max_size=60)
+TIMES = st.floats(0, 100)
+EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(Word, st.text(max_size=5), TIMES, TIMES, st.floats(0, 1)),
+    st.builds(Partial, st.text(max_size=5), TIMES),
+    st.builds(Vad, TIMES, st.tuples(*[st.floats(0, 1)] * 4)),
+)
+
+
+def opened(name: str) -> ServerProtocol:
+    request = Request(PATHS[name], QUERIES.get(name, {}), {}, "00000000-0000-4000-8000-000000000000", 1.7e9)
+    protocol: ServerProtocol = CLASSES[name](request, OFFER)
+    protocol.start()
+    return protocol
+
+
+def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> Farewell:
+    """Plays the session: every flush is answered, a finish ends it, an error of the client does too."""
+    flushes: list[int] = []
+    protocol.send(Ready("id", "m", "e", 24_000, 0.48, OFFER.pause_horizons), 0)
+    for turn in turns:
+        if isinstance(turn, str | bytes):
+            try:
+                actions = list(protocol.receive(turn))
+            except RequestError as error:
+                return protocol.fail(error)
+        else:
+            actions = list(protocol.send(turn, 0))
+        assert all(isinstance(action.data, bytes) for action in actions if isinstance(action, Audio))
+        flushes += [action.mark for action in actions if isinstance(action, Flush)]
+        while flushes and len(turns) % 2:
+            protocol.send(Flushed(flushes.pop(0)), 0)
+        if any(isinstance(action, Finish) for action in actions):
+            break
+    for mark in flushes:
+        protocol.send(Flushed(mark), 0)
+    protocol.send(Complete(1.0, 0), 0)
+    return protocol.fail(None)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@settings(max_examples=250, deadline=None)
+@given(turns=st.lists(WIRE | EVENTS, max_size=12))
+def test_no_conversation_is_more_than_an_error_of_the_client(name: str, turns: list[str | bytes | Event]) -> None:
+    farewell = converse(opened(name), turns)
+    assert farewell.code in (1000, 1003, 1007, 1008, 1009)
+    assert len(farewell.reason.encode()) <= 123
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_deep_nesting_is_an_error_of_the_client(name: str) -> None:
+    for bomb in ("[" * 100_000, '{"type":' * 50_000, b"\x91" * 100_000):
+        converse(opened(name), [bomb])
+
+
+CODES = {
+    AudioError: {1007, 1008},
+    FrameError: {1003, 1008},
+    IdleError: {1008, 1011},
+    SessionTooLongError: {1008},
+    TooBigError: {1009},
+    RestartingError: {1012},
+    SlowReaderError: {1013},
+    EngineError: {1011},
+    RuntimeError: {1011},
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("kind", CODES)
+def test_every_end_has_its_code_and_fits_its_frame(name: str, kind: type[Exception]) -> None:
+    farewell = opened(name).fail(kind("é" * 200))
+    assert farewell.code in CODES[kind]
+    assert len(farewell.reason.encode()) <= 123
+    secret = any("é" in str(message) for message in farewell.messages) or "é" in farewell.reason
+    assert not (secret and kind in (EngineError, RuntimeError)), "our own faults are not the peer's business"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_refusals_have_a_status_and_say_when_to_try_again(name: str) -> None:
+    for error, statuses in ((AccessError("no"), {401}), (CapacityError("full", 3), {429, 503})):
+        refusal = opened(name).refuse(error)
+        if isinstance(refusal, Refusal):
+            assert refusal.status in statuses
+            assert refusal.headers["content-type"] == "application/json"
+            assert ("retry-after" in refusal.headers) == isinstance(error, CapacityError)
+        else:
+            assert refusal.code == 1013
+
+
+RECORDINGS = sorted(GOLDEN.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: str(path.relative_to(GOLDEN)))
+def test_recorded_conversations_go_as_they_went(path: Any) -> None:
+    assert replay(path, CLASSES[path.parent.name]) > 3
+
+
+def test_every_protocol_has_recordings() -> None:
+    assert {path.parent.name for path in RECORDINGS} == set(CLASSES)
