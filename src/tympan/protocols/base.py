@@ -133,7 +133,8 @@ class ServerProtocol(Protocol):
     def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
         """The messages that tell the client of an event on one of its channels; none if it did not ask for such.
 
-        A `Flush` among them asks the session for the words that a pause or a turn's end calls for.
+        A `Flush` among them asks the session for the words that a pause or a turn's end calls for. Of the messages for
+        a `Vad`, `Lag` or `Partial` a client that reads slowly does without the first, and only that.
         """
 
     def fail(self, error: Exception | None) -> Farewell:

@@ -11,13 +11,15 @@ from starlette.staticfiles import StaticFiles
 
 from tympan.config import Config
 from tympan.engine.base import Engine
+from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
-from tympan.server import http, socket
+from tympan.server import http, kyutai, socket
 from tympan.server.service import Service
 
 PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
     "/v1/stream": NativeProtocol,
     "/v1/transcribe": NativeProtocol,
+    kyutai.PATH: KyutaiProtocol,
 }
 
 
@@ -34,6 +36,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app = FastAPI(title="Tympan", version=version("tympan"), lifespan=lifespan)
     app.state.service = service
     app.include_router(http.routes(service))
+    app.include_router(kyutai.routes(service))
     app.mount("/static", StaticFiles(directory=http.STATIC), name="static")
     for path, make_protocol in PROTOCOLS.items():
         app.add_api_websocket_route(path, _endpoint(service, make_protocol))

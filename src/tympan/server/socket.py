@@ -100,6 +100,7 @@ class Connection:
             acceptance = self._protocol.accept()
             headers = [(name.encode(), value.encode()) for name, value in acceptance.headers.items()]
             await self._websocket.accept(acceptance.subprotocol, headers)
+            self._service.metrics.connected()
             if self._session is not None:
                 logger.info("%s opened from %s", self._session.id, self._websocket.url.path)
                 self._session.start()
@@ -176,12 +177,12 @@ class Connection:
         if isinstance(event, Lag):
             self._service.metrics.lag.observe(event.behind)
         try:
-            for action in self._protocol.send(event, channel):
+            for place, action in enumerate(self._protocol.send(event, channel)):
                 if isinstance(action, Flush):
                     assert self._session is not None
                     self._session.flush(action.mark)
                 else:
-                    self._outbox.put((action,), droppable=isinstance(event, DROPPABLE))
+                    self._outbox.put((action,), droppable=place == 0 and isinstance(event, DROPPABLE))
         except SlowReaderError as error:
             self.fail(error)
 
@@ -230,4 +231,5 @@ class Connection:
         seconds, words = self._session.received_seconds, self._session.words
         metrics.audio_seconds.inc(seconds)
         metrics.words.inc(words)
+        metrics.connection_ended(seconds)
         logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)
