@@ -10,6 +10,7 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import pytest
+from audio.audio_encoding import encode
 from support.kyutai_wire import audio, closed_union, decode, message
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
@@ -181,6 +182,21 @@ def test_a_bad_message_ends_the_stream_with_an_error(scripted: LiveServer, bad: 
             socket.recv(timeout=10)
     assert messages[-1]["message"]
     assert socket.close_code == 1003
+
+
+def test_opus_then_floats_are_one_stream(embedded: LiveServer) -> None:
+    speech = clip("hello_world")
+    opus = encode(speech.at(48_000)[:, None], 48_000, "ogg", "libopus", live=True)
+    with connect(embedded.url(PATH)) as socket:
+        for start in range(0, len(opus), 700):
+            socket.send(message(type="OggOpus", data=opus[start : start + 700]))
+        socket.send(silence(13))
+        socket.send(message(type="Marker", id=1))
+        messages = until(socket, "Marker")
+    words, steps = of(messages, "Word"), of(messages, "Step")
+    assert word_error_rate(speech.text, " ".join(word["text"] for word in words)) < 1
+    assert abs(len(steps) - (len(speech.at(24_000)) / FRAME + 13)) <= 2
+    assert steps[-1]["buffered_pcm"] < 2 * FRAME
 
 
 def test_opus_that_is_none_ends_the_stream_with_an_error(scripted: LiveServer) -> None:

@@ -72,7 +72,8 @@ class Recorder:
 
 def replay(path: Path, make_protocol: MakeProtocol) -> int:
     """Raises `AssertionError` where the protocol does not do what it did; returns how many steps it did."""
-    lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in path.open(encoding="utf-8")]
+    with path.open(encoding="utf-8") as file:
+        lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in file]
     first, *steps = lines
     request, offer = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], Offer)
     protocol = make_protocol(request, offer)
