@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket as tcp
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -263,3 +264,24 @@ def test_metrics_have_the_names_of_the_original() -> None:
         *("0.02", "0.03", "0.04", "0.05", "0.06", "0.07", "0.08"),
         "+Inf",
     }
+
+
+def test_a_slow_reader_does_without_steps_but_not_without_words() -> None:
+    """With small buffers on the way; the numbers of the Steps tell which ones are missing."""
+    frames = 4_000
+    with LiveServer(outbox_messages=2_400, step_ms=0) as server:
+        server.runner.servers[0].sockets[0].setsockopt(tcp.SOL_SOCKET, tcp.SO_SNDBUF, 4096)  # accepted ones inherit it
+        raw = tcp.socket()
+        raw.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", server.port))
+        with connect(server.url(PATH), sock=raw, max_queue=1) as socket:
+            for _ in range(frames // 100):
+                socket.send(silence(100))
+            socket.send(message(type="Marker", id=0))
+            time.sleep(1)
+            messages = until(socket, "Marker")
+    words, steps = of(messages, "Word"), [step["step_idx"] for step in of(messages, "Step")]
+    assert [word["text"] for word in words] == [word.text for word in scripted_words(frames)]
+    assert len(of(messages, "EndWord")) == len(words)
+    assert len(steps) < frames
+    assert steps == sorted(set(steps))
