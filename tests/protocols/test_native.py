@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.answers import answers
 
 from tympan.errors import (
     AudioError,
@@ -70,7 +71,7 @@ def started(**query: str) -> NativeProtocol:
 
 
 def sent(protocol: NativeProtocol, *events: Event, channel: int = 0) -> list[dict[str, Any]]:
-    return [json.loads(message) for event in events for message in protocol.send(event, channel)]
+    return [json.loads(message) for event in events for message in answers(protocol, event, channel)]
 
 
 def test_the_simple_form_is_what_the_simplest_client_expects() -> None:
@@ -246,7 +247,7 @@ def test_ends() -> None:
 
 
 def test_a_close_reason_fits_its_frame() -> None:
-    reason = connect().fail(FrameError("é" * 200)).reason
+    reason = connect().fail(FrameError("é" * 200)).close_reason
     assert len(reason.encode()) <= 123
     assert set(reason) == {"é"}
 

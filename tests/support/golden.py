@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from tympan import errors, messages
-from tympan.protocols.base import Acceptance, Farewell, Offer, Refusal, Request, ServerProtocol
+from tympan.protocols.base import Acceptance, Farewell, Offer, Passing, Refusal, Request, ServerProtocol
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MakeProtocol = Callable[[Request, Offer], ServerProtocol]
@@ -49,7 +50,11 @@ class Recorder:
         return audio_format
 
     def receive(self, message: str | bytes) -> Sequence[Any]:
-        actions = list(self._protocol.receive(message))
+        try:
+            actions = list(self._protocol.receive(message))
+        except errors.RequestError as error:
+            self._write({"receive": _plain(message), "raises": [type(error).__name__, str(error)]})
+            raise
         self._write({"receive": _plain(message), "actions": [_plain(action) for action in actions]})
         return actions
 
@@ -72,7 +77,8 @@ class Recorder:
 
 def replay(path: Path, make_protocol: MakeProtocol) -> int:
     """Raises `AssertionError` where the protocol does not do what it did; returns how many steps it did."""
-    lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in path.open(encoding="utf-8")]
+    with path.open(encoding="utf-8") as file:
+        lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in file]
     first, *steps = lines
     request, offer = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], Offer)
     protocol = make_protocol(request, offer)
@@ -80,6 +86,10 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
         where = f"{path.name}:{number}"
         if "start" in step:
             assert msgspec.to_builtins(protocol.start()) == step["start"], where
+        elif "raises" in step:
+            with pytest.raises(errors.RequestError) as refused:
+                protocol.receive(_message(step["receive"]))
+            assert [type(refused.value).__name__, str(refused.value)] == step["raises"], where
         elif "receive" in step:
             actions = protocol.receive(_message(step["receive"]))
             assert [_plain(action) for action in actions] == step["actions"], where
@@ -104,6 +114,8 @@ def _plain(item: object) -> Any:
     fields = {name: getattr(item, name) for name in item.__slots__}  # type: ignore[attr-defined]
     if isinstance(item, messages.Audio):
         fields["data"] = item.data.hex()
+    if isinstance(item, Passing):
+        fields["message"] = _plain(item.message)
     return {"type": type(item).__name__, **msgspec.to_builtins(fields)}
 
 

@@ -29,9 +29,22 @@ from tympan.errors import (
 )
 from tympan.messages import AudioFormat, Command, Event, Flush
 
+LONGEST_CLOSE_REASON = 123  # bytes
+
 WireMessage = str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A message that the next one of its kind makes up for: a client that reads slowly does without it."""
+
+    message: WireMessage
+
+
 Action = Command | WireMessage
-"""What a protocol wants done: a message goes to the client, a command to the session, in the order given."""
+"""What a message makes a protocol want: a message goes to the client, a command to the session, in this order."""
+Answer = WireMessage | Passing | Flush
+"""What an event makes it want. A `Flush` asks for the words that a pause or a turn's end calls for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,11 @@ class Farewell:
     code: int
     reason: str
 
+    @property
+    def close_reason(self) -> str:
+        """As much of the reason as a close frame holds (RFC 6455 §5.5)."""
+        return self.reason.encode()[:LONGEST_CLOSE_REASON].decode(errors="ignore")
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -133,11 +151,8 @@ class ServerProtocol(Protocol):
     def receive(self, message: WireMessage) -> Sequence[Action]:
         """What one message asks for, and the answers that need nobody else. Raises `RequestError`."""
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
-        """The messages that tell the client of an event on one of its channels; none if it did not ask for such.
-
-        A `Flush` among them asks the session for the words that a pause or a turn's end calls for.
-        """
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
+        """What tells the client of an event on one of its channels; nothing if it did not ask for such."""
 
     def fail(self, error: Exception | None) -> Farewell:
         """How the connection ends; `None` is a good end."""

@@ -29,6 +29,7 @@ from tympan.protocols import deepgram_access
 from tympan.protocols.base import (
     Acceptance,
     Action,
+    Answer,
     Farewell,
     Offer,
     Refusal,
@@ -133,7 +134,7 @@ class DeepgramProtocol:
         self._flushes[self._marks] = (why, channel)
         return Flush(self._marks)
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
             case Word():
                 return list(self._on_word(event, channel))

@@ -17,6 +17,7 @@ from tympan.protocols import deepgram_access
 from tympan.protocols.base import (
     Acceptance,
     Action,
+    Answer,
     Farewell,
     Offer,
     Refusal,
@@ -140,7 +141,7 @@ class FluxProtocol:
             keyterms=keyterms if isinstance(keyterms, list) else [],
         )
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
             case Ready():
                 return (self._tell("Connected"),)

@@ -23,8 +23,10 @@ from tympan.messages import (
 from tympan.protocols.base import (
     Acceptance,
     Action,
+    Answer,
     Farewell,
     Offer,
+    Passing,
     Refusal,
     Request,
     WireMessage,
@@ -120,7 +122,7 @@ class GradiumProtocol:
         }
         return (SetFormat(FORMATS[frame.input_format]), _encode(ready))
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
             case Word():
                 return (
@@ -128,7 +130,7 @@ class GradiumProtocol:
                     _encode({"type": "end_text", "stop_s": event.end, "stream_id": None}),
                 )
             case Vad():
-                return (self._step(event),)
+                return (Passing(self._step(event)),)
             case Flushed():
                 return (_encode({"type": "flushed", "flush_id": self._flush_ids.pop(event.mark)}),)
             case Complete():

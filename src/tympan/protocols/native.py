@@ -30,8 +30,10 @@ from tympan.messages import (
 )
 from tympan.protocols.base import (
     Acceptance,
+    Answer,
     Farewell,
     Offer,
+    Passing,
     Refusal,
     Request,
     WireMessage,
@@ -52,8 +54,9 @@ SELECTABLE: Mapping[str, type[Event]] = {
 ALWAYS: Mapping[str, type[Event]] = {"warning": Warning, "flushed": Flushed, "complete": Complete}
 TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
 
+PASSING = (Vad, Lag, Partial)
+
 END_OF_STREAM = "EOS"
-LONGEST_CLOSE_REASON = 123  # bytes, RFC 6455 §5.5
 
 
 class _CommandFrame(msgspec.Struct):
@@ -116,11 +119,12 @@ class NativeProtocol:
         self._finishing = True
         return (Finish(),)
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage]:
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if isinstance(event, Flushed):
             return (self._encode({"type": "flushed", "id": event.mark}, channel),)
         form: Callable[[Event, int], Iterator[dict[str, Any]]] = self._simple if self._wanted is None else self._typed
-        return [self._encode(fields, channel) for fields in form(event, channel)]
+        messages = [self._encode(fields, channel) for fields in form(event, channel)]
+        return [Passing(message) for message in messages] if isinstance(event, PASSING) else messages
 
     def _simple(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
         if isinstance(event, Word):
@@ -154,11 +158,10 @@ class NativeProtocol:
         if error is None:
             return Farewell((), close_code(error), "")
         code, message = public_error(error)
-        reason = message.encode()[:LONGEST_CLOSE_REASON].decode(errors="ignore")
         if isinstance(error, RestartingError):
-            return Farewell((), close_code(error), reason)
+            return Farewell((), close_code(error), message)
         last_words = msgspec.json.encode({"type": "error", "code": code, "message": message}).decode()
-        return Farewell((last_words,), close_code(error), reason)
+        return Farewell((last_words,), close_code(error), message)
 
 
 def _parse_events(text: str | None) -> frozenset[type[Event]] | None:

@@ -17,6 +17,7 @@ from tympan.protocols import openai_access
 from tympan.protocols.base import (
     Acceptance,
     Action,
+    Answer,
     Farewell,
     Offer,
     Refusal,
@@ -99,7 +100,7 @@ class OpenAIProtocol:
         self._flushes[self._marks] = why
         return Flush(self._marks)
 
-    def send(self, event: Event, channel: int) -> Sequence[WireMessage | Flush]:
+    def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if self._dialect is not None:
             return self._dialect.send(event)
         match event:

@@ -14,9 +14,10 @@ from tympan.engine.base import Engine
 from tympan.protocols.deepgram import DeepgramProtocol
 from tympan.protocols.flux import FluxProtocol
 from tympan.protocols.gradium import GradiumProtocol
+from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai import OpenAIProtocol
-from tympan.server import deepgram, http, openai, socket
+from tympan.server import deepgram, http, kyutai, openai, socket
 from tympan.server.service import Service
 
 PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
@@ -26,6 +27,7 @@ PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,
     "/api/speech/asr": GradiumProtocol,
+    kyutai.PATH: KyutaiProtocol,
 }
 
 
@@ -41,9 +43,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
     app = FastAPI(title="Tympan", version=version("tympan"), lifespan=lifespan)
     app.state.service = service
-    app.include_router(http.routes(service))
-    app.include_router(deepgram.routes(service))
-    app.include_router(openai.routes(service))
+    for module in (http, kyutai, openai, deepgram):
+        app.include_router(module.routes(service))
     app.mount("/static", StaticFiles(directory=http.STATIC), name="static")
     for path, make_protocol in PROTOCOLS.items():
         app.add_api_websocket_route(path, _endpoint(service, make_protocol))

@@ -1,4 +1,8 @@
-"""Every Prometheus metric of the server, in a registry of its own."""
+"""Every Prometheus metric of the server, in a registry of its own.
+
+The four that begin with `asr_` have the names and buckets of Kyutai's moshi-server, for the dashboards that know those;
+they count the streams of every protocol.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from tympan.engine.base import Engine
 
+STEP_SECONDS_BUCKETS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)
+CONNECTION_STEPS_BUCKETS = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4500)
 LAG_BUCKETS = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
 
@@ -41,6 +47,41 @@ class Metrics:
             registry=registry,
         )
 
+        self._engine = engine
+        self._connections = 0
+        open_channels = Gauge("asr_open_channels", "Streams open now", ["handler"], registry=registry)
+        open_channels.labels(handler="all").set_function(lambda: engine.active)
+        self._connection_steps = Histogram(
+            "asr_connection_num_steps",
+            "Frames of audio of a stream, counted at its end",
+            buckets=CONNECTION_STEPS_BUCKETS,
+            registry=registry,
+        )
+        self._step_seconds = Histogram(
+            "asr_model_step_duration",
+            "Seconds that a step of the model took",
+            buckets=STEP_SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    def connected(self) -> None:
+        """A WebSocket was opened."""
+        self._connections += 1
+
+    def connection_ended(self, audio_seconds: float) -> None:
+        """A stream ended, after so much audio."""
+        self._connection_steps.observe(round(audio_seconds / self._engine.info.frame_seconds))
+
+    def step_took(self, seconds: float) -> None:
+        """The engine's model has run one step."""
+        self._step_seconds.observe(seconds)
+
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + self._render_connections()
+
+    def _render_connections(self) -> bytes:
+        """By hand: `prometheus_client` would have the counter be called `asr_connect_total`."""
+        name = "asr_connect"
+        help_and_type = f"# HELP {name} WebSockets opened\n# TYPE {name} counter\n"
+        return f'{help_and_type}{name}{{handler="all"}} {self._connections}\n'.encode()

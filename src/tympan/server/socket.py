@@ -26,9 +26,9 @@ from tympan.errors import (
     TympanError,
 )
 from tympan.messages import Event, Flush, Lag
-from tympan.protocols.base import Farewell, Offer, Refusal, Request, ServerProtocol, WireMessage
+from tympan.protocols.base import Farewell, Offer, Passing, Refusal, Request, ServerProtocol, WireMessage
 from tympan.server.service import Service
-from tympan.session.outbox import DROPPABLE, Outbox
+from tympan.session.outbox import Outbox
 from tympan.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Connection:
             acceptance = self._protocol.accept()
             headers = [(name.encode(), value.encode()) for name, value in acceptance.headers.items()]
             await self._websocket.accept(acceptance.subprotocol, headers)
+            self._service.metrics.connected()
             if self._session is not None:
                 logger.info("%s opened from %s", self._session.id, self._websocket.url.path)
                 self._session.start()
@@ -168,7 +169,7 @@ class Connection:
                     else {"type": "websocket.send", "bytes": message}
                 )
             assert self._farewell is not None
-            await self._websocket.close(self._farewell.code, self._farewell.reason)
+            await self._websocket.close(self._farewell.code, self._farewell.close_reason)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             logger.debug("the client is gone: %r", error)
 
@@ -176,12 +177,15 @@ class Connection:
         if isinstance(event, Lag):
             self._service.metrics.lag.observe(event.behind)
         try:
-            for action in self._protocol.send(event, channel):
-                if isinstance(action, Flush):
-                    assert self._session is not None
-                    self._session.flush(action.mark)
-                else:
-                    self._outbox.put((action,), droppable=isinstance(event, DROPPABLE))
+            for answer in self._protocol.send(event, channel):
+                match answer:
+                    case Flush():
+                        assert self._session is not None
+                        self._session.flush(answer.mark)
+                    case Passing():
+                        self._outbox.put((answer.message,), droppable=True)
+                    case _:
+                        self._outbox.put((answer,))
         except SlowReaderError as error:
             self.fail(error)
 
@@ -230,4 +234,5 @@ class Connection:
         seconds, words = self._session.received_seconds, self._session.words
         metrics.audio_seconds.inc(seconds)
         metrics.words.inc(words)
+        metrics.connection_ended(seconds)
         logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)

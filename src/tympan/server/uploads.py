@@ -76,6 +76,7 @@ class Upload:
         metrics.sessions.labels(protocol=self._protocol, code=outcome).inc()
         metrics.audio_seconds.inc(self._session.received_seconds)
         metrics.words.inc(self._session.words)
+        metrics.connection_ended(self._session.received_seconds)
 
 
 def limited(request: Request, most_bytes: int) -> Request:

@@ -7,10 +7,6 @@ from collections import deque
 from collections.abc import Iterable
 
 from tympan.errors import SlowReaderError
-from tympan.messages import Event, Lag, Partial, Vad
-
-DROPPABLE: tuple[type[Event], ...] = (Vad, Lag, Partial)
-"""Events that the next one of their kind makes up for."""
 
 
 class Outbox:
