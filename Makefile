@@ -4,16 +4,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness check clean
+.PHONY: serve test test-exactness test-clients check clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not exactness" $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness and not clients" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
+
+# Third-party packages warn of their own affairs.
+test-clients: .venv-clients/done  ## other vendors' packages against our server: two minutes
+	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
+		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .
@@ -22,7 +27,7 @@ check: .venv/dev.done  ## style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-clients
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -33,4 +38,10 @@ clean:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --editable '.[dev]'
 	$(INSTALL) --no-deps moshi  # it pins versions that nothing else can live with; the tests need the code alone
+	touch $@
+
+# They pin what the rest cannot live with.
+.venv-clients/done: pyproject.toml constraints-clients.txt
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
 	touch $@

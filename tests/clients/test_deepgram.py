@@ -14,11 +14,7 @@ from support.speech import clip, word_error_rate
 from clients.conftest import KEY, chunks, pcm, speech, wav
 
 deepgram = pytest.importorskip("deepgram")
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # its clients cannot be closed
-]
+pytestmark = pytest.mark.clients
 
 TEXT = f"{clip('hello_world').text} {clip('counting').text}"
 

@@ -13,11 +13,7 @@ from support.speech import clip, word_error_rate
 from clients.conftest import KEY, chunks, pcm, speech
 
 gradium = pytest.importorskip("gradium")
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.clients
 
 
 TEXT = f"{clip('hello_world').text} {clip('counting').text}"

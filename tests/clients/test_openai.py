@@ -14,11 +14,7 @@ from support.speech import clip, word_error_rate
 from clients.conftest import KEY, chunks, pcm, speech, wav
 
 openai = pytest.importorskip("openai")
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.clients
 
 TEXT = f"{clip('hello_world').text} {clip('counting').text}"
 PREFIX = "conversation.item.input_audio_transcription"

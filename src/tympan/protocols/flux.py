@@ -149,6 +149,7 @@ class FluxProtocol:
                 self._partial = event
             case Word():
                 self._words.append(event)
+                self._partial = Partial("", event.end)  # what comes after this word is told anew
                 self._heard = max(self._heard, event.end)
             case Vad():
                 self._heard = max(self._heard, event.time)

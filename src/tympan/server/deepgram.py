@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from tympan.errors import FrameError, ParameterError, TympanError
+from tympan.errors import FrameError, ParameterError
 from tympan.messages import Complete, Segment, Word
 from tympan.protocols import deepgram_access
 from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import parse_audio
+from tympan.server.answers import answer
 from tympan.server.service import Service
 from tympan.server.socket import request_of
 from tympan.server.uploads import Upload, limited
@@ -34,28 +36,29 @@ def routes(service: Service) -> APIRouter:
     async def listen(request: Request) -> Response:
         """Transcribe the audio file in the body."""
         opening = request_of(request)
-        try:
-            service.admit(deepgram_access.credential(opening))
-            if request.headers.get("content-type", "").startswith("application/json"):
-                raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
-            body = await _transcribe(service, opening, limited(request, service.config.limits.upload_bytes))
-        except TympanError as error:
-            service.refused(error)
-            return _refused(opening, error)
-        return _json(opening, body)
+        return await answer(service, _listen(service, opening, request), partial(deepgram_access.refusal, opening))
 
     @router.post("/v1/auth/grant", response_model=None)
     async def grant(request: Request) -> Response:
         """A token for a client that is not to have the key."""
         opening = request_of(request)
-        try:
-            wanted = _parse_grant(await limited(request, service.config.limits.message_bytes).body())
-            token, seconds = service.keys.grant(deepgram_access.credential(opening), wanted.ttl_seconds)
-        except TympanError as error:
-            return _refused(opening, error)
-        return _json(opening, {"access_token": token, "expires_in": seconds})
+        return await answer(service, _grant(service, opening, request), partial(deepgram_access.refusal, opening))
 
     return router
+
+
+async def _listen(service: Service, opening: Opening, request: Request) -> Response:
+    service.admit(deepgram_access.credential(opening))
+    if request.headers.get("content-type", "").startswith("application/json"):
+        raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
+    body = limited(request, service.config.limits.upload_bytes)
+    return _json(opening, await _transcribe(service, opening, body))
+
+
+async def _grant(service: Service, opening: Opening, request: Request) -> Response:
+    wanted = _parse_grant(await limited(request, service.config.limits.message_bytes).body())
+    token, seconds = service.keys.grant(deepgram_access.credential(opening), wanted.ttl_seconds)
+    return _json(opening, {"access_token": token, "expires_in": seconds})
 
 
 async def _transcribe(service: Service, opening: Opening, request: Request) -> dict[str, Any]:
@@ -100,8 +103,3 @@ def _parse_grant(body: bytes) -> _GrantRequest:
 
 def _json(opening: Opening, body: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json", headers={"dg-request-id": opening.id})
-
-
-def _refused(opening: Opening, error: TympanError) -> Response:
-    refusal = deepgram_access.refusal(opening, error)
-    return Response(refusal.body, refusal.status, dict(refusal.headers))

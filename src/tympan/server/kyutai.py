@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import uuid
 from collections.abc import Mapping
 from importlib.metadata import distribution, version
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
 
-from tympan.errors import CapacityError, EngineError, TympanError
+from tympan.errors import CapacityError, TympanError
 from tympan.messages import AudioFormat, Word
-from tympan.protocols.base import json_refusal
+from tympan.protocols.base import Refusal, json_refusal
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
+from tympan.server.answers import answer
 from tympan.server.service import Service
 from tympan.server.uploads import Upload, limited
-
-logger = logging.getLogger(__name__)
 
 PATH = "/api/asr-streaming"
 LONGEST_WAIT_SECONDS = 5.0  # for a slot, while all are taken; the original waits for 100 s
@@ -55,28 +51,19 @@ def routes(service: Service) -> APIRouter:
     @router.post(PATH, response_model=None)
     async def transcribe(request: Request) -> Response:
         """The words of the audio file that is the body."""
-        try:
-            service.admit(request.headers.get(KEY_HEADER))
-            return JSONResponse(await _transcribe(service, request))
-        except ClientDisconnect:
-            return Response(status_code=400)  # to nobody
-        except TympanError as error:
-            service.refused(error)
-            refused = error
-        except Exception:
-            logger.exception("transcribing a file failed")
-            refused = EngineError("the recognizer failed")
-        refusal = json_refusal(refused, error_fields(refused))
-        return Response(refusal.body, refusal.status, dict(refusal.headers))
+        return await answer(
+            service, _transcribe(service, request), lambda error: json_refusal(error, error_fields(error))
+        )
 
     return router
 
 
-async def _transcribe(service: Service, request: Request) -> list[dict[str, Any]]:
+async def _transcribe(service: Service, request: Request) -> Response:
+    service.admit(request.headers.get(KEY_HEADER))
     upload = await _upload(service)
     body = limited(request, service.config.limits.upload_bytes).stream()
     words = [event async for event, _ in upload.events(body) if isinstance(event, Word)]
-    return [fields for word in words for fields in word_fields(word)]
+    return JSONResponse([fields for word in words for fields in word_fields(word)])
 
 
 async def _upload(service: Service) -> Upload:
@@ -89,6 +76,10 @@ async def _upload(service: Service) -> Upload:
             if asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+def _refuse(error: TympanError) -> Refusal:
+    return json_refusal(error, error_fields(error))
 
 
 def _build_info() -> Mapping[str, str]:

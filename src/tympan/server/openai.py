@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tympan.protocols import openai_access
 from tympan.protocols import openai_rest as shapes
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.openai_session import SessionSettings
+from tympan.server.answers import answer
 from tympan.server.auth import TOKEN_PREFIX
 from tympan.server.service import Service
 from tympan.server.socket import request_of
@@ -28,20 +30,18 @@ from tympan.transcript.subtitles import Transcript
 DEFAULT_SECRET_SECONDS = 600
 MOST_FIELDS = 64
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Service, Request], Coroutine[Any, Any, Response]]
 
 
 def routes(service: Service) -> APIRouter:
     """`/v1/audio/transcriptions` and the `/v1/realtime/…` that hand out keys."""
     router = APIRouter()
 
-    def post(path: str, handler: Callable[[Service, Request], Coroutine[Any, Any, Response]]) -> None:
+    def post(path: str, handler: Handler) -> None:
         async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(service, request)
-            except TympanError as error:
-                service.refused(error)
-                return _refused(error)
+            return await answer(service, handler(service, request), openai_access.refusal)
 
         endpoint.__doc__ = handler.__doc__
         router.add_api_route(path, endpoint, methods=["POST"], response_model=None, name=path.rpartition("/")[2])
@@ -124,6 +124,9 @@ async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: _Li
         yield shapes.LAST_EVENT
     except TympanError as error:
         yield shapes.failed(openai_access.error_fields(error))
+    except Exception as error:
+        logger.exception("a stream of events failed")
+        yield shapes.failed(openai_access.error_fields(error))
 
 
 async def _form(request: Request) -> FormData:
@@ -194,8 +197,3 @@ async def _json(service: Service, request: Request) -> dict[str, Any]:
 
 def _encoded(body: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-def _refused(error: TympanError) -> Response:
-    refusal = openai_access.refusal(error)
-    return Response(refusal.body, refusal.status, dict(refusal.headers))

@@ -1,0 +1,33 @@
+"""Answers to requests that may fail: the right status and one sentence, in the form that the vendor's clients know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from tympan.errors import EngineError, TympanError
+from tympan.protocols.base import Refusal
+from tympan.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+async def answer(service: Service, handled: Awaitable[Response], refuse: Callable[[TympanError], Refusal]) -> Response:
+    """What the handler answers, or a refusal. An error that nobody foresaw is told to the log, not to the client."""
+    try:
+        return await handled
+    except ClientDisconnect:
+        return Response(status_code=400)  # to nobody
+    except TympanError as error:
+        service.refused(error)
+        return response_of(refuse(error))
+    except Exception:
+        logger.exception("a request failed")
+        return response_of(refuse(EngineError("the request failed")))
+
+
+def response_of(refusal: Refusal) -> Response:
+    return Response(refusal.body, refusal.status, dict(refusal.headers))
