@@ -56,8 +56,10 @@ async def _listen(service: Service, opening: Opening, request: Request) -> Respo
 
 
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
+    credential = deepgram_access.credential(opening)
+    service.keys.check(credential)
     wanted = _parse_grant(await limited(request, service.config.limits.message_bytes).body())
-    token, seconds = service.keys.grant(deepgram_access.credential(opening), wanted.ttl_seconds)
+    token, seconds = service.keys.grant(credential, wanted.ttl_seconds)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 
 

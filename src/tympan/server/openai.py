@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +72,14 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     service.admit(openai_access.credential(opening))
     limits = service.config.limits
     form = await _form(limited(request, limits.upload_bytes))
-    service.offer.check_model(_text(form, "model"))
-    wish = _wish(form, service.offer.languages)
-    upload = Upload(service, opening.id, AudioFormat("auto"), "openai")
-    events = upload.events(chunks_of(wish.file, request))
+    try:
+        service.offer.check_model(_text(form, "model"))
+        wish = _wish(form, service.offer.languages)
+        upload = Upload(service, opening.id, AudioFormat("auto"), "openai")
+    except TympanError:
+        await form.close()
+        raise
+    events = _closing(form, upload.events(chunks_of(wish.file, request)))
     listening = _Listening(wish.file.filename or "", service.offer.model)
     if wish.stream:
         return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
@@ -82,6 +87,16 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         listening.hear(event)
     body = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
     return Response(body, media_type=shapes.MEDIA_TYPES[wish.format])
+
+
+async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
+    """The events; the file that they come from is kept until the last."""
+    try:
+        async with aclosing(events):
+            async for each in events:
+                yield each
+    finally:
+        await form.close()
 
 
 async def _translations(service: Service, request: Request) -> Response:
@@ -162,7 +177,9 @@ def _text(form: FormData, name: str) -> str | None:
 
 async def _client_secrets(service: Service, request: Request) -> Response:
     """A short-lived key for a browser, and the session as it would be."""
-    opening, asked = request_of(request), await _json(service, request)
+    opening = request_of(request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
     expires = asked.get("expires_after")
     seconds = expires.get("seconds") if isinstance(expires, dict) else None
     value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
@@ -173,7 +190,9 @@ async def _client_secrets(service: Service, request: Request) -> Response:
 
 async def _beta_session(service: Service, request: Request) -> Response:
     """The beta's way to a short-lived key."""
-    opening, asked = request_of(request), await _json(service, request)
+    opening = request_of(request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
     value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.offer)
     settings.update(asked)

@@ -1,0 +1,187 @@
+"""Files in requests: what goes wrong is told in each vendor's form; a long one costs neither memory nor others time."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import psutil
+import pytest
+from support.server import LiveServer
+from websockets.sync.client import connect
+
+from tympan.engine.scripted import scripted_words
+
+KEY = "secret"
+AUTH = {"authorization": f"Bearer {KEY}"}
+
+
+def wav(seconds: float, sample_rate: int = 8_000) -> Iterator[bytes]:
+    """A mu-law WAV of silence, made as it is sent: one byte a sample."""
+    size = int(seconds * sample_rate)
+    layout = struct.pack("<HHIIHH", 7, 1, sample_rate, sample_rate, 1, 8)
+    yield b"RIFF" + struct.pack("<I", size + 36) + b"WAVEfmt " + struct.pack("<I", 16) + layout
+    yield b"data" + struct.pack("<I", size)
+    for start in range(0, size, 1 << 16):
+        yield b"\xff" * min(1 << 16, size - start)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with LiveServer(max_streams=2, step_ms=0, api_keys=(KEY,), host="127.0.0.1", upload_bytes=20 << 20) as server:
+        yield server
+
+
+def small(seconds: float = 4.0) -> bytes:
+    return b"".join(wav(seconds))
+
+
+def form(data: bytes, **fields: str) -> dict[str, Any]:
+    return {"files": {"file": ("talk.wav", data)}, "data": fields, "headers": AUTH, "timeout": 30}
+
+
+OPENAI = "/v1/audio/transcriptions"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        ({"files": {"file": ("a.wav", b"nonsense" * 20)}}, 400, "bad_audio"),
+        ({"files": {"file": ("a.wav", b"")}}, 400, "bad_audio"),
+        ({"files": {"other": ("a.wav", small())}}, 400, "bad_parameter"),
+        ({"data": {"file": "text"}}, 400, "bad_parameter"),
+        ({"content": b"no form"}, 400, "bad_parameter"),
+        ({"content": b"--x\r\nbroken", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, None),
+        ({"files": {"file": ("a.wav", small())}, "data": {"response_format": "diarized_json"}}, 400, "bad_parameter"),
+        ({"files": {"file": ("a.wav", bytes(21 << 20))}}, 413, "too_big"),
+    ],
+    ids=["nonsense", "empty", "no_file", "file_is_text", "no_form", "broken_form", "format", "too_big"],
+)
+def test_openai_says_what_is_wrong(server: LiveServer, request_: dict[str, Any], status: int, code: str | None) -> None:
+    headers = {**AUTH, **request_.pop("headers", {})}
+    answer = httpx.post(server.http(OPENAI), headers=headers, timeout=30, **request_)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert code in (None, error["code"])
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "status"),
+    [
+        ("", b"nonsense" * 20, 400),
+        ("?encoding=speex", small(), 400),
+        ("?encoding=linear16", small(), 400),
+        ("?channels=9", small(), 400),
+        ("", b"".join(wav(3000.0)), 413),
+    ],
+    ids=["nonsense", "codec", "no_rate", "channels", "too_big"],
+)
+def test_deepgram_says_what_is_wrong(server: LiveServer, query: str, content: bytes, status: int) -> None:
+    answer = httpx.post(server.http("/v1/listen" + query), content=content, headers=AUTH, timeout=30)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["request_id"] == answer.headers["dg-request-id"]
+    assert answer.json()["err_msg"]
+
+
+def test_a_url_is_not_fetched(server: LiveServer) -> None:
+    answer = httpx.post(server.http("/v1/listen"), json={"url": "http://127.0.0.1/x.wav"}, headers=AUTH)
+    assert answer.status_code == 400
+    assert "fetches nothing" in answer.json()["err_msg"]
+
+
+@pytest.mark.parametrize("path", [OPENAI, "/v1/listen", "/v1/auth/grant", "/v1/realtime/client_secrets"])
+def test_a_key_is_asked_for(server: LiveServer, path: str) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        assert httpx.post(server.http(path), headers=headers, content=small()).status_code == 401
+
+
+def test_what_is_full_says_when_to_try_again(server: LiveServer) -> None:
+    with connect(server.url(token=KEY)), connect(server.url(token=KEY)):
+        for path, request in ((OPENAI, form(small())), ("/v1/listen", {"content": small(), "headers": AUTH})):
+            answer = httpx.post(server.http(path), **request)
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) > 0
+
+
+def test_words_are_all_there_and_the_slot_is_free_again(server: LiveServer) -> None:
+    for _ in range(3):
+        answer = httpx.post(server.http(OPENAI), **form(small(8.0)))
+        assert answer.json()["text"] == " ".join(word.text for word in scripted_words(100))
+    raw = httpx.post(
+        server.http("/v1/listen?encoding=mulaw&sample_rate=8000"), content=bytes(64_000), headers=AUTH, timeout=30
+    )
+    assert raw.json()["results"]["channels"][0]["alternatives"][0]["transcript"].split()[0] == "word0"
+    assert server.service.engine.active == 0
+
+
+def test_a_client_that_leaves_frees_its_slot(server: LiveServer) -> None:
+    def forever() -> Iterator[bytes]:
+        yield from wav(1000.0)
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        httpx.post(server.http("/v1/listen"), content=forever(), headers=AUTH, timeout=30)
+    deadline = time.monotonic() + 10
+    while server.service.engine.active and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.service.engine.active == 0
+
+
+def test_a_token_is_good_for_a_file(server: LiveServer) -> None:
+    grant = httpx.post(server.http("/v1/auth/grant"), json={"ttl_seconds": 60}, headers=AUTH).json()
+    assert grant["expires_in"] == 60
+    headers = {"authorization": f"Bearer {grant['access_token']}"}
+    assert httpx.post(server.http("/v1/listen"), content=small(), headers=headers, timeout=30).status_code == 200
+    assert httpx.post(server.http("/v1/auth/grant"), headers=headers).status_code == 401
+
+
+def test_an_hour_takes_no_memory(server: LiveServer) -> None:
+    """Decoded it would be 345 MB."""
+    process, peak, done = psutil.Process(), 0, threading.Event()
+    httpx.post(server.http("/v1/listen"), content=wav(60.0, 4_000), headers=AUTH, timeout=60)  # caches are warm
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.05):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    answer = httpx.post(server.http("/v1/listen"), content=wav(3600.0, 4_000), headers=AUTH, timeout=60)
+    done.set()
+    watcher.join()
+    assert answer.json()["metadata"]["duration"] == pytest.approx(3600, abs=0.1)
+    assert len(answer.json()["results"]["channels"][0]["alternatives"][0]["words"]) == len(scripted_words(45_000))
+    assert peak - before < 60 << 20
+
+
+def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
+    """With the real scheduler: the file is backlog, which runs in what room the live stream leaves."""
+    with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=2) as server:
+        uploaded: list[float] = []
+
+        def upload() -> None:
+            answer = httpx.post(server.http("/v1/listen"), content=wav(120.0, 8_000), timeout=60)
+            uploaded.append(answer.json()["metadata"]["duration"])
+
+        uploader = threading.Thread(target=upload)
+        with connect(server.url(events="lag")) as socket:
+            uploader.start()
+            for _ in range(60):
+                socket.send(bytes(3840))
+                time.sleep(0.08)
+            socket.send("EOS")
+            messages = [json.loads(message) for message in socket]
+        uploader.join()
+    assert uploaded == [pytest.approx(120.0, abs=0.1)]
+    lags = [message["behind"] for message in messages if message["type"] == "lag"]
+    assert len(lags) >= 3
+    assert max(lags) < 0.5
