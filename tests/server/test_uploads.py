@@ -102,6 +102,22 @@ def test_a_key_is_asked_for(server: LiveServer, path: str) -> None:
         assert httpx.post(server.http(path), headers=headers, content=small()).status_code == 401
 
 
+def test_what_is_not_done_here_says_so(server: LiveServer) -> None:
+    answer = httpx.post(server.http("/v1/audio/translations"), **form(small()))
+    assert answer.status_code == 400
+    assert "does not translate" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime/sessions", "/v1/realtime/transcription_sessions"])
+def test_the_beta_s_way_to_a_secret(server: LiveServer, path: str) -> None:
+    answer = httpx.post(server.http(path), json={"input_audio_format": "g711_ulaw"}, headers=AUTH).json()
+    assert answer["audio"]["input"]["format"] == {"type": "audio/pcmu", "rate": 8000}
+    secret = {"authorization": f"Bearer {answer['client_secret']['value']}"}
+    assert httpx.get(server.http("/v1/models"), headers=secret).status_code == 200
+    assert httpx.get(server.http("/v1/models/scripted"), headers=secret).json()["turns_from"] == "script"
+    assert httpx.get(server.http("/v1/models/other"), headers=secret).status_code == 404
+
+
 def test_what_is_full_says_when_to_try_again(server: LiveServer) -> None:
     with connect(server.url(token=KEY)), connect(server.url(token=KEY)):
         for path, request in ((OPENAI, form(small())), ("/v1/listen", {"content": small(), "headers": AUTH})):

@@ -48,6 +48,7 @@ class OpenAIProtocol:
         self._dialect: VllmDialect | None = None
         self._events = 0
         self._items = 1
+        self._committed: str | None = None  # the item before this one, as far as the client knows
         self._words: list[Word] = []
         self._told_start = False
         self._item_start = 0.0
@@ -122,13 +123,13 @@ class OpenAIProtocol:
             if endpoint.kind == "started" and self._endpointer.rule is not None:
                 self._told_start = True
                 milliseconds = round(1000 * endpoint.time)
-                yield self._tell(
-                    "input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item(self._items)
-                )
+                yield self._tell("input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item)
             elif endpoint.kind == "ended":
                 yield self._flush("pause")
         if isinstance(event, Word):
             self._heard = max(self._heard, event.end)
+            if next(iter(self._flushes.values()), None) == "clear":
+                return  # of audio that the client has thrown away
             delta = f" {event.text}" if self._words else event.text
             self._words.append(event)
             yield self._tell(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
@@ -145,7 +146,7 @@ class OpenAIProtocol:
 
     def _commit(self) -> Iterator[WireMessage]:
         """An item is complete, empty or not."""
-        item, previous = self._item(self._items), self._item(self._items - 1) if self._items > 1 else None
+        item, previous = self._item, self._committed
         if self._told_start:
             end = round(1000 * self._heard)
             yield self._tell("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item)
@@ -173,6 +174,7 @@ class OpenAIProtocol:
             ],
             usage={"type": "duration", "seconds": seconds},
         )
+        self._committed = item
         self._next_item()
 
     def _next_item(self) -> None:
@@ -182,11 +184,12 @@ class OpenAIProtocol:
         self._told_start = False
         self._item_start = self._heard
 
-    def _item(self, number: int) -> str:
-        return f"item_{number}"
+    @property
+    def _item(self) -> str:
+        return f"item_{self._items}"
 
     def _of_item(self) -> dict[str, Any]:
-        return {"item_id": self._item(self._items), "content_index": 0}
+        return {"item_id": self._item, "content_index": 0}
 
     def _tell(self, kind: str, **fields: Any) -> str:
         self._events += 1

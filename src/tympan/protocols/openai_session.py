@@ -74,7 +74,8 @@ class SessionSettings:
         kind = str(given.get("type", self._format["type"]))
         if kind not in _ENCODINGS:
             raise ParameterError(f"the format {kind[:40]!r} is unknown; use one of {', '.join(_ENCODINGS)}")
-        rate = given.get("rate") or (24_000 if kind == "audio/pcm" else 8_000)
+        kept = self._format["rate"] if kind == self._format["type"] else None
+        rate = given.get("rate") or kept or (24_000 if kind == "audio/pcm" else 8_000)
         if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise ParameterError(f"the rate must be a whole number from {LOWEST_RATE} to {HIGHEST_RATE}")
         self._format = {"type": kind, "rate": rate}
@@ -83,15 +84,13 @@ class SessionSettings:
         if given is None:
             self._turn_detection = None
         elif isinstance(given, dict):
-            kind = given.get("type")
-            if kind == "semantic_vad":
-                self._turn_detection = {"eagerness": "auto", **given}
-            else:
-                silence = given.get("silence_duration_ms", SERVER_VAD["silence_duration_ms"])
-                sound = isinstance(silence, int | float) and 0 <= silence <= _LONGEST_SILENCE_MS
-                self._turn_detection = {**SERVER_VAD, **given, "type": "server_vad"}
-                if not sound:
-                    self._turn_detection["silence_duration_ms"] = SERVER_VAD["silence_duration_ms"]
+            current = self._turn_detection or SERVER_VAD
+            kind = "semantic_vad" if given.get("type", current["type"]) == "semantic_vad" else "server_vad"
+            defaults = SERVER_VAD if kind == "server_vad" else {"eagerness": "auto"}
+            merged = {**defaults, **(current if current["type"] == kind else {}), **given, "type": kind}
+            if kind == "server_vad" and not _is_silence(merged["silence_duration_ms"]):
+                merged["silence_duration_ms"] = SERVER_VAD["silence_duration_ms"]
+            self._turn_detection = merged
 
     def fields(self) -> dict[str, Any]:
         """The session as `session.created` and `session.updated` show it."""
@@ -110,6 +109,10 @@ class SessionSettings:
             },
             "include": self._include,
         }
+
+
+def _is_silence(milliseconds: object) -> bool:
+    return isinstance(milliseconds, int | float) and 0 <= milliseconds <= _LONGEST_SILENCE_MS
 
 
 def _from_beta(session: Mapping[str, Any]) -> dict[str, Any]:
