@@ -17,7 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 4096  # elements of keys that a program loads at once
+# Of keys, and of values, that a program loads at once. With more, or with fewer loads in flight, either registers or
+# barriers keep fewer programs on a processor.
+_TILE = 2048
+_STAGES = 3
 _MOST_SPLITS = 16
 _PROGRAMS_PER_PROCESSOR = 4
 _INTERPRETED_PROCESSORS = 8
@@ -206,7 +209,7 @@ def read_window(
     block: int | None = None,
     splits: int | None = None,
     warps: int = 4,
-    stages: int = 1,
+    stages: int = _STAGES,
 ) -> Tensor:
     """Scaled dot-product attention of ``query [B, T, H, D]`` over one layer of the ring; same shape and dtype.
 
@@ -216,7 +219,7 @@ def read_window(
     """
     batch, steps, heads, width = query.shape
     capacity = keys.shape[2]
-    block = max(1, _TILE // width) if block is None else block
+    block = max(1, _TILE // (steps * width)) if block is None else block
     splits = split_count(batch * heads, capacity, block, processors(query.device)) if splits is None else splits
     out = torch.empty_like(query)
     parts, sums = out, out
