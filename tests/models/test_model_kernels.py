@@ -54,7 +54,13 @@ def writing(ring: str) -> tuple[str, dict[str, str], dict[str, object]]:
         "positions": "*i64",
         "query": "*bf16",
     }
-    pointers |= {"keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales}
+    pointers |= {
+        "query": "*bf16",
+        "keys": "*" + ring,
+        "values": "*" + ring,
+        "key_scales": scales,
+        "value_scales": scales,
+    }
     shape = {"STEPS": 1, "HEADS": 16, "WIDTH": 128, "SCALED": ring == "fp8e4nv"}
     return "attention._rotate_and_write", pointers | {"capacity": "i32"}, shape
 

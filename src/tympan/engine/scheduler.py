@@ -47,12 +47,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known."""
+    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
+
+    `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
+    """
 
     slot: Slot
     frame: Samples | None
     fresh: bool
     mark: Mark | None = None
+    arrival: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Scheduler:
         self._lane: dict[Slot, None] = {}
         self._answers: list[tuple[Slot, Mark]] = []
         self._lane_steps = 0
+        self.waiting_frames = 0
+        """Of all slots."""
 
     @property
     def idle(self) -> bool:
@@ -81,6 +87,7 @@ class Scheduler:
     def push(self, slot: Slot, arrival: float, frame: Samples) -> None:
         slot.work.append((arrival, frame))
         slot.waiting_frames += 1
+        self.waiting_frames += 1
         self._settle(slot)
 
     def mark(self, slot: Slot, mark: Mark) -> None:
@@ -90,6 +97,7 @@ class Scheduler:
     def drop(self, slot: Slot) -> None:
         """The stream is gone: none of its work runs from the next batch on."""
         slot.work.clear()
+        self.waiting_frames -= slot.waiting_frames
         slot.waiting_frames = 0
         self._ready.pop(slot, None)
         self._lane.pop(slot, None)
@@ -119,11 +127,13 @@ class Scheduler:
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""
+        arrival = slot.arrival if slot.waiting_frames <= LIVE_FRAMES else None
         head = slot.work.popleft()
         assert isinstance(head, tuple)
         slot.waiting_frames -= 1
+        self.waiting_frames -= 1
         slot.unflushed = True
-        row = Row(slot, head[1], self._is_fresh(slot))
+        row = Row(slot, head[1], self._is_fresh(slot), arrival=arrival)
         del self._ready[slot]
         self._settle(slot)
         return row

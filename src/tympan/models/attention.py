@@ -83,15 +83,16 @@ class Places(NamedTuple):
     positions: Tensor
 
 
-def restart(position: Tensor, rows: Tensor, fresh: Tensor | None = None, frames: int = 0) -> None:
-    """Set ``position [slots]`` of slots ``rows [n]`` to ``frames``, or of those rows only where ``fresh [n]`` bool is.
+def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None:
+    """Set ``position [slots]`` of slots ``rows [n]`` to 0, or to ``begin [n]`` int64 where that is not negative.
 
-    A number of frames above 0 is for measuring: a new stream then costs what one of that age costs.
+    Nothing else tells a new stream from an old one. To begin above 0 is for measuring: such a stream costs at once what
+    one of that age costs.
     """
-    if fresh is None:
-        position.index_fill_(0, rows, frames)
+    if begin is None:
+        position.index_fill_(0, rows, 0)
     else:
-        position.index_copy_(0, rows, position.index_select(0, rows).masked_fill_(fresh, frames))
+        position.index_copy_(0, rows, torch.where(begin < 0, position.index_select(0, rows), begin))
 
 
 class Run(NamedTuple):

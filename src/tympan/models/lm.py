@@ -60,15 +60,11 @@ class LMState:
     start: Start
     frequency: Tensor
 
-    def reset(self, rows: Tensor, seeds: Tensor | None = None, fresh: Tensor | None = None, frames: int = 0) -> None:
-        """Start new streams in slots ``rows [n]`` int64, with ``seeds [n]`` int64 if given.
-
-        fresh and frames: as for :func:`restart`.
-        """
-        if seeds is not None:
-            kept = seeds if fresh is None else torch.where(fresh, seeds, self.seed.index_select(0, rows))
-            self.seed.index_copy_(0, rows, kept)
-        restart(self.position, rows, fresh, frames)
+    def reset(self, rows: Tensor, begin: Tensor | None = None, seeds: Tensor | None = None) -> None:
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`, with ``seeds [n]`` int64."""
+        restart(self.position, rows, begin)
+        if begin is not None and seeds is not None:
+            self.seed.index_copy_(0, rows, torch.where(begin < 0, self.seed.index_select(0, rows), seeds))
 
 
 class LM(nn.Module):

@@ -39,9 +39,9 @@ class MimiState:
     ring: Ring
     frequency: Tensor
 
-    def reset(self, rows: Tensor, fresh: Tensor | None = None, frames: int = 0) -> None:
-        """Start new streams in slots ``rows [n]`` int64; fresh and frames as for :func:`restart`."""
-        restart(self.position, rows, fresh, frames)
+    def reset(self, rows: Tensor, begin: Tensor | None = None) -> None:
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`."""
+        restart(self.position, rows, begin)
 
 
 class MimiEncoder(nn.Module):

@@ -80,8 +80,8 @@ def run_tiny(frames: int, rows: Tensor) -> tuple[Tensor, Tensor]:
     checkpoint = open_checkpoint("random:tiny")
     mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)
     codec, words = mimi.init_state(4), lm.init_state(4)
-    codec.reset(rows, frames=22)
-    words.reset(rows, frames=97)
+    codec.reset(rows, torch.tensor([22, 22]))
+    words.reset(rows, torch.tensor([97, 97]))
     voice = synthetic_voice(2 * frames * 1920, 24_000, torch.Generator().manual_seed(3)).view(2, frames, -1)
     codes, tokens = [], []
     for frame in range(frames):
