@@ -200,3 +200,15 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
 
 def test_buckets_are_powers_of_two() -> None:
     assert [bucket(rows) for rows in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
+
+
+def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
+    desk = Desk(2)
+    desk.push(0)
+    desk.push(1, 2 * LIVE_FRAMES)
+    assert desk.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
+    rows = desk.scheduler.next().rows
+    assert [row.arrival for row in rows] == [1.0, None]
+    assert desk.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
+    desk.scheduler.drop(desk.slots[1])
+    assert desk.scheduler.waiting_frames == 0

@@ -6,7 +6,9 @@ import pytest
 import torch
 from model_speech import speech
 
+from tympan.engine.kyutai import quantize
 from tympan.models.attention import FP8, Ring, attend, attend_gathered, decode, encode, window, write
+from tympan.models.fp8 import Fp8Linear
 from tympan.models.lm import LM
 from tympan.models.load import open_checkpoint
 
@@ -56,3 +58,25 @@ def test_a_ring_of_8_bit_floats_is_near_one_of_32() -> None:
     error = (found - expected).norm() / expected.norm()
     assert 0.0 < error < 0.05
     assert (found.argmax(dim=-1) == expected.argmax(dim=-1)).float().mean() > 0.9
+
+
+def test_8_bit_float_layers_are_near_and_keep_rows_apart() -> None:
+    torch.manual_seed(0)
+    layer, x = Fp8Linear(torch.randn(32, 64)), torch.randn(3, 5, 64)
+    x[0] *= 1000
+    reference = x @ (layer.weight.float() * layer.scale.t()).t()
+    assert layer(x).shape == (3, 5, 32)
+    assert (layer(x) - reference)[0].norm() / reference[0].norm() < 0.05
+    assert (layer(x) - reference)[1].norm() / reference[1].norm() < 0.05
+    torch.testing.assert_close(layer(x[1:2]), layer(x)[1:2])
+
+
+def test_a_model_of_8_bit_floats_is_near_the_wide_one() -> None:
+    checkpoint = open_checkpoint("random:tiny")
+    mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)
+    codec, rows = mimi.init_state(1), torch.tensor([0])
+    codes = torch.cat([mimi.encode(frame[None], codec, rows) for frame in speech(60)])
+    expected = follow(lm, codes, torch.float32)
+    quantize(lm, "fp8")
+    found = follow(lm, codes, torch.float32, expected.argmax(dim=-1))
+    assert 0 < (found - expected).norm() / expected.norm() < 0.15

@@ -43,7 +43,7 @@ class StepProgram:
     """
 
     def __init__(self, model: LoadedModel, slots: int, rows: int) -> None:
-        self._model = model
+        self.model = model
         self._mimi_state = model.mimi.init_state(slots)
         self._lm_state = model.lm.init_state(slots, cache_dtype=model.cache_dtype, scales=model.cache_scales)
         device = model.device
@@ -61,12 +61,12 @@ class StepProgram:
         slots, begin, seeds = self.control[:rows].t().contiguous()
         self._mimi_state.reset(slots, begin)
         self._lm_state.reset(slots, begin, seeds)
-        return self._model.mimi.encode(self.frames[:rows], self._mimi_state, slots), slots
+        return self.model.mimi.encode(self.frames[:rows], self._mimi_state, slots), slots
 
     @torch.inference_mode()
     def predict(self, codes: Tensor, slots: Tensor) -> None:
         """The language model's half of a step."""
-        output = self._model.lm.step(codes, self._lm_state, slots)
+        output = self.model.lm.step(codes, self._lm_state, slots)
         results = self.results[: len(slots)]
         results[:, 0] = output.token
         results[:, 1] = output.probability
