@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tympan.models.attention import Ring
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import Tokenizer
@@ -50,6 +51,11 @@ class StepProgram:
         self.frames = torch.zeros(rows, model.mimi.frame_samples, device=device)
         self.control = torch.zeros(rows, 3, dtype=torch.int64, device=device)
         self.results = torch.zeros(rows, 2 + model.lm.config.pause_heads, device=device)
+
+    @property
+    def ring(self) -> Ring:
+        """The language model's keys and values, for measuring."""
+        return self._lm_state.ring
 
     def run(self, rows: int) -> None:
         """The first ``rows`` rows of the buffers."""
