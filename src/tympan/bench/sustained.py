@@ -12,18 +12,19 @@ from tympan.bench.attention import attention_rate
 from tympan.bench.live import LiveFigures, LiveLoad, LiveRun
 from tympan.bench.machine import conditions
 from tympan.bench.measure import copy_rate
+from tympan.bench.moshi_loop import moshi_streams
 from tympan.config import ModelSettings
 from tympan.engine.batched import BatchedEngine
 from tympan.engine.calibrate import OLD_SECONDS, old_step_seconds
 from tympan.engine.kyutai import allocate, describe_engine, load_model, stream_bytes
-from tympan.engine.placement import Placement, place
+from tympan.engine.placement import FLOATS, Placement, place
 from tympan.engine.runner import KyutaiRunner
 from tympan.models import kernels
 from tympan.models.checkpoint import Checkpoint
 from tympan.models.load import open_checkpoint
 
 ATTENTION_ROWS = 512
-IDLE = LiveLoad(streams=1, seconds=10.0, flush_every=0.1, warm_up=1.0)
+IDLE = LiveLoad(streams=1, seconds=6.0, flush_every=0.1, warm_up=1.0)
 
 Run = dict[str, object]
 """One run as it is kept: names and what was measured, flat."""
@@ -55,6 +56,17 @@ async def measure_sustained(
         await engine.stop()
     common["flush_ms_p99_idle"] = idle_figures.flush_ms_p99
     return [{**common, **_of_the_load(load, each)} for load, each in zip(loads, figures, strict=True)]
+
+
+def beside_moshi(settings: ModelSettings, runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with what the moshi package's loop carries of the same model on the same device.
+
+    Raises `ModuleNotFoundError` without the package.
+    """
+    checkpoint, placement = open_checkpoint(settings.model), place(settings)
+    lm = checkpoint.lm(device=placement.device, dtype=FLOATS.get(placement.kind, torch.bfloat16))
+    streams, step_ms = moshi_streams(lm, placement.device, most=2 * max(1, sustained(runs)))
+    return [{**run, "moshi_streams": streams, "moshi_step_ms_p99": step_ms} for run in runs]
 
 
 def load(checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, slots: int) -> KyutaiRunner:

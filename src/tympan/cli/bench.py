@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="how long each --live load runs (default: %(default)s)"
     )
+    engine.add_argument(
+        "--moshi", action="store_true", help="with --live: also the moshi package's loop, where that is installed"
+    )
     add_settings(engine, sections=("model",))
 
 
@@ -49,9 +52,12 @@ def _run_batches(arguments: argparse.Namespace, streams: list[int]) -> None:
 
 
 def _run_live(arguments: argparse.Namespace, streams: list[int]) -> None:
-    from tympan.bench.sustained import measure_sustained, sustained, table
+    from tympan.bench.sustained import beside_moshi, measure_sustained, sustained, table
 
-    runs = asyncio.run(measure_sustained(config_from(arguments).model, streams, arguments.seconds))
+    settings = config_from(arguments).model
+    runs = asyncio.run(measure_sustained(settings, streams, arguments.seconds))
+    if arguments.moshi:
+        runs = beside_moshi(settings, runs)
     print(table(runs))
     print(json.dumps({"sustained_streams": sustained(runs), "runs": runs}))
 
