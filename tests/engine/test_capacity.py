@@ -105,6 +105,7 @@ def test_memory_that_runs_out_at_start_is_one_sentence(monkeypatch: pytest.Monke
 
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(kyutai, "CudaDevice", lambda: None)
     monkeypatch.setattr(kyutai, "KyutaiRunner", run_out)
     with pytest.raises(ConfigError, match=r"^100 streams of .* use --max-streams 90$"):

@@ -111,10 +111,22 @@ def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
     desk.run()
     for index in (0, 1):
         desk.mark(index, Flushed(index))
-    desk.push(2)
+    desk.push(2, 3)
     assert [desk.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
+    assert [desk.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
+    desk.run()
+    assert [desk.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
+
+
+def test_the_lane_leaves_room_for_others() -> None:
+    desk = Desk(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
+    desk.push(0)
+    desk.run()
+    desk.mark(0, Flushed(0))
+    desk.push(2)
+    assert [desk.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
     assert desk.run() == [2]
-    assert desk.run() == [-1, -2]
+    assert desk.run() == [-1]
 
 
 def test_marks_without_new_audio_are_answered_without_a_step() -> None:

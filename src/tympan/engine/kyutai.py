@@ -18,6 +18,7 @@ from tympan.engine.placement import FLOATS, Placement, place
 from tympan.engine.program import LoadedModel
 from tympan.engine.runner import KyutaiRunner
 from tympan.errors import ConfigError
+from tympan.models import kernels
 from tympan.models.attention import FP8
 from tympan.models.checkpoint import Checkpoint, describe
 from tympan.models.fp8 import Fp8Linear, replace_with_fp8
@@ -125,8 +126,10 @@ def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
 
 def allocate(model: LoadedModel, info: EngineInfo, stream: int, asked: int | None, begin: int = 0) -> KyutaiRunner:
     """A runner on a GPU with as many slots as were asked for, or as fit. Raises `ConfigError` that says what fits."""
+    torch.cuda.empty_cache()  # what loading left over
     free, _ = torch.cuda.mem_get_info(model.device)
-    fit = streams_that_fit(free, stream)
+    # Without kernels a step copies the rings of its rows, one layer at a time.
+    fit = streams_that_fit(free, stream if kernels.usable(model.device) else stream + stream // 4)
     slots = slots_for(asked, fit, info.device, stream)
     try:
         return KyutaiRunner(model, info, slots, device=CudaDevice(), begin=begin)
