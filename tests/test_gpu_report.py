@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 RUN = {
     "gpu": "A GPU",
@@ -78,3 +80,16 @@ def test_runs_become_a_table_and_a_plot(tmp_path: Path) -> None:
     (plot,) = (tmp_path / "plots").glob("*.svg")
     assert plot.name in text
     assert report(tmp_path, page) == text, "made twice, it is the same"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_script_for_the_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_run.py"), "--quick", "--results", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=290)
+    files = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    loads = [content for content in files if "step_ms_p99" in content]
+    assert sorted((load["streams"], load["kv_dtype"]) for load in loads) == [(1, "f32"), (3, "f32"), (3, "fp8")]
+    (checks,) = (content for content in files if "agreement" in content)
+    assert not any("failed" in stage for name, stage in checks.items() if isinstance(stage, dict) and name != "moshi")
+    assert checks["agreement"]["agreement"]["f16"]["same_token"] > 0.9

@@ -95,6 +95,7 @@ def _of_the_model(checkpoint: Checkpoint, placement: Placement, runner: KyutaiRu
         "context_frames": config.lm.transformer.context,
         "codebooks": runner.program.model.lm.codebooks,
         "slots": runner.slots,
+        "record_seconds": round(runner.record_seconds, 1),
         "bytes_per_stream": stream_bytes(checkpoint, placement),
     }
 

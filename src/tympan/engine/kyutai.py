@@ -124,17 +124,21 @@ def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
     return describe(checkpoint, dtype=placement.cache).stream_bytes
 
 
-def allocate(model: LoadedModel, info: EngineInfo, stream: int, asked: int | None, begin: int = 0) -> KyutaiRunner:
+def allocate(model: LoadedModel, info: EngineInfo, stream: int, asked: int | None) -> KyutaiRunner:
     """A runner on a GPU with as many slots as were asked for, or as fit. Raises `ConfigError` that says what fits."""
+    if not kernels.usable(model.device):
+        logger.warning("steps are slow: the kernels need Triton, gcc or clang, and a GPU of compute capability 8.0")
     torch.cuda.empty_cache()  # what loading left over
     free, _ = torch.cuda.mem_get_info(model.device)
     # Without kernels a step copies the rings of its rows, one layer at a time.
     fit = streams_that_fit(free, stream if kernels.usable(model.device) else stream + stream // 4)
     slots = slots_for(asked, fit, info.device, stream)
     try:
-        return KyutaiRunner(model, info, slots, device=CudaDevice(), begin=begin)
+        runner = KyutaiRunner(model, info, slots, device=CudaDevice())
     except torch.OutOfMemoryError:
         raise too_many(slots, slots * 9 // 10, info.device, stream) from None
+    logger.info("recorded the steps of up to %d streams in %.1f s", slots, runner.record_seconds)
+    return runner
 
 
 def limit_to_real_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,9 @@ class KyutaiRunner:
         self._turn = 0
         self._padding = torch.tensor([slots, 0, 0])  # a new stream, in the slot behind those of the streams
         self._device = device
+        start = time.perf_counter()
         self._graphs = None if device is None else self._record(device)
+        self.record_seconds = time.perf_counter() - start
 
     def launch(self, rows: Sequence[Row]) -> StepResult | LaunchedStep:
         size = self.fill(rows)

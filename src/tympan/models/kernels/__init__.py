@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import shutil
 
 import torch
 
@@ -19,8 +20,10 @@ def usable(device: torch.device) -> bool:
     """Whether kernels can run on tensors of ``device``: a GPU new enough, or a CPU under Triton's interpreter."""
     if importlib.util.find_spec("triton") is None:
         return False
-    if device.type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= _OLDEST_CAPABILITY
     from triton import knobs
 
+    if device.type == "cuda":
+        # Triton compiles what calls a kernel in C, on first use.
+        compiler = knobs.build.cc or shutil.which("clang") or shutil.which("gcc")
+        return bool(compiler) and torch.cuda.get_device_capability(device) >= _OLDEST_CAPABILITY
     return device.type == "cpu" and bool(knobs.runtime.interpret)
