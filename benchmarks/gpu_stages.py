@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -41,10 +42,19 @@ from tympan.models.randomized import synthetic_voice
 from tympan.models.rope import frequencies, rotation
 
 SWEEP_ROWS = 512
-AGREEMENT_FRAMES = 250
 
 
-def check_kernels(model: str, device: torch.device) -> dict[str, object]:
+@dataclass(frozen=True)
+class Options:
+    """frames: of the agreement."""
+
+    model: str
+    device: torch.device
+    frames: int
+
+
+def check_kernels(options: Options) -> dict[str, object]:
+    model, device = options.model, options.device
     from tympan.models.kernels import fused, nearest
 
     torch.manual_seed(0)
@@ -118,7 +128,8 @@ class HostDevice:
         return lambda: None
 
 
-def check_exactness(model: str, device: torch.device) -> dict[str, object]:
+def check_exactness(options: Options) -> dict[str, object]:
+    model, device = options.model, options.device
     slots, turns = (16, 150) if "tiny" in model else (6, 40)
     recorder: Device = CudaDevice() if device.type == "cuda" else HostDevice()
     there = loaded(ModelSettings(model=model, dtype="f32", device=device.type))
@@ -222,12 +233,13 @@ def loaded(settings: ModelSettings) -> tuple[LoadedModel, EngineInfo]:
 
 
 @torch.inference_mode()
-def check_agreement(model: str, device: torch.device) -> dict[str, object]:
-    checkpoint = open_checkpoint(model)
+def check_agreement(options: Options) -> dict[str, object]:
+    model, device = options.model, options.device
+    checkpoint, frames = open_checkpoint(model), options.frames
     mimi, lm = checkpoint.mimi(device=device), checkpoint.lm(device=device, dtype=torch.float32)
-    voice = synthetic_voice(AGREEMENT_FRAMES * 1920, 24_000, torch.Generator().manual_seed(1)).to(device)
+    voice = synthetic_voice(frames * 1920, 24_000, torch.Generator().manual_seed(1)).to(device)
     state, rows = mimi.init_state(1), torch.zeros(1, dtype=torch.int64, device=device)
-    codes = torch.cat([mimi.encode(frame, state, rows) for frame in voice.view(AGREEMENT_FRAMES, 1, -1)])
+    codes = torch.cat([mimi.encode(frame, state, rows) for frame in voice.view(frames, 1, -1)])
     expected = logits_of(lm, codes, torch.float32, None, None)
     past, agreement, last_kind = expected.argmax(dim=-1), {}, "f32"
     half, scales = torch.bfloat16, measure_scales(mimi, lm, device)
@@ -248,7 +260,8 @@ def check_agreement(model: str, device: torch.device) -> dict[str, object]:
         logits = logits_of(lm, codes, cache, past, cache_scales)
         same = float((logits.argmax(dim=-1) == past).float().mean())
         agreement[name] = {"same_token": round(same, 4), "logits_error": round(relative(logits, expected), 4)}
-    return {"agreement": agreement, "agreement_frames": AGREEMENT_FRAMES}
+        print(name, agreement[name], flush=True)
+    return {"agreement": agreement, "agreement_frames": frames}
 
 
 def logits_of(lm: LM, codes: Tensor, cache: torch.dtype, past: Tensor | None, scales: Tensor | None) -> Tensor:
@@ -262,7 +275,8 @@ def logits_of(lm: LM, codes: Tensor, cache: torch.dtype, past: Tensor | None, sc
     return torch.stack(logits)
 
 
-def check_sweep(model: str, device: torch.device) -> dict[str, object]:
+def check_sweep(options: Options) -> dict[str, object]:
+    model, device = options.model, options.device
     config = open_checkpoint(model).config.lm.transformer
     rates: dict[str, object] = {"copy_gbps": round(copy_rate(device) / 1e9, 1), "rows": SWEEP_ROWS}
     for dtype in (torch.bfloat16, FP8):
@@ -276,7 +290,8 @@ def check_sweep(model: str, device: torch.device) -> dict[str, object]:
     return {"attention_sweep_gbps": rates}
 
 
-def check_moshi(model: str, device: torch.device) -> dict[str, object]:
+def check_moshi(options: Options) -> dict[str, object]:
+    model, device = options.model, options.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     lm = open_checkpoint(model).lm(device=device, dtype=dtype)
     streams, step_ms = moshi_streams(lm, device, most=1024 if device.type == "cuda" else 2)
@@ -297,8 +312,10 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--model", default="random:1b")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--frames", type=int, default=250, help="of the agreement (default: %(default)s)")
     arguments = parser.parse_args()
-    print(json.dumps(STAGES[arguments.stage](arguments.model, torch.device(arguments.device))))
+    options = Options(arguments.model, torch.device(arguments.device), arguments.frames)
+    print(json.dumps(STAGES[arguments.stage](options)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tympan.engine.placement import place
 from tympan.engine.program import StepProgram
 from tympan.engine.runner import KyutaiRunner
 from tympan.models.checkpoint import describe
+from tympan.models.fp8 import Fp8Linear
 from tympan.models.load import open_checkpoint
 from tympan.models.quantized import WeightLinear
 
@@ -133,7 +134,7 @@ class _Halves:
 
 def stored_bytes(module: nn.Module) -> int:
     """Bytes of a model's weights, low-bit layers as they are packed."""
-    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear))
+    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear | Fp8Linear))
     return packed + sum(parameter.nbytes for parameter in module.parameters())
 
 
