@@ -2,7 +2,8 @@
 
 Runs each check and each load in a process of its own, so that one that fails costs only itself, and writes one JSON
 file per live load and one for the checks. Needs numpy, torch, triton, safetensors, sentencepiece and msgspec, and the
-moshi package for the comparison (where it is missing, that is left out and said). `gpu_report.py` makes the tables.
+moshi package for the comparison (where it is missing, that is left out and said). Packages may also lie in the folder
+`carried/` beside `benchmarks/`. `gpu_report.py` makes the tables.
 
     --commit SHA   recorded where this is no git checkout
     --quick        every stage on the CPU with the tiny model, in a minute: shows that the run works, measures nothing
@@ -23,6 +24,7 @@ from datetime import date
 from pathlib import Path
 
 HERE = Path(__file__).parent
+CARRIED = HERE.parent / "carried"
 TOTAL_SECONDS = 590
 
 
@@ -74,7 +76,8 @@ def run(stage: Stage, seconds: float) -> dict[str, object]:
     """What its last line says, or what it failed with; and how long it took."""
     start = time.monotonic()
     environment = {**os.environ, **dict(stage.environment)}
-    environment["PYTHONPATH"] = os.pathsep.join((str(HERE.parent / "src"), environment.get("PYTHONPATH", "")))
+    paths = (str(HERE.parent / "src"), environment.get("PYTHONPATH", ""), str(CARRIED))
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     try:
         result = subprocess.run(
             [sys.executable, *stage.command],
@@ -120,6 +123,7 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + TOTAL_SECONDS
     checks: dict[str, object] = {"date": date.today().isoformat()}
+    sys.path.append(str(CARRIED))
     if importlib.util.find_spec("moshi") is None:
         checks["moshi"] = {"failed": "the moshi package is not installed"}
     loads: list[dict[str, object]] = []
