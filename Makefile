@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients check clean
+.PHONY: serve test test-exactness test-clients test-long check clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not exactness and not clients" $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness and not clients and not long" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -19,6 +19,9 @@ test-exactness: .venv/dev.done  ## token for token against moshi and transformer
 test-clients: .venv-clients/done  ## other vendors' packages against our server: two minutes
 	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
+
+test-long: .venv/dev.done  ## two hours of audio through one row, in simulated time: minutes
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

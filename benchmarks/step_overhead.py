@@ -22,9 +22,12 @@ import torch
 
 from tympan.engine.base import EngineInfo
 from tympan.engine.batched import BatchedEngine
-from tympan.engine.runner import KyutaiRunner, LoadedModel
+from tympan.engine.program import LoadedModel
+from tympan.engine.runner import KyutaiRunner
 from tympan.messages import EngineEvent, Progress
+from tympan.models.attention import restart
 from tympan.models.lm import LMOutput
+from tympan.models.randomized import PRESETS
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
 INFO = EngineInfo("nothing", "nothing", "cpu", 24_000, 1_920, 0.5, (0.5, 1.0, 2.0, 3.0), "model", ("en",))
@@ -35,11 +38,13 @@ class NoState:
     position: torch.Tensor = field(default_factory=lambda: torch.zeros(4096, dtype=torch.int64))
     seed: torch.Tensor = field(default_factory=lambda: torch.zeros(4096, dtype=torch.int64))
 
-    def reset(self, rows: torch.Tensor) -> None:
-        self.position.index_fill_(0, rows, 0)
+    def reset(self, rows: torch.Tensor, begin: torch.Tensor, seeds: torch.Tensor | None = None) -> None:
+        restart(self.position, rows, begin)
 
 
 class NoCodec:
+    frame_samples = INFO.frame_samples
+
     def init_state(self, slots: int) -> NoState:
         return NoState()
 
@@ -50,7 +55,9 @@ class NoCodec:
 class NoModel:
     """A boundary, two pieces, two of padding, over and over; each row at its own place in that. All made in advance."""
 
-    def init_state(self, slots: int, *, cache_dtype: torch.dtype) -> NoState:
+    config = PRESETS["tiny"].lm
+
+    def init_state(self, slots: int, *, cache_dtype: torch.dtype, scales: torch.Tensor | None) -> NoState:
         rows, said = torch.arange(slots), torch.tensor([0, 4, 6, 3, 3])
         half, quarter = torch.full((slots,), 0.5), torch.full((slots, 4), 0.25)
         tokens = [said[(rows + step) % len(said)] for step in range(len(said))]

@@ -14,7 +14,8 @@ import json
 
 import torch
 
-from tympan.engine.kyutai import FLOATS, quantize
+from tympan.engine.kyutai import quantize
+from tympan.engine.placement import FLOATS
 from tympan.models.lm import LM
 from tympan.models.load import open_checkpoint
 

@@ -33,8 +33,17 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     dtype: Annotated[
         str,
         Meta(
-            description="weights: f32, bf16, f16, int8, int4 or auto (bf16 on a GPU, int8 on a CPU)",
-            pattern="^(auto|f32|bf16|f16|int8|int4)$",
+            description="weights: f32, bf16, f16, fp8 (newer GPUs), int8, int4 or auto (bf16 or f16 on a GPU, int8 on "
+            "a CPU)",
+            pattern="^(auto|f32|bf16|f16|fp8|int8|int4)$",
+        ),
+    ] = "auto"
+    kv_dtype: Annotated[
+        str,
+        Meta(
+            description="what the model remembers of each stream: bf16, f16, f32, fp8 (twice the streams in the same "
+            "memory) or auto (as the weights, bf16 if those have fewer bits)",
+            pattern="^(auto|bf16|f16|f32|fp8)$",
         ),
     ] = "auto"
     codebooks: Annotated[
@@ -203,6 +212,12 @@ def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
     """The settings file named by `TYMPAN_CONFIG`, if any."""
     name = (os.environ if environment is None else environment).get("TYMPAN_CONFIG")
     return Path(name) if name else None
+
+
+def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Where this program may keep what it can find out again."""
+    variables = os.environ if environment is None else environment
+    return Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tympan"
 
 
 def _explain(message: str) -> str:

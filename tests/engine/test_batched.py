@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from support.counting import COUNTING_INFO, CountingRunner, counting_token
 from support.listener import Listener, hear
 
 from tympan.engine import batched
+from tympan.engine.base import StepReport
 from tympan.engine.batched import BatchedEngine
-from tympan.engine.step import flush_frames
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult, flush_frames
 from tympan.errors import EngineError, ModelError
 from tympan.messages import Failed, Finished, Flushed, Progress
 
@@ -126,3 +129,82 @@ async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
     with pytest.raises(ModelError, match="no such model"):
         await engine.start()
     await engine.stop()
+
+
+class BesideRunner(CountingRunner):
+    """Works beside the thread: notes in which order steps are launched, waited for and read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[tuple[str, int]] = []
+
+    def launch(self, rows: Sequence[Row]) -> BesideStep:  # type: ignore[override]
+        self.log.append(("launch", len(self.batches)))
+        return BesideStep(self, len(self.batches), super().launch(rows))
+
+
+@dataclass
+class BesideStep:
+    runner: BesideRunner
+    number: int
+    result: StepResult
+
+    def wait(self) -> None:
+        self.runner.log.append(("wait", self.number))
+
+    def read(self) -> StepResult:
+        self.runner.log.append(("read", self.number))
+        return self.result
+
+
+async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_none() -> None:
+    runner = BesideRunner()
+    engine = BatchedEngine(lambda: runner)
+    await engine.start()
+    listener = Listener()
+    stream = engine.open(listener)
+    runner.gate.clear()
+    for _ in range(3):
+        stream.push(FRAME)
+    runner.gate.set()
+    await listener.wait_for(Progress, count=3)  # the last one too, although no step follows
+    await engine.stop()
+
+    assert [entry for entry in runner.log if entry[0] != "wait"] == [
+        ("launch", 0),
+        ("launch", 1),
+        ("read", 0),
+        ("launch", 2),
+        ("read", 1),
+        ("read", 2),
+    ]
+    assert runner.log.index(("wait", 0)) < runner.log.index(("launch", 1)), "a batch is formed when the device is free"
+
+
+async def test_what_is_told_does_not_depend_on_where_steps_run(engine: BatchedEngine) -> None:
+    beside = BatchedEngine(BesideRunner)
+    await beside.start()
+    audio = np.zeros(30 * COUNTING_INFO.frame_samples, np.float32)
+    assert (await hear(beside, audio)).events == (await hear(engine, audio)).events
+    await beside.stop()
+
+
+async def test_steps_are_reported_on_the_loop(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
+    reports: list[StepReport] = []
+    engine.observe = reports.append
+    runners[0].gate.clear()
+    listener = Listener()
+    stream = engine.open(listener)
+    for _ in range(3):
+        stream.push(FRAME)
+    await asyncio.sleep(0.05)
+    runners[0].gate.set()
+    await listener.wait_for(Progress, count=3)
+
+    assert [report.rows for report in reports] == [1, 1, 1]
+    assert reports[-1].waiting_frames == 0
+    assert reports[0].seconds >= 0.04
+    assert all(report.lag_seconds >= 0.04 for report in reports)
+    stream.finish()
+    await listener.wait_for_end()
+    assert reports[-1].lag_seconds == 0.0, "nobody waits for a silent frame"

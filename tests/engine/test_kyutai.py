@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,15 +14,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.speech import clip
+from support.desk import Desk, Tenant, voice
 
 from tympan.config import ModelSettings
-from tympan.engine.kyutai import create_kyutai_engine, load_runner, place
+from tympan.engine.kyutai import create_kyutai_engine, load_runner
+from tympan.engine.placement import place
 from tympan.engine.runner import KyutaiRunner
 from tympan.engine.scheduler import Scheduler, Slot
-from tympan.engine.step import flush_frames
 from tympan.errors import ConfigError
-from tympan.messages import Event, Flushed, Samples
+from tympan.messages import Event, Samples
 from tympan.session.local import transcribe
 
 SLOTS = 16
@@ -43,67 +42,9 @@ def tiny() -> KyutaiRunner:
     return load_runner(SETTINGS)
 
 
-def voice(stream: int) -> Samples:
-    """8 s of speech that differs from stream to stream: the LM's ring of 100 frames wraps."""
-    spoken = np.concatenate([clip(name).at(24_000) for name in ("counting", "quick_brown_fox", "hello_world")])
-    return np.resize(np.roll(spoken, 7919 * stream), 8 * 24_000).astype(np.float32) * (0.4 + 0.1 * (stream % 7))
-
-
-@dataclass
-class Tenant:
-    """A stream of a schedule: what it pushed, and what it was told."""
-
-    number: int
-    actions: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    pauses: list[Sequence[float]] = field(default_factory=list)
-
-
-class Desk:
-    """Scheduler and runner without threads: the same model serves every schedule, as slots are reused."""
-
-    def __init__(self) -> None:
-        self.runner = tiny()
-        self.scheduler = Scheduler(flush_frames(self.runner.info), SLOTS)
-        self.slots: dict[int, Slot] = {}
-
-    def act(self, slot: int, action: str) -> None:
-        if action == "leave":
-            if slot in self.slots:
-                self.scheduler.drop(self.slots.pop(slot))
-            return
-        if slot not in self.slots:
-            self.slots[slot] = Slot(slot, Tenant(number=slot))
-        tenant = self.slots[slot].tenant
-        assert isinstance(tenant, Tenant)
-        frames_so_far = sum(each == "frame" for each in tenant.actions)
-        tenant.actions.append(action)
-        if action == "flush":
-            self.scheduler.mark(self.slots[slot], Flushed(0))
-        else:
-            frame = voice(tenant.number)[frames_so_far * 1920 :][:1920]
-            self.scheduler.push(self.slots[slot], 0.0, frame)
-
-    def step(self) -> None:
-        batch = self.scheduler.next()
-        if not batch.rows:
-            return
-        result = self.runner.step(batch.rows)
-        for row, token, pauses in zip(batch.rows, result.tokens, result.pauses, strict=True):
-            tenant = row.slot.tenant
-            assert isinstance(tenant, Tenant)
-            tenant.tokens.append(token)
-            tenant.pauses.append(pauses)
-
-    def finish(self) -> list[Tenant]:
-        while not self.scheduler.idle:
-            self.step()
-        return [slot.tenant for slot in self.slots.values() if isinstance(slot.tenant, Tenant)]
-
-
 def alone(tenant: Tenant) -> Tenant:
     """The same stream by itself."""
-    desk = Desk()
+    desk = Desk(tiny())
     for action in tenant.actions:
         desk.act(tenant.number, action)
         desk.step()
@@ -116,7 +57,7 @@ action = st.sampled_from(["frame"] * 12 + ["flush", "leave", "wait"])
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[str]]) -> None:
-    desk = Desk()
+    desk = Desk(tiny())
     for turn in schedule:
         for slot, action in enumerate(turn):
             if action != "wait":
@@ -129,7 +70,7 @@ def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[s
 
 
 def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
-    desk = Desk()
+    desk = Desk(tiny())
     for turn in range(99):
         for slot in range(SLOTS):
             if turn >= slot and (turn + slot) % 11:
@@ -198,7 +139,7 @@ def test_every_weight_type_runs(dtype: str) -> None:
     scheduler = Scheduler(7, 1)
     for start in range(0, 19_200, 1920):
         scheduler.push(slot, 0.0, voice(0)[start : start + 1920])
-    tokens = [runner.step(scheduler.next().rows).tokens[0] for _ in range(10)]
+    tokens = [runner.launch(scheduler.next().rows).tokens[0] for _ in range(10)]
     assert all(0 <= token < 256 for token in tokens)
 
 

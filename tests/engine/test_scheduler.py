@@ -111,10 +111,22 @@ def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
     desk.run()
     for index in (0, 1):
         desk.mark(index, Flushed(index))
-    desk.push(2)
+    desk.push(2, 3)
     assert [desk.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
+    assert [desk.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
+    desk.run()
+    assert [desk.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
+
+
+def test_the_lane_leaves_room_for_others() -> None:
+    desk = Desk(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
+    desk.push(0)
+    desk.run()
+    desk.mark(0, Flushed(0))
+    desk.push(2)
+    assert [desk.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
     assert desk.run() == [2]
-    assert desk.run() == [-1, -2]
+    assert desk.run() == [-1]
 
 
 def test_marks_without_new_audio_are_answered_without_a_step() -> None:
@@ -200,3 +212,15 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
 
 def test_buckets_are_powers_of_two() -> None:
     assert [bucket(rows) for rows in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
+
+
+def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
+    desk = Desk(2)
+    desk.push(0)
+    desk.push(1, 2 * LIVE_FRAMES)
+    assert desk.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
+    rows = desk.scheduler.next().rows
+    assert [row.arrival for row in rows] == [1.0, None]
+    assert desk.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
+    desk.scheduler.drop(desk.slots[1])
+    assert desk.scheduler.waiting_frames == 0

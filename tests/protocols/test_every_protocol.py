@@ -114,7 +114,7 @@ def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> Fare
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(turns=st.lists(WIRE | EVENTS, max_size=12))
 def test_no_conversation_is_more_than_an_error_of_the_client(name: str, turns: list[str | bytes | Event]) -> None:
     assert converse(opened(name), turns).code in (1000, 1003, 1007, 1008, 1009)

@@ -43,7 +43,7 @@ class CountingRunner:
         self.gate = threading.Event()
         self.gate.set()
 
-    def step(self, rows: Sequence[Row]) -> StepResult:
+    def launch(self, rows: Sequence[Row]) -> StepResult:
         self.gate.wait()
         if self.broken is not None:
             raise self.broken

@@ -18,9 +18,13 @@ from torch import nn
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
 from tympan.engine.calibrate import WARM_UP_STEPS, full_context_rows
-from tympan.engine.kyutai import describe_engine, load_model, place
+from tympan.engine.graphs import CudaDevice
+from tympan.engine.kyutai import describe_engine, load_model
+from tympan.engine.placement import place
+from tympan.engine.program import StepProgram
 from tympan.engine.runner import KyutaiRunner
 from tympan.models.checkpoint import describe
+from tympan.models.fp8 import Fp8Linear
 from tympan.models.load import open_checkpoint
 from tympan.models.quantized import WeightLinear
 
@@ -93,24 +97,44 @@ def measure_engine(settings: ModelSettings, streams: Sequence[int], steps: int =
 
 
 def _time_steps(runner: KyutaiRunner, count: int, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
-    """Seconds of codec and language model, for each of `steps` steps."""
+    """Seconds of codec and language model, for each of `steps` steps; on a GPU each half is one recorded graph."""
     batch = full_context_rows(runner, count)
+    runner.fill(batch)
+    halves = _Halves(runner.program, count)
+    encode, predict = halves.encode, halves.predict
+    if device.type == "cuda":
+        recorder = CudaDevice()
+        encode, predict = recorder.record(encode), recorder.record(predict)
     codec, lm = [], []
     for _ in range(WARM_UP_STEPS + steps):
         start = time.perf_counter()
-        codes, indices = runner.encode(batch)
+        runner.fill(batch)
+        encode()
         synchronize(device)
         middle = time.perf_counter()
-        runner.predict(codes, indices)
-        synchronize(device)
+        predict()
+        runner.program.results[:count].tolist()
         codec.append(middle - start)
         lm.append(time.perf_counter() - middle)
     return codec[WARM_UP_STEPS:], lm[WARM_UP_STEPS:]
 
 
+class _Halves:
+    """The two halves of a step as calls without arguments."""
+
+    def __init__(self, program: StepProgram, rows: int) -> None:
+        self._program, self._rows = program, rows
+
+    def encode(self) -> None:
+        self._codes, self._slots = self._program.encode(self._rows)
+
+    def predict(self) -> None:
+        self._program.predict(self._codes, self._slots)
+
+
 def stored_bytes(module: nn.Module) -> int:
     """Bytes of a model's weights, low-bit layers as they are packed."""
-    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear))
+    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear | Fp8Linear))
     return packed + sum(parameter.nbytes for parameter in module.parameters())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from dataclasses import asdict
 
@@ -17,21 +18,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--steps", type=int, default=40, metavar="N", help="steps per batch size (default: %(default)s)"
     )
+    engine.add_argument(
+        "--live",
+        metavar="N,N,…",
+        help="instead: that many live streams in real time, each at its own phase, some ending and others beginning",
+    )
+    engine.add_argument(
+        "--seconds", type=float, default=20.0, metavar="S", help="how long each --live load runs (default: %(default)s)"
+    )
+    engine.add_argument(
+        "--moshi", action="store_true", help="with --live: also the moshi package's loop, where that is installed"
+    )
     add_settings(engine, sections=("model",))
 
 
 def run(arguments: argparse.Namespace) -> int:
+    streams = _counts(arguments.live or arguments.streams)
+    if not streams or min(streams) < 1 or arguments.steps < 2 or arguments.seconds <= 0:
+        raise ConfigError("--streams and --live take numbers such as 1,4,16, --steps at least 2, --seconds more than 0")
     try:
-        streams = [int(part) for part in arguments.streams.split(",")]
-    except ValueError:
-        streams = []
-    if not streams or min(streams) < 1 or arguments.steps < 2:
-        raise ConfigError("--streams takes batch sizes such as 1,4,16, and --steps at least 2")
-    try:
-        from tympan.bench.engine import measure_engine, table
+        _run_live(arguments, streams) if arguments.live else _run_batches(arguments, streams)
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+    return 0
+
+
+def _run_batches(arguments: argparse.Namespace, streams: list[int]) -> None:
+    from tympan.bench.engine import measure_engine, table
+
     report = measure_engine(config_from(arguments).model, streams, arguments.steps)
     print(table(report))
     print(json.dumps(asdict(report)))
-    return 0
+
+
+def _run_live(arguments: argparse.Namespace, streams: list[int]) -> None:
+    from tympan.bench.sustained import beside_moshi, measure_sustained, sustained, table
+
+    settings = config_from(arguments).model
+    runs = asyncio.run(measure_sustained(settings, streams, arguments.seconds))
+    if arguments.moshi:
+        runs = beside_moshi(settings, runs)
+    print(table(runs))
+    print(json.dumps({"sustained_streams": sustained(runs), "runs": runs}))
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers with commas between them; none where it is anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        return []

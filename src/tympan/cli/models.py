@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from tympan.engine.kyutai import FLOATS
+        from tympan.engine.placement import FLOATS
         from tympan.models.checkpoint import describe
         from tympan.models.load import open_checkpoint
     except ModuleNotFoundError as error:

@@ -54,6 +54,23 @@ def hand_over(deliver: Deliver, events: Sequence[EngineEvent]) -> None:
         logger.exception("delivering to a stream failed")
 
 
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step of an engine that runs streams in steps, for metrics."""
+
+    seconds: float
+    """From launch to result."""
+    rows: int
+    """Streams in it."""
+    waiting_frames: int
+    """Frames of all streams that the engine still has before it."""
+    lag_seconds: float
+    """How long ago the oldest live frame of this step came."""
+
+
+Observe = Callable[[StepReport], None]
+
+
 class EngineStream(Protocol):
     """One slot of an engine. None of these block; all are called on the engine's event loop."""
 
@@ -78,6 +95,9 @@ class EngineStream(Protocol):
 
 class Engine(Protocol):
     """A recognizer with a fixed number of slots."""
+
+    observe: Observe | None
+    """Called on the event loop after each step's events; never by engines that do not work in steps."""
 
     @property
     def info(self) -> EngineInfo: ...

@@ -1,7 +1,9 @@
 """Continuous batching: many streams on one model, in one thread that owns the device.
 
 The event loop side hands out slots and queues work; the engine thread asks the scheduler who runs, has the runner
-compute, turns tokens into words and posts all events of a step back to the loop at once. No lock is held anywhere:
+compute, turns tokens into words and posts all events of a step back to the loop at once. Where the device works beside
+the thread, a step's words are made while the next step runs; which rows that is, is decided when the device is free
+and not before: a frame that came in the meantime does not wait for another step. No lock is held anywhere:
 the inbox is a deque, and every slot belongs to the thread from the moment its first frame is in it. A slot is made
 new for every stream, so a result that comes late finds its stream closed and is dropped.
 
@@ -13,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tympan.engine.base import Deliver, EngineInfo, hand_over
-from tympan.engine.batched_stream import BatchedStream, Letter, tell_events
-from tympan.engine.scheduler import Scheduler
-from tympan.engine.step import Runner, StepResult, flush_frames
+from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
+from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
+from tympan.engine.scheduler import Batch, Scheduler
+from tympan.engine.step import Pending, Runner, StepResult, flush_frames
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed
 from tympan.transcript.tokenizer import Tokenizer
@@ -33,6 +37,15 @@ Trace = Callable[[int, Sequence[float]], None]
 """Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included."""
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedStep:
+    """A step that the device has done; `result` is what to read, or what was read on the spot."""
+
+    batch: Batch
+    result: StepResult | Pending
+    report: StepReport
+
+
 class BatchedEngine:
     """`load` makes the runner, in the engine thread. If that thread breaks, every stream fails and a new one is
     started.
@@ -41,6 +54,7 @@ class BatchedEngine:
     def __init__(self, load: Callable[[], Runner], trace: Trace | None = None) -> None:
         self._load = load
         self._trace = trace
+        self.observe: Observe | None = None
         self._ready = False
         self._streams: set[BatchedStream] = set()
         self._free: list[int] = []
@@ -118,14 +132,18 @@ class BatchedEngine:
         self._free = list(range(runner.slots))
         self._ready = True
 
-    def _post_results(self, results: list[tuple[BatchedStream, list[EngineEvent]]]) -> None:
-        """Runs on the loop, once per step."""
+    def _post_results(
+        self, results: list[tuple[BatchedStream, list[EngineEvent]]], report: StepReport | None = None
+    ) -> None:
+        """Runs on the loop, once per step; without a report where no step was needed."""
         for stream, events in results:
             if not stream.open:
                 continue
             if isinstance(events[-1], Finished):
                 self.release(stream)
             hand_over(stream.deliver, events)
+        if self.observe is not None and report is not None:
+            self.observe(report)
 
     def _crashed(self, error: Exception) -> None:
         """Runs on the loop when the thread has ended with an error."""
@@ -166,18 +184,35 @@ class BatchedEngine:
     def _serve(self, runner: Runner) -> None:
         """Until told to stop: take in what came, run who is next, tell what it gave."""
         scheduler = Scheduler(flush_frames=flush_frames(runner.info), largest_batch=runner.slots)
+        untold: FinishedStep | None = None
         while not self._stopping:
             self._wake.clear()
             self._take_in(scheduler)
             batch = scheduler.next()
-            if not batch.rows and not batch.answers:
-                self._wake.wait()
+            began = time.monotonic()
+            result = runner.launch(batch.rows) if batch.rows else None
+            if untold is not None:
+                self._tell_step(untold, runner.info.frame_seconds)
+                untold = None
+            if batch.answers:
+                self._tell(self._post_results, tell_answers(batch))
+            if result is None:
+                if not batch.answers:
+                    self._wake.wait()
                 continue
-            result = runner.step(batch.rows) if batch.rows else StepResult((), (), ())
-            if self._trace is not None:
-                for token, pauses in zip(result.tokens, result.pauses, strict=True):
-                    self._trace(token, pauses)
-            self._tell(self._post_results, tell_events(batch, result, runner.info.frame_seconds))
+            if not isinstance(result, StepResult):
+                result.wait()
+            untold = FinishedStep(batch, result, _report(batch, began, scheduler.waiting_frames))
+            if isinstance(result, StepResult):
+                self._tell_step(untold, runner.info.frame_seconds)
+                untold = None
+
+    def _tell_step(self, step: FinishedStep, frame_seconds: float) -> None:
+        result = step.result if isinstance(step.result, StepResult) else step.result.read()
+        if self._trace is not None:
+            for token, pauses in zip(result.tokens, result.pauses, strict=True):
+                self._trace(token, pauses)
+        self._tell(self._post_results, tell_events(step.batch, result, frame_seconds), step.report)
 
     def _take_in(self, scheduler: Scheduler) -> None:
         while self._inbox:
@@ -194,6 +229,12 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
+
+
+def _report(batch: Batch, began: float, waiting_frames: int) -> StepReport:
+    now = time.monotonic()
+    lag = max((now - row.arrival for row in batch.rows if row.arrival is not None), default=0.0)
+    return StepReport(now - began, len(batch.rows), waiting_frames, lag)
 
 
 def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:

@@ -65,14 +65,20 @@ class BatchedStream:
             self._engine.post((self.slot, None, 0.0))
 
 
+def tell_answers(batch: Batch) -> list[tuple[BatchedStream, list[EngineEvent]]]:
+    """The marks that needed no step."""
+    told: list[tuple[BatchedStream, list[EngineEvent]]] = []
+    for slot, mark in batch.answers:
+        assert isinstance(slot.tenant, BatchedStream)
+        told.append((slot.tenant, [mark]))
+    return told
+
+
 def tell_events(
     batch: Batch, result: StepResult, frame_seconds: float
 ) -> list[tuple[BatchedStream, list[EngineEvent]]]:
     """Each row's events, in the order of the seam: words, progress, marks."""
     told: list[tuple[BatchedStream, list[EngineEvent]]] = []
-    for slot, mark in batch.answers:
-        assert isinstance(slot.tenant, BatchedStream)
-        told.append((slot.tenant, [mark]))
     for row, token, probability, pauses in zip(
         batch.rows, result.tokens, result.probabilities, result.pauses, strict=True
     ):

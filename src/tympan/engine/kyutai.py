@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from tympan.config import ModelSettings
+import tympan
+from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batched import BatchedEngine, Trace
-from tympan.engine.calibrate import full_context_step_seconds, streams_in_real_time
-from tympan.engine.runner import KyutaiRunner, LoadedModel
+from tympan.engine.calibrate import full_context_step_seconds, old_step_seconds, remembered, streams_in_real_time
+from tympan.engine.graphs import CudaDevice
+from tympan.engine.memory import slots_for, streams_that_fit, too_many
+from tympan.engine.placement import FLOATS, Placement, place
+from tympan.engine.program import LoadedModel
+from tympan.engine.runner import KyutaiRunner
 from tympan.errors import ConfigError
-from tympan.models.checkpoint import Checkpoint
+from tympan.models import kernels
+from tympan.models.attention import FP8
+from tympan.models.checkpoint import Checkpoint, describe
+from tympan.models.fp8 import Fp8Linear, replace_with_fp8
 from tympan.models.lm import LM
 from tympan.models.load import open_checkpoint
+from tympan.models.mimi import MimiEncoder
 from tympan.models.quantized import linear_for, replace_linears
+from tympan.models.randomized import synthetic_voice
 from tympan.transcript.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the four pause heads, in their order; by energy where there are none
 MOST_STREAMS_ON_CPU = 64
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the model runs and in what; `kind` is a key of `FLOATS`, `int8` or `int4`."""
-
-    device: torch.device
-    kind: str
+SCALE_FRAMES = 64  # of synthetic voice, to see how large keys and values get
 
 
 def create_kyutai_engine(settings: ModelSettings, trace: Trace | None = None) -> BatchedEngine:
@@ -40,52 +42,62 @@ def create_kyutai_engine(settings: ModelSettings, trace: Trace | None = None) ->
 
 
 def load_runner(settings: ModelSettings) -> KyutaiRunner:
-    """Raises `ModelError` for a model that cannot be had, `ConfigError` for a device that is not there."""
+    """Raises `ModelError` for a model that cannot be had, `ConfigError` for a device that is not there or too small."""
     checkpoint = open_checkpoint(settings.model)
     placement = place(settings)
-    model = load_model(checkpoint, placement, settings)
     info = describe_engine(checkpoint, placement)
-    slots = settings.max_streams or measure_capacity(model, info)
-    return KyutaiRunner(model, info, slots)
-
-
-def place(settings: ModelSettings) -> Placement:
-    """Resolve `auto`. Raises `ConfigError`."""
-    cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not cuda:
-        raise ConfigError("this machine has no CUDA device that PyTorch can use; use --device cpu")
-    device = "cuda" if cuda and settings.device != "cpu" else "cpu"
-    if settings.dtype != "auto":
-        return Placement(torch.device(device), settings.dtype)
-    if device == "cpu":
-        return Placement(torch.device(device), "int8")
-    return Placement(torch.device(device), "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f16")
+    try:
+        model = load_model(checkpoint, placement, settings)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
+        ) from None
+    if placement.device.type == "cpu":
+        return KyutaiRunner(model, info, settings.max_streams or measure_capacity(model, info))
+    runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams)
+    if settings.max_streams is None:
+        limit_to_real_time(runner, checkpoint, placement, settings)
+    return runner
 
 
 def load_model(checkpoint: Checkpoint, placement: Placement, settings: ModelSettings) -> LoadedModel:
-    """Weights onto the device. Low-bit models keep embeddings in bf16 and compute in f32."""
-    stored = FLOATS.get(placement.kind, torch.bfloat16)
+    """Weights onto the device. Low-bit models keep embeddings wide; on a CPU they compute in f32."""
     lm = checkpoint.lm(
-        device=placement.device, dtype=stored, codebooks=settings.codebooks, temperature=settings.temperature
+        device=placement.device, dtype=placement.wide, codebooks=settings.codebooks, temperature=settings.temperature
     )
     quantize(lm, placement.kind)
+    mimi = checkpoint.mimi(device=placement.device, codebooks=lm.codebooks)
     return LoadedModel(
-        mimi=checkpoint.mimi(device=placement.device, codebooks=lm.codebooks),
+        mimi=mimi,
         lm=lm,
         tokenizer=load_tokenizer(checkpoint.tokenizer_file(), checkpoint.config.lm.text_card),
         device=placement.device,
-        cache_dtype=stored,
+        cache_dtype=placement.cache,
+        cache_scales=measure_scales(mimi, lm, placement.device) if placement.cache == FP8 else None,
     )
 
 
 def quantize(lm: LM, kind: str) -> None:
-    """Store the large matrices in 8 or 4 bits if `kind` is `int8` or `int4`; compute in f32."""
-    if kind not in FLOATS:
+    """Store the large matrices in fewer bits if `kind` is `int8` or `int4` (computing in f32) or `fp8`."""
+    if kind == "fp8":
+        replace_with_fp8(lm.transformer)
+        lm.text_linear = Fp8Linear(lm.text_linear.weight)  # type: ignore[assignment]
+    elif kind not in FLOATS:
         replace_linears(lm.transformer, kind)  # type: ignore[arg-type]
         lm.text_linear = linear_for(lm.text_linear.weight, kind)  # type: ignore[arg-type, assignment]
         if lm.pause_linear is not None:
             lm.pause_linear.float()
         lm.compute_dtype = torch.float32
+
+
+def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:
+    """Scales for a cache of 8-bit floats, from a synthetic voice: the same on every start."""
+    voice = synthetic_voice(
+        SCALE_FRAMES * mimi.frame_samples, mimi.config.sample_rate, torch.Generator().manual_seed(0)
+    )
+    state, rows = mimi.init_state(1), torch.zeros(1, dtype=torch.int64, device=device)
+    frames = voice.view(SCALE_FRAMES, 1, -1).to(device)
+    return lm.measure_scales(torch.cat([mimi.encode(frame, state, rows) for frame in frames]))
 
 
 def describe_engine(checkpoint: Checkpoint, placement: Placement) -> EngineInfo:
@@ -107,11 +119,58 @@ def describe_engine(checkpoint: Checkpoint, placement: Placement) -> EngineInfo:
     )
 
 
+def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
+    """Memory of one stream."""
+    return describe(checkpoint, dtype=placement.cache).stream_bytes
+
+
+def allocate(model: LoadedModel, info: EngineInfo, stream: int, asked: int | None) -> KyutaiRunner:
+    """A runner on a GPU with as many slots as were asked for, or as fit. Raises `ConfigError` that says what fits."""
+    if not kernels.usable(model.device):
+        logger.warning("steps are slow: the kernels need Triton, gcc or clang, and a GPU of compute capability 8.0")
+    torch.cuda.empty_cache()  # what loading left over
+    free, _ = torch.cuda.mem_get_info(model.device)
+    # Without kernels a step copies the rings of its rows, one layer at a time.
+    fit = streams_that_fit(free, stream if kernels.usable(model.device) else stream + stream // 4)
+    slots = slots_for(asked, fit, info.device, stream)
+    try:
+        runner = KyutaiRunner(model, info, slots, device=CudaDevice())
+    except torch.OutOfMemoryError:
+        raise too_many(slots, slots * 9 // 10, info.device, stream) from None
+    logger.info("recorded the steps of up to %d streams in %.1f s", slots, runner.record_seconds)
+    return runner
+
+
+def limit_to_real_time(
+    runner: KyutaiRunner, checkpoint: Checkpoint, placement: Placement, settings: ModelSettings
+) -> None:
+    """Of the slots that fit, leave those free that would make steps too slow."""
+    key = {
+        "gpu": runner.info.device,
+        "model": checkpoint.name,
+        "architecture": repr(checkpoint.config),
+        "weights": placement.kind,
+        "cache": placement.cache_name,
+        "codebooks": settings.codebooks,
+        "slots": runner.slots,
+        "tympan": tympan.__version__,
+        "torch": torch.__version__,
+    }
+    times = remembered(cache_folder() / "step-times", key, lambda rows: old_step_seconds(runner, rows))
+    streams, seconds = streams_in_real_time(times, runner.slots)
+    _log_capacity(streams, seconds, runner.info)
+    runner.slots = streams
+
+
 def measure_capacity(model: LoadedModel, info: EngineInfo) -> int:
-    """Streams that this machine carries in real time, at full context; at least one."""
+    """Streams that a CPU carries in real time, at full context; at least one."""
     most = MOST_STREAMS_ON_CPU
     streams, seconds = streams_in_real_time(lambda rows: full_context_step_seconds(model, info, rows), most)
+    _log_capacity(streams, seconds, info)
+    return streams
+
+
+def _log_capacity(streams: int, seconds: float, info: EngineInfo) -> None:
     logger.info("a step of %d streams takes %.0f ms of its 80 ms", streams, 1000 * seconds)
     if seconds > info.frame_seconds:
         logger.warning("one stream takes %.0f ms per 80 ms of audio: slower than real time here", 1000 * seconds)
-    return streams

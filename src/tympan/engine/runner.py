@@ -1,79 +1,97 @@
-"""Owns the device: the weights, every slot's state, the input buffer. Takes rows, gives Python numbers."""
+"""Owns the device: takes rows, puts them into the step program's buffers, gives Python numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from tympan.engine.base import EngineInfo
+from tympan.engine.graphs import Device, Graphs
+from tympan.engine.program import CONTINUE, LoadedModel, StepProgram
 from tympan.engine.scheduler import Row
 from tympan.engine.step import StepResult
-from tympan.models.lm import LM
-from tympan.models.mimi import MimiEncoder
-from tympan.transcript.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """The two models on their device, and what turns tokens into text."""
+@dataclass(frozen=True, slots=True)
+class LaunchedStep:
+    """Results on their way to the host, ``[B, 2 + pause heads]`` float32, and how to wait for them."""
 
-    mimi: MimiEncoder
-    lm: LM
-    tokenizer: Tokenizer
-    device: torch.device
-    cache_dtype: torch.dtype
+    results: Tensor
+    wait: Callable[[], None]
+
+    def read(self) -> StepResult:
+        tokens, probabilities = self.results[:, 0].to(torch.int64), self.results[:, 1]
+        return StepResult(tokens.tolist(), probabilities.tolist(), self.results[:, 2:].tolist())
 
 
 class KyutaiRunner:
-    """Codec and language model for `slots` streams, run eagerly, one frame of each row per step."""
+    """Codec and language model for `slots` streams, one frame of each row per step.
 
-    def __init__(self, model: LoadedModel, info: EngineInfo, slots: int, seed: int = 0) -> None:
+    Without a `device` steps run eagerly, on the spot. With one they are recorded, a graph per bucket, and run beside
+    the thread that launches them. begin: the frame at which streams begin; above 0, to measure what old streams cost.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        info: EngineInfo,
+        slots: int,
+        *,
+        device: Device | None = None,
+        seed: int = 0,
+        begin: int = 0,
+    ) -> None:
         self.info = info
         self.slots = slots
         self.tokenizer = model.tokenizer
-        self._model = model
-        self._mimi_state = model.mimi.init_state(slots)
-        self._lm_state = model.lm.init_state(slots, cache_dtype=model.cache_dtype)
-        self._frames = np.zeros((slots, info.frame_samples), np.float32)
+        self.program = StepProgram(model, slots if device is None else slots + 1, slots)
         self._next_seed = seed
+        self.begin = begin
+        pinned = model.device.type == "cuda"
+        self._frames = torch.zeros(self.program.frames.shape, pin_memory=pinned)
+        self._control = torch.zeros(self.program.control.shape, dtype=torch.int64, pin_memory=pinned)
+        # Two in turn: one step's are read while the next one's arrive.
+        self._results = torch.zeros((2, *self.program.results.shape), pin_memory=pinned)
+        self._turn = 0
+        self._padding = torch.tensor([slots, 0, 0])  # a new stream, in the slot behind those of the streams
+        self._device = device
+        start = time.perf_counter()
+        self._graphs = None if device is None else self._record(device)
+        self.record_seconds = time.perf_counter() - start
 
-    def step(self, rows: Sequence[Row]) -> StepResult:
-        codes, indices = self.encode(rows)
-        return self.predict(codes, indices)
+    def launch(self, rows: Sequence[Row]) -> StepResult | LaunchedStep:
+        size = self.fill(rows)
+        if self._graphs is None or self._device is None:
+            self.program.run(size)
+            return LaunchedStep(self.program.results[:size], lambda: None).read()
+        self._graphs.run(size)
+        self._turn = 1 - self._turn
+        results = self._results[self._turn, : len(rows)]
+        results.copy_(self.program.results[: len(rows)], non_blocking=True)
+        return LaunchedStep(results, self._device.mark())
 
-    @torch.inference_mode()
-    def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The codec's half of a step: codes `[B, codebooks]` and slot indices `[B]`, both int64 on the device."""
-        device = self._model.device
+    def fill(self, rows: Sequence[Row]) -> int:
+        """Bring the rows into the program's buffers; returns how many rows are to run, padding included."""
+        frames, control = self._frames.numpy(), []
         for place, row in enumerate(rows):
-            self._frames[place] = 0.0 if row.frame is None else row.frame
-        indices = torch.tensor([row.slot.index for row in rows], device=device)
-        self._reset([row.slot.index for row in rows if row.fresh])
-        frames = torch.from_numpy(self._frames[: len(rows)]).to(device)
-        return self._model.mimi.encode(frames, self._mimi_state, indices), indices
+            frames[place] = 0.0 if row.frame is None else row.frame
+            if row.fresh:
+                control.append((row.slot.index, self.begin, self._next_seed))
+                self._next_seed += 1
+            else:
+                control.append((row.slot.index, CONTINUE, 0))
+        size = len(rows) if self._graphs is None else self._graphs.bucket(len(rows))
+        self._control[: len(rows)] = torch.tensor(control)
+        self._control[len(rows) : size] = self._padding
+        self.program.frames[:size].copy_(self._frames[:size], non_blocking=True)
+        self.program.control[:size].copy_(self._control[:size], non_blocking=True)
+        return size
 
-    @torch.inference_mode()
-    def predict(self, codes: torch.Tensor, indices: torch.Tensor) -> StepResult:
-        """The language model's half of a step."""
-        output = self._model.lm.step(codes, self._lm_state, indices)
-        return StepResult(output.token.tolist(), output.probability.tolist(), output.pauses.tolist())
-
-    def pretend_seconds(self, seconds: float) -> None:
-        """Move every slot to a later position, so that a measurement sees full rings."""
-        frames = int(seconds / self.info.frame_seconds)
-        self._mimi_state.position.fill_(frames)
-        self._lm_state.position.fill_(frames)
-
-    def _reset(self, fresh: Sequence[int]) -> None:
-        """New streams start at position 0, each with a seed of its own."""
-        if not fresh:
-            return
-        rows = torch.tensor(fresh, device=self._model.device)
-        self._mimi_state.reset(rows)
-        self._lm_state.reset(rows)
-        seeds = torch.arange(self._next_seed, self._next_seed + len(fresh), device=self._model.device)
-        self._lm_state.seed.index_copy_(0, rows, seeds)
-        self._next_seed += len(fresh)
+    def _record(self, device: Device) -> Graphs:
+        """All rows are padding while steps are recorded: no stream's state is touched."""
+        self.program.control.copy_(self._padding.expand_as(self.program.control))
+        return Graphs(self.program, device, self.slots)

@@ -4,7 +4,9 @@ There is no tick: whenever the runner is free it asks for a batch, and gets at m
 one. So batches grow by themselves as load grows. Three kinds of work, in this order:
 
 1. *The flush lane*: slots that run the silent frames of a flush or an end. Somebody waits for exactly these, so they
-   run in batches of their own, small and at once. After `LANE_STEPS` of them in a row everybody else has a step.
+   run in batches of their own, small and at once. The lane may keep the others waiting for `LANE_STEPS` steps, which
+   is one whole flush; then for one more after each step that it shared with them or left to them. So a flush now and
+   then is as fast as the model, and where somebody always flushes, every other of its steps costs nothing extra.
 2. *Live frames*, oldest first, when there are more than a batch holds.
 3. *Backlog*: slots with more than `LIVE_FRAMES` waiting, which are files or catch up. They share, in turn, what room
    the live frames leave in their bucket (at least one row); without live frames they have it all.
@@ -47,12 +49,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known."""
+    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
+
+    `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
+    """
 
     slot: Slot
     frame: Samples | None
     fresh: bool
     mark: Mark | None = None
+    arrival: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,9 @@ class Scheduler:
         self._ready: dict[Slot, None] = {}
         self._lane: dict[Slot, None] = {}
         self._answers: list[tuple[Slot, Mark]] = []
-        self._lane_steps = 0
+        self._lane_credit = LANE_STEPS
+        self.waiting_frames = 0
+        """Of all slots."""
 
     @property
     def idle(self) -> bool:
@@ -81,6 +89,7 @@ class Scheduler:
     def push(self, slot: Slot, arrival: float, frame: Samples) -> None:
         slot.work.append((arrival, frame))
         slot.waiting_frames += 1
+        self.waiting_frames += 1
         self._settle(slot)
 
     def mark(self, slot: Slot, mark: Mark) -> None:
@@ -90,6 +99,7 @@ class Scheduler:
     def drop(self, slot: Slot) -> None:
         """The stream is gone: none of its work runs from the next batch on."""
         slot.work.clear()
+        self.waiting_frames -= slot.waiting_frames
         slot.waiting_frames = 0
         self._ready.pop(slot, None)
         self._lane.pop(slot, None)
@@ -98,32 +108,35 @@ class Scheduler:
     def next(self) -> Batch:
         """The next batch; empty when there is nothing to do."""
         answers, self._answers = self._answers, []
-        others_starve = self._lane_steps >= LANE_STEPS and self._ready
-        if self._lane and not others_starve:
-            self._lane_steps += 1
-            chosen = [self._silence(slot) for slot in list(islice(self._lane, self._largest_batch))]
-        else:
-            self._lane_steps = 0
-            chosen = [self._take(slot) for slot in self._choose()]
-        return Batch(chosen, answers)
+        alone = bool(self._lane) and (not self._ready or self._lane_credit > 0)
+        if not alone:
+            self._lane_credit = min(LANE_STEPS, self._lane_credit + 1)
+        elif self._ready:
+            self._lane_credit -= 1
+        hurried = list(islice(self._lane, self._largest_batch if alone else self._largest_batch - 1))
+        others = [] if alone else self._choose(self._largest_batch - len(hurried))
+        return Batch([*map(self._silence, hurried), *map(self._take, others)], answers)
 
-    def _choose(self) -> list[Slot]:
+    def _choose(self, most: int) -> list[Slot]:
+        """At most `most` slots that have a frame."""
         live = [slot for slot in self._ready if slot.waiting_frames <= LIVE_FRAMES]
         backlog = [slot for slot in self._ready if slot.waiting_frames > LIVE_FRAMES]
-        if len(live) >= self._largest_batch:
-            return sorted(live, key=lambda slot: slot.arrival)[: self._largest_batch]
-        room = self._largest_batch - len(live)
+        if len(live) >= most:
+            return sorted(live, key=lambda slot: slot.arrival)[:most]
+        room = most - len(live)
         if live and backlog:
             room = min(room, bucket(len(live) + 1) - len(live))
         return live + backlog[:room]
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""
+        arrival = slot.arrival if slot.waiting_frames <= LIVE_FRAMES else None
         head = slot.work.popleft()
         assert isinstance(head, tuple)
         slot.waiting_frames -= 1
+        self.waiting_frames -= 1
         slot.unflushed = True
-        row = Row(slot, head[1], self._is_fresh(slot))
+        row = Row(slot, head[1], self._is_fresh(slot), arrival=arrival)
         del self._ready[slot]
         self._settle(slot)
         return row

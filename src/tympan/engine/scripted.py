@@ -13,7 +13,7 @@ import logging
 from collections import deque
 
 from tympan.config import ModelSettings
-from tympan.engine.base import Deliver, EngineInfo, hand_over
+from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Progress, Samples, Word
 
@@ -90,6 +90,10 @@ class ScriptedStream:
     def busy(self) -> bool:
         return bool(self._work)
 
+    @property
+    def waiting_frames(self) -> int:
+        return sum(item for item in self._work if isinstance(item, int))
+
     def step(self) -> list[EngineEvent]:
         """One frame, after any flush or end that waits before it."""
         events: list[EngineEvent] = []
@@ -139,6 +143,7 @@ class ScriptedEngine:
         self._streams: dict[ScriptedStream, None] = {}
         self._work = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self.observe: Observe | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -195,3 +200,7 @@ class ScriptedEngine:
             for stream in batch:
                 if stream in self._streams and (events := stream.step()):
                     hand_over(stream.deliver, events)
+            if self.observe is not None:
+                waiting = [stream.waiting_frames for stream in self._streams]
+                lag = FRAME_SECONDS * max(waiting, default=0)
+                self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))

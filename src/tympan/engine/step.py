@@ -20,6 +20,16 @@ class StepResult:
     pauses: Sequence[Sequence[float]]
 
 
+class Pending(Protocol):
+    """A step that a device has been given."""
+
+    def wait(self) -> None:
+        """Until the device has done it. Other threads run meanwhile."""
+
+    def read(self) -> StepResult:
+        """Its result, once `wait` has returned; the next step may run already, but not the one after that."""
+
+
 class Runner(Protocol):
     """The model on its device. All but the attributes is called from the engine thread only."""
 
@@ -27,8 +37,11 @@ class Runner(Protocol):
     slots: int
     tokenizer: Tokenizer
 
-    def step(self, rows: Sequence[Row]) -> StepResult:
-        """Run one frame of every row; a fresh row starts its slot anew."""
+    def launch(self, rows: Sequence[Row]) -> StepResult | Pending:
+        """Run one frame of every row; a fresh row starts its slot anew.
+
+        A runner that computes on the spot returns the result; one whose device works beside it, what to wait for.
+        """
 
 
 def flush_frames(info: EngineInfo) -> int:

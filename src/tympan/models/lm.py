@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tympan.models.attention import Ring
+from tympan.models import kernels
+from tympan.models.attention import LARGEST_FP8, Ring, raw, restart
 from tympan.models.config import LMConfig
 from tympan.models.linear import Linear
 from tympan.models.sampling import choose, probability_of
@@ -59,9 +60,11 @@ class LMState:
     start: Start
     frequency: Tensor
 
-    def reset(self, rows: Tensor) -> None:
-        """Start new streams in slots ``rows [n]`` int64."""
-        self.position.index_fill_(0, rows, 0)
+    def reset(self, rows: Tensor, begin: Tensor | None = None, seeds: Tensor | None = None) -> None:
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`, with ``seeds [n]`` int64."""
+        restart(self.position, rows, begin)
+        if begin is not None and seeds is not None:
+            self.seed.index_copy_(0, rows, torch.where(begin < 0, self.seed.index_select(0, rows), seeds))
 
 
 class LM(nn.Module):
@@ -84,10 +87,12 @@ class LM(nn.Module):
         # All heads in one matrix; checkpoints without heads have none.
         self.pause_linear = Linear(dimension, heads * config.pause_classes, bias=False) if heads else None
 
-    def init_state(self, slots: int, *, cache_dtype: torch.dtype | None = None) -> LMState:
+    def init_state(
+        self, slots: int, *, cache_dtype: torch.dtype | None = None, scales: Tensor | None = None
+    ) -> LMState:
         """Memory for ``slots`` streams on the weights' device, all of them new.
 
-        cache_dtype: of keys and values; the embedding's by default.
+        cache_dtype: of keys and values; the embedding's by default. scales: for 8-bit floats, see `measure_scales`.
         """
         device = self.embedding.device
         dtype = self.embedding.dtype if cache_dtype is None else cache_dtype
@@ -97,10 +102,30 @@ class LM(nn.Module):
             position=counters[0],
             token=counters[1],
             seed=counters[2],
-            ring=self.transformer.init_ring(slots, device=device, dtype=dtype),
-            start=self._run_position_zero(frequency, dtype),
+            ring=self._init_ring(slots, dtype, scales),
+            start=self._run_position_zero(frequency, dtype, scales),
             frequency=frequency,
         )
+
+    def _init_ring(self, slots: int, dtype: torch.dtype, scales: Tensor | None) -> Ring:
+        ring = self.transformer.init_ring(slots, device=self.embedding.device, dtype=dtype)
+        if scales is not None:
+            ring.scales = scales
+        return ring
+
+    @torch.inference_mode()
+    def measure_scales(self, codes: Tensor) -> Tensor:
+        """Scales for a ring of 8-bit floats, from one stream of ``codes [frames, codebooks]``: ``[2, layers, H]``.
+
+        The largest key (value) of a head that was seen gets a quarter of the type's range. A float loses no precision
+        by that; what is larger than four times the largest is cut off.
+        """
+        state = self.init_state(1, cache_dtype=torch.float32)
+        rows = torch.zeros(1, dtype=torch.int64, device=codes.device)
+        for frame in codes:
+            self.step(frame[None], state, rows)
+        seen = torch.stack((state.ring.keys[:, 0], state.ring.values[:, 0]))[..., : len(codes) + 1, :]
+        return (seen.abs().amax(dim=(-2, -1)) * (4 / LARGEST_FP8)).clamp(min=1e-6)
 
     @torch.inference_mode()
     def step(self, codes: Tensor, state: LMState, rows: Tensor) -> LMOutput:
@@ -114,10 +139,19 @@ class LM(nn.Module):
         position = frames + 1
         hidden = self._hidden(self._embed(codes, previous), state.ring, state.frequency, rows, position)
         logits = self.text_linear(hidden).float()
-        token = choose(logits, self.temperature, seed, position)
+        token, probability = self._choose(logits, seed, position)
         state.token.index_copy_(0, rows, token)
         state.position.index_copy_(0, rows, position)
-        return LMOutput(token, probability_of(token, logits), self._pauses(hidden), logits)
+        return LMOutput(token, probability, self._pauses(hidden), logits)
+
+    def _choose(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The next token ``[B]`` int64 and its probability ``[B]`` float32."""
+        if self.temperature <= 0 and kernels.usable(logits.device):
+            from tympan.models.kernels.fused import choose_largest
+
+            return choose_largest(logits)
+        token = choose(logits, self.temperature, seed, position)
+        return token, probability_of(token, logits)
 
     def _start(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
         """Put position 0 in front of rows at their first frame; returns every row's previous token ``[B]``."""
@@ -126,9 +160,9 @@ class LM(nn.Module):
             (state.ring.keys, state.start.keys),
             (state.ring.values, state.start.values),
         ):
-            oldest = cache[:, :, :, 0]  # [layers, slots, H, D]
+            oldest = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
             kept = oldest.index_select(1, rows)
-            oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], new[:, None], kept))
+            oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
         first = choose(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
         return torch.where(fresh, first, state.token.index_select(0, rows))
 
@@ -141,6 +175,10 @@ class LM(nn.Module):
     def _embed(self, codes: Tensor, text: Tensor) -> Tensor:
         """Sum of the embeddings of ``codes [B, codebooks]`` and ``text [B]``: ``[B, dimension]``."""
         card = self.config.audio_card + 1
+        if kernels.usable(codes.device):
+            from tympan.models.kernels.fused import sum_embeddings
+
+            return sum_embeddings(codes, text, self.embedding, card, self.compute_dtype or self.embedding.dtype)
         offsets = torch.arange(self.codebooks, device=codes.device) * card
         text_row = text[:, None] + self.codebooks * card
         indices = torch.cat((codes + offsets, text_row), dim=1)
@@ -157,10 +195,10 @@ class LM(nn.Module):
         return torch.softmax(scores, dim=-1)[..., 0]
 
     @torch.no_grad()
-    def _run_position_zero(self, frequency: Tensor, dtype: torch.dtype) -> Start:
+    def _run_position_zero(self, frequency: Tensor, dtype: torch.dtype, scales: Tensor | None) -> Start:
         """The initial token on every input, run once on a scratch slot."""
         config, device = self.config, self.embedding.device
-        ring = self.transformer.init_ring(1, device=device, dtype=dtype)
+        ring = self._init_ring(1, dtype, scales)
         codes = torch.full((1, self.codebooks), config.audio_card, device=device)
         text = torch.full((1,), config.text_card, device=device)
         zero = torch.zeros(1, dtype=torch.int64, device=device)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tympan.models.attention import Ring
+from tympan.models.attention import Ring, restart
 from tympan.models.config import MimiConfig
 from tympan.models.conv import StreamingConv, with_replicated_past
 from tympan.models.quantizer import SplitQuantizer
 from tympan.models.seanet import SeanetEncoder
 from tympan.models.transformer import GeluFeedForward, Transformer
+
+# Its first convolutions need some megabytes per row while they run.
+_ROWS_AT_ONCE = 256
 
 
 @dataclass
@@ -36,9 +39,9 @@ class MimiState:
     ring: Ring
     frequency: Tensor
 
-    def reset(self, rows: Tensor) -> None:
-        """Start new streams in slots ``rows [n]`` int64."""
-        self.position.index_fill_(0, rows, 0)
+    def reset(self, rows: Tensor, begin: Tensor | None = None) -> None:
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`."""
+        restart(self.position, rows, begin)
 
 
 class MimiEncoder(nn.Module):
@@ -84,11 +87,12 @@ class MimiEncoder(nn.Module):
         """What the quantizer sees of the next frame, ``[B, dimension]`` float32. Advances the state like encode."""
         position = state.position.index_select(0, rows)
         fresh = (position == 0)[:, None, None]
-        x: Tensor = self.seanet(frames[:, :, None], state.contexts, rows, fresh)  # [B, steps, dimension]
+        parts = zip(*(torch.split(whole, _ROWS_AT_ONCE) for whole in (frames, rows, fresh)), strict=True)
+        x = torch.cat([self.seanet(some[:, :, None], state.contexts, of, new) for some, of, new in parts])
         steps = self.config.downsample
         first = position * steps
         positions = first[:, None] + torch.arange(steps, device=frames.device)
         x = self.transformer(x, state.ring, state.frequency, rows, positions)
-        x = self.downsample(with_replicated_past(x, state.downsample, rows, fresh))  # [B, 1, dimension]
+        out: Tensor = self.downsample(with_replicated_past(x, state.downsample, rows, fresh))  # [B, 1, dimension]
         state.position.index_copy_(0, rows, position + 1)
-        return x[:, 0]
+        return out[:, 0]

@@ -13,6 +13,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from tympan.models import kernels
 from tympan.models.config import QuantizerConfig
 
 
@@ -28,6 +29,11 @@ class ResidualQuantizer(nn.Module):
     def forward(self, x: Tensor, codebooks: int) -> list[Tensor]:
         """Codes of ``x [B, in]``: ``codebooks`` tensors ``[B]`` int64."""
         residual: Tensor = self.input_proj(x)
+        if codebooks and kernels.usable(x.device):
+            from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
+
+            if len(x) <= MOST_ROWS:
+                return list(nearest_codes(residual, self.centroids, self.half_norms, codebooks).unbind(dim=1))
         stages = zip(self.centroids.unbind(), self.half_norms.unbind(), strict=True)
         codes: list[Tensor] = []
         for centroids, half_norms in itertools.islice(stages, codebooks):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tympan.models.attention import Ring, Window, attend, window, write
+from tympan.models import kernels
+from tympan.models.attention import Places, Ring, Window, mix, places
 from tympan.models.config import TransformerConfig
 from tympan.models.linear import Linear
-from tympan.models.rope import Rotation, frequencies, rotate, rotation
+from tympan.models.rope import Rotation, frequencies, rotation
 
 
 class RMSNorm(nn.Module):
@@ -26,6 +27,10 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dimension))
 
     def forward(self, x: Tensor) -> Tensor:
+        if kernels.usable(x.device):
+            from tympan.models.kernels.fused import rms_norm
+
+            return rms_norm(x, self.weight, self.epsilon)
         wide = x.float()
         variance = self.epsilon + wide.square().mean(dim=-1, keepdim=True)
         return (wide * (self.weight.float() * torch.rsqrt(variance))).to(x.dtype)
@@ -76,15 +81,11 @@ class TransformerLayer(nn.Module):
         self.norm2 = norm(dimension)
         self.feed_forward = feed_forward(dimension, config.hidden)
 
-    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window, turn: Rotation) -> Tensor:
+    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window | Places, turn: Rotation) -> Tensor:
         """``x [B, T, dimension]``; writes the steps into layer ``index`` of the ring."""
         batch, steps, _ = x.shape
         projected = self.in_proj(self.norm1(x)).view(batch, steps, 3, self.heads, -1)
-        turned = rotate(projected[:, :, :2].flatten(2, 3).transpose(1, 2), turn)  # [B, 2 * H, T, D]
-        query, key = turned.chunk(2, dim=1)
-        write(ring, index, key, projected[:, :, 2].transpose(1, 2), seen)
-        mixed = attend(query, ring, index, seen)
-        x = x + self.out_proj(mixed.transpose(1, 2).flatten(-2))
+        x = x + self.out_proj(mix(projected, ring, index, seen, turn))
         out: Tensor = x + self.feed_forward(self.norm2(x))
         return out
 
@@ -121,7 +122,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, ring: Ring, frequency: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
         """Run ``x [B, T, dimension]`` at ``positions [B, T]`` of slots ``rows [B]``."""
-        seen = window(rows, positions, ring)
+        seen = places(rows, positions, ring)
         turn = rotation(positions, frequency)
         for index, layer in enumerate(self.layers):
             x = layer(x, ring, index, seen, turn)

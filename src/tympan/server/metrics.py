@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tympan.engine.base import Engine
+from tympan.engine.base import Engine, StepReport
 
-STEP_SECONDS_BUCKETS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)
+ASR_STEP_BUCKETS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)
 CONNECTION_STEPS_BUCKETS = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4500)
+STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.12, 0.16, 0.32)
 LAG_BUCKETS = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
 
@@ -26,6 +27,19 @@ class Metrics:
         capacity.set_function(lambda: engine.capacity)
         active = Gauge("tympan_active_streams", "Streams that the engine carries now", registry=registry)
         active.set_function(lambda: engine.active)
+        self._step = Histogram(
+            "tympan_step_seconds",
+            "Time of one step of the engine, of the 0.08 s that a frame lasts",
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self._backlog = Gauge(
+            "tympan_backlog_frames", "Frames that the engine has not run yet, of all streams", registry=registry
+        )
+        self._engine_lag = Gauge(
+            "tympan_engine_lag_seconds", "Age of the oldest live frame of the last step", registry=registry
+        )
+        engine.observe = self.observe_step
         self.sessions = Counter(
             "tympan_sessions_total",
             "Sessions ended, by protocol and close code",
@@ -57,10 +71,10 @@ class Metrics:
             buckets=CONNECTION_STEPS_BUCKETS,
             registry=registry,
         )
-        self._step_seconds = Histogram(
+        self._asr_step = Histogram(
             "asr_model_step_duration",
             "Seconds that a step of the model took",
-            buckets=STEP_SECONDS_BUCKETS,
+            buckets=ASR_STEP_BUCKETS,
             registry=registry,
         )
 
@@ -72,9 +86,12 @@ class Metrics:
         """A stream ended, after so much audio."""
         self._connection_steps.observe(round(audio_seconds / self._engine.info.frame_seconds))
 
-    def step_took(self, seconds: float) -> None:
-        """The engine's model has run one step."""
-        self._step_seconds.observe(seconds)
+    def observe_step(self, step: StepReport) -> None:
+        """Runs on the loop, once per step of the engine."""
+        self._step.observe(step.seconds)
+        self._asr_step.observe(step.seconds)
+        self._backlog.set(step.waiting_frames)
+        self._engine_lag.set(step.lag_seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

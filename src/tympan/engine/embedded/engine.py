@@ -7,7 +7,7 @@ import importlib.util
 import os
 
 from tympan.config import ModelSettings
-from tympan.engine.base import Deliver, EngineInfo
+from tympan.engine.base import Deliver, EngineInfo, Observe
 from tympan.engine.embedded.process import EmbeddedStream, Worker
 from tympan.errors import CapacityError, EngineError, MissingPackageError
 
@@ -35,6 +35,7 @@ class EmbeddedEngine:
         self._capacity = settings.max_streams or cores * STREAMS_PER_CORE
         self._workers = [Worker(slots) for slots in _shares(self._capacity, cores)]
         self._started = False
+        self.observe: Observe | None = None
 
     @property
     def info(self) -> EngineInfo:

@@ -1,0 +1,162 @@
+"""How many live streams an engine sustains: loads one after the other on one runner, every stream at full context."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+
+from tympan.bench.attention import attention_rate
+from tympan.bench.live import LiveFigures, LiveLoad, LiveRun
+from tympan.bench.machine import conditions
+from tympan.bench.measure import copy_rate
+from tympan.bench.moshi_loop import moshi_streams
+from tympan.config import ModelSettings
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.calibrate import OLD_SECONDS, old_step_seconds
+from tympan.engine.kyutai import allocate, describe_engine, load_model, stream_bytes
+from tympan.engine.placement import FLOATS, Placement, place
+from tympan.engine.runner import KyutaiRunner
+from tympan.models import kernels
+from tympan.models.checkpoint import Checkpoint
+from tympan.models.load import open_checkpoint
+
+ATTENTION_ROWS = 512
+IDLE = LiveLoad(streams=1, seconds=6.0, flush_every=0.1, warm_up=1.0)
+
+Run = dict[str, object]
+"""One run as it is kept: names and what was measured, flat."""
+
+
+async def measure_sustained(
+    settings: ModelSettings, streams: Sequence[int], seconds: float, idle: LiveLoad = IDLE
+) -> list[Run]:
+    """One run for each number of `streams`, `seconds` long, and what is the same for all of them in each.
+
+    Raises `ModelError` and `ConfigError` as the engine does.
+    """
+    checkpoint, placement = open_checkpoint(settings.model), place(settings)
+    copied = copy_rate(placement.device)  # first: it needs memory
+    start = time.perf_counter()
+    runner = load(checkpoint, placement, settings, max(streams))
+    common = {
+        **conditions(placement.device),
+        **_of_the_model(checkpoint, placement, runner),
+        "start_seconds": round(time.perf_counter() - start, 1),
+        **_of_one_step(runner, placement, copied),
+    }
+    engine = BatchedEngine(lambda: runner)
+    await engine.start()
+    try:
+        idle_figures = await LiveRun(engine, idle).run()
+        loads = [LiveLoad(streams=count, seconds=seconds) for count in streams]
+        figures = [await LiveRun(engine, load).run() for load in loads]
+    finally:
+        await engine.stop()
+    common["flush_ms_p99_idle"] = idle_figures.flush_ms_p99
+    return [{**common, **_of_the_load(load, each)} for load, each in zip(loads, figures, strict=True)]
+
+
+def beside_moshi(settings: ModelSettings, runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with what the moshi package's loop carries of the same model on the same device.
+
+    Raises `ModuleNotFoundError` without the package.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()  # where there is no GPU it does nothing
+    checkpoint, placement = open_checkpoint(settings.model), place(settings)
+    lm = checkpoint.lm(device=placement.device, dtype=FLOATS.get(placement.kind, torch.bfloat16))
+    streams, step_ms = moshi_streams(lm, placement.device, most=2 * max(1, sustained(runs)))
+    return [{**run, "moshi_streams": streams, "moshi_step_ms_p99": step_ms} for run in runs]
+
+
+def load(checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, slots: int) -> KyutaiRunner:
+    """A runner in which every stream begins an hour old."""
+    model, info = load_model(checkpoint, placement, settings), describe_engine(checkpoint, placement)
+    if placement.device.type == "cuda":
+        return allocate(model, info, stream_bytes(checkpoint, placement), slots)
+    return KyutaiRunner(model, info, slots)
+
+
+def sustained(runs: Sequence[Run]) -> int:
+    """The most streams of a run that kept up; 0 if none did."""
+    return max((int(str(run["streams"])) for run in runs if run["kept_up"]), default=0)
+
+
+def _of_the_model(checkpoint: Checkpoint, placement: Placement, runner: KyutaiRunner) -> Run:
+    config = checkpoint.config
+    return {
+        "model": checkpoint.name,
+        "weights_dtype": placement.kind,
+        "kv_dtype": placement.cache_name,
+        "context_frames": config.lm.transformer.context,
+        "codebooks": runner.program.model.lm.codebooks,
+        "slots": runner.slots,
+        "record_seconds": round(runner.record_seconds, 1),
+        "bytes_per_stream": stream_bytes(checkpoint, placement),
+    }
+
+
+def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> Run:
+    """One row, all rows, and on a GPU memory and attention. Leaves the runner with streams that begin an hour old."""
+    device = placement.device
+    figures: Run = {
+        "batch1_step_ms": round(1000 * old_step_seconds(runner, 1), 3),
+        "full_step_ms": round(1000 * old_step_seconds(runner, runner.slots), 3),
+        "copy_gbps": round(copied / 1e9, 1),
+        "memory_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
+        "attention_rows": None,
+        "attention_gbps": None,
+        "attention_copy_rate_share": None,
+    }
+    if device.type == "cuda" and kernels.usable(device):
+        rows = min(ATTENTION_ROWS, runner.slots)
+        dtype = runner.program.model.lm.embedding.dtype
+        rate = attention_rate(runner.program.ring, rows, dtype)
+        figures |= {
+            "attention_rows": rows,
+            "attention_gbps": round(rate / 1e9, 1),
+            "attention_copy_rate_share": round(rate / copied, 3),
+        }
+    runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
+    return figures
+
+
+def _of_the_load(load: LiveLoad, figures: LiveFigures) -> Run:
+    measured = asdict(figures)
+    measured["flush_ms_p99_loaded"] = measured.pop("flush_ms_p99")
+    return {**measured, "life_seconds": load.life, "flush_every_seconds": load.flush_every}
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The runs for people."""
+    first = runs[0]
+    columns = {
+        "streams": "streams",
+        "rows p50": "rows_p50",
+        "step p50": "step_ms_p50",
+        "p95": "step_ms_p95",
+        "p99": "step_ms_p99",
+        "token p50": "frame_to_token_ms_p50",
+        "token p99": "frame_to_token_ms_p99",
+        "flush p99": "flush_ms_p99_loaded",
+        "starts": "starts",
+    }
+    rows = ["".join(f"{_shown(run[name]):>11}" for name in columns.values()) for run in runs]
+    return "\n".join(
+        [
+            f"{first['model']}, weights {first['weights_dtype']}, cache {first['kv_dtype']}, torch {first['torch']}",
+            f"{first['gpu'] or first['cpu']}: one row takes {first['batch1_step_ms']} ms a step, a flush of a stream "
+            f"that is alone {_shown(first['flush_ms_p99_idle'])} ms (p99)",
+            "".join(f"{title:>11}" for title in columns),
+            *(row + ("" if run["kept_up"] else "  too many") for row, run in zip(rows, runs, strict=True)),
+            f"sustained: {sustained(runs)} streams",
+        ]
+    )
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,79 @@
+"""Small steps of the language model that are one kernel each: sum of embeddings, norm, choice of a token."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_SUM_BLOCK = 512
+
+
+@triton.jit
+def _sum_embeddings(codes, text, table, out, card, width, CODEBOOKS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = lane < width
+    index = tl.load(text + row) + CODEBOOKS * card
+    total = tl.load(table + index * width + lane, mask=inside, other=0.0).to(tl.float32)
+    for book in range(CODEBOOKS):
+        index = tl.load(codes + row * CODEBOOKS + book) + book * card
+        total += tl.load(table + index * width + lane, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + lane, total.to(out.dtype.element_ty), mask=inside)
+
+
+def sum_embeddings(codes: Tensor, text: Tensor, table: Tensor, card: int, dtype: torch.dtype) -> Tensor:
+    """One row of the table for each code and for the text token, added up in float32: ``[B, dimension]`` in ``dtype``.
+
+    codes: ``[B, codebooks]`` int64. text: ``[B]`` int64. table: ``[codebooks * card + text rows, dimension]``.
+    """
+    batch, codebooks = codes.shape
+    width = table.shape[1]
+    out = torch.empty(batch, width, device=table.device, dtype=dtype)
+    grid = (batch, triton.cdiv(width, _SUM_BLOCK))
+    _sum_embeddings[grid](codes.contiguous(), text, table, out, card, width, CODEBOOKS=codebooks, BLOCK=_SUM_BLOCK)
+    return out
+
+
+@triton.jit
+def _rms_norm(x, weight, out, width, epsilon, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    inside = lane < width
+    wide = tl.load(x + row * width + lane, mask=inside, other=0.0).to(tl.float32)
+    factor = 1.0 / tl.sqrt(epsilon + tl.sum(wide * wide, axis=0) / width)
+    gain = tl.load(weight + lane, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + lane, (wide * (gain * factor)).to(out.dtype.element_ty), mask=inside)
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root-mean-square norm of ``x [..., dimension]``, computed in float32; same shape and dtype."""
+    width = x.shape[-1]
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    _rms_norm[(x.numel() // width,)](x, weight, out, width, epsilon, BLOCK=triton.next_power_of_2(width), num_warps=8)
+    return out
+
+
+@triton.jit
+def _choose_largest(logits, token, probability, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    value = tl.load(logits + row * width + lane, mask=lane < width, other=float("-inf"))
+    top = tl.max(value, axis=0)
+    tl.store(token + row, tl.min(tl.where(value == top, lane, BLOCK), axis=0).to(tl.int64))
+    tl.store(probability + row, 1.0 / tl.sum(tl.exp(value - top), axis=0))
+
+
+def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row of ``logits [B, V]`` float32, the first among equals, and its softmax probability.
+
+    Returns ``[B]`` int64 and ``[B]`` float32.
+    """
+    batch, width = logits.shape
+    token = torch.empty(batch, device=logits.device, dtype=torch.int64)
+    probability = torch.empty(batch, device=logits.device)
+    block = triton.next_power_of_2(width)
+    _choose_largest[(batch,)](logits.contiguous(), token, probability, width, BLOCK=block, num_warps=8)
+    return token, probability

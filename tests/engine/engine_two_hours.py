@@ -1,0 +1,172 @@
+"""Two hours of one stream, alone or in a busy batch, through the real engine in simulated time: as fast as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import psutil
+import torch
+from support.speech import clip
+
+from tympan.config import ModelSettings
+from tympan.engine.base import EngineStream, StepReport
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.kyutai import describe_engine, load_model
+from tympan.engine.placement import place
+from tympan.engine.runner import KyutaiRunner
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult
+from tympan.messages import EngineEvent, Finished, Progress, Samples
+from tympan.models.config import (
+    LMConfig,
+    MimiConfig,
+    ModelConfig,
+    QuantizerConfig,
+    SeanetConfig,
+    TransformerConfig,
+)
+from tympan.models.randomized import RandomCheckpoint
+
+MINUTE = 750  # frames
+SLOTS = 4
+# As tiny as it gets: both rings still wrap every few seconds.
+SMALLEST = ModelConfig(
+    LMConfig(
+        TransformerConfig(dimension=32, layers=1, heads=2, hidden=88, context=100, max_period=100_000.0),
+        codebooks=2,
+        audio_card=64,
+        text_card=64,
+        pause_heads=4,
+    ),
+    MimiConfig(
+        seanet=SeanetConfig(dimension=32, filters=2, strides=(30, 32)),
+        transformer=TransformerConfig(dimension=32, layers=1, heads=2, hidden=64, context=50, max_period=10_000.0),
+        quantizer=QuantizerConfig(codebooks=2, bins=64, dimension=16),
+    ),
+    delay_seconds=0.5,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of a run: the last minute's tokens, and one value per minute of the rest."""
+
+    tokens: list[int]
+    memory_bytes: list[int]
+    step_seconds: list[float]
+    waiting_frames: list[int]
+    others: int
+
+
+class TappedRunner(KyutaiRunner):
+    """Keeps the last minute's tokens of one slot."""
+
+    tapped: int = -1
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        result = super().launch(rows)
+        assert isinstance(result, StepResult)
+        for row, token in zip(rows, result.tokens, strict=True):
+            if row.slot.index == self.tapped and row.frame is not None:
+                self.tokens.append(token)
+        return result
+
+    tokens: deque[int]
+
+
+def load() -> TappedRunner:
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
+    checkpoint, placement = RandomCheckpoint("random:smallest", SMALLEST), place(settings)
+    runner = TappedRunner(load_model(checkpoint, placement, settings), describe_engine(checkpoint, placement), SLOTS)
+    runner.tokens = deque(maxlen=MINUTE)
+    return runner
+
+
+class Speech:
+    """Speech that never repeats: clips one after the other, each time at another loudness and another place."""
+
+    def __init__(self) -> None:
+        spoken = np.concatenate([clip(name).at(24_000) for name in ("counting", "quick_brown_fox", "hello_world")])
+        self._spoken = np.tile(spoken, 2).astype(np.float32)
+
+    def frame(self, number: int) -> Samples:
+        place = number * 1920 * 7919 % (len(self._spoken) // 2)
+        return self._spoken[place : place + 1920] * (0.3 + 0.05 * (number // 53 % 17))
+
+
+class Others:
+    """Streams that come, pause, flush and go beside the one that matters."""
+
+    def __init__(self, engine: BatchedEngine, speech: Speech) -> None:
+        self._engine, self._speech = engine, speech
+        self._random = random.Random(1)
+        self._streams: list[EngineStream] = []
+        self.opened = 0
+
+    def act(self, number: int) -> None:
+        if number % 3 or not self._streams:
+            if len(self._streams) < SLOTS - 1 and self._engine.active < SLOTS and self._random.random() < 0.05:
+                self._streams.append(self._engine.open(lambda events: None))
+                self.opened += 1
+            return
+        for stream in list(self._streams):
+            chance = self._random.random()
+            if chance < 0.6:
+                stream.push(self._speech.frame(number + 1 + self._random.randrange(1000)))
+            elif chance < 0.61:
+                stream.flush(0)
+            elif chance < 0.62:
+                self._streams.remove(stream)
+                stream.close() if chance < 0.615 else stream.finish()
+
+
+async def listen(minutes: int, busy: bool) -> Outcome:
+    runner = load()
+    engine = BatchedEngine(lambda: runner)
+    await engine.start()
+    reports: list[StepReport] = []
+    engine.observe = reports.append
+    speech, heard = Speech(), asyncio.Event()
+    outcome = Outcome([], [], [], [], 0)
+
+    def hear(events: Sequence[EngineEvent]) -> None:
+        if any(isinstance(event, Progress | Finished) for event in events):
+            heard.set()
+
+    stream = engine.open(hear)
+    runner.tapped = stream.slot.index
+    others = Others(engine, speech)
+    for number in range(minutes * MINUTE):
+        if busy:
+            others.act(number)
+        heard.clear()
+        stream.push(speech.frame(number))
+        await heard.wait()
+        if number % MINUTE == MINUTE - 1:
+            gc.collect()
+            outcome.memory_bytes.append(psutil.Process().memory_info().rss)
+            outcome.step_seconds.append(median(report.seconds for report in reports))
+            outcome.waiting_frames.append(max(report.waiting_frames for report in reports))
+            reports.clear()
+    await engine.stop()
+    return Outcome(
+        list(runner.tokens), outcome.memory_bytes, outcome.step_seconds, outcome.waiting_frames, others.opened
+    )
+
+
+def run(minutes: int, busy: bool) -> Outcome:
+    torch.set_num_threads(1)
+    return asyncio.run(listen(minutes, busy))
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    print(run(2, True), time.perf_counter() - start)

@@ -1,0 +1,142 @@
+"""How many streams a machine carries: by time, by memory, and what is said when they are too many."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tympan.config import ModelSettings, cache_folder
+from tympan.engine import kyutai
+from tympan.engine.calibrate import HEADROOM, remembered, streams_in_real_time
+from tympan.engine.kyutai import load_runner
+from tympan.engine.memory import GIB, slots_for, streams_that_fit
+from tympan.engine.placement import place
+from tympan.errors import ConfigError
+
+KEY = {"gpu": "a", "model": "b"}
+
+
+class Machine:
+    """A step takes 2 ms, and some microseconds per row; counts how often it was measured."""
+
+    def __init__(self, row_us: float) -> None:
+        self.row_us = row_us
+        self.measured: list[int] = []
+
+    def __call__(self, rows: int) -> float:
+        self.measured.append(rows)
+        return 0.002 + rows * self.row_us * 1e-6
+
+
+@pytest.mark.parametrize("row_us", [1.0, 40.0, 55.0, 120.0, 1000.0, 9000.0])
+def test_the_most_streams_whose_step_leaves_headroom(row_us: float) -> None:
+    machine = Machine(row_us)
+    streams, seconds = streams_in_real_time(machine, 1280)
+    exact = int((HEADROOM * 0.08 - 0.002) / row_us * 1e6)
+    assert seconds <= HEADROOM * 0.08
+    assert min(exact, 1280) * 0.85 - 16 <= streams <= min(exact, 1280)
+    assert len(machine.measured) < 20
+
+
+def test_one_stream_is_carried_however_slow_the_machine_is() -> None:
+    assert streams_in_real_time(Machine(200_000), 64) == (1, pytest.approx(0.202))
+
+
+def test_step_times_are_measured_once(tmp_path: Path) -> None:
+    first, second = Machine(40), Machine(40)
+    expected = streams_in_real_time(remembered(tmp_path, KEY, first), 1000)
+    assert streams_in_real_time(remembered(tmp_path, KEY, second), 1000) == expected
+    assert first.measured
+    assert not second.measured
+
+
+def test_another_machine_model_or_version_is_measured_anew(tmp_path: Path) -> None:
+    remembered(tmp_path, KEY, Machine(40))(1)
+    other = Machine(40)
+    remembered(tmp_path, {**KEY, "gpu": "c"}, other)(1)
+    assert other.measured == [1]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": {"gpu": "a", "model": "b"}, "step_seconds": {"x": 1}}'])
+def test_a_broken_file_costs_a_measurement(tmp_path: Path, content: str) -> None:
+    remembered(tmp_path, KEY, Machine(40))(1)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    machine = Machine(40)
+    remembered(tmp_path, KEY, machine)(1)
+    assert machine.measured == [1]
+    assert json.loads(file.read_text())["key"] == KEY
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert remembered(tmp_path / "file", KEY, Machine(0))(1) == pytest.approx(0.002)
+
+
+def test_the_cache_folder_follows_the_desktop_standard() -> None:
+    assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/tympan")
+    assert cache_folder({}) == Path.home() / ".cache" / "tympan"
+
+
+@pytest.mark.parametrize("free_gib", [1, 3, 12, 24, 80, 139])
+def test_streams_and_their_step_fit(free_gib: int) -> None:
+    stream = int(101.6 * 2**20)
+    fit = streams_that_fit(free_gib * GIB, stream)
+    assert fit * stream < free_gib * GIB
+    assert (fit + 40) * (stream + 2**20) > free_gib * GIB - 4 * GIB
+    assert fit <= streams_that_fit((free_gib + 1) * GIB, stream)
+
+
+def test_too_many_streams_are_answered_with_what_fits() -> None:
+    assert slots_for(None, 57, "a GPU", 2**20) == 57
+    assert slots_for(57, 57, "a GPU", 2**20) == 57
+    with pytest.raises(ConfigError, match=r"64 streams of 1\.0 MiB do not fit .* a GPU; use --max-streams 57"):
+        slots_for(64, 57, "a GPU", 2**20)
+    with pytest.raises(ConfigError, match="no room for even one stream"):
+        slots_for(None, 0, "a GPU", 2**20)
+
+
+def test_memory_that_runs_out_at_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
+
+    runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(kyutai, "CudaDevice", lambda: None)
+    monkeypatch.setattr(kyutai, "KyutaiRunner", run_out)
+    with pytest.raises(ConfigError, match=r"^100 streams of .* use --max-streams 90$"):
+        kyutai.allocate(runner.program.model, runner.info, 2**20, 100)
+    monkeypatch.setattr(kyutai, "load_model", run_out)
+    with pytest.raises(ConfigError, match="the weights of random:tiny as f32 do not fit"):
+        load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"))
+
+
+class OldCard:
+    """What PyTorch says of a T4."""
+
+    is_available = staticmethod(lambda: True)
+    is_bf16_supported = staticmethod(lambda including_emulation: False)
+    get_device_capability = staticmethod(lambda: (7, 5))
+
+
+def test_an_old_card_computes_in_f16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cuda", OldCard)
+    assert place(ModelSettings()).kind == "f16"
+    assert place(ModelSettings()).cache == torch.float16
+    assert place(ModelSettings(dtype="int8")).wide == torch.float16
+    for wrong in (ModelSettings(dtype="fp8"), ModelSettings(kv_dtype="fp8")):
+        with pytest.raises(ConfigError, match=r"compute capability 8\.9"):
+            place(wrong)
+
+
+def test_what_a_cpu_stores() -> None:
+    assert place(ModelSettings(device="cpu", dtype="f32")).cache == torch.float32
+    assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.bfloat16
+    assert place(ModelSettings(device="cpu", dtype="int8", kv_dtype="f16")).cache == torch.float16
+    assert place(ModelSettings(device="cpu", kv_dtype="fp8")).cache_name == "fp8"
+    with pytest.raises(ConfigError, match="--dtype bf16"):
+        place(ModelSettings(device="cpu", dtype="fp8"))

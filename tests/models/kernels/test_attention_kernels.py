@@ -1,0 +1,123 @@
+"""The attention kernels against the plain PyTorch of `models/attention.py`."""
+
+from __future__ import annotations
+
+import kernel_interpreter  # noqa: F401  (before anything that imports Triton)
+import pytest
+import torch
+from torch import Tensor
+
+from tympan.models.attention import FP8, Ring, decode, encode, mix, window
+from tympan.models.kernels.attention import read_window, rotate_and_write, split_count
+from tympan.models.rope import Rotation, frequencies, rotation
+
+HEADS, WIDTH = 4, 16
+TYPES = [torch.float32, torch.bfloat16, torch.float16, FP8]
+# The interpreter rounds to bf16 by cutting bits off: a step of the last bit instead of half of one.
+WRITE_ERROR = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10, FP8: 1e-6}
+
+
+def filled_ring(slots: int, capacity: int, dtype: torch.dtype, heads: int = HEADS, width: int = WIDTH) -> Ring:
+    """As after a long time: something in every entry, not-a-number in slot 0."""
+    ring = Ring.empty(1, slots, heads, capacity, width, device=torch.device("cpu"), dtype=dtype)
+    if ring.scales is not None:
+        ring.scales.copy_(2.0 ** torch.randint(-8, -4, ring.scales.shape))
+    for kind, cache in enumerate((ring.keys, ring.values)):
+        scale = None if ring.scales is None else ring.scales[kind, 0]
+        cache[0] = encode(torch.randn(cache.shape[1:]), dtype, scale)
+    return ring
+
+
+def copy_of(ring: Ring) -> Ring:
+    return Ring(ring.keys.clone(), ring.values.clone(), ring.scales)
+
+
+def step_positions(last: list[int], steps: int) -> Tensor:
+    return torch.tensor(last)[:, None] - steps + 1 + torch.arange(steps)
+
+
+def by_kernels(projected: Tensor, ring: Ring, rows: Tensor, positions: Tensor, turn: Rotation, splits: int) -> Tensor:
+    keys, values = ring.keys[0], ring.values[0]
+    scales = None if ring.scales is None else ring.scales[:, 0]
+    query = rotate_and_write(projected, turn.cos, turn.sin, rows, positions, keys, values, scales)
+    return read_window(query, rows, positions, keys, values, scales, block=8, splits=splits)
+
+
+def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int, dtype: torch.dtype) -> None:
+    """Output and ring after one call, both ways."""
+    heads, _, width = ring.keys.shape[2:]
+    projected = torch.randn(len(rows), steps, 3, heads, width).to(dtype)
+    positions, slots = step_positions(last, steps), torch.tensor(rows)
+    turn = rotation(positions, frequencies(width, 10_000.0))
+    if ring.keys.dtype == FP8:  # the interpreter rounds some values to 8 bits wrongly: give it values that need none
+        projected = projected.to(FP8).to(dtype).clamp(-1, 1)
+        turn = Rotation(torch.ones_like(turn.cos), torch.zeros_like(turn.sin))
+    plain = copy_of(ring)
+    expected = mix(projected, plain, 0, window(slots, positions, plain), turn)
+    found = by_kernels(projected, ring, slots, positions, turn, splits).flatten(-2)
+    error = WRITE_ERROR[ring.keys.dtype]
+    for kind, (one, other) in enumerate(((ring.keys, plain.keys), (ring.values, plain.values))):
+        scale = None if ring.scales is None else ring.scales[kind, 0]
+        torch.testing.assert_close(
+            decode(one[0], scale).float(), decode(other[0], scale).float(), rtol=error, atol=error * 1e-2
+        )
+    torch.testing.assert_close(found.float(), expected.float(), rtol=3 * error, atol=3 * error)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("splits", [1, 4])
+def test_ragged_lengths_and_wrapped_rings(dtype: torch.dtype, steps: int, splits: int) -> None:
+    """First steps, a ring just not full, just full, just wrapped, and long wrapped, rows in any order of slots."""
+    torch.manual_seed(steps)
+    capacity = 50
+    last = [steps - 1, steps, 7, capacity - 2, capacity - 1, capacity, capacity + 1, 123_456]
+    rows = [3, 0, 8, 5, 1, 7, 2, 9]
+    computed = torch.float32 if dtype == FP8 else dtype
+    check(filled_ring(10, capacity, dtype), last, rows, steps, splits, computed)
+
+
+@pytest.mark.parametrize("last", [0, 5, 749, 1500])
+def test_one_row_of_the_1b_shape(last: int) -> None:
+    check(filled_ring(2, 750, torch.float32, heads=1, width=128), [last], [1], 1, 8, torch.float32)
+
+
+def test_the_largest_bucket() -> None:
+    torch.manual_seed(0)
+    count = 256
+    last = torch.randint(0, 40, (count,)).tolist()
+    ring = filled_ring(count + 1, 9, torch.float32, heads=1)
+    check(ring, last, torch.randperm(count + 1)[:count].tolist(), 1, 1, torch.float32)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_memory_that_was_never_written_is_not_read(steps: int) -> None:
+    ring = filled_ring(3, 20, torch.float32)
+    for cache in (ring.keys, ring.values):
+        cache[0, 2] = torch.nan
+    clean = copy_of(ring)
+    for cache in (clean.keys, clean.values):
+        cache[0, 2] = 0.0
+    projected, rows = torch.randn(1, steps, 3, HEADS, WIDTH), torch.tensor([2])
+    positions = step_positions([steps - 1], steps)
+    turn = rotation(positions, frequencies(WIDTH, 10_000.0))
+    assert torch.equal(*(by_kernels(projected, each, rows, positions, turn, 2) for each in (ring, clean)))
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    torch.manual_seed(0)
+    ring, projected = filled_ring(6, 30, torch.float32), torch.randn(6, 1, 3, HEADS, WIDTH)
+    rows, positions = torch.arange(6).flip(0), step_positions([3, 29, 30, 31, 77, 0], 1)
+    turn = rotation(positions, frequencies(WIDTH, 10_000.0))
+    together = by_kernels(projected, copy_of(ring), rows, positions, turn, 2)
+    for row in range(6):
+        one = slice(row, row + 1)
+        turn_of_row = Rotation(turn.cos[one].contiguous(), turn.sin[one].contiguous())
+        alone = by_kernels(projected[one], copy_of(ring), rows[one], positions[one], turn_of_row, 2)
+        assert torch.equal(together[one], alone)
+
+
+def test_splits_fill_a_gpu_and_no_more() -> None:
+    assert split_count(16, 750, 32, on=132) == 16
+    assert split_count(512 * 16, 750, 32, on=132) == 1
+    assert split_count(16, 50, 64, on=132) == 1

@@ -1,0 +1,103 @@
+"""The small kernels against plain PyTorch, and the whole tiny model with all of them."""
+
+from __future__ import annotations
+
+import kernel_interpreter  # noqa: F401  (before anything that imports Triton)
+import pytest
+import torch
+from torch import Tensor
+
+from tympan.models import kernels
+from tympan.models.config import QuantizerConfig
+from tympan.models.kernels.fused import choose_largest, rms_norm, sum_embeddings
+from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
+from tympan.models.load import open_checkpoint
+from tympan.models.quantizer import ResidualQuantizer
+from tympan.models.randomized import synthetic_voice
+from tympan.models.transformer import RMSNorm
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda device: False)
+
+
+def test_the_interpreter_counts_as_usable() -> None:
+    assert kernels.usable(CPU)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 64), (5, 600), (300, 8)])
+def test_sum_of_embeddings(rows: int, width: int) -> None:
+    card, codebooks = 9, 4
+    table = torch.randn(codebooks * card + 20, width)
+    codes, text = torch.randint(0, card, (rows, codebooks)), torch.randint(0, 20, (rows,))
+    expected = table[codebooks * card + text] + sum(table[book * card + codes[:, book]] for book in range(codebooks))
+    torch.testing.assert_close(sum_embeddings(codes, text, table, card, torch.float32), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64), (7, 2, 96), (300, 1, 16)])
+@pytest.mark.usefixtures("without_kernels")
+def test_rms_norm(shape: tuple[int, ...]) -> None:
+    norm, x = RMSNorm(shape[-1]), torch.randn(shape)
+    torch.nn.init.normal_(norm.weight)
+    torch.testing.assert_close(rms_norm(x, norm.weight, norm.epsilon), norm(x))
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 256), (9, 4000), (512, 12)])
+def test_choice_of_the_largest(rows: int, width: int) -> None:
+    logits = torch.randn(rows, width) * 5
+    logits[0, [3, 7]] = 100.0  # equal: the first wins
+    token, probability = choose_largest(logits)
+    assert torch.equal(token, logits.argmax(dim=-1))
+    assert token[0] == 3
+    expected = torch.softmax(logits, dim=-1).gather(-1, token[:, None])[:, 0]
+    torch.testing.assert_close(probability, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 2, MOST_ROWS])
+@pytest.mark.parametrize("codebooks", [1, 4])
+@pytest.mark.usefixtures("without_kernels")
+def test_nearest_codes(rows: int, codebooks: int) -> None:
+    torch.manual_seed(rows)
+    config = QuantizerConfig(codebooks=4, bins=100, dimension=16)
+    stack = ResidualQuantizer(16, 4, config)
+    with torch.no_grad():
+        stack.centroids.normal_()
+        stack.centroids[0, 5] = stack.centroids[0, 40]  # equal: the lower wins
+        stack.half_norms.copy_(stack.centroids.square().sum(dim=-1) / 2)
+        stack.input_proj.weight.copy_(torch.eye(16))
+        x = torch.randn(rows, 16)
+        x[0] = stack.centroids[0, 5]
+        expected = torch.stack(stack(x, codebooks), dim=1)
+        assert torch.equal(nearest_codes(x, stack.centroids, stack.half_norms, codebooks), expected)
+    assert expected[0, 0] == 5
+
+
+def run_tiny(frames: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and tokens of two streams in slots ``rows``, just before their rings wrap; one starts anew on the way."""
+    checkpoint = open_checkpoint("random:tiny")
+    mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)
+    codec, words = mimi.init_state(4), lm.init_state(4)
+    codec.reset(rows, torch.tensor([22, 22]))
+    words.reset(rows, torch.tensor([97, 97]))
+    voice = synthetic_voice(2 * frames * 1920, 24_000, torch.Generator().manual_seed(3)).view(2, frames, -1)
+    codes, tokens = [], []
+    for frame in range(frames):
+        if frame == 2:
+            codec.reset(rows[1:])
+            words.reset(rows[1:])
+        codes.append(mimi.encode(voice[:, frame].contiguous(), codec, rows))
+        tokens.append(lm.step(codes[-1], words, rows).token)
+    return torch.cat(codes), torch.cat(tokens)
+
+
+def test_the_tiny_model_says_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([3, 1])
+    found = run_tiny(5, rows)
+    monkeypatch.setattr(kernels, "usable", lambda device: False)
+    expected = run_tiny(5, rows)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert len(set(expected[1].tolist())) > 3

@@ -1,0 +1,75 @@
+"""Scheduler and runner of the Kyutai engine without threads, streams of speech, and what each of them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from support.speech import clip
+from tympan.engine.runner import KyutaiRunner
+from tympan.engine.scheduler import Scheduler, Slot
+from tympan.engine.step import StepResult, flush_frames
+from tympan.messages import Flushed, Samples
+
+
+def voice(stream: int) -> Samples:
+    """8 s of speech that differs from stream to stream: the tiny LM's ring of 100 frames wraps."""
+    spoken = np.concatenate([clip(name).at(24_000) for name in ("counting", "quick_brown_fox", "hello_world")])
+    return np.resize(np.roll(spoken, 7919 * stream), 8 * 24_000).astype(np.float32) * (0.4 + 0.1 * (stream % 7))
+
+
+@dataclass
+class Tenant:
+    """A stream of a schedule: what it pushed, and what it was told."""
+
+    number: int
+    actions: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    pauses: list[Sequence[float]] = field(default_factory=list)
+
+
+class Desk:
+    """The runner serves one schedule after the other, as slots are reused."""
+
+    def __init__(self, runner: KyutaiRunner) -> None:
+        self.runner = runner
+        self.scheduler = Scheduler(flush_frames(runner.info), runner.slots)
+        self.slots: dict[int, Slot] = {}
+
+    def act(self, slot: int, action: str) -> None:
+        if action == "leave":
+            if slot in self.slots:
+                self.scheduler.drop(self.slots.pop(slot))
+            return
+        if slot not in self.slots:
+            self.slots[slot] = Slot(slot, Tenant(number=slot))
+        tenant = self.slots[slot].tenant
+        assert isinstance(tenant, Tenant)
+        frames_so_far = sum(each == "frame" for each in tenant.actions)
+        tenant.actions.append(action)
+        if action == "flush":
+            self.scheduler.mark(self.slots[slot], Flushed(0))
+        else:
+            frame = voice(tenant.number)[frames_so_far * 1920 :][:1920]
+            self.scheduler.push(self.slots[slot], 0.0, frame)
+
+    def step(self) -> None:
+        batch = self.scheduler.next()
+        if not batch.rows:
+            return
+        result = self.runner.launch(batch.rows)
+        if not isinstance(result, StepResult):
+            result.wait()
+            result = result.read()
+        for row, token, pauses in zip(batch.rows, result.tokens, result.pauses, strict=True):
+            tenant = row.slot.tenant
+            assert isinstance(tenant, Tenant)
+            tenant.tokens.append(token)
+            tenant.pauses.append(pauses)
+
+    def finish(self) -> list[Tenant]:
+        while not self.scheduler.idle:
+            self.step()
+        return [slot.tenant for slot in self.slots.values() if isinstance(slot.tenant, Tenant)]
