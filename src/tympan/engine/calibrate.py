@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import statistics
@@ -98,6 +99,14 @@ def remembered(folder: Path, key: Mapping[str, object], step_seconds: Callable[[
     if known:
         logger.info("step times are those measured before: %s", file)
     return lookup
+
+
+def package_version() -> str:
+    """Of this package; another version may take other times."""
+    try:
+        return importlib.metadata.version("tympan")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"
 
 
 def _read_times(file: Path, key: Mapping[str, object]) -> dict[int, float]:

@@ -7,11 +7,16 @@ import logging
 import torch
 from torch import Tensor
 
-import tympan
 from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batched import BatchedEngine, Trace
-from tympan.engine.calibrate import full_context_step_seconds, old_step_seconds, remembered, streams_in_real_time
+from tympan.engine.calibrate import (
+    full_context_step_seconds,
+    old_step_seconds,
+    package_version,
+    remembered,
+    streams_in_real_time,
+)
 from tympan.engine.graphs import CudaDevice
 from tympan.engine.memory import slots_for, streams_that_fit, too_many
 from tympan.engine.placement import FLOATS, Placement, place
@@ -153,7 +158,7 @@ def limit_to_real_time(
         "cache": placement.cache_name,
         "codebooks": settings.codebooks,
         "slots": runner.slots,
-        "tympan": tympan.__version__,
+        "tympan": package_version(),
         "torch": torch.__version__,
     }
     times = remembered(cache_folder() / "step-times", key, lambda rows: old_step_seconds(runner, rows))
