@@ -67,7 +67,7 @@ def build_ours(file: Path, kind: str) -> LM:
 
 def stepper(lm: LM) -> Callable[[], None]:
     """One step of one stream whose ring is full."""
-    state, rows = lm.init_state(1, cache_dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64)
+    state, rows = lm.init_state(1, cache_dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
     state.position.fill_(10_000)
     codes = torch.randint(0, 2048, (1, 32))
     return lambda: lm.step(codes, state, rows) and None

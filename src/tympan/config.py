@@ -42,7 +42,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="what the model remembers of each stream: bf16, f16, f32, fp8 (twice the streams in the same "
-            "memory) or auto (as the weights, bf16 if those have fewer bits)",
+            "memory) or auto (as the weights; if those have fewer bits, bf16 on a GPU, f16 on a CPU)",
             pattern="^(auto|bf16|f16|f32|fp8)$",
         ),
     ] = "auto"

@@ -135,8 +135,8 @@ def test_an_old_card_computes_in_f16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_cpu_stores() -> None:
     assert place(ModelSettings(device="cpu", dtype="f32")).cache == torch.float32
-    assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.bfloat16
-    assert place(ModelSettings(device="cpu", dtype="int8", kv_dtype="f16")).cache == torch.float16
+    assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.float16
+    assert place(ModelSettings(device="cpu", dtype="int8", kv_dtype="bf16")).cache == torch.bfloat16
     assert place(ModelSettings(device="cpu", kv_dtype="fp8")).cache_name == "fp8"
     with pytest.raises(ConfigError, match="--dtype bf16"):
         place(ModelSettings(device="cpu", dtype="fp8"))

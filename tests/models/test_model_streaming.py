@@ -105,7 +105,8 @@ def test_seanet_frame_by_frame_equals_the_whole_signal() -> None:
     contexts = seanet.init_contexts(1, device=device)
     frames = audio.split(1920, dim=1)
     parts = [seanet(frame, contexts, rows, later if index else start) for index, frame in enumerate(frames)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
+    # Each shape is multiplied in the order that is fastest for it: rounding is that of the largest values, not of each.
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -28,6 +28,7 @@ from tympan.models.quantized_int8 import (
     PackedKernel,
     PlainKernel,
     choose_kernel,
+    fastest_kernel,
     onednn_is_exact,
     packed_runs,
     quantize_channels,
@@ -101,9 +102,10 @@ class TestRounding:
     @settings(deadline=None, max_examples=50)
     def test_rows_are_split_into_16_bits(self, rows: int, features: int, exponent: int, seed: int) -> None:
         x = random(rows, features, seed=seed) * 10.0**exponent
-        pieces, step = split_rows(x)
-        coarse, fine = pieces.double().chunk(2)
-        assert torch.all((step.double() * (coarse + fine / 254) - x).abs() <= step.double() / 500)
+        pieces, largest = split_rows(x)
+        low, high = (pieces[:rows].double() - 128, pieces[rows : 2 * rows].double() - 128)
+        step = largest.double() / 32639
+        assert torch.all((step * (256 * high + low) - x).abs() <= 0.51 * step)
 
 
 class TestKernels:
@@ -160,9 +162,10 @@ class TestKernels:
 
     def test_integer_sums_do_not_saturate(self) -> None:
         skip_where_missing(OnednnKernel)
-        kernel = OnednnKernel(torch.full((64, 5632), 127, dtype=torch.int8), torch.ones(64))
-        product = kernel.multiply(torch.full((2, 5632), 127, dtype=torch.int8))
-        assert torch.equal(product, torch.full((2, 64), 127.0 * 127 * 5632))
+        kernel = OnednnKernel(torch.full((64, 5632), 127, dtype=torch.int8), torch.full((64,), 32639.0))
+        largest = torch.tensor([[0], [255]], dtype=torch.uint8).expand(2, 5632)  # -128 and 127
+        expected = torch.tensor([[-128.0], [127.0]]).expand(2, 64) * 127 * 5632
+        torch.testing.assert_close(kernel.multiply(largest.contiguous()), expected, rtol=1e-6, atol=0)
 
 
 class TestChoice:
@@ -171,14 +174,36 @@ class TestChoice:
         assert choose_kernel(levels) is PlainKernel
         assert choose_int4_kernel(levels) is PlainInt4Kernel
 
-    def test_without_onednn_the_packed_product_takes_over_where_its_blocks_fit(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tympan.models.quantized_int8.onednn_is_exact", lambda: False)
-        monkeypatch.setattr("tympan.models.quantized_int8.packed_runs", lambda: True)
-        assert choose_kernel(torch.zeros(64, 64, dtype=torch.int8)) is PackedKernel
+    @pytest.mark.parametrize("kernel", INT8_KERNELS)
+    def test_the_choice_follows_the_measurement(self, monkeypatch: pytest.MonkeyPatch, kernel: KernelType) -> None:
+        monkeypatch.setattr("tympan.models.quantized_int8.fastest_kernel", lambda: kernel)
+        assert choose_kernel(torch.zeros(64, 64, dtype=torch.int8)) is kernel
+
+    def test_the_packed_product_is_for_shapes_that_its_blocks_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tympan.models.quantized_int8.fastest_kernel", lambda: PackedKernel)
         assert choose_kernel(torch.zeros(6, 64, dtype=torch.int8)) is PlainKernel
         assert choose_kernel(torch.zeros(64, 100, dtype=torch.int8)) is PlainKernel
+
+    @pytest.mark.parametrize("inexact", [False, True])
+    def test_only_kernels_that_are_right_here_are_measured(
+        self, monkeypatch: pytest.MonkeyPatch, inexact: bool
+    ) -> None:
+        skip_where_missing(OnednnKernel)
+        measured: list[list[str]] = []
+
+        def last(contenders: dict[str, object], margin: float) -> str:
+            measured.append(list(contenders))
+            return "plain"
+
+        monkeypatch.setattr("tympan.models.quantized_int8.fastest", last)
+        monkeypatch.setattr("tympan.models.quantized_int8.onednn_is_exact", lambda: not inexact)
+        fastest_kernel.cache_clear()
+        try:
+            assert fastest_kernel() is PlainKernel
+        finally:
+            fastest_kernel.cache_clear()
+        assert ("onednn" in measured[0]) is not inexact
+        assert measured[0][-1] == "plain"
 
     def test_an_operator_that_is_gone_is_not_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         weight, x = random(192, 128), random(3, 128, seed=5)
@@ -190,7 +215,7 @@ class TestChoice:
         monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", gone)
         monkeypatch.setattr(torch, "_weight_int8pack_mm", gone)
         monkeypatch.setattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu", gone)
-        probes = (onednn_is_exact, packed_runs, packed_int4_runs)
+        probes = (onednn_is_exact, packed_runs, packed_int4_runs, fastest_kernel)
         try:
             for probe in probes:
                 probe.cache_clear()

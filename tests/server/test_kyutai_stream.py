@@ -250,7 +250,6 @@ def test_metrics_have_the_names_of_the_original() -> None:
             assert 'asr_open_channels{handler="all"} 1.0' in httpx.get(server.http("/metrics")).text
             with connect(server.url(PATH)) as refused:
                 until(refused, "Error")
-        server.service.metrics.observe_step(StepReport(seconds=0.025, rows=1, waiting_frames=0, lag_seconds=0.0))
         deadline = time.monotonic() + 10
         while "asr_connection_num_steps_count 1.0" not in (text := httpx.get(server.http("/metrics")).text):
             assert time.monotonic() < deadline
@@ -258,7 +257,9 @@ def test_metrics_have_the_names_of_the_original() -> None:
     assert re.search(r'^# TYPE asr_connect counter\nasr_connect\{handler="all"\} 2$', text, re.MULTILINE)
     assert 'asr_connection_num_steps_bucket{le="25.0"} 0.0' in text
     assert 'asr_connection_num_steps_bucket{le="125.0"} 1.0' in text
-    assert "asr_model_step_duration_count 50.0" in text
+    steps = re.search(r"^asr_model_step_duration_count (\S+)$", text, re.MULTILINE)
+    assert steps is not None
+    assert float(steps[1]) >= 50
     assert set(re.findall(r'asr_model_step_duration_bucket\{le="([^"]+)"', text)) == {
         *("0.02", "0.03", "0.04", "0.05", "0.06", "0.07", "0.08"),
         "+Inf",

@@ -58,7 +58,11 @@ def load_runner(settings: ModelSettings) -> KyutaiRunner:
             f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
         ) from None
     if placement.device.type == "cpu":
-        return KyutaiRunner(model, info, settings.max_streams or measure_capacity(model, info))
+        if settings.max_streams is None:
+            return KyutaiRunner(model, info, measure_capacity(model, info))
+        runner = KyutaiRunner(model, info, settings.max_streams)
+        warm_up(runner)
+        return runner
     runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams)
     if settings.max_streams is None:
         limit_to_real_time(runner, checkpoint, placement, settings)
@@ -173,6 +177,14 @@ def measure_capacity(model: LoadedModel, info: EngineInfo) -> int:
     streams, seconds = streams_in_real_time(lambda rows: full_context_step_seconds(model, info, rows), most)
     _log_capacity(streams, seconds, info)
     return streams
+
+
+def warm_up(runner: KyutaiRunner) -> None:
+    """On a CPU the first step of each number of rows tries what is fastest for it: not while somebody speaks."""
+    rows = 1
+    while rows < 2 * runner.slots:
+        old_step_seconds(runner, min(rows, runner.slots))
+        rows *= 2
 
 
 def _log_capacity(streams: int, seconds: float, info: EngineInfo) -> None:

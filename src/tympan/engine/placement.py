@@ -47,5 +47,8 @@ def place(settings: ModelSettings) -> Placement:
     if settings.kv_dtype == "fp8" and on_gpu and not fp8:
         raise ConfigError(f"an 8-bit float cache needs a GPU of compute capability 8.9 or later; use --kv-dtype {half}")
     wide = FLOATS.get(kind, FLOATS[half])
-    cache = wide if settings.kv_dtype == "auto" else CACHES[settings.kv_dtype]
+    # On a CPU attention's sums come out in the cache's type, and f16 is finer than bf16.
+    cache = wide if on_gpu or kind in FLOATS else FLOATS["f16"]
+    if settings.kv_dtype != "auto":
+        cache = CACHES[settings.kv_dtype]
     return Placement(device, kind, wide, cache)

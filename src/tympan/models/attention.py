@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tympan.models import kernels
+from tympan.models.attention_cpu import Bags, attend_in_bags, bags, empty_keys, write_keys
 from tympan.models.rope import Rotation, rotate
 
 FP8 = torch.float8_e4m3fn
@@ -48,8 +49,9 @@ class Ring:
         dtype: torch.dtype,
     ) -> Ring:
         shape = (layers, slots, heads, capacity, head_dimension)
+        keys = torch.zeros(shape, device=device, dtype=dtype)
         return Ring(
-            torch.zeros(shape, device=device, dtype=dtype),
+            empty_keys(shape, dtype) if sums_in_bags(keys) else keys,
             torch.zeros(shape, device=device, dtype=dtype),
             torch.ones(2, layers, heads, device=device) if dtype == FP8 else None,
         )
@@ -57,6 +59,11 @@ class Ring:
     @property
     def capacity(self) -> int:
         return self.keys.shape[3]
+
+
+def sums_in_bags(keys: Tensor) -> bool:
+    """Whether attention over such a cache is summed by `attention_cpu`, for which keys lie transposed."""
+    return keys.device.type == "cpu" and keys.dtype != FP8 and not kernels.usable(keys.device)
 
 
 def raw(cache: Tensor) -> Tensor:
@@ -95,15 +102,6 @@ def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None
         position.index_copy_(0, rows, torch.where(begin < 0, position.index_select(0, rows), begin))
 
 
-class Run(NamedTuple):
-    """``rows`` rows from ``row`` on that lie in consecutive slots from ``slot`` on, each with ``length`` entries."""
-
-    row: int
-    slot: int
-    rows: int
-    length: int
-
-
 @dataclass(frozen=True)
 class Window:
     """Where this call's steps go in the ring and what they may see; the same for every layer.
@@ -112,21 +110,19 @@ class Window:
     lengths: ``[B]`` int64, filled entries of the ring once this call's steps are in it.
     entries: ``[B * H * T]`` int64, index of each new vector in a layer's ring seen as ``[slots * H * C, D]``.
     visible: ``[B, T, C]`` bool, entry may be attended to by the query.
-    bias: ``[B, T, C]`` float32, the same to be added to scores: 0 or minus infinity.
-    runs: the rows as plain numbers, on a CPU only (there it costs nothing and saves copying the ring).
+    bags: the same as rows of tables, on a CPU only.
     """
 
     rows: Tensor
     lengths: Tensor
     entries: Tensor
     visible: Tensor
-    bias: Tensor
-    runs: tuple[Run, ...]
+    bags: Bags | None
 
 
 def window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     """The window for steps at ``positions [B, T]`` int64 (consecutive along T) of slots ``rows [B]``."""
-    _, _, heads, capacity, _ = ring.keys.shape
+    _, _, heads, capacity, width = ring.keys.shape
     device = rows.device
     last = positions[:, -1]
     lengths = (last + 1).clamp(max=capacity)
@@ -135,19 +131,8 @@ def window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     age = (last[:, None] - torch.arange(capacity, device=device)) % capacity  # of each entry, 0 = newest
     written = last[:, None] - age  # the position that each entry holds, negative = none
     visible = (written >= 0)[:, None] & (written[:, None] <= positions[:, :, None])
-    runs = _runs(rows.tolist(), lengths.tolist()) if device.type == "cpu" else ()
-    bias = torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
-    return Window(rows, lengths, entries.flatten(), visible, bias, runs)
-
-
-def _runs(slots: list[int], lengths: list[int]) -> tuple[Run, ...]:
-    runs: list[Run] = []
-    for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        if runs and (runs[-1].slot + runs[-1].rows, runs[-1].length) == (slot, length):
-            runs[-1] = runs[-1]._replace(rows=runs[-1].rows + 1)
-        else:
-            runs.append(Run(row, slot, 1, length))
-    return tuple(runs)
+    summed = bags(rows, positions, visible, heads, width) if sums_in_bags(ring.keys) else None
+    return Window(rows, lengths, entries.flatten(), visible, summed)
 
 
 def places(rows: Tensor, positions: Tensor, ring: Ring) -> Window | Places:
@@ -176,26 +161,28 @@ def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: Places, tur
 
 def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) -> None:
     """Put the new ``keys`` and ``values [B, H, T, D]`` of one layer into the ring."""
-    width = keys.shape[-1]
     for kind, (cache, new) in enumerate(((ring.keys, keys), (ring.values, values))):
+        if kind == 0 and into.bags is not None:
+            write_keys(cache[layer], new, into.bags)
+            continue
         scale = None if ring.scales is None else ring.scales[kind, layer]
-        flat = raw(cache)[layer].view(-1, width)
-        flat.index_copy_(0, into.entries, raw(encode(new, cache.dtype, scale).reshape(-1, width)))
+        flat = raw(cache)[layer].view(-1, new.shape[-1])
+        flat.index_copy_(0, into.entries, raw(encode(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
 
 
 def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
     """Scaled dot-product attention of ``query [B, H, T, D]`` over one layer of the ring; same shape and dtype."""
     keys, values = ring.keys[layer], ring.values[layer]
+    if over.bags is not None:
+        return attend_in_bags(query, keys, values, over.bags)
     scales = (None, None) if ring.scales is None else ring.scales[:, layer].unbind()
-    if query.device.type == "cpu":
-        return _attend_in_place(query, keys, values, scales, over)
     return attend_gathered(query, keys, values, scales, over)
 
 
 def attend_gathered(
     query: Tensor, keys: Tensor, values: Tensor, scales: tuple[Tensor | None, ...], over: Window
 ) -> Tensor:
-    """On copies of the rows' rings, on any device: for GPUs without kernels."""
+    """On copies of the rows' rings, on any device: for GPUs without kernels, and for 8-bit floats on a CPU."""
     gathered = (raw(cache).index_select(0, over.rows).view(cache.dtype) for cache in (keys, values))
     k, v = (decode(cached, scale).to(query.dtype) for cached, scale in zip(gathered, scales, strict=True))
     # Memory that was never written may hold anything, and 0 * NaN is NaN.
@@ -203,26 +190,3 @@ def attend_gathered(
     v = v.masked_fill(unseen, 0)
     k = k.masked_fill(unseen, 0)
     return functional.scaled_dot_product_attention(query, k, v, attn_mask=over.visible[:, None])
-
-
-def _attend_in_place(
-    query: Tensor, keys: Tensor, values: Tensor, scales: tuple[Tensor | None, ...], over: Window
-) -> Tensor:
-    """Run by run on views of the ring: nothing is copied, cost follows each stream's length.
-
-    The kernel treats rows apart, so a row's result does not depend on its neighbours, not even in the last bit.
-    """
-    single = query.shape[2] == 1
-    asked = query.float() if keys.dtype == FP8 else query.to(keys.dtype)  # not the ring to the query's type: a copy
-    parts = []
-    for row, slot, count, length in over.runs:
-        bias = None if single else over.bias[row : row + count, None, :, :length].to(asked.dtype)
-        parts.append(
-            functional.scaled_dot_product_attention(
-                asked[row : row + count],
-                decode(keys[slot : slot + count, :, :length], scales[0]),
-                decode(values[slot : slot + count, :, :length], scales[1]),
-                attn_mask=bias,
-            )
-        )
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(query.dtype)

@@ -6,11 +6,19 @@ slot. At a stream's first call they read as its padding, whatever the memory hol
 
 from __future__ import annotations
 
+import functools
+from typing import Literal, cast, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tympan.models.linear import product
+from tympan.models.fastest import fastest
+from tympan.models.linear import Product, multiplies_here
+
+Way = Literal["windows", "convolution"]
+
+_MANY_STEPS = 64  # below that a convolution is little but its weight
 
 
 class StreamingConv(nn.Module):
@@ -24,6 +32,7 @@ class StreamingConv(nn.Module):
         self.stride = stride
         self.weight = nn.Parameter(torch.zeros(out_channels, kernel * in_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self._product: Product | None = None
 
     @property
     def context_steps(self) -> int:
@@ -35,31 +44,45 @@ class StreamingConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [B, kernel - stride + T, in]`` with its past in front; returns ``[B, T / stride, out]``."""
-        if x.shape[0] == 1 and self.kernel % self.stride == 0 and self.kernel <= 3 * self.stride:
-            return self._by_taps(x[0])[None]
+        if not multiplies_here(x):
+            return functional.linear(self._windows(x), self.weight, self.bias)
+        steps = x.shape[1] - self.context_steps
+        way = fastest_way(len(x), steps, self.in_channels, self.out_channels, self.kernel, self.stride)
+        return self.by(way, x)
+
+    def by(self, way: Way, x: Tensor) -> Tensor:
+        """The same in one of two ways, on a CPU."""
+        if way == "convolution":
+            return self._convolved(x)
+        if self._product is None or self._product.weight is not self.weight:
+            self._product = Product(self.weight, self.bias, may_copy=True)
+        flat = self._product(self._windows(x).view(-1, self.weight.shape[1]))
+        return flat.view(len(x), -1, self.out_channels)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Every window of ``x`` as a row, ``[B, T / stride, kernel * in]``: the copy that BLAS needs."""
         batch, steps, channels = x.shape
         outputs = (steps - self.context_steps) // self.stride
-        windows = x.as_strided(
-            (batch, outputs, self.kernel * channels),
-            (x.stride(0), self.stride * channels, 1),
-        )
-        flat = windows.reshape(batch * outputs, -1)  # the copy that BLAS needs of overlapping windows
-        return product(flat, self.weight, self.bias).view(batch, outputs, self.out_channels)
+        shape = (batch, outputs, self.kernel * channels)
+        return x.as_strided(shape, (x.stride(0), self.stride * channels, 1)).contiguous()
 
-    def _by_taps(self, x: Tensor) -> Tensor:
-        """One row ``[steps, in]`` without copying windows: a sum of products over blocks of ``stride`` steps."""
-        outputs = (x.shape[0] - self.context_steps) // self.stride
-        width = self.stride * self.in_channels
-        y: Tensor | None = None
-        for tap in range(self.kernel // self.stride):
-            weight = self.weight[:, tap * width : (tap + 1) * width]
-            blocks = x[tap * self.stride : (tap + outputs) * self.stride].view(outputs, width)
-            if y is None:
-                y = functional.linear(blocks, weight, self.bias)
-            else:
-                y.addmm_(blocks, weight.t())
-        assert y is not None
-        return y
+    def _convolved(self, x: Tensor) -> Tensor:
+        """As a picture one pixel high, channels last, which spares the copy."""
+        kernel = self.weight.view(self.out_channels, self.kernel, self.in_channels).permute(0, 2, 1).unsqueeze(2)
+        y = functional.conv2d(x.transpose(1, 2).unsqueeze(2), kernel, self.bias, stride=(1, self.stride))
+        return y.squeeze(2).transpose(1, 2).contiguous()
+
+
+@functools.cache
+def fastest_way(batch: int, steps: int, in_channels: int, out_channels: int, kernel: int, stride: int) -> Way:
+    """The faster way for one shape; it is tried on the first call."""
+    if batch * steps < _MANY_STEPS or kernel == 1:
+        return "windows"
+    with torch.inference_mode():
+        trial = StreamingConv(in_channels, out_channels, kernel, stride)
+        x = torch.zeros(batch, trial.context_steps + steps, in_channels)
+        calls = {way: [functools.partial(trial.by, way, x)] for way in get_args(Way)}
+        return cast(Way, fastest(calls, margin=1.0))
 
 
 def with_past(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:

@@ -156,6 +156,8 @@ class LM(nn.Module):
     def _start(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
         """Put position 0 in front of rows at their first frame; returns every row's previous token ``[B]``."""
         fresh = frames == 0
+        if frames.device.type == "cpu" and not fresh.any():  # on a GPU asking would cost more than doing
+            return state.token.index_select(0, rows)
         for cache, new in (
             (state.ring.keys, state.start.keys),
             (state.ring.values, state.start.values),

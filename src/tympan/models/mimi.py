@@ -53,7 +53,9 @@ class MimiEncoder(nn.Module):
         self.codebooks = config.quantizer.codebooks if codebooks is None else codebooks
         dimension = config.seanet.dimension
         self.seanet = SeanetEncoder(config.seanet)
-        self.transformer = Transformer(config.transformer, lambda size: nn.LayerNorm(size, eps=1e-5), GeluFeedForward)
+        self.transformer = Transformer(
+            config.transformer, lambda size: nn.LayerNorm(size, eps=1e-5), GeluFeedForward, may_copy=True
+        )
         self.downsample = StreamingConv(dimension, dimension, 2 * config.downsample, config.downsample, bias=False)
         self.quantizer = SplitQuantizer(dimension, config.quantizer)
 

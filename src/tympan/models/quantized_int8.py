@@ -1,52 +1,58 @@
 """A linear layer with 8-bit weights: one byte per weight, one scale per output channel.
 
-``weight[o, i] = levels[o, i] * scale[o]`` with levels from -127 to 127. Which kernel multiplies depends on what this
-PyTorch and this processor offer, best first:
+``weight[o, i] = levels[o, i] * scale[o]`` with levels from -127 to 127. Three kernels can multiply:
 
 - oneDNN's integer product, the one that PyTorch's own x86 quantization compiles to. It wants integer activations.
   Rounding those to 8 bits would cost as much accuracy as rounding the weights does, and far more where a row has a few
-  large entries. So a row goes in as two rows of 8 bits, a coarse one and what it left over: together 16 bits. The
-  weights are read once for both, and reading is what takes the time. Sums are integers, hence exact in any order.
-- `torch._weight_int8pack_mm`: bf16 activations, weights widened on the fly. A quarter slower for one row, nearly
-  three times as slow for eight.
+  large entries. So a row goes in as two rows of 8 bits, the high and the low bytes of 16. The weights are read once for
+  both, and reading is what takes the time. Sums are integers, hence exact in any order.
+- `torch._weight_int8pack_mm`: bf16 activations, weights widened on the fly.
 - Widening the layer's whole weight at every call: slow, but it runs on any device.
+
+Which one is used depends on what this PyTorch and this processor offer, what is exact here, and what is faster here.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tympan.models.fastest import Calls, fastest
+
 _LARGEST = 127  # symmetric: -128 is not used
-_FINER = 2 * _LARGEST  # steps of the second row within half a step, either way, of the first
-_SMALLEST_STEP = 1e-30  # keeps the division defined for rows of zeros
+_MIDDLE = 128  # stands for zero in an unsigned byte
+_BYTES_MIDDLE = 256 * _MIDDLE + _MIDDLE  # the 16-bit number both of whose bytes stand for zero
+_LARGEST_16_BIT = 65535 - _BYTES_MIDDLE
+_TRIAL_SHAPE, _TRIAL_LAYERS, _TRIAL_ROWS = (4096, 2048), 6, 4  # 50 MB: more than most caches hold
+_MARGIN = 1.25  # the exact kernel may take that much longer than the fastest
+_SMALLEST = 1e-30  # keeps the division defined for rows of zeros
 
 
 def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round ``weight [out, in]`` to nearest: levels ``[out, in]`` int8, scale ``[out]`` float32."""
     wide = weight.detach().float()
-    scale = wide.abs().amax(dim=1).div_(_LARGEST).clamp_min_(_SMALLEST_STEP)
+    scale = wide.abs().amax(dim=1).div_(_LARGEST).clamp_min_(_SMALLEST)
     return (wide / scale[:, None]).round_().to(torch.int8), scale
 
 
 def split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Round float32 ``x [B, in]`` to 16 bits, row by row.
 
-    Returns pieces ``[2B, in]`` int8, the B coarse rows before the B fine ones, and step ``[B, 1]`` float32, so that
-    ``x = step * (coarse + fine / 254)`` within ``step / 508``.
+    Returns pieces ``[2B or more, in]`` uint8, first the B rows of low bytes, then the B of high ones, and largest
+    ``[B, 1]`` float32, so that ``x = largest / 32639 * (256 * (high - 128) + (low - 128))`` within half a step.
     """
     rows, features = x.shape
-    step = x.abs().amax(dim=1, keepdim=True).div_(_LARGEST).clamp_min_(_SMALLEST_STEP)
-    exact = x / step
-    coarse = torch.round(exact)
-    pieces = torch.empty(2, rows, features, dtype=torch.int8, device=x.device)
-    pieces[0] = coarse
-    pieces[1] = exact.sub_(coarse).mul_(_FINER).round_()
-    return pieces.view(2 * rows, features), step
+    largest = x.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST)
+    # Adding a half and cutting off is rounding. Of the four bytes of a word, lowest first, two are always zero.
+    words = (x * (_LARGEST_16_BIT / largest)).add_(_BYTES_MIDDLE + 0.5).to(torch.int32)
+    pieces = words.view(torch.uint8).view(rows, features, 4).permute(2, 0, 1)
+    # oneDNN's loop over two rows waits for itself: four rows take 10 to 25 % less time.
+    return (pieces if rows == 1 else pieces[:2]).reshape(-1, features), largest
 
 
 class Int8Kernel(Protocol):
@@ -56,24 +62,30 @@ class Int8Kernel(Protocol):
 
 
 class OnednnKernel:
-    """oneDNN's product of 8-bit integers. The levels lie in the block order that oneDNN chose for this processor."""
+    """oneDNN's product of 8-bit integers. The levels lie in the block order that oneDNN chose for this processor.
+
+    Activations are unsigned, because processors with VNNI but without AMX multiply unsigned by signed bytes only, and
+    oneDNN falls back to a reference loop for anything else. What that adds is known beforehand: 128 times the sum of a
+    channel's levels, subtracted as a bias.
+    """
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
-        self.scale = scale
+        self.scale = scale / _LARGEST_16_BIT
+        self.bias = -_MIDDLE * levels.sum(dim=1, dtype=torch.int32) * self.scale
         self.zero_points = torch.zeros(len(scale), dtype=torch.int64)
         self.packed: Tensor = torch.ops.onednn.qlinear_prepack(levels, None)
         self._multiply = torch.ops.onednn.qlinear_pointwise.default
 
     def multiply(self, pieces: Tensor) -> Tensor:
-        """Int8 ``[B, in]`` times the weight, float32 ``[B, out]``."""
-        channels = (self.packed, self.scale, self.zero_points, None)
+        """Bytes ``[B, in]`` that stand for -128 to 127, times the weight over 32639: float32 ``[B, out]``."""
+        channels = (self.packed, self.scale, self.zero_points, self.bias)
         out: Tensor = self._multiply(pieces, 1.0, 0, *channels, 1.0, 0, torch.float32, "none", [], "")
         return out
 
     def __call__(self, x: Tensor) -> Tensor:
-        pieces, step = split_rows(x)
-        coarse, fine = self.multiply(pieces).chunk(2)
-        return coarse.add_(fine, alpha=1 / _FINER).mul_(step)
+        pieces, largest = split_rows(x)
+        sums, rows = self.multiply(pieces), len(x)
+        return sums[:rows].add_(sums[rows : 2 * rows], alpha=256).mul_(largest)
 
 
 class PackedKernel:
@@ -108,13 +120,13 @@ def onednn_is_exact() -> bool:
     """
     levels = torch.full((64, 256), _LARGEST, dtype=torch.int8)
     levels[::2] = -_LARGEST
-    x = torch.full((2, 256), _LARGEST, dtype=torch.int8)
-    x[1] = -_LARGEST
+    pieces = torch.full((2, 256), 255, dtype=torch.uint8)
+    pieces[1] = 0
     try:
-        product = OnednnKernel(levels, torch.ones(64)).multiply(x)
+        product = OnednnKernel(levels, torch.full((64,), float(_LARGEST_16_BIT))).multiply(pieces)
     except (AttributeError, RuntimeError, TypeError):  # absent, not for this processor, or another signature
         return False
-    return torch.equal(product.double(), x.double() @ levels.double().T)
+    return torch.equal(product.double(), (pieces.double() - _MIDDLE) @ levels.double().T)
 
 
 @functools.cache
@@ -127,15 +139,33 @@ def packed_runs() -> bool:
     return True
 
 
+@functools.cache
+def fastest_kernel() -> type[OnednnKernel | PackedKernel | PlainKernel]:
+    """The kernel that this processor is fastest with, for a few rows, of those that run and are right here."""
+    kernels: dict[str, type[OnednnKernel | PackedKernel | PlainKernel]] = {}
+    if onednn_is_exact():
+        kernels["onednn"] = OnednnKernel
+    if packed_runs():
+        kernels["packed"] = PackedKernel
+    kernels["plain"] = PlainKernel
+    levels, x = torch.ones(_TRIAL_SHAPE, dtype=torch.int8), torch.ones(_TRIAL_ROWS, _TRIAL_SHAPE[1])
+    scale = torch.ones(len(levels))
+
+    def trial(kernel: Callable[[Tensor, Tensor], Int8Kernel]) -> Calls:
+        return [functools.partial(kernel(levels.clone(), scale), x) for _ in range(_TRIAL_LAYERS)]
+
+    return kernels[fastest({name: trial(kernel) for name, kernel in kernels.items()}, margin=_MARGIN)]
+
+
 def choose_kernel(levels: Tensor) -> type[OnednnKernel | PackedKernel | PlainKernel]:
     """The fastest kernel that is right for ``levels [out, in]`` on its device."""
-    on_cpu = levels.device.type == "cpu"
-    if on_cpu and onednn_is_exact():
-        return OnednnKernel
+    if levels.device.type != "cpu":
+        return PlainKernel
+    kernel = fastest_kernel()
     out_features, in_features = levels.shape
-    if on_cpu and out_features % 32 == 0 and in_features % 64 == 0 and packed_runs():  # its blocks have no remainders
-        return PackedKernel
-    return PlainKernel
+    if kernel is PackedKernel and (out_features % 32 or in_features % 64):  # its blocks have no remainders
+        return PlainKernel
+    return kernel
 
 
 class Int8Linear(nn.Module):

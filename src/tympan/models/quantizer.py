@@ -8,13 +8,12 @@ values the lowest index wins.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
 from tympan.models import kernels
 from tympan.models.config import QuantizerConfig
+from tympan.models.linear import Linear, Product, multiplies_here
 
 
 class ResidualQuantizer(nn.Module):
@@ -22,9 +21,10 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, in_dimension: int, codebooks: int, config: QuantizerConfig) -> None:
         super().__init__()
-        self.input_proj = nn.Linear(in_dimension, config.dimension, bias=False)
+        self.input_proj = Linear(in_dimension, config.dimension, bias=False, may_copy=True)
         self.centroids = nn.Parameter(torch.zeros(codebooks, config.bins, config.dimension))
         self.half_norms = nn.Parameter(torch.zeros(codebooks, config.bins))
+        self._products: list[Product] = []
 
     def forward(self, x: Tensor, codebooks: int) -> list[Tensor]:
         """Codes of ``x [B, in]``: ``codebooks`` tensors ``[B]`` int64."""
@@ -34,14 +34,23 @@ class ResidualQuantizer(nn.Module):
 
             if len(x) <= MOST_ROWS:
                 return list(nearest_codes(residual, self.centroids, self.half_norms, codebooks).unbind(dim=1))
-        stages = zip(self.centroids.unbind(), self.half_norms.unbind(), strict=True)
         codes: list[Tensor] = []
-        for centroids, half_norms in itertools.islice(stages, codebooks):
-            code = torch.addmm(half_norms, residual, centroids.t(), alpha=-1.0).argmin(dim=-1)
+        for index, centroids in enumerate(self.centroids.unbind()[:codebooks]):
+            code = self._nearest(residual, index)
             codes.append(code)
             if len(codes) < codebooks:
                 residual = residual - centroids.index_select(0, code)
         return codes
+
+    def _nearest(self, residual: Tensor, index: int) -> Tensor:
+        """The nearest bins of codebook ``index`` to ``residual [B, dimension]``: ``[B]`` int64."""
+        if not multiplies_here(residual):
+            centroids, half_norms = self.centroids[index], self.half_norms[index]
+            return torch.addmm(half_norms, residual, centroids.t(), alpha=-1.0).argmin(dim=-1)
+        if not self._products:
+            pairs = zip(self.centroids, -self.half_norms, strict=True)
+            self._products = [Product(centroids, bias, may_copy=True) for centroids, bias in pairs]
+        return self._products[index](residual).argmax(dim=-1)
 
 
 class SplitQuantizer(nn.Module):

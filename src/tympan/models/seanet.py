@@ -14,9 +14,6 @@ from torch.nn import functional
 from tympan.models.config import SeanetConfig
 from tympan.models.conv import StreamingConv, with_past
 
-# Stages whose weights are small against their signal (of four).
-_EARLY_STAGES = 2
-
 
 class Residual(nn.Module):
     """A narrow convolution and a point-wise one beside an identity."""
@@ -70,22 +67,9 @@ class SeanetEncoder(nn.Module):
 
     def forward(self, x: Tensor, contexts: list[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
         """``x [B, samples, 1]``; ``rows [B]`` and ``fresh [B, 1, 1]`` as for :func:`with_past`."""
-        if x.device.type == "cpu":
-            # Many steps of few channels: one row at a time stays in the cache. Its result cannot depend on the others.
-            each = [slice(row, row + 1) for row in range(x.shape[0])]
-            x = torch.cat([self._early(x[row], contexts, rows[row], fresh[row]) for row in each])
-        else:
-            x = self._early(x, contexts, rows, fresh)
-        past = iter(contexts[1 + 2 * _EARLY_STAGES :])
-        for stage in self.stages[_EARLY_STAGES:]:
+        past = iter(contexts)
+        x = self.first(with_past(x, next(past), rows, fresh))
+        for stage in self.stages:
             x = stage(x, past, rows, fresh)
         out: Tensor = self.last(functional.elu_(with_past(x, next(past), rows, fresh)))
         return out
-
-    def _early(self, x: Tensor, contexts: list[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
-        """The first convolution and the stages at a high rate."""
-        past = iter(contexts)
-        x = self.first(with_past(x, next(past), rows, fresh))
-        for stage in self.stages[:_EARLY_STAGES]:
-            x = stage(x, past, rows, fresh)
-        return x

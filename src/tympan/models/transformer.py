@@ -55,8 +55,8 @@ class GeluFeedForward(nn.Module):
 
     def __init__(self, dimension: int, hidden: int) -> None:
         super().__init__()
-        self.linear_in = Linear(dimension, hidden, bias=False)
-        self.linear_out = Linear(hidden, dimension, bias=False)
+        self.linear_in = Linear(dimension, hidden, bias=False, may_copy=True)
+        self.linear_out = Linear(hidden, dimension, bias=False, may_copy=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.linear_out(functional.gelu(self.linear_in(x)))
@@ -64,20 +64,22 @@ class GeluFeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and feed-forward, both residual."""
+    """Pre-norm attention and feed-forward, both residual; ``may_copy`` as for :class:`Linear`."""
 
     def __init__(
         self,
         config: TransformerConfig,
         norm: Callable[[int], nn.Module],
         feed_forward: Callable[[int, int], nn.Module],
+        *,
+        may_copy: bool = False,
     ) -> None:
         super().__init__()
         dimension = config.dimension
         self.heads = config.heads
         self.norm1 = norm(dimension)
-        self.in_proj = Linear(dimension, 3 * dimension, bias=False)
-        self.out_proj = Linear(dimension, dimension, bias=False)
+        self.in_proj = Linear(dimension, 3 * dimension, bias=False, may_copy=may_copy)
+        self.out_proj = Linear(dimension, dimension, bias=False, may_copy=may_copy)
         self.norm2 = norm(dimension)
         self.feed_forward = feed_forward(dimension, config.hidden)
 
@@ -98,10 +100,14 @@ class Transformer(nn.Module):
         config: TransformerConfig,
         norm: Callable[[int], nn.Module],
         feed_forward: Callable[[int, int], nn.Module],
+        *,
+        may_copy: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(TransformerLayer(config, norm, feed_forward) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(config, norm, feed_forward, may_copy=may_copy) for _ in range(config.layers)
+        )
 
     def init_ring(self, slots: int, *, device: torch.device, dtype: torch.dtype) -> Ring:
         """An empty ring for ``slots`` streams."""
