@@ -118,6 +118,11 @@ def deepgram() -> None:
     interims = {**live, "interim_results": "true"}
     with recorded("interims_and_endpoints", "/v1/listen", **interims, vad_events="true") as (_, socket):
         send_frames(socket, CYCLE_FRAMES)
+        wait_for(socket, '"speech_final":true')
+        send_frames(socket, 20)
+        say(socket, type="CloseStream")
+    with recorded("utterances_end", "/v1/listen", **interims, utterance_end_ms=1000) as (_, socket):
+        send_frames(socket, CYCLE_FRAMES)
         say(socket, type="CloseStream")
     with recorded("finalize_twice", "/v1/listen", **live, endpointing="false") as (_, socket):
         send_frames(socket, 12)

@@ -137,6 +137,23 @@ def test_words_are_all_there_and_the_slot_is_free_again(server: LiveServer) -> N
     assert server.service.engine.active == 0
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_deepgrams_utterances_hold_each_word_once(server: LiveServer, channels: int) -> None:
+    query = f"encoding=linear16&sample_rate=24000&channels={channels}&multichannel=true&utterances=True"
+    audio = bytes(2 * 24_000 * 20 * channels)
+    answer = httpx.post(server.http(f"/v1/listen?{query}"), content=audio, headers=AUTH, timeout=30)
+    results = answer.json()["results"]
+    assert len(results["channels"]) == channels
+    for number, channel in enumerate(results["channels"]):
+        utterances = [utterance for utterance in results["utterances"] if utterance["channel"] == number]
+        assert len(utterances) >= 3
+        assert [word for utterance in utterances for word in utterance["words"]] == channel["alternatives"][0]["words"]
+        for utterance in utterances:
+            assert utterance["start"] == utterance["words"][0]["start"]
+            assert utterance["end"] == utterance["words"][-1]["end"]
+            assert utterance["transcript"] == " ".join(word["punctuated_word"] for word in utterance["words"])
+
+
 def test_a_client_that_leaves_frees_its_slot(server: LiveServer) -> None:
     def forever() -> Iterator[bytes]:
         yield from wav(1000.0)

@@ -32,6 +32,7 @@ from tympan.protocols.base import (
     Answer,
     Farewell,
     Offer,
+    Passing,
     Refusal,
     Request,
     WireMessage,
@@ -44,6 +45,7 @@ from tympan.transcript.endpoints import AfterSilence, Endpointer
 DEFAULT_ENDPOINTING_MS = 10
 LONGEST_RESULT_SECONDS = 4.0
 _CODECS_IN_CONTAINERS = {"flac": "auto", "opus": "opus", "ogg-opus": "opus"}
+_UNKNOWN_CODECS = ("amr-nb", "amr-wb", "speex", "g729")
 
 
 class Transcript:
@@ -76,8 +78,8 @@ class DeepgramProtocol:
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request
         self._offer = offer
-        self._interim = _is_true(request.query.get("interim_results"))
-        self._vad_events = _is_true(request.query.get("vad_events"))
+        self._interim = is_true(request.query.get("interim_results"))
+        self._vad_events = is_true(request.query.get("vad_events"))
         self._utterance_end = _milliseconds(request.query.get("utterance_end_ms"), None)
         self._transcripts: list[Transcript] = []
         self._flushes: dict[int, tuple[str, int | None]] = {}  # why, and for which channel alone
@@ -147,14 +149,14 @@ class DeepgramProtocol:
             actions += self._on_frame(event, channel)
         return actions
 
-    def _on_word(self, word: Word, channel: int) -> Iterator[WireMessage | Flush]:
+    def _on_word(self, word: Word, channel: int) -> Iterator[Answer]:
         transcript = self._transcripts[channel]
         transcript.word(word)
         yield from self._on_endpoints(word, channel)
-        if word.end - transcript.start > LONGEST_RESULT_SECONDS:
+        if word.end - transcript.words[0].start > LONGEST_RESULT_SECONDS:  # of speech: silence before it does not count
             yield self._final(channel, word.end)
         elif self._interim:
-            yield self._results(channel, transcript.words, transcript.start, word.end - transcript.start)
+            yield Passing(self._results(channel, transcript.words, transcript.start, word.end - transcript.start))
 
     def _on_endpoints(self, event: Event, channel: int) -> Iterator[WireMessage | Flush]:
         for endpoint in self._transcripts[channel].endpointer.hear(event):
@@ -246,11 +248,13 @@ def parse_audio(request: Request) -> AudioFormat:
     """The format that a live stream's or a file's query declares. Raises `ParameterError`."""
     query = request.query
     encoding, channels = query.get("encoding"), query.get("channels")
-    multichannel = _is_true(query.get("multichannel"))
+    multichannel = is_true(query.get("multichannel"))
     if not encoding:
         declared = parse_format("auto", None, channels)
     elif encoding.lower() in _CODECS_IN_CONTAINERS:
         declared = parse_format(_CODECS_IN_CONTAINERS[encoding.lower()], None, channels)
+    elif encoding.lower() in _UNKNOWN_CODECS:
+        raise ParameterError(f"encoding={encoding} is not decoded; use linear16, linear32, mulaw, alaw, opus, flac")
     elif query.get("sample_rate") is None:
         raise ParameterError("encoding needs sample_rate beside it")
     else:
@@ -269,7 +273,8 @@ def parse_command(message: str) -> dict[str, Any]:
     return frame
 
 
-def _is_true(text: str | None) -> bool:
+def is_true(text: str | None) -> bool:
+    """A switch in a query string, as Deepgram's clients write it."""
     return (text or "").lower() in ("true", "1", "yes")
 
 

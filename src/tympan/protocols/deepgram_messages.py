@@ -40,9 +40,8 @@ def alternative(words: Sequence[Word]) -> dict[str, Any]:
 
 
 def utterance(segment: Segment, channel: int, words: Sequence[Word]) -> dict[str, Any]:
-    """A segment of one channel, with those of the channel's words that lie in it."""
-    inside = [word for word in words if segment.start <= word.start and word.end <= segment.end]
-    return {"start": segment.start, "end": segment.end, "channel": channel, **alternative(inside)}
+    """A segment of one channel, and the words in it."""
+    return {"start": segment.start, "end": segment.end, "channel": channel, **alternative(words)}
 
 
 def model_id(offer: Offer) -> str:

@@ -15,7 +15,7 @@ from tympan.messages import Complete, Segment, Word
 from tympan.protocols import deepgram_access
 from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
-from tympan.protocols.deepgram import parse_audio
+from tympan.protocols.deepgram import is_true, parse_audio
 from tympan.server.answers import answer
 from tympan.server.service import Service
 from tympan.server.socket import request_of
@@ -75,21 +75,24 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
             yield chunk
 
     words: list[list[Word]] = [[] for _ in range(audio_format.streams)]
-    segments: list[tuple[int, Segment]] = []
+    told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
+    utterances: list[dict[str, Any]] = []
     seconds = 0.0
     async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks()):
         match event:
             case Word():
                 words[channel].append(event)
             case Segment():
-                segments.append((channel, event))
+                # A segment comes before the next word: what is new of its channel is its words, with no search.
+                utterances.append(messages.utterance(event, channel, words[channel][told[channel] :]))
+                told[channel] = len(words[channel])
             case Complete():
                 seconds = event.audio_seconds
     identity = messages.model_id(offer)
     about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
     results: dict[str, Any] = {"channels": [{"alternatives": [messages.alternative(each)]} for each in words]}
-    if opening.query.get("utterances") == "true":
-        results["utterances"] = [messages.utterance(segment, channel, words[channel]) for channel, segment in segments]
+    if is_true(opening.query.get("utterances")):
+        results["utterances"] = utterances
     return {
         "metadata": {**about, "models": [identity], "model_info": {identity: messages.model_info(offer)}},
         "results": results,
