@@ -16,7 +16,7 @@ test-exactness: .venv/dev.done  ## token for token against moshi and transformer
 	$(BIN)/python -m pytest -m exactness $(ARGS)
 
 # Third-party packages warn of their own affairs.
-test-clients: .venv-clients/done  ## other vendors' packages against our server: two minutes
+test-clients: .venv-clients/done  ## other vendors' packages against our server: minutes
 	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 

@@ -176,10 +176,10 @@ def check_turns(messages: list[Any], seconds: float) -> None:
 
 
 def in_real_time(send: Any, audio: bytes, stop: threading.Event) -> None:
-    """80 ms of audio at a time, three times as fast as it was spoken."""
+    """80 ms of audio at a time."""
     for chunk in chunks(audio, 2560):
         send(chunk)
-        if stop.wait(0.08 / 3):
+        if stop.wait(0.08):
             return
 
 
