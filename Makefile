@@ -20,7 +20,7 @@ test-clients: .venv-clients/done  ## other vendors' packages against our server:
 	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
-test-long: .venv/dev.done  ## two hours of audio through one row, in simulated time: minutes
+test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in simulated time: minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent / "kernels"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_kernels_equal_plain_pytorch() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=280", str(FOLDER)]
