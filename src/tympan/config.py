@@ -102,6 +102,28 @@ class TurnSettings(Struct, frozen=True, kw_only=True):
     ] = 12
 
 
+class DeploySettings(Struct, frozen=True, kw_only=True):
+    """What a container of a fleet has, and how many of them there may be. Read by `tympan plan`, not by a server."""
+
+    gpus: Annotated[tuple[str, ...], Meta(description="GPU types, the preferred one first")] = ("L40S",)
+    container_cpu: Annotated[float, Meta(description="physical CPU cores of a container", gt=0)] = 4.0
+    container_memory_mib: Annotated[int, Meta(description="memory of a container in MiB", gt=0)] = 32768
+    min_containers: Annotated[int, Meta(description="containers that always run", ge=0)] = 2
+    buffer_containers: Annotated[int, Meta(description="idle containers on top while any stream is open", ge=0)] = 1
+    max_containers: Annotated[int, Meta(description="containers that may run at once", gt=0)] = 10
+    scaledown_window: Annotated[
+        int, Meta(description="seconds without a stream after which a container may stop", ge=2, le=3600)
+    ] = 300
+    target_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="streams a container should have; by default four fifths of what its GPU carries"),
+    ] = None
+    maximum_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="streams a container may have; by default what its GPU carries"),
+    ] = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings of a Tympan process."""
 
@@ -109,6 +131,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     turns: TurnSettings = TurnSettings()
+    deploy: DeploySettings = DeploySettings()
 
 
 class Setting(Struct, frozen=True):
