@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI, WebSocket
 from starlette.staticfiles import StaticFiles
 
+import tympan
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.protocols.deepgram import DeepgramProtocol
@@ -41,7 +41,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Tympan", version=version("tympan"), lifespan=lifespan)
+    app = FastAPI(title="Tympan", version=tympan.__version__, lifespan=lifespan)
     app.state.service = service
     for module in (http, kyutai, openai, deepgram):
         app.include_router(module.routes(service))

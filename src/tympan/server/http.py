@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+import tympan
 from tympan.errors import AccessError
 from tympan.protocols.native import NativeProtocol
 from tympan.server.service import Service
@@ -36,7 +36,7 @@ def routes(service: Service) -> APIRouter:
         engine = service.engine
         return {
             "status": "ok",
-            "version": version("tympan"),
+            "version": tympan.__version__,
             **_engine_fields(service),
             "capacity": engine.capacity,
             "active": engine.active,

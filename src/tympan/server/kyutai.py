@@ -7,13 +7,14 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import distribution, version
+from importlib.metadata import distribution
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+import tympan
 from tympan.errors import CapacityError, EngineError, TympanError
 from tympan.messages import AudioFormat, Word
 from tympan.protocols.base import json_refusal
@@ -101,7 +102,7 @@ def _build_info() -> Mapping[str, str]:
         "git_timestamp": UNKNOWN,
         "git_date": UNKNOWN,
         "git_hash": origin.get("commit_id", UNKNOWN),
-        "git_describe": f"tympan-{version('tympan')}",
+        "git_describe": f"tympan-{tympan.__version__}",
         "rustc_host_triple": UNKNOWN,
         "rustc_version": UNKNOWN,
         "cargo_target_triple": UNKNOWN,
