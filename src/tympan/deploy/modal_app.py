@@ -1,4 +1,4 @@
-"""Tympan on Modal: `modal deploy -m tympan.deploy.modal_app`; `modal run -m tympan.deploy.modal_app --file F` for a file.
+"""Tympan on Modal: `modal deploy -m tympan.deploy.modal_app`; with `modal run … --file F`, a file.
 
 Settings come from TYMPAN_CONFIG and the environment of whoever deploys, and travel to the containers as variables; keys
 come from a Modal secret. Two shapes: `server` owns its port and drains while sockets are open; `class` has the platform
