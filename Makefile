@@ -40,6 +40,6 @@ clean:
 
 .venv-deploy/done: pyproject.toml constraints.txt
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
-	.venv-deploy/bin/pip install --quiet --disable-pip-version-check 'modal==1.6.4' --editable '.[server,embedded]' \
-		pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
+	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[server,embedded]' modal==1.6.4 hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
 	touch $@

@@ -89,7 +89,11 @@ def container(folder: Path, **settings: str) -> Iterator[Container]:
         }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "modal._container_entrypoint"], env=environment, cwd=folder, stderr=log, stdout=log
+                [sys.executable, "-m", "modal._container_entrypoint"],
+                env=environment,
+                cwd=folder,
+                stderr=log,
+                stdout=log,
             )
         try:
             wait(lambda: bool(plane.requests("ContainerCheckpoint")), process, folder)

@@ -205,6 +205,10 @@ def test_the_class_shape_has_timeouts_apart_and_the_platforms_sockets() -> None:
     assert any(found.get("TYMPAN_HANDOVER_SECONDS") == "1770.0" for found in variables)
 
 
+def test_without_a_snapshot_none_is_asked_for() -> None:
+    assert not functions(deployed(memory_snapshot="false"))["Tympan"].checkpointing_enabled
+
+
 def test_several_gpus_are_sent_in_their_order() -> None:
     (request,) = (
         request

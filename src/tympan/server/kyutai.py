@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -94,7 +94,11 @@ async def _upload(service: Service) -> Upload:
 
 def _build_info() -> Mapping[str, str]:
     """The keys that moshi-server has. An installation from git knows its commit (PEP 610); little else is known."""
-    origin = json.loads(distribution("tympan").read_text("direct_url.json") or "{}").get("vcs_info", {})
+    try:
+        installed = distribution("tympan").read_text("direct_url.json")
+    except PackageNotFoundError:  # sources that are not installed
+        installed = None
+    origin = json.loads(installed or "{}").get("vcs_info", {})
     return {
         "build_timestamp": UNKNOWN,
         "build_date": UNKNOWN,
