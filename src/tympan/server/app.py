@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, WebSocket
 from starlette.staticfiles import StaticFiles
 
-import tympan
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.protocols.deepgram import DeepgramProtocol
@@ -19,6 +18,7 @@ from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai import OpenAIProtocol
 from tympan.server import deepgram, http, kyutai, openai, socket
 from tympan.server.service import Service
+from tympan.version import version
 
 PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
     "/v1/stream": NativeProtocol,
@@ -41,7 +41,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Tympan", version=tympan.__version__, lifespan=lifespan)
+    app = FastAPI(title="Tympan", version=version(), lifespan=lifespan)
     app.state.service = service
     for module in (http, kyutai, openai, deepgram):
         app.include_router(module.routes(service))

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-import tympan
 from tympan.errors import AccessError
 from tympan.protocols.native import NativeProtocol
 from tympan.server.service import Service
 from tympan.server.socket import request_of
+from tympan.version import version
 
 STATIC = Path(str(files("tympan.server") / "static"))
 CONTENT_SECURITY_POLICY = (
@@ -36,7 +36,7 @@ def routes(service: Service) -> APIRouter:
         engine = service.engine
         return {
             "status": "ok",
-            "version": tympan.__version__,
+            "version": version(),
             **_engine_fields(service),
             "capacity": engine.capacity,
             "active": engine.active,

@@ -14,13 +14,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-import tympan
 from tympan.errors import CapacityError, EngineError, TympanError
 from tympan.messages import AudioFormat, Word
 from tympan.protocols.base import json_refusal
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
 from tympan.server.service import Service
 from tympan.server.uploads import Upload, limited
+from tympan.version import version
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _build_info() -> Mapping[str, str]:
         "git_timestamp": UNKNOWN,
         "git_date": UNKNOWN,
         "git_hash": origin.get("commit_id", UNKNOWN),
-        "git_describe": f"tympan-{tympan.__version__}",
+        "git_describe": f"tympan-{version()}",
         "rustc_host_triple": UNKNOWN,
         "rustc_version": UNKNOWN,
         "cargo_target_triple": UNKNOWN,
