@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients test-long check clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy check clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not exactness and not clients and not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness and not clients and not long and not deploy" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -23,6 +23,9 @@ test-clients: .venv-clients/done  ## other vendors' packages against our server:
 test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in simulated time: minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
+test-deploy: .venv-deploy/done  ## the real `modal deploy`, against a stand-in on loopback
+	.venv-deploy/bin/python -m pytest -m deploy tests/deploy $(ARGS)
+
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +33,7 @@ check: .venv/dev.done  ## style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf .venv .venv-clients
+	rm -rf .venv .venv-clients .venv-deploy
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -47,4 +50,10 @@ clean:
 .venv-clients/done: pyproject.toml constraints-clients.txt
 	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
+	touch $@
+
+.venv-deploy/done: pyproject.toml constraints.txt
+	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[server,embedded]' modal==1.6.4 hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
 	touch $@

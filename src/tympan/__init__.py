@@ -9,7 +9,7 @@ Names are imported when they are first used: `import tympan` costs nothing and n
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -110,17 +110,14 @@ def __getattr__(name: str) -> object:
     """A public name from its module (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'tympan' has no attribute {name!r}")
-    value = _version() if name == "__version__" else getattr(import_module(_HOMES.get(name, "tympan.errors")), name)
+    value = (
+        import_module("tympan.version").version()
+        if name == "__version__"
+        else getattr(import_module(_HOMES.get(name, "tympan.errors")), name)
+    )
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("tympan")
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
-        return "0+unknown"

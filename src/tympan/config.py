@@ -18,6 +18,8 @@ from msgspec import Meta, Struct
 
 from tympan.errors import ConfigError
 
+SECRETS = ("api_keys", "token_secret")
+
 
 class ModelSettings(Struct, frozen=True, kw_only=True):
     """Which recognizer, and how much of the machine it may use."""
@@ -89,6 +91,10 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     message_bytes: Annotated[int, Meta(description="largest message", gt=0)] = 2 * 1024 * 1024
     upload_bytes: Annotated[int, Meta(description="largest file in one request", gt=0)] = 25 * 1024 * 1024
     session_seconds: Annotated[float, Meta(description="longest session", gt=0)] = 7200.0
+    handover_seconds: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="age at which a stream gets its last words and 1012, before a platform cuts it"),
+    ] = None
     idle_seconds: Annotated[float, Meta(description="longest time without a message from the client", gt=0)] = 60.0
     grace_seconds: Annotated[
         float, Meta(description="at shutdown: longest time for open streams to get their last words", gt=0)
@@ -111,6 +117,51 @@ class TurnSettings(Struct, frozen=True, kw_only=True):
     ] = 12
 
 
+class DeploySettings(Struct, frozen=True, kw_only=True):
+    """What a container of a fleet has, and how many of them there may be. Read by `tympan plan` and `modal deploy`."""
+
+    gpus: Annotated[tuple[str, ...], Meta(description="GPU types, the preferred one first")] = ("L40S",)
+    container_cpu: Annotated[float, Meta(description="physical CPU cores of a container", gt=0)] = 4.0
+    container_memory_mib: Annotated[int, Meta(description="memory of a container in MiB", gt=0)] = 32768
+    min_containers: Annotated[int, Meta(description="containers that always run", ge=0)] = 2
+    buffer_containers: Annotated[int, Meta(description="idle containers on top while any stream is open", ge=0)] = 1
+    max_containers: Annotated[int, Meta(description="containers that may run at once", gt=0)] = 10
+    scaledown_window: Annotated[
+        int, Meta(description="seconds without a stream after which a container may stop", ge=2, le=3600)
+    ] = 300
+    target_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="streams a container should have; by default four fifths of what its GPU carries"),
+    ] = None
+    maximum_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="streams a container may have; by default what its GPU carries"),
+    ] = None
+
+    app_name: Annotated[str, Meta(description="name of the Modal app")] = "tympan"
+    shape: Annotated[
+        str, Meta(description="server (drains, 503 when full) or class (queues when full)", pattern="^(server|class)$")
+    ] = "server"
+    memory_snapshot: Annotated[bool, Meta(description="start containers from a snapshot of the imports")] = True
+    gpu_snapshot: Annotated[
+        bool, Meta(description="load the model before the snapshot, GPU memory included (Modal calls it alpha)")
+    ] = False
+    timeout_seconds: Annotated[int, Meta(description="class: longest life of one connection", ge=60, le=86400)] = 3600
+    startup_timeout_seconds: Annotated[
+        int, Meta(description="longest start of a container, loading included", ge=1, le=86400)
+    ] = 900
+    exit_grace_seconds: Annotated[
+        int, Meta(description="server: how long open streams may go on before a container drains", ge=0, le=3600)
+    ] = 0
+    compute_regions: Annotated[tuple[str, ...], Meta(description="where containers may run; costs a surcharge")] = ()
+    routing_region: Annotated[str, Meta(description="where connections enter; fixed by the first deployment")] = (
+        "us-east"
+    )
+    secret_name: Annotated[
+        str, Meta(description="Modal secret with TYMPAN_API_KEYS; empty: the service asks for no key")
+    ] = "tympan"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings of a Tympan process."""
 
@@ -118,6 +169,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     turns: TurnSettings = TurnSettings()
+    deploy: DeploySettings = DeploySettings()
 
 
 class Setting(Struct, frozen=True):
@@ -206,6 +258,17 @@ def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[s
             raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
         setting = known[variable]
         values[setting.section][setting.name] = [part for part in text.split(",") if part] if setting.is_list else text
+
+
+def as_environment(config: Config) -> dict[str, str]:
+    """The variables that make another process's settings these, secrets left out."""
+    variables = {}
+    for setting in settings():
+        value = getattr(getattr(config, setting.section), setting.name)
+        if value == setting.default or setting.name in SECRETS:
+            continue
+        variables[setting.variable] = ",".join(value) if setting.is_list else str(value)
+    return variables
 
 
 def config_file(environment: Mapping[str, str] | None = None) -> Path | None:

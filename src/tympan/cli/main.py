@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "transcribe": Command("tympan.cli.transcribe", "turn audio and video files into text, subtitles or JSON"),
     "models": Command("tympan.cli.models", "say what a model is, without loading it"),
     "bench": Command("tympan.cli.bench", "measure what this machine carries"),
+    "plan": Command("tympan.cli.plan", "say what a fleet for so many streams costs"),
     "listen": Command("tympan.cli.listen", "show what the microphone hears"),
 }
 

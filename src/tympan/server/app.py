@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI, WebSocket
 from starlette.staticfiles import StaticFiles
@@ -19,6 +18,7 @@ from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai import OpenAIProtocol
 from tympan.server import deepgram, http, kyutai, openai, socket
 from tympan.server.service import Service
+from tympan.version import version
 
 PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
     "/v1/stream": NativeProtocol,
@@ -41,7 +41,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Tympan", version=version("tympan"), lifespan=lifespan)
+    app = FastAPI(title="Tympan", version=version(), lifespan=lifespan)
     app.state.service = service
     for module in (http, kyutai, openai, deepgram):
         app.include_router(module.routes(service))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tympan.errors import AccessError
 from tympan.protocols.native import NativeProtocol
 from tympan.server.service import Service
 from tympan.server.socket import request_of
+from tympan.version import version
 
 STATIC = Path(str(files("tympan.server") / "static"))
 CONTENT_SECURITY_POLICY = (
@@ -36,7 +36,7 @@ def routes(service: Service) -> APIRouter:
         engine = service.engine
         return {
             "status": "ok",
-            "version": version("tympan"),
+            "version": version(),
             **_engine_fields(service),
             "capacity": engine.capacity,
             "active": engine.active,

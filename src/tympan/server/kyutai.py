@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -18,6 +18,7 @@ from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, wo
 from tympan.server.answers import answer
 from tympan.server.service import Service
 from tympan.server.uploads import Upload, limited
+from tympan.version import version
 
 PATH = "/api/asr-streaming"
 LONGEST_WAIT_SECONDS = 5.0  # for a slot, while all are taken; the original waits for 100 s
@@ -84,7 +85,11 @@ def _refuse(error: TympanError) -> Refusal:
 
 def _build_info() -> Mapping[str, str]:
     """The keys that moshi-server has. An installation from git knows its commit (PEP 610); little else is known."""
-    origin = json.loads(distribution("tympan").read_text("direct_url.json") or "{}").get("vcs_info", {})
+    try:
+        installed = distribution("tympan").read_text("direct_url.json")
+    except PackageNotFoundError:  # sources that are not installed
+        installed = None
+    origin = json.loads(installed or "{}").get("vcs_info", {})
     return {
         "build_timestamp": UNKNOWN,
         "build_date": UNKNOWN,
@@ -92,7 +97,7 @@ def _build_info() -> Mapping[str, str]:
         "git_timestamp": UNKNOWN,
         "git_date": UNKNOWN,
         "git_hash": origin.get("commit_id", UNKNOWN),
-        "git_describe": f"tympan-{version('tympan')}",
+        "git_describe": f"tympan-{version()}",
         "rustc_host_triple": UNKNOWN,
         "rustc_version": UNKNOWN,
         "cargo_target_triple": UNKNOWN,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from importlib.metadata import version
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,6 +11,7 @@ from fastapi import FastAPI
 from tympan.config import Config
 from tympan.errors import ConfigError
 from tympan.server.service import Service
+from tympan.version import version
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Runner(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         info, capacity = self._service.engine.info, self._service.engine.capacity
         what = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
-        logger.info("Tympan %s serves %s on http://%s:%d", version("tympan"), what, _named(host), port)
+        logger.info("Tympan %s serves %s on http://%s:%d", version(), what, _named(host), port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -83,6 +83,7 @@ class Connection:
         self._farewell: Farewell | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened_at = asyncio.get_running_loop().time()
+        self._handover: asyncio.Future[None] | None = None
         self._waiting_since: float | None = None  # for the client's next message; None while we are at one
         self._ended_at = 0.0
 
@@ -212,6 +213,8 @@ class Connection:
         if self._farewell is not None:
             if now - self._ended_at > LAST_WORDS_SECONDS and self._task is not None:
                 self._task.cancel()
+        elif self._limits.handover_seconds is not None and now - self._opened_at > self._limits.handover_seconds:
+            self._handover = self._handover or asyncio.ensure_future(self.restart())
         elif now - self._opened_at > self._limits.session_seconds:
             self.fail(SessionTooLongError(f"the session reached its limit of {self._limits.session_seconds:g} s"))
         elif self._waiting_since is not None and now - self._waiting_since > self._limits.idle_seconds:

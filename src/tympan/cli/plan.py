@@ -1,0 +1,132 @@
+"""`tympan plan`: what a fleet for so many streams costs, and how it would follow a day."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from tympan.cli.settings import add_settings, config_from
+from tympan.config import DeploySettings
+from tympan.deploy.capacity import MODELS, read_runs
+from tympan.deploy.fleet import simulate
+from tympan.deploy.plan import (
+    Choice,
+    Demand,
+    choices,
+    explain,
+    fleet_rules,
+    fleet_summary,
+    fleet_table,
+    rule_of_thumb,
+    table,
+)
+from tympan.deploy.plot import draw
+from tympan.deploy.prices import GPUS, PRICES_AS_OF
+from tympan.deploy.trace import Trace, read_trace, synthetic_day
+from tympan.errors import ConfigError
+
+RESULTS: Final = Path("benchmarks/results")
+COLD_START_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--streams", type=int, metavar="N", help="streams at once; with --trace synthetic: streams in the whole day"
+    )
+    parser.add_argument("--audio-hours", type=float, metavar="H", help="hours of audio in them per day (default: all)")
+    parser.add_argument("--size", choices=list(MODELS), default="1b", help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--kv-dtype", choices=("bf16", "fp8"), default="bf16", help="of the model's cache (default: %(default)s)"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="measured loads (default: there)")
+    parser.add_argument("--explain", action="store_true", help="print what every figure follows from")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
+    day = parser.add_argument_group("a day of the autoscaler")
+    day.add_argument("--trace", metavar="FILE|synthetic", help="CSV with arrival and duration in seconds, or made up")
+    day.add_argument("--seed", type=int, default=0, help="of the synthetic day (default: %(default)s)")
+    day.add_argument("--plot", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
+    day.add_argument(
+        "--cold-start", type=float, default=COLD_START_SECONDS, metavar="S", help="seconds (default: %(default)g)"
+    )
+    day.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE_SECONDS,
+        metavar="S",
+        help="seconds for which a client that finds no room tries again (default: %(default)g)",
+    )
+    add_settings(parser, sections=("deploy",))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    trace = _trace(arguments)
+    demand = _demand(arguments, trace)
+    settings = config_from(arguments).deploy
+    names = settings.gpus if "gpus" in arguments else tuple(GPUS)
+    runs = read_runs(arguments.results)
+    rows = choices(demand, names, MODELS[arguments.size], arguments.kv_dtype, settings, runs)
+    thumb = rule_of_thumb(demand, settings)
+    print(f"{demand.streams:,} streams of the {arguments.size} model at once; prices as of {PRICES_AS_OF}")
+    print(table([*rows, thumb]))
+    print("the last line is the common advice, ten streams per L40S; `estimate`: nobody has measured that GPU yet")
+    if arguments.explain:
+        print(explain([*rows, thumb]))
+    report: dict[str, Any] = {
+        "streams": demand.streams,
+        "model": arguments.size,
+        "kv_dtype": arguments.kv_dtype,
+        "prices_as_of": PRICES_AS_OF,
+        "best": rows[0].gpu,
+        "choices": [asdict(row) for row in rows],
+        "rule_of_thumb": asdict(thumb),
+    }
+    if trace is not None:
+        report["day"] = _day(arguments, trace, rows[0], settings)
+    print(json.dumps(report))
+    return 0
+
+
+def _trace(arguments: argparse.Namespace) -> Trace | None:
+    if arguments.trace is None:
+        if arguments.plot is not None:
+            raise ConfigError("--plot draws a day: give it one with --trace")
+        return None
+    if arguments.trace != "synthetic":
+        if arguments.streams is not None:
+            raise ConfigError("--streams and a trace from a file both say how many streams there are: leave one out")
+        return read_trace(Path(arguments.trace))
+    if arguments.streams is None:
+        raise ConfigError("--trace synthetic needs --streams, the number of streams in the day")
+    return synthetic_day(arguments.streams, arguments.seed)
+
+
+def _demand(arguments: argparse.Namespace, trace: Trace | None) -> Demand:
+    if arguments.cold_start < 0 or arguments.patience < 0:
+        raise ConfigError("--cold-start and --patience are seconds, and not negative")
+    streams = arguments.streams if trace is None else trace.peak
+    if streams is None or streams < 1:
+        raise ConfigError("--streams takes the number of streams at once, at least 1")
+    if arguments.audio_hours is not None and not 0 < arguments.audio_hours <= 24 * streams:
+        raise ConfigError(f"--audio-hours takes hours per day, at most {24 * streams:,} with {streams:,} streams")
+    return Demand(streams, arguments.audio_hours)
+
+
+def _day(arguments: argparse.Namespace, trace: Trace, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
+    rules = fleet_rules(choice, settings, arguments.cold_start, arguments.patience)
+    result = simulate(trace, rules)
+    summary = fleet_summary(result, choice)
+    print(
+        f"{trace.name}, on {choice.gpu}: {rules.min_containers} to {rules.max_containers} containers, buffer "
+        f"{rules.buffer_containers}, window {rules.scaledown_window:g} s, cold start {rules.cold_start_seconds:g} s"
+    )
+    print(fleet_table(summary))
+    if choice.containers > settings.max_containers:
+        print(f"  its peak wants {choice.containers} containers: raise --max-containers")
+    if arguments.plot is not None:
+        draw(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
+        print(f"  plot         {arguments.plot}")
+    return {"trace": trace.name, "gpu": choice.gpu, "rules": asdict(rules), **summary}

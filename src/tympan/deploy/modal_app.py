@@ -1,0 +1,165 @@
+"""Tympan on Modal: `modal deploy -m tympan.deploy.modal_app`; with `modal run … --file F`, a file.
+
+Settings come from TYMPAN_CONFIG and the environment of whoever deploys, and travel to the containers as variables; keys
+come from a Modal secret. Two shapes: `server` owns its port and drains while sockets are open; `class` has the platform
+between it and the socket, queues when full, and cuts a connection at its timeout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import modal
+
+from tympan.config import config_file, load_config
+from tympan.deploy.hosting import Host
+from tympan.deploy.settings import PORT, settle
+
+PYTHON: Final = "3.12"
+PACKAGES: Final = (
+    "av==18.1.0",
+    "fastapi==0.165.0",
+    "httptools==0.9.0",
+    "huggingface_hub==2.4.0",
+    "msgspec==0.22.0",
+    "numpy==2.4.6",
+    "prometheus_client==0.26.0",
+    "PyJWT==2.15.1",
+    "python-multipart==0.0.34",
+    "rich==15.0.0",
+    "safetensors==0.8.0",
+    "sentencepiece==0.2.3",
+    "soxr==1.1.0",
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "websockets==17.4",
+)
+EMBEDDED_PACKAGES: Final = ("pocketsphinx==5.1.1",)
+TORCH_PACKAGES: Final = ("torch==2.13.0",)
+
+# A container has the checked settings already; while the image is built it has none, and needs none.
+deployment = settle(load_config(config_file()), check=modal.is_local())
+deploy = deployment.config.deploy
+
+
+def download_weights(repository: str, revision: str) -> None:
+    """Into the image, at one commit: nothing is asked of the hub when a container starts."""
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(repository, revision=revision)
+
+
+def make_image() -> modal.Image:
+    """Debian, Python, pinned packages, and the weights as the last layer: code and settings can change without them."""
+    needs_torch = deployment.gpus or deployment.weights
+    packages = PACKAGES + (TORCH_PACKAGES if needs_torch else EMBEDDED_PACKAGES)
+    image = modal.Image.debian_slim(PYTHON).pip_install(*packages)
+    if deployment.weights is None:
+        return image
+    return image.env({"HF_XET_HIGH_PERFORMANCE": "1"}).run_function(download_weights, args=deployment.weights)
+
+
+app = modal.App(deploy.app_name)
+
+machine: dict[str, Any] = {
+    "image": make_image(),
+    "env": deployment.environment,
+    "cpu": deploy.container_cpu,
+    "memory": deploy.container_memory_mib,
+    "gpu": (deployment.gpus[0] if len(deployment.gpus) == 1 else list(deployment.gpus)) if deployment.gpus else None,
+}
+scaling: dict[str, Any] = {
+    "min_containers": deploy.min_containers,
+    "buffer_containers": deploy.buffer_containers,
+    "max_containers": deploy.max_containers,
+    "scaledown_window": deploy.scaledown_window,
+    "startup_timeout": deploy.startup_timeout_seconds,
+    "enable_memory_snapshot": deploy.memory_snapshot,
+    "experimental_options": {"enable_gpu_snapshot": True} if deploy.gpu_snapshot else {},
+    "secrets": [modal.Secret.from_name(deploy.secret_name, required_keys=["TYMPAN_API_KEYS"])]
+    if deploy.secret_name
+    else [],
+    "routing_region": deploy.routing_region,
+}
+regions = list(deploy.compute_regions) or None
+
+if deploy.shape == "server":
+
+    @app.server(
+        **machine,
+        **scaling,
+        port=PORT,
+        target_concurrency=deployment.target_streams,
+        max_concurrency=deployment.maximum_streams,
+        exit_grace_period=deploy.exit_grace_seconds,
+        compute_region=regions,
+        unauthenticated=True,  # browsers cannot send the platform's headers on a WebSocket; our own keys are asked for
+    )
+    class Tympan:
+        """The service on a port of its own."""
+
+        @modal.enter(snap=deploy.memory_snapshot)
+        def load(self) -> None:
+            self.host = Host(settle(load_config(), check=False).config)
+            self.host.load()
+            if deploy.gpu_snapshot:
+                self.host.start_engine()
+
+        @modal.enter(snap=False)
+        def start(self) -> None:
+            self.host.start_engine()
+            self.host.listen()
+
+        @modal.exit()
+        def stop(self) -> None:
+            self.host.stop()
+
+else:
+
+    @app.cls(**machine, **scaling, timeout=deploy.timeout_seconds, region=regions)
+    @modal.concurrent(max_inputs=deployment.maximum_streams, target_inputs=deployment.target_streams)
+    class TympanClass:
+        """The service behind the platform's own sockets. The app's lifespan starts the engine, after any snapshot."""
+
+        @modal.enter(snap=deploy.memory_snapshot)
+        def load(self) -> None:
+            from tympan.engine.registry import create_engine
+            from tympan.server.app import create_app
+
+            self.make_engine, self.create_app = create_engine, create_app
+
+        @modal.asgi_app()
+        def web(self) -> Any:
+            config = settle(load_config(), check=False).config
+            return self.create_app(config, self.make_engine(config.model))
+
+
+@app.function(**machine, timeout=deploy.timeout_seconds, startup_timeout=deploy.startup_timeout_seconds)
+async def transcribe(name: str, audio: bytes) -> str:
+    """One file, on a container of the same kind."""
+    from tympan.audio.files import decode_file
+    from tympan.engine.registry import create_engine
+    from tympan.messages import Segment
+    from tympan.session import local
+
+    config = settle(load_config(), check=False).config
+    engine = create_engine(config.model)
+    await engine.start()
+    try:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / Path(name).name
+            file.write_bytes(audio)
+            samples = decode_file(file, engine.info.sample_rate)
+            events = local.transcribe(engine, samples, config.turns, config.limits)
+            return "\n".join([event.text async for event in events if isinstance(event, Segment)])
+    finally:
+        await engine.stop()
+
+
+@app.local_entrypoint()
+def run(file: str) -> None:
+    """`modal run -m tympan.deploy.modal_app --file talk.mp3`: its words, on the terminal."""
+    path = Path(file)
+    print(transcribe.remote(path.name, path.read_bytes()))  # noqa: T201

@@ -1,0 +1,45 @@
+"""The simulated fleet as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tympan.deploy.fleet import FleetResult
+from tympan.deploy.plan import Choice
+from tympan.errors import ConfigError, MissingPackageError
+
+POINTS: Final = 2000
+STREAMS_COLOUR: Final = "#2a6f97"
+PLACES_COLOUR: Final = "#c9622b"
+
+
+def draw(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
+    """Open streams under the places there are, over the hours, into `file` (PNG, SVG or PDF by its name).
+
+    Raises `MissingPackageError` without matplotlib, and `ConfigError` for a file that cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"a plot needs the package {error.name}: pip install 'tympan[plot]'") from None
+    moments = np.linspace(result.times[0], result.times[-1], POINTS)
+    index = np.searchsorted(result.times, moments, side="right") - 1
+    hours, containers = moments / 3600, result.containers[index]
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.step(hours, containers * choice.maximum_streams, where="post", color=PLACES_COLOUR, label="places")
+    target = containers * choice.target_streams
+    upper.step(hours, target, where="post", color=PLACES_COLOUR, linestyle=":", label="places up to the target")
+    upper.fill_between(hours, result.open_streams[index], step="post", color=STREAMS_COLOUR, label="open streams")
+    upper.set(title=title, ylabel="streams", ylim=(0, None))
+    upper.legend(loc="upper left", frameon=False)
+    lower.step(hours, containers, where="post", color=PLACES_COLOUR)
+    lower.set(xlabel="hours", ylabel="containers", ylim=(0, None))
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    try:
+        figure.savefig(file, dpi=120)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write the plot {file}: {error}") from None

@@ -1,0 +1,236 @@
+"""The real `modal deploy` against a control plane on loopback: everything that it sends."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("modal")
+
+from modal_proto import api_pb2
+from support.modal_plane import ControlPlane
+from support.pinned import PINNED
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.deploy
+
+SERVER_CALLS = {
+    "AppGetByDeploymentName",
+    "AppCreate",
+    "EnvironmentGetOrCreate",
+    "FunctionPrecreate",
+    "SecretGetOrCreate",
+    "MountGetOrCreate",
+    "MountBatchedCheckExistence",
+    "ImageGetOrCreate",
+    "FunctionCreate",
+    "AppPublish",
+}
+SOMETIMES = {"AppHeartbeat"}  # if the deployment takes long enough
+
+
+def deploy(plane: ControlPlane, **settings: str) -> subprocess.CompletedProcess[str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MODAL_", "TYMPAN_"))}
+    variables = {f"TYMPAN_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "modal", "deploy", "-m", "tympan.deploy.modal_app"],
+        env={**ours, **plane.environment(), "PYTHONPATH": str(ROOT / "src"), **variables},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def deployed(**settings: str) -> ControlPlane:
+    with ControlPlane() as plane:
+        result = deploy(plane, **{"model": PINNED, **settings})
+    assert result.returncode == 0, result.stdout + result.stderr
+    return plane
+
+
+def functions(plane: ControlPlane) -> dict[str, Any]:
+    """By name; a list of GPUs makes the client send ranked functions."""
+    found = {}
+    for request in plane.requests("FunctionCreate"):
+        function = request.function if request.function.function_name else request.function_data
+        found[function.function_name] = function
+    return found
+
+
+@pytest.fixture(scope="module")
+def server() -> ControlPlane:
+    return deployed()
+
+
+def test_the_calls_are_these(server: ControlPlane) -> None:
+    assert {name for name, _ in server.calls} - SOMETIMES == SERVER_CALLS
+    counts = Counter(name for name, _ in server.calls)
+    assert (counts["FunctionCreate"], counts["ImageGetOrCreate"], counts["AppPublish"]) == (3, 4, 1)
+
+
+def test_the_machine_is_the_defaults(server: ControlPlane) -> None:
+    service = functions(server)["Tympan"]
+    resources = service.resources
+    assert (resources.gpu_config.gpu_type, resources.gpu_config.count) == ("L40S", 1)
+    assert (resources.milli_cpu, resources.memory_mb) == (4000, 32768)
+    assert not service.scheduler_placement.regions
+    assert not service.volume_mounts
+
+
+def test_the_autoscaler_is_the_defaults(server: ControlPlane) -> None:
+    service = functions(server)["Tympan"]
+    scaling = service.autoscaler_settings
+    assert (scaling.min_containers, scaling.buffer_containers, scaling.max_containers) == (2, 1, 10)
+    assert scaling.scaledown_window == 300
+    assert (scaling.target_concurrency_float, service.max_concurrent_inputs) == (143, 179)
+
+
+def test_it_is_a_server_with_a_snapshot(server: ControlPlane) -> None:
+    service = functions(server)["Tympan"]
+    assert service.is_server
+    assert service.checkpointing_enabled
+    assert not service.experimental_options
+    http = service.http_config
+    assert (http.port, http.startup_timeout, http.exit_grace_period) == (8000, 900, 0)
+    assert http.unauthenticated
+    assert list(http.proxy_regions) == ["us-east"]
+    assert service.startup_timeout_secs == 900
+
+
+def test_the_image_is_built_in_this_order_with_the_weights_last(server: ControlPlane) -> None:
+    base, packages, environment, weights = (request.image for request in server.requests("ImageGetOrCreate"))
+    assert base.dockerfile_commands[0] == "FROM python:3.12-slim-trixie"
+    (install,) = (line for line in packages.dockerfile_commands if "pip install" in line)
+    assert all("==" in package for package in re.findall(r"\S+==?\S*", install))
+    assert "torch==" in install
+    assert list(environment.dockerfile_commands) == ["FROM base", "ENV HF_XET_HIGH_PERFORMANCE=1"]
+    assert "def download_weights" in weights.build_function.definition
+    repository, revision = PINNED.split("@")
+    assert repository.encode() in weights.build_function.input.args
+    assert revision.encode() in weights.build_function.input.args
+    service, builder = functions(server)["Tympan"], functions(server)["download_weights"]
+    assert builder.is_builder_function
+    assert not builder.resources.gpu_config.gpu_type
+    assert service.mount_ids, "the package itself is mounted, not built in"
+
+
+def test_pinned_packages_are_those_that_ci_tests() -> None:
+    source = ast.parse((ROOT / "src/tympan/deploy/modal_app.py").read_text())
+    pins = {
+        element.value
+        for node in ast.walk(source)
+        if isinstance(node, ast.Tuple)
+        for element in node.elts
+        if isinstance(element, ast.Constant) and "==" in str(element.value)
+    }
+    assert len(pins) == 18
+    assert pins <= set((ROOT / "constraints.txt").read_text().splitlines())
+
+
+def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane) -> None:
+    named = [request for request in server.requests("SecretGetOrCreate") if request.deployment_name]
+    (secret,) = named
+    assert (secret.deployment_name, list(secret.required_keys)) == ("tympan", ["TYMPAN_API_KEYS"])
+    (variables, _) = (dict(r.env_dict) for r in server.requests("SecretGetOrCreate") if not r.deployment_name)
+    assert variables == {
+        "HF_HUB_OFFLINE": "1",
+        "TYMPAN_HOST": "0.0.0.0",
+        "TYMPAN_MODEL": PINNED,
+        "TYMPAN_MAX_STREAMS": "179",
+        "TYMPAN_MAXIMUM_STREAMS": "179",
+        "TYMPAN_TARGET_STREAMS": "143",
+    }
+    assert len(functions(server)["Tympan"].secret_ids) == 2
+
+
+def test_what_is_published_is_the_service_and_the_file_entry(server: ControlPlane) -> None:
+    (published,) = server.requests("AppPublish")
+    assert published.name == "tympan"
+    assert set(published.function_ids) == {"Tympan", "transcribe"}
+    assert functions(server)["transcribe"].resources.gpu_config.gpu_type == "L40S"
+
+
+def test_every_setting_of_the_server_is_sent() -> None:
+    plane = deployed(
+        gpus="H100",
+        container_cpu="8",
+        container_memory_mib="16384",
+        min_containers="1",
+        buffer_containers="0",
+        max_containers="3",
+        scaledown_window="60",
+        target_streams="20",
+        maximum_streams="30",
+        startup_timeout_seconds="120",
+        exit_grace_seconds="600",
+        compute_regions="us-west",
+        routing_region="us-west",
+        gpu_snapshot="true",
+        app_name="ears",
+        secret_name="keys",
+    )
+    service = functions(plane)["Tympan"]
+    assert (service.resources.gpu_config.gpu_type, service.resources.milli_cpu) == ("H100", 8000)
+    scaling = service.autoscaler_settings
+    assert (scaling.min_containers, scaling.buffer_containers, scaling.max_containers) == (1, 0, 3)
+    assert (scaling.scaledown_window, scaling.target_concurrency_float, service.max_concurrent_inputs) == (60, 20, 30)
+    assert (service.http_config.startup_timeout, service.http_config.exit_grace_period) == (120, 600)
+    assert list(service.scheduler_placement.regions) == ["us-west"]
+    assert list(service.http_config.proxy_regions) == ["us-west"]
+    assert dict(service.experimental_options) == {"enable_gpu_snapshot": "True"}
+    assert plane.requests("AppPublish")[0].name == "ears"
+    assert "keys" in [request.deployment_name for request in plane.requests("SecretGetOrCreate")]
+
+
+def test_the_class_shape_has_timeouts_apart_and_the_platforms_sockets() -> None:
+    plane = deployed(shape="class", timeout_seconds="1800")
+    service = functions(plane)["TympanClass.*"]
+    assert {name for name, _ in plane.calls} - SOMETIMES == SERVER_CALLS | {"ClassCreate"}
+    assert not service.is_server
+    assert (service.timeout_secs, service.startup_timeout_secs) == (1800, 900)
+    assert (service.max_concurrent_inputs, service.target_concurrent_inputs) == (179, 143)
+    assert service.checkpointing_enabled
+    assert service.method_definitions["web"].webhook_config.type == api_pb2.WEBHOOK_TYPE_ASGI_APP
+    variables = [dict(request.env_dict) for request in plane.requests("SecretGetOrCreate")]
+    assert any(found.get("TYMPAN_HANDOVER_SECONDS") == "1770.0" for found in variables)
+
+
+def test_without_a_snapshot_none_is_asked_for() -> None:
+    assert not functions(deployed(memory_snapshot="false"))["Tympan"].checkpointing_enabled
+
+
+def test_several_gpus_are_sent_in_their_order() -> None:
+    (request,) = (
+        request
+        for request in deployed(gpus="L40S,H100").requests("FunctionCreate")
+        if request.function_data.function_name == "Tympan"
+    )
+    ranked = sorted(request.function_data.ranked_functions, key=lambda each: each.rank)
+    assert [each.function.resources.gpu_config.gpu_type for each in ranked] == ["L40S", "H100"]
+
+
+def test_the_smoke_test_needs_no_gpu_and_no_weights() -> None:
+    plane = deployed(model="embedded")
+    assert not functions(plane)["Tympan"].resources.gpu_config.gpu_type
+    assert set(functions(plane)) == {"Tympan", "transcribe"}
+    images = [request.image for request in plane.requests("ImageGetOrCreate")]
+    assert len(images) == 2
+    assert "torch" not in str(images)
+
+
+def test_what_cannot_be_deployed_is_said_before_anything_is_sent() -> None:
+    with ControlPlane() as plane:
+        result = deploy(plane, model=PINNED, gpus="NOSUCH")
+    assert result.returncode != 0
+    assert "Modal has no GPU 'NOSUCH'" in re.sub(r"\s*\n?[│\s]+", " ", result.stdout + result.stderr)
+    assert not plane.calls
