@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import statistics
@@ -99,14 +98,6 @@ def remembered(folder: Path, key: Mapping[str, object], step_seconds: Callable[[
     if known:
         logger.info("step times are those measured before: %s", file)
     return lookup
-
-
-def package_version() -> str:
-    """Of this package; another version may take other times."""
-    try:
-        return importlib.metadata.version("tympan")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"
 
 
 def _read_times(file: Path, key: Mapping[str, object]) -> dict[int, float]:

@@ -13,7 +13,6 @@ from tympan.engine.batched import BatchedEngine, Trace
 from tympan.engine.calibrate import (
     full_context_step_seconds,
     old_step_seconds,
-    package_version,
     remembered,
     streams_in_real_time,
 )
@@ -33,6 +32,7 @@ from tympan.models.mimi import MimiEncoder
 from tympan.models.quantized import linear_for, replace_linears
 from tympan.models.randomized import synthetic_voice
 from tympan.transcript.tokenizer import load_tokenizer
+from tympan.version import version
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def limit_to_real_time(
         "cache": placement.cache_name,
         "codebooks": settings.codebooks,
         "slots": runner.slots,
-        "tympan": package_version(),
+        "tympan": version(),
         "torch": torch.__version__,
     }
     times = remembered(cache_folder() / "step-times", key, lambda rows: old_step_seconds(runner, rows))
