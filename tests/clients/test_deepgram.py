@@ -40,7 +40,9 @@ def converse(socket: Any, audio: bytes) -> list[Any]:
     for chunk in chunks(audio, 3200):
         socket.send_media(chunk)
     socket.send_close_stream()
-    return list(socket)
+    messages = list(socket)
+    assert socket._websocket.close_code == 1000
+    return messages
 
 
 def of(messages: list[Any], kind: str) -> list[Any]:

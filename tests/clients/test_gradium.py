@@ -35,6 +35,7 @@ async def test_a_conversation(server: LiveServer, input_format: str, rate: int) 
         while not messages or messages[-1]["type"] != "end_of_stream":
             messages.append(await stt.recv())
         assert await stt.recv() is None  # and closed
+        assert stt._ws.close_code == 1000
     assert messages[0]["type"] == "ready"
     assert messages[0]["delay_in_frames"] == messages[0]["delay_in_tokens"]
     steps = [message for message in messages if message["type"] == "step"]
