@@ -206,6 +206,20 @@ def test_flux_sync(server: LiveServer) -> None:
     assert {turn.trigger for turn in of(messages, "TurnInfo")[eager:] if turn.event == "EndOfTurn"} == {"model"}
 
 
+def test_flux_leaves_every_end_to_the_client(server: LiveServer) -> None:
+    """What Deepgram recommends to clients with a turn detection of their own."""
+    with client(server).listen.v2.connect(**FLUX, eot_threshold=1.0, eot_timeout_ms=30_000) as socket:
+        for chunk in chunks(pcm(speech(16_000)), 2560):
+            socket.send_media(chunk)
+        socket.send_force_end_turn()
+        socket.send_close_stream()
+        messages = list(socket)
+        assert socket._websocket.close_code == 1000
+    (end,) = [turn for turn in of(messages, "TurnInfo") if turn.event == "EndOfTurn"]
+    assert end.trigger == "manual"
+    assert word_error_rate(TEXT, end.transcript) <= 0.35
+
+
 async def test_flux_async_configure_and_force(server: LiveServer) -> None:
     async with async_client(server).listen.v2.connect(**FLUX) as socket:
         messages = [message async for message in converse_flux(socket)]

@@ -29,9 +29,9 @@ from tympan.protocols.base import (
 from tympan.protocols.deepgram import parse_audio, parse_command
 from tympan.transcript.endpoints import AfterPause, Endpointer
 
-DEFAULT_THRESHOLD, THRESHOLDS = 0.7, (0.5, 0.9)
+DEFAULT_THRESHOLD, THRESHOLDS = 0.7, (0.5, 1.0)  # P(pause) is never above 1.0: only clients end turns
 EAGER_THRESHOLDS = (0.3, 0.9)
-DEFAULT_TIMEOUT_MS, TIMEOUTS_MS = 5000, (500, 10_000)
+DEFAULT_TIMEOUT_MS, TIMEOUTS_MS = 5000, (500, 60_000)
 
 
 class _Thresholds(msgspec.Struct, frozen=True):
@@ -72,7 +72,8 @@ class FluxProtocol:
         self._partial = Partial("", 0.0)  # a turn starts with it: a word that is not over yet may interrupt a bot
         self._heard = 0.0
         self._pause = 0.0
-        self._flushes: dict[int, tuple[str, str | None]] = {}  # the event to tell, and its trigger
+        self._eager = False  # whether the client was told that the turn is perhaps over
+        self._flushes: dict[int, tuple[str, str | None, int]] = {}  # the event to tell, its trigger and turn
         self._marks = 0
         self._finishing = False
 
@@ -122,7 +123,7 @@ class FluxProtocol:
 
     def _flush(self, event: str, trigger: str | None) -> Flush:
         self._marks += 1
-        self._flushes[self._marks] = (event, trigger)
+        self._flushes[self._marks] = (event, trigger, self._turn)
         return Flush(self._marks)
 
     def _on_configure(self, command: dict[str, Any]) -> str:
@@ -131,7 +132,8 @@ class FluxProtocol:
         keyterms = command.get("keyterms")
         try:
             changes = {name: value for name, value in (given or {}).items() if name in current}
-            self._configure(msgspec.convert({**current, **changes}, _Thresholds))
+            chosen = {name: value for name, value in {**current, **changes}.items() if value is not None}
+            self._configure(msgspec.convert(chosen, _Thresholds, strict=False))
         except (ParameterError, msgspec.ValidationError, AttributeError) as error:
             description = str(error) if isinstance(error, ParameterError) else "thresholds must be an object of numbers"
             return self._tell("ConfigureFailure", code="INVALID_THRESHOLDS", description=description)
@@ -168,21 +170,27 @@ class FluxProtocol:
                     self._turn_start = endpoint.time
                     yield self._turn_info("StartOfTurn")
                 case "resumed":
-                    yield self._turn_info("TurnResumed")
+                    yield self._resume()
                 case "paused":
                     yield self._flush("EagerEndOfTurn", None)
                 case "ended":
                     yield self._flush("EndOfTurn", "timeout" if endpoint.trigger == "timeout" else "model")
             told = True
         if isinstance(event, Word) and not told:
-            yield self._turn_info("Update")
+            # A word of the last flush: what was told eagerly is not what the turn will end with.
+            yield self._resume() if self._eager else self._turn_info("Update")
+
+    def _resume(self) -> str:
+        self._eager = False
+        return self._turn_info("TurnResumed")
 
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
-        event, trigger = self._flushes.pop(mark)
-        if trigger != "manual" and not self._endpointer.waiting:
+        event, trigger, turn = self._flushes.pop(mark)
+        if trigger != "manual" and turn != self._turn:
             return  # the client ended the turn before the model could
         if event == "EagerEndOfTurn":
             self._endpointer.settle()
+            self._eager = True
             yield self._turn_info(event)
         else:
             yield self._end_turn(trigger or "model")
@@ -190,6 +198,7 @@ class FluxProtocol:
     def _end_turn(self, trigger: str) -> str:
         message = self._turn_info("EndOfTurn", trigger=trigger)
         self._endpointer.end()
+        self._eager = False
         self._words = []
         self._turn += 1
         self._turn_start = self._heard
