@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,8 @@ from tympan.cli.settings import add_settings, config_from
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
-from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
-from tympan.transcript.subtitles import Transcript, to_json, to_srt, to_text, to_vtt
+from tympan.messages import Event, Ready, Segment
+from tympan.transcript.subtitles import Listening, Transcript, to_json, to_srt, to_text, to_vtt
 
 Recognize = Callable[[Path], AsyncGenerator[Event, None]]
 """The events of one file: `Ready` first, `Complete` last."""
@@ -153,42 +153,19 @@ async def _recognize_remotely(url: str, token: str | None, file: Path) -> AsyncG
             yield event
 
 
-@dataclass(slots=True)
-class _Heard:
-    """What has come of one file so far."""
-
-    model: str = ""
-    duration: float = 0.0
-    words: list[Word] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-
-    def add(self, event: Event) -> None:
-        match event:
-            case Ready():
-                self.model = event.model
-            case Word():
-                self.words.append(event)
-            case Segment():
-                self.segments.append(event)
-            case Lag():
-                self.duration = event.processed
-            case Complete():
-                self.duration = event.audio_seconds
-
-
 async def _transcribe(recognize: Recognize, file: Path, target: Path | None, format_name: str) -> None:
-    heard = _Heard()
+    heard = Listening(str(file))
     streams_text = target is None and format_name == "text"
     with FileProgress(file.name, duration_seconds(file)) as progress:
         async with aclosing(recognize(file)) as events:
             async for event in events:
-                heard.add(event)
+                heard.hear(event)
                 if isinstance(event, Segment) and streams_text:
                     progress.show(event.text)
                 progress.update(heard.duration, len(heard.words))
     if streams_text:
         return
-    output = FORMATS[format_name].write(Transcript(str(file), heard.model, heard.duration, heard.words, heard.segments))
+    output = FORMATS[format_name].write(heard.transcript)
     _put(output, target)
 
 

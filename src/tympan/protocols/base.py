@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -179,6 +179,11 @@ STATUSES: Mapping[type[TympanError], int] = {
     RestartingError: 503,
 }
 """HTTP statuses by error, for refusals before the upgrade. What is not listed is 500."""
+
+
+def json_text(fields: Mapping[str, Any]) -> str:
+    """A message of the protocols that speak JSON in text frames."""
+    return msgspec.json.encode(fields).decode()
 
 
 def base64_audio(text: object) -> bytes:

@@ -37,6 +37,7 @@ from tympan.protocols.base import (
     Request,
     WireMessage,
     close_code,
+    json_text,
     public_error,
 )
 from tympan.protocols.deepgram_messages import alternative, metadata, model_id, model_info
@@ -86,6 +87,7 @@ class DeepgramProtocol:
         self._marks = 0
         self._finishing = False
         self._hash = hashlib.sha256()
+        self._about = {"request_id": request.id, "model_uuid": model_id(offer), "model_info": model_info(offer)}
 
     def credential(self) -> str | None:
         return deepgram_access.credential(self._request)
@@ -214,11 +216,7 @@ class DeepgramProtocol:
             "duration": round(duration, 3),
             **{"is_final": False, "speech_final": False, "from_finalize": False, **flags},
             "channel": {"alternatives": [alternative(words)]},
-            "metadata": {
-                "request_id": self._request.id,
-                "model_uuid": model_id(self._offer),
-                "model_info": model_info(self._offer),
-            },
+            "metadata": self._about,
         }
         return self._encode(fields)
 
@@ -228,7 +226,7 @@ class DeepgramProtocol:
     def _encode(self, fields: dict[str, Any]) -> str:
         if fields["type"].startswith("Configure"):
             fields["request_id"] = self._request.id
-        return msgspec.json.encode(fields).decode()
+        return json_text(fields)
 
     def fail(self, error: Exception | None) -> Farewell:
         if error is None or isinstance(error, RestartingError):

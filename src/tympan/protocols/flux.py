@@ -24,6 +24,7 @@ from tympan.protocols.base import (
     Request,
     WireMessage,
     close_code,
+    json_text,
     public_error,
 )
 from tympan.protocols.deepgram import parse_audio, parse_command
@@ -228,7 +229,7 @@ class FluxProtocol:
         """Every message is counted."""
         numbered = {"type": kind, "request_id": self._request.id, "sequence_id": self._sequence, **fields}
         self._sequence += 1
-        return msgspec.json.encode(numbered).decode()
+        return json_text(numbered)
 
     def fail(self, error: Exception | None) -> Farewell:
         if error is None or isinstance(error, RestartingError):

@@ -33,6 +33,7 @@ from tympan.protocols.base import (
     base64_audio,
     close_code,
     json_refusal,
+    json_text,
     public_error,
 )
 
@@ -120,21 +121,21 @@ class GradiumProtocol:
             "delay_in_tokens": offer.delay_frames,
             "text_stream_names": [],
         }
-        return (SetFormat(FORMATS[frame.input_format]), _encode(ready))
+        return (SetFormat(FORMATS[frame.input_format]), json_text(ready))
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
             case Word():
                 return (
-                    _encode({"type": "text", "text": event.text, "start_s": event.start, "stream_id": None}),
-                    _encode({"type": "end_text", "stop_s": event.end, "stream_id": None}),
+                    json_text({"type": "text", "text": event.text, "start_s": event.start, "stream_id": None}),
+                    json_text({"type": "end_text", "stop_s": event.end, "stream_id": None}),
                 )
             case Vad():
                 return (Passing(self._step(event)),)
             case Flushed():
-                return (_encode({"type": "flushed", "flush_id": self._flush_ids.pop(event.mark)}),)
+                return (json_text({"type": "flushed", "flush_id": self._flush_ids.pop(event.mark)}),)
             case Complete():
-                return (_encode({"type": "end_of_stream"}),)
+                return (json_text({"type": "end_of_stream"}),)
         return ()
 
     def _step(self, vad: Vad) -> str:
@@ -148,7 +149,7 @@ class GradiumProtocol:
             "total_duration_s": vad.time,
         }
         self._steps += 1
-        return _encode(fields)
+        return json_text(fields)
 
     def fail(self, error: Exception | None) -> Farewell:
         """Gradium knows two codes: 1008 for what the client did, 1011 for what we did. A restart keeps its own."""
@@ -157,7 +158,7 @@ class GradiumProtocol:
         code, (_, message) = close_code(error), public_error(error)
         if isinstance(error, AudioError | FrameError | IdleError):
             code = 1008
-        return Farewell((_encode({"type": "error", "message": message, "code": code}),), code, message)
+        return Farewell((json_text({"type": "error", "message": message, "code": code}),), code, message)
 
 
 def _parse(message: WireMessage) -> _Message:
@@ -165,7 +166,3 @@ def _parse(message: WireMessage) -> _Message:
         return msgspec.json.decode(message, type=_Message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         raise FrameError('a message must be JSON such as {"type": "audio", "audio": "…"}, audio in base64') from None
-
-
-def _encode(fields: dict[str, Any]) -> str:
-    return msgspec.json.encode(fields).decode()

@@ -39,6 +39,7 @@ from tympan.protocols.base import (
     WireMessage,
     close_code,
     json_refusal,
+    json_text,
     public_error,
 )
 
@@ -152,7 +153,7 @@ class NativeProtocol:
     def _encode(self, fields: dict[str, Any], channel: int) -> str:
         if self._channels > 1 and "status" not in fields:
             fields.setdefault("channel", channel)
-        return msgspec.json.encode(fields).decode()
+        return json_text(fields)
 
     def fail(self, error: Exception | None) -> Farewell:
         if error is None:
@@ -160,7 +161,7 @@ class NativeProtocol:
         code, message = public_error(error)
         if isinstance(error, RestartingError):
             return Farewell((), close_code(error), message)
-        last_words = msgspec.json.encode({"type": "error", "code": code, "message": message}).decode()
+        last_words = json_text({"type": "error", "code": code, "message": message})
         return Farewell((last_words,), close_code(error), message)
 
 

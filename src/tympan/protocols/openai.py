@@ -25,6 +25,7 @@ from tympan.protocols.base import (
     WireMessage,
     base64_audio,
     close_code,
+    json_text,
     public_error,
 )
 from tympan.protocols.openai_session import SessionSettings
@@ -193,7 +194,7 @@ class OpenAIProtocol:
 
     def _tell(self, kind: str, **fields: Any) -> str:
         self._events += 1
-        return msgspec.json.encode({"type": kind, "event_id": f"event_{self._events}", **fields}).decode()
+        return json_text({"type": kind, "event_id": f"event_{self._events}", **fields})
 
     def fail(self, error: Exception | None) -> Farewell:
         if error is None or isinstance(error, RestartingError):

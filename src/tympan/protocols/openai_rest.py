@@ -6,9 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import msgspec
-
 from tympan.messages import Segment, Word
+from tympan.protocols.base import json_text
 from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
@@ -31,8 +30,8 @@ def answer(transcript: Transcript, format: str, language: str, granularities: Co
         case "vtt":
             return to_vtt(transcript)
         case "verbose_json":
-            return _encode(_verbose(transcript, language, granularities or ("segment",)))
-    return _encode({"text": transcript.text, "usage": usage(transcript.duration)})
+            return json_text(_verbose(transcript, language, granularities or ("segment",)))
+    return json_text({"text": transcript.text, "usage": usage(transcript.duration)})
 
 
 def usage(audio_seconds: float) -> dict[str, Any]:
@@ -95,8 +94,4 @@ def _mean_log(words: Collection[Word]) -> float:
 
 
 def _event(fields: Mapping[str, Any]) -> str:
-    return f"data: {_encode(fields)}\n\n"
-
-
-def _encode(fields: Mapping[str, Any]) -> str:
-    return msgspec.json.encode(fields).decode()
+    return f"data: {json_text(fields)}\n\n"

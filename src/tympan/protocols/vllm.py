@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from tympan.errors import AudioError, FrameError
 from tympan.messages import Audio, AudioFormat, Event, Flush, Flushed, SetFormat, Vad, Word
-from tympan.protocols.base import Action, Offer, WireMessage, base64_audio, public_error
+from tympan.protocols.base import Action, Offer, WireMessage, base64_audio, json_text, public_error
 
 FORMAT = AudioFormat("s16le", 16_000)
 
@@ -56,14 +54,14 @@ class VllmDialect:
         new = self._words[self._told :]
         deltas = [f" {word.text}" if number else word.text for number, word in enumerate(new, start=self._told)]
         self._told = len(self._words)
-        return [_encode({"type": "transcription.delta", "delta": delta}) for delta in deltas]
+        return [json_text({"type": "transcription.delta", "delta": delta}) for delta in deltas]
 
     def _done(self) -> str:
         text, frames, words = " ".join(word.text for word in self._words), self._frames, len(self._words)
         self._started = False
         self._words, self._told, self._frames = [], 0, 0
         usage = {"prompt_tokens": frames, "completion_tokens": words, "total_tokens": frames + words}
-        return _encode({"type": "transcription.done", "text": text, "usage": usage})
+        return json_text({"type": "transcription.done", "text": text, "usage": usage})
 
     def error(self, error: Exception) -> str:
         _, message = public_error(error)
@@ -72,8 +70,4 @@ class VllmDialect:
             code = "invalid_event"
         elif isinstance(error, AudioError):
             code = "invalid_audio"
-        return _encode({"type": "error", "error": message, "code": code})
-
-
-def _encode(fields: dict[str, Any]) -> str:
-    return msgspec.json.encode(fields).decode()
+        return json_text({"type": "error", "error": message, "code": code})

@@ -75,6 +75,7 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
             yield chunk
 
     words: list[list[Word]] = [[] for _ in range(audio_format.streams)]
+    wants_utterances = is_true(opening.query.get("utterances"))
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
@@ -82,7 +83,7 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
         match event:
             case Word():
                 words[channel].append(event)
-            case Segment():
+            case Segment() if wants_utterances:
                 # A segment comes before the next word: what is new of its channel is its words, with no search.
                 utterances.append(messages.utterance(event, channel, words[channel][told[channel] :]))
                 told[channel] = len(words[channel])
@@ -91,7 +92,7 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
     identity = messages.model_id(offer)
     about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
     results: dict[str, Any] = {"channels": [{"alternatives": [messages.alternative(each)]} for each in words]}
-    if is_true(opening.query.get("utterances")):
+    if wants_utterances:
         results["utterances"] = utterances
     return {
         "metadata": {**about, "models": [identity], "model_info": {identity: messages.model_info(offer)}},

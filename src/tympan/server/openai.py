@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from tympan.errors import FrameError, ParameterError, TympanError
-from tympan.messages import AudioFormat, Complete, Event, Segment, Word
+from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols import openai_access
 from tympan.protocols import openai_rest as shapes
 from tympan.protocols.base import Request as Opening
@@ -26,7 +26,7 @@ from tympan.server.auth import TOKEN_PREFIX
 from tympan.server.service import Service
 from tympan.server.socket import request_of
 from tympan.server.uploads import Upload, chunks_of, limited
-from tympan.transcript.subtitles import Transcript
+from tympan.transcript.subtitles import Listening
 
 DEFAULT_SECRET_SECONDS = 600
 MOST_FIELDS = 64
@@ -80,7 +80,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         await form.close()
         raise
     events = _closing(form, upload.events(chunks_of(wish.file, request)))
-    listening = _Listening(wish.file.filename or "", service.offer.model)
+    listening = Listening(wish.file.filename or "", service.offer.model)
     if wish.stream:
         return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
     async for event, _ in events:
@@ -104,30 +104,7 @@ async def _translations(service: Service, request: Request) -> Response:
     raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
 
 
-class _Listening:
-    """Gathers a file's transcript."""
-
-    def __init__(self, file: str, model: str) -> None:
-        self._file, self._model = file, model
-        self._words: list[Word] = []
-        self._segments: list[Segment] = []
-        self._seconds = 0.0
-
-    def hear(self, event: Event) -> None:
-        match event:
-            case Word():
-                self._words.append(event)
-            case Segment():
-                self._segments.append(event)
-            case Complete():
-                self._seconds = event.audio_seconds
-
-    @property
-    def transcript(self) -> Transcript:
-        return Transcript(self._file, self._model, self._seconds, self._words, self._segments)
-
-
-async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: _Listening) -> AsyncIterator[str]:
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Listening) -> AsyncIterator[str]:
     try:
         first = True
         async for event, _ in events:

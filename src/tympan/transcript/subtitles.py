@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from tympan.messages import Segment, Word
+from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
 
 LINE_CHARACTERS: Final = 42
 CUE_LINES: Final = 2
@@ -39,6 +39,34 @@ class Transcript:
     def text(self) -> str:
         """All words on one line."""
         return " ".join(word.text for word in self.words)
+
+
+@dataclass(slots=True)
+class Listening:
+    """A transcript in the making: fed with every event of one file."""
+
+    file: str
+    model: str = ""
+    duration: float = 0.0
+    words: list[Word] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self.model = event.model
+            case Word():
+                self.words.append(event)
+            case Segment():
+                self.segments.append(event)
+            case Lag():
+                self.duration = event.processed
+            case Complete():
+                self.duration = event.audio_seconds
+
+    @property
+    def transcript(self) -> Transcript:
+        return Transcript(self.file, self.model, self.duration, self.words, self.segments)
 
 
 @dataclass(frozen=True, slots=True)
