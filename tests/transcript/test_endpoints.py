@@ -37,6 +37,10 @@ class Stream:
     def hear(self, event: Event) -> None:
         self.decisions += self.endpointer.hear(event)
 
+    def settle(self) -> bool:
+        """The words of the last decision are there."""
+        return bool(self.decisions) and self.endpointer.settle(self.decisions[-1])
+
     @property
     def kinds(self) -> list[str]:
         return [decision.kind for decision in self.decisions]
@@ -83,7 +87,7 @@ def test_the_model_pauses_resumes_and_ends_a_turn() -> None:
     stream = speaking(SURE)
     stream.frames(3, 0.5)
     assert stream.kinds == ["started", "paused"]
-    stream.endpointer.settle()
+    assert stream.settle()
     stream.frames(3, 0.5)  # it has been told
     stream.word("again")
     stream.frames(3, 0.1)
@@ -96,12 +100,11 @@ def test_the_model_pauses_resumes_and_ends_a_turn() -> None:
 def test_until_it_is_settled_nothing_else_is_decided_and_words_belong_to_the_turn() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.9)
-    assert stream.endpointer.waiting
     stream.word("late")
     stream.frames(5, 0.9)
     assert stream.kinds == ["started", "ended"]
-    stream.endpointer.settle()
-    assert not stream.endpointer.waiting
+    assert stream.settle()
+    assert not stream.settle()
     stream.frames(1, 0.1)
     stream.word("new")
     assert stream.kinds == ["started", "ended", "started"]
@@ -119,7 +122,7 @@ def test_the_first_frames_are_not_believed() -> None:
 def test_a_word_that_comes_late_into_a_pause_has_a_second_before_its_turn_ends() -> None:
     stream = speaking(AfterPause(0.7, 30.0))
     stream.frames(1, 0.9)
-    stream.endpointer.settle()
+    assert stream.settle()
     stream.word("late")
     stream.frames(11, 0.9)
     assert stream.kinds == ["started", "ended", "started"]
@@ -139,10 +142,23 @@ def test_somebody_else_may_end_the_turn() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.5)
     stream.endpointer.end()
-    assert not stream.endpointer.waiting
+    assert not stream.settle()
     stream.frames(1, 0.1)
     stream.word()
     assert stream.kinds == ["started", "paused", "started"]
+
+
+def test_the_words_of_an_older_decision_do_not_settle_a_newer_one() -> None:
+    stream = speaking(SURE)
+    stream.frames(1, 0.9)
+    older = stream.decisions[-1]
+    stream.endpointer.end()
+    stream.frames(1, 0.1)
+    stream.word()
+    stream.frames(1, 0.9)
+    assert stream.kinds == ["started", "ended", "started", "ended"]
+    assert not stream.endpointer.settle(older)
+    assert stream.settle()
 
 
 def test_without_a_rule_nothing_ends() -> None:
@@ -168,7 +184,7 @@ def test_decisions_follow_one_another_as_they_can(rule: Rule, steps: Iterable[st
         if step == "word":
             stream.word()
         elif step == "settle":
-            stream.endpointer.settle()
+            stream.settle()
         else:
             stream.frames(1, float(step))
     last = None

@@ -41,7 +41,7 @@ from tympan.protocols.base import (
     public_error,
 )
 from tympan.protocols.deepgram_messages import alternative, metadata, model_id, model_info
-from tympan.transcript.endpoints import AfterSilence, Endpointer
+from tympan.transcript.endpoints import AfterSilence, Endpoint, Endpointer
 
 DEFAULT_ENDPOINTING_MS = 10
 LONGEST_RESULT_SECONDS = 4.0
@@ -83,7 +83,7 @@ class DeepgramProtocol:
         self._vad_events = is_true(request.query.get("vad_events"))
         self._utterance_end = _milliseconds(request.query.get("utterance_end_ms"), None)
         self._transcripts: list[Transcript] = []
-        self._flushes: dict[int, tuple[str, int | None]] = {}  # why, and for which channel alone
+        self._flushes: dict[int, tuple[Endpoint | None, int | None]] = {}  # which endpoint, which channel alone
         self._marks = 0
         self._finishing = False
         self._hash = hashlib.sha256()
@@ -122,7 +122,7 @@ class DeepgramProtocol:
             case "Finalize":
                 channel = frame.get("channel")
                 known = isinstance(channel, int) and 0 <= channel < len(self._transcripts)
-                return (self._flush("finalize", channel if known else None),)
+                return (self._flush(None, channel if known else None),)
             case "CloseStream":
                 return self._finish()
             case "Configure":
@@ -133,9 +133,10 @@ class DeepgramProtocol:
         self._finishing = True
         return (Finish(),)
 
-    def _flush(self, why: str, channel: int | None) -> Flush:
+    def _flush(self, endpoint: Endpoint | None, channel: int | None) -> Flush:
+        """For an endpoint, or for the client's Finalize."""
         self._marks += 1
-        self._flushes[self._marks] = (why, channel)
+        self._flushes[self._marks] = (endpoint, channel)
         return Flush(self._marks)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
@@ -166,7 +167,7 @@ class DeepgramProtocol:
                 timestamp = round(endpoint.time, 3)
                 yield self._encode({"type": "SpeechStarted", "channel": self._index(channel), "timestamp": timestamp})
             elif endpoint.kind == "ended":
-                yield self._flush("endpoint", channel)
+                yield self._flush(endpoint, channel)
 
     def _on_frame(self, vad: Vad, channel: int) -> Iterator[WireMessage | Flush]:
         """The gap that ends an utterance is measured in what must have been released by now."""
@@ -182,18 +183,15 @@ class DeepgramProtocol:
             yield self._encode({"type": "UtteranceEnd", "channel": self._index(channel), "last_word_end": last})
 
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
-        why, only = self._flushes.pop(mark)
+        endpoint, only = self._flushes.pop(mark)
         for channel, transcript in enumerate(self._transcripts):
             if only not in (None, channel):
                 continue
-            if why == "endpoint":
-                if not transcript.endpointer.waiting:
-                    continue  # the client finalized before the silence was long enough
-                transcript.endpointer.settle()
-                yield self._final(channel, transcript.heard, speech_final=True)
-            else:
+            if endpoint is None:
                 transcript.endpointer.end()
                 yield self._final(channel, transcript.heard, speech_final=True, from_finalize=True)
+            elif transcript.endpointer.settle(endpoint):  # else the client finalized before its words were there
+                yield self._final(channel, transcript.heard, speech_final=True)
 
     def _on_complete(self, complete: Complete) -> Iterator[WireMessage]:
         for channel, transcript in enumerate(self._transcripts):

@@ -28,7 +28,7 @@ from tympan.protocols.base import (
     public_error,
 )
 from tympan.protocols.deepgram import parse_audio, parse_command
-from tympan.transcript.endpoints import AfterPause, Endpointer
+from tympan.transcript.endpoints import AfterPause, Endpoint, Endpointer
 
 DEFAULT_THRESHOLD, THRESHOLDS = 0.7, (0.5, 1.0)  # P(pause) is never above 1.0: only clients end turns
 EAGER_THRESHOLDS = (0.3, 0.9)
@@ -74,7 +74,7 @@ class FluxProtocol:
         self._heard = 0.0
         self._pause = 0.0
         self._eager = False  # whether the client was told that the turn is perhaps over
-        self._flushes: dict[int, tuple[str, str | None, int]] = {}  # the event to tell, its trigger and turn
+        self._flushes: dict[int, Endpoint | None] = {}  # what was decided; None where the client did
         self._marks = 0
         self._finishing = False
 
@@ -111,7 +111,7 @@ class FluxProtocol:
         command = parse_command(message)
         match command.get("type"):
             case "ForceEndTurn":
-                return (self._flush("EndOfTurn", "manual"),)
+                return (self._flush(None),)
             case "Configure":
                 return (self._on_configure(command),)
             case "CloseStream":
@@ -122,9 +122,9 @@ class FluxProtocol:
         self._finishing = True
         return (Finish(),)
 
-    def _flush(self, event: str, trigger: str | None) -> Flush:
+    def _flush(self, endpoint: Endpoint | None) -> Flush:
         self._marks += 1
-        self._flushes[self._marks] = (event, trigger, self._turn)
+        self._flushes[self._marks] = endpoint
         return Flush(self._marks)
 
     def _on_configure(self, command: dict[str, Any]) -> str:
@@ -172,10 +172,8 @@ class FluxProtocol:
                     yield self._turn_info("StartOfTurn")
                 case "resumed":
                     yield self._resume()
-                case "paused":
-                    yield self._flush("EagerEndOfTurn", None)
-                case "ended":
-                    yield self._flush("EndOfTurn", "timeout" if endpoint.trigger == "timeout" else "model")
+                case "paused" | "ended":
+                    yield self._flush(endpoint)
             told = True
         if isinstance(event, Word) and not told:
             # A word of the last flush: what was told eagerly is not what the turn will end with.
@@ -186,15 +184,16 @@ class FluxProtocol:
         return self._turn_info("TurnResumed")
 
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
-        event, trigger, turn = self._flushes.pop(mark)
-        if trigger != "manual" and turn != self._turn:
+        endpoint = self._flushes.pop(mark)
+        if endpoint is None:
+            yield self._end_turn("manual")
+        elif not self._endpointer.settle(endpoint):
             return  # the client ended the turn before the model could
-        if event == "EagerEndOfTurn":
-            self._endpointer.settle()
+        elif endpoint.kind == "paused":
             self._eager = True
-            yield self._turn_info(event)
+            yield self._turn_info("EagerEndOfTurn")
         else:
-            yield self._end_turn(trigger or "model")
+            yield self._end_turn(endpoint.trigger)
 
     def _end_turn(self, trigger: str) -> str:
         message = self._turn_info("EndOfTurn", trigger=trigger)

@@ -7,7 +7,7 @@ vLLM's dialect is handed to `vllm`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -30,7 +30,7 @@ from tympan.protocols.base import (
 )
 from tympan.protocols.openai_session import SessionSettings
 from tympan.protocols.vllm import VllmDialect
-from tympan.transcript.endpoints import Endpointer
+from tympan.transcript.endpoints import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -54,7 +54,7 @@ class OpenAIProtocol:
         self._told_start = False
         self._item_start = 0.0
         self._heard = 0.0
-        self._flushes: dict[int, str] = {}
+        self._flushes: dict[int, Literal["commit", "clear"] | Endpoint] = {}  # what for
         self._marks = 0
 
     def credential(self) -> str | None:
@@ -97,9 +97,9 @@ class OpenAIProtocol:
         told = self._tell(name, session=self._settings.fields())
         return (told,) if now == before else (SetFormat(now), told)
 
-    def _flush(self, why: str) -> Flush:
+    def _flush(self, what_for: Literal["commit", "clear"] | Endpoint) -> Flush:
         self._marks += 1
-        self._flushes[self._marks] = why
+        self._flushes[self._marks] = what_for
         return Flush(self._marks)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
@@ -126,7 +126,7 @@ class OpenAIProtocol:
                 milliseconds = round(1000 * endpoint.time)
                 yield self._tell("input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item)
             elif endpoint.kind == "ended":
-                yield self._flush("pause")
+                yield self._flush(endpoint)
         if isinstance(event, Word):
             self._heard = max(self._heard, event.end)
             if next(iter(self._flushes.values()), None) == "clear":
@@ -136,10 +136,10 @@ class OpenAIProtocol:
             yield self._tell(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
 
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
-        why = self._flushes.pop(mark)
-        if why == "pause" and not self._endpointer.waiting:
-            return  # the client committed before the pause was long enough
-        if why == "clear":
+        what_for = self._flushes.pop(mark)
+        if isinstance(what_for, Endpoint) and not self._endpointer.settle(what_for):
+            return  # the client committed before its words were there
+        if what_for == "clear":
             self._next_item()
             yield self._tell("input_audio_buffer.cleared")
         else:

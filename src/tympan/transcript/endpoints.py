@@ -75,21 +75,25 @@ class Endpointer:
         elif isinstance(event, Vad):
             yield from self._on_frame(event)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a decision waits for `settle`; not if somebody else ended the turn meanwhile."""
-        return self._waiting_for is not None
+    def settle(self, decision: Endpoint) -> bool:
+        """The last words of what has paused or ended are there.
 
-    def settle(self) -> None:
-        """The last words of what has paused or ended are there."""
-        if self._waiting_for is not None and self._waiting_for.kind == "ended":
-            self.speaking = self._paused = self._fell = False
+        False if nobody waits for this decision any more: somebody else ended the turn before they came.
+        """
+        if decision is not self._waiting_for:
+            return False
+        if decision.kind == "ended":
+            self._close()
         self._waiting_for = None
+        return True
 
     def end(self) -> None:
         """Somebody else ended the turn."""
-        self._waiting_for = Endpoint("ended", self._now)
-        self.settle()
+        self._close()
+        self._waiting_for = None
+
+    def _close(self) -> None:
+        self.speaking = self._paused = self._fell = False
 
     def _on_speech(self, start: float) -> Iterator[Endpoint]:
         self._heard_at = self._now
