@@ -3,9 +3,9 @@
     python benchmarks/front_cpu.py [--streams 100] [--seconds 20] [--rounds 3]
 
 Both servers run under uvicorn in a process of their own, in turn, `rounds` times. Clients in this process send 80 ms of
-16-bit audio every 80 ms on each of `streams` sockets, at random phase, and read what comes back. The bare handler does
-nothing with the bytes; Tympan decodes, frames, hands to the scripted engine, and sends words. CPU milliseconds of the
-server process per second of one stream; the last line is JSON.
+a voice, 16 bits, every 80 ms on each of `streams` sockets, at random phase, and read what comes back. The bare handler
+does nothing with the bytes; Tympan decodes, checks, frames, hands to the scripted engine, and sends words. CPU
+milliseconds of the server process per second of one stream; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ import sys
 import time
 from urllib.request import urlopen
 
+import numpy as np
 import psutil
 
 CHUNK_SECONDS = 0.08
 CHUNK_BYTES = 3840
+RATE = 24_000
 WARM_UP_SECONDS = 3.0
 
 BARE = """
@@ -51,6 +53,17 @@ def masked_frame(payload: bytes) -> bytes:
     return b"\x82" + bytes([0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload
 
 
+def voice(seconds: float) -> list[bytes]:
+    """Messages of something that rises and falls like speech: the server looks for audio that cannot be any."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    pitch = 120 + 20 * np.sin(2 * np.pi * 0.4 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    tone = sum(np.sin(order * phase) / order for order in range(1, 8))
+    loudness = np.clip(np.sin(2 * np.pi * 3 * time) * np.sin(2 * np.pi * 0.7 * time), 0, None)
+    samples = (8000 * loudness * tone).astype("<i2").tobytes()
+    return [masked_frame(samples[start : start + CHUNK_BYTES]) for start in range(0, len(samples), CHUNK_BYTES)]
+
+
 async def client(port: int, until: float) -> None:
     """Cheap on purpose: the two share a machine."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -61,15 +74,19 @@ async def client(port: int, until: float) -> None:
     )
     answer = await reader.readuntil(b"\r\n\r\n")
     assert b" 101 " in answer, answer
-    frame = masked_frame(random.Random(1).randbytes(CHUNK_BYTES))
+    chunk = random.randrange(len(VOICE))
     drain = asyncio.create_task(reader.read(-1))
     due = time.monotonic() + random.random() * CHUNK_SECONDS
     while due < until:
         await asyncio.sleep(due - time.monotonic())
-        writer.write(frame)
+        writer.write(VOICE[chunk % len(VOICE)])
+        chunk += 1
         due += CHUNK_SECONDS
     drain.cancel()
     writer.close()
+
+
+VOICE = voice(9.6)
 
 
 async def load(port: int, process: psutil.Process, streams: int, seconds: float) -> float:
@@ -95,7 +112,7 @@ def measure(kind: str, streams: int, seconds: float) -> float:
         port = probe.getsockname()[1]
     command = {
         "bare": [sys.executable, "-c", BARE, str(port)],
-        "tympan": [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", str(port)],
+        "tympan": [sys.executable, "-m", "tympan", "serve", *SCRIPTED, "--port", str(port)],
     }[kind]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
@@ -103,6 +120,9 @@ def measure(kind: str, streams: int, seconds: float) -> float:
             return asyncio.run(load(port, psutil.Process(server.pid), streams, seconds))
         finally:
             server.terminate()
+
+
+SCRIPTED = ("--model", "scripted", "--step-ms", "10")  # about what a GPU takes for a step of some hundred streams
 
 
 def wait_until_ready(port: int) -> None:

@@ -30,9 +30,16 @@ class Client:
 
     def __init__(self, engine: ScriptedEngine, audio_format: AudioFormat) -> None:
         self.events: list[Event] = []
+        self.room = asyncio.Event()
         self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.session = Session(
-            "id", engine, audio_format, Config(), lambda event, _: self.events.append(event), self.ended.set_result
+            "id",
+            engine,
+            audio_format,
+            Config(),
+            lambda event, _: self.events.append(event),
+            self.room.set,
+            self.ended.set_result,
         )
 
     @property
@@ -40,7 +47,7 @@ class Client:
         return [event.text for event in self.events if isinstance(event, Word)]
 
     async def finish(self) -> Complete:
-        await self.session.execute(Finish())
+        self.session.execute(Finish())
         assert await asyncio.wait_for(self.ended, 10) is None
         assert isinstance(self.events[-1], Complete)
         return self.events[-1]
@@ -59,9 +66,9 @@ def silence(frames: int, encoding: str = "s16le") -> bytes:
 
 async def test_the_format_may_change_between_samples(engine: ScriptedEngine) -> None:
     client = Client(engine, AudioFormat())
-    await client.session.execute(Audio(silence(FRAMES // 2) + b"\0"))  # and half a sample, which is lost
-    await client.session.execute(SetFormat(AudioFormat("f32le")))
-    await client.session.execute(Audio(silence(FRAMES // 2, "f32le")))
+    client.session.execute(Audio(silence(FRAMES // 2) + b"\0"))  # and half a sample, which is lost
+    client.session.execute(SetFormat(AudioFormat("f32le")))
+    client.session.execute(Audio(silence(FRAMES // 2, "f32le")))
     assert (await client.finish()).audio_seconds == pytest.approx(FRAMES * 0.08)
     assert client.words == [word.text for word in scripted_words(FRAMES)]
     await engine.stop()
@@ -69,28 +76,28 @@ async def test_the_format_may_change_between_samples(engine: ScriptedEngine) -> 
 
 async def test_the_resampler_s_rest_is_heard_before_the_format_changes(engine: ScriptedEngine) -> None:
     client = Client(engine, AudioFormat("s16le", 16_000))
-    await client.session.execute(Audio(bytes(2 * 16_000)))
-    await client.session.execute(SetFormat(AudioFormat("mulaw", 8_000)))
-    await client.session.execute(Audio(bytes(8_000)))
+    client.session.execute(Audio(bytes(2 * 16_000)))
+    client.session.execute(SetFormat(AudioFormat("mulaw", 8_000)))
+    client.session.execute(Audio(bytes(8_000)))
     assert (await client.finish()).audio_seconds == pytest.approx(2.0, abs=0.001)
     await engine.stop()
 
 
 async def test_two_channels_may_be_mixed_into_one_stream(engine: ScriptedEngine) -> None:
     client = Client(engine, AudioFormat("s16le", 24_000, channels=2, mixed=True))
-    await client.session.execute(Audio(silence(2 * FRAMES)))
+    client.session.execute(Audio(silence(2 * FRAMES)))
     assert (await client.finish()).audio_seconds == pytest.approx(FRAMES * 0.08)
     await engine.stop()
 
 
 async def test_a_reset_forgets_everything_and_keeps_the_slot(engine: ScriptedEngine) -> None:
     client = Client(engine, AudioFormat())
-    await client.session.execute(Audio(silence(20)))
-    await client.session.execute(Flush(1))
-    await client.session.execute(Reset())
+    client.session.execute(Audio(silence(20)))
+    client.session.execute(Flush(1))
+    client.session.execute(Reset())
     client.events.clear()
-    await client.session.execute(Audio(silence(FRAMES)))
-    await client.session.execute(Flush(2))
+    client.session.execute(Audio(silence(FRAMES)))
+    client.session.execute(Flush(2))
     assert (await client.finish()).audio_seconds == pytest.approx(FRAMES * 0.08)
     assert client.words == [word.text for word in scripted_words(FRAMES)]
     assert [event for event in client.events if isinstance(event, Flushed)] == [Flushed(2)]
@@ -99,13 +106,12 @@ async def test_a_reset_forgets_everything_and_keeps_the_slot(engine: ScriptedEng
 
 async def test_a_flush_out_of_turn_does_not_wait_for_the_audio_that_waits(engine: ScriptedEngine) -> None:
     client = Client(engine, AudioFormat())
-    long = asyncio.create_task(client.session.execute(Audio(silence(200))))  # more than the high-water mark
-    while not client.events:
-        await asyncio.sleep(0.001)
+    assert not client.session.execute(Audio(silence(200)))  # more than the high-water mark
     client.session.flush(7)
-    await long
+    assert not client.session.execute(Audio(silence(1)))
+    await asyncio.wait_for(client.room.wait(), 10)
     await client.finish()
     client.session.flush(8)  # too late to matter
     assert [event for event in client.events if isinstance(event, Flushed)] == [Flushed(7)]
-    assert client.words == [word.text for word in scripted_words(200)]
+    assert client.words == [word.text for word in scripted_words(201)]
     await engine.stop()

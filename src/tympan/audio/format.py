@@ -6,6 +6,7 @@ from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
 
 RAW_ENCODINGS = ("s16le", "f32le", "mulaw", "alaw")
+INTEGER_ENCODINGS = ("u8", "s16le", "s24le", "s32le", "mulaw", "alaw")  # never far outside [-1, 1]
 CONTAINER_ENCODINGS = ("opus", "auto")
 ENCODINGS = RAW_ENCODINGS + CONTAINER_ENCODINGS
 

@@ -26,6 +26,13 @@ class Framer:
     def push(self, samples: Samples) -> list[Samples]:
         """Mono float32 `[n]` in, the frames `[frame_samples]` that it completed out."""
         assert samples.ndim == 1
+        if not self._filled and len(samples) == len(self._frame):  # the usual client's messages
+            return [samples.copy()]
+        filled = self._filled + len(samples)
+        if filled < len(self._frame):
+            self._frame[self._filled : filled] = samples
+            self._filled = filled
+            return []
         frames: list[Samples] = []
         start = 0
         while start < len(samples):

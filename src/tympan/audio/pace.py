@@ -24,6 +24,7 @@ class PaceCheck:
     """Measures windows of 8 seconds in the first minute; warns when two of them are impossible in the same way."""
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
+        self.done = False
         self._declared_rate = format.sample_rate
         self._step = max(1, sample_rate // _MEASURED_RATE)
         self._measured_rate = sample_rate // self._step
@@ -31,19 +32,17 @@ class PaceCheck:
         self._windows = 0
         self._fast = self._slow = 0
 
-    def __call__(self, second: Samples) -> Warning | None:
-        """One second of mono samples."""
-        if self._windows >= _MOST_WINDOWS:
-            return None
-        # The mean of neighbours is filter enough for pitch and loudness.
-        whole = len(second) // self._step * self._step
-        self._window.append(second[:whole].reshape(-1, self._step).mean(axis=1, dtype=np.float32))
+    def __call__(self, second: Samples, peak: float) -> Warning | None:
+        """One second of mono samples; their peak does not matter here."""
+        self._window.append(_mean_of_neighbours(second, self._step))
         if len(self._window) < _WINDOW_SECONDS:
             return None
         tempo = measure(np.concatenate(self._window), self._measured_rate)
         self._window = []
         self._windows += 1
-        return self._verdict(tempo)
+        warning = self._verdict(tempo)
+        self.done = warning is not None or self._windows == _MOST_WINDOWS
+        return warning
 
     def _verdict(self, tempo: Tempo) -> Warning | None:
         product = tempo.pitch_hz * tempo.modulation_hz
@@ -62,3 +61,13 @@ class PaceCheck:
             f"at {self._declared_rate} samples per second the voice sounds too {sound}; "
             f"the recording's rate is probably {direction}: set sample_rate to it",
         )
+
+
+def _mean_of_neighbours(samples: Samples, count: int) -> Samples:
+    """A lower rate; filter enough for pitch and loudness. Column by column, which numpy does ten times as fast."""
+    columns = samples[: len(samples) // count * count].reshape(-1, count)
+    total = columns[:, 0].copy()
+    for column in range(1, count):
+        total += columns[:, column]
+    total /= np.float32(count)
+    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class PcmDecoder:
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
-        self._encoding = format.encoding
+        self._read = READERS[format.encoding]
         self._channels = format.channels
         self._frame_bytes = SAMPLE_BYTES[format.encoding] * format.channels
         self._block_bytes = self._frame_bytes * format.sample_rate
@@ -42,6 +42,9 @@ class PcmDecoder:
         self._waiting = bytearray()
 
     def decode(self, data: bytes) -> Iterator[Samples]:
+        if not self._waiting and 0 < len(data) <= self._block_bytes and not len(data) % self._frame_bytes:
+            samples = self._samples(data)  # the usual message: nothing is kept of it
+            return iter((samples,) if len(samples) else ())
         self._waiting += data
         return self._whole_frames()
 
@@ -60,10 +63,13 @@ class PcmDecoder:
             whole = len(self._waiting) - len(self._waiting) % self._frame_bytes
             block = bytes(self._waiting[: min(whole, self._block_bytes)])
             del self._waiting[: len(block)]
-            values = samples_from_bytes(block, self._encoding).reshape(-1, self._channels)
-            samples = self._resampler.push(mean_of(values) if self._mixed else values)
+            samples = self._samples(block)
             if len(samples):
                 yield samples
+
+    def _samples(self, block: bytes) -> Samples:
+        values = self._read(block).reshape(-1, self._channels)
+        return self._resampler.push(mean_of(values) if self._mixed else values)
 
 
 def mean_of(samples: Samples) -> Samples:
@@ -73,17 +79,7 @@ def mean_of(samples: Samples) -> Samples:
 
 def samples_from_bytes(data: bytes, encoding: str) -> Samples:
     """Float32 `[n]` from whole samples of any encoding in `SAMPLE_BYTES`."""
-    if encoding in ("mulaw", "alaw"):
-        table = mulaw_table() if encoding == "mulaw" else alaw_table()
-        return table[np.frombuffer(data, np.uint8)]
-    if encoding in ("f32le", "f64le"):
-        return finite(np.frombuffer(data, "<f4" if encoding == "f32le" else "<f8"))
-    if encoding == "u8":
-        return _from_integers(np.frombuffer(data, np.uint8).astype(np.int16) - 128, 1 << 7)
-    if encoding == "s16le":
-        return _from_integers(np.frombuffer(data, "<i2"), 1 << 15)
-    assert encoding in ("s24le", "s32le")
-    return _from_integers(_widened(data) if encoding == "s24le" else np.frombuffer(data, "<i4"), 1 << 31)
+    return READERS[encoding](data)
 
 
 def finite(values: npt.NDArray[np.floating]) -> Samples:
@@ -108,3 +104,15 @@ def _widened(data: bytes) -> npt.NDArray[np.int32]:
     wide = np.zeros((len(data) // 3, 4), np.uint8)
     wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
     return wide.view("<i4")[:, 0]
+
+
+READERS: Mapping[str, Callable[[bytes], Samples]] = {
+    "u8": lambda data: _from_integers(np.frombuffer(data, np.uint8).astype(np.int16) - 128, 1 << 7),
+    "s16le": lambda data: _from_integers(np.frombuffer(data, "<i2"), 1 << 15),
+    "s24le": lambda data: _from_integers(_widened(data), 1 << 31),
+    "s32le": lambda data: _from_integers(np.frombuffer(data, "<i4"), 1 << 31),
+    "f32le": lambda data: finite(np.frombuffer(data, "<f4")),
+    "f64le": lambda data: finite(np.frombuffer(data, "<f8")),
+    "mulaw": lambda data: mulaw_table()[np.frombuffer(data, np.uint8)],
+    "alaw": lambda data: alaw_table()[np.frombuffer(data, np.uint8)],
+}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
-from tympan.audio.format import RAW_ENCODINGS
-from tympan.audio.frames import Framer
+from tympan.audio.format import INTEGER_ENCODINGS, RAW_ENCODINGS
 from tympan.audio.pace import PaceCheck
 from tympan.messages import AudioFormat, Samples, Warning
 
@@ -23,7 +22,14 @@ _NOISY_SHARE = 0.3
 _BLOCKS = 20
 _LARGEST_FLOAT = 8.0
 
-_Check = Callable[[Samples], Warning | None]
+
+class _Check(Protocol):
+    """Looks at one second after another, and at the largest magnitude in it."""
+
+    done: bool
+    """Nothing more will come of it."""
+
+    def __call__(self, second: Samples, peak: float) -> Warning | None: ...
 
 
 class SanityCheck:
@@ -44,23 +50,36 @@ class SanityCheck:
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
-        self._seconds = Framer(sample_rate)
-        self._checks: list[_Check] = [Silence(), OutOfRange(format), Clipping()]
+        self._rate = sample_rate
+        self._parts: list[Samples] = []
+        self._missing = sample_rate
+        self._checks: list[_Check] = [Silence(), Clipping()]
+        if format.encoding not in INTEGER_ENCODINGS:
+            self._checks.insert(1, OutOfRange(format))
         if format.encoding in RAW_ENCODINGS:
             self._checks += [Noise(format, sample_rate), PaceCheck(format, sample_rate)]
 
     def push(self, samples: Samples) -> list[Warning]:
-        """Mono float32 `[n]` as decoded. Returns the warnings that these samples brought up."""
-        return [warning for second in self._seconds.push(samples) for warning in self._look(second)]
+        """Mono float32 `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
+        self._parts.append(samples)
+        self._missing -= len(samples)
+        if self._missing > 0:
+            return []
+        signal = np.concatenate(self._parts)
+        whole = len(signal) // self._rate * self._rate
+        self._parts, self._missing = [signal[whole:].copy()], self._rate - (len(signal) - whole)
+        return [warning for second in signal[:whole].reshape(-1, self._rate) for warning in self._look(second)]
 
     def _look(self, second: Samples) -> list[Warning]:
         warnings: list[Warning] = []
+        peak = float(max(second.max(), -second.min()))
         for check in tuple(self._checks):
-            warning = check(second)
+            warning = check(second, peak)
+            if check.done:
+                self._checks.remove(check)
             if warning is None:
                 continue
             warnings.append(warning)
-            self._checks.remove(check)
             if warning.code in ("clipping", "float_as_int"):
                 # Samples that are wrong in one of these ways tell nothing about the others.
                 self._checks.clear()
@@ -72,14 +91,13 @@ class Silence:
     """Only (nearly) digital silence since the start."""
 
     def __init__(self) -> None:
+        self.done = False
         self._seconds = 0
 
-    def __call__(self, second: Samples) -> Warning | None:
-        if self._seconds < 0 or np.abs(second).max() > _SILENCE:
-            self._seconds = -1
-            return None
+    def __call__(self, second: Samples, peak: float) -> Warning | None:
         self._seconds += 1
-        if self._seconds < _SILENT_SECONDS:
+        self.done = peak > _SILENCE or self._seconds == _SILENT_SECONDS
+        if peak > _SILENCE or not self.done:
             return None
         return Warning(
             "silence",
@@ -91,34 +109,41 @@ class Clipping:
     """A sizeable share of samples at full scale."""
 
     def __init__(self) -> None:
+        self.done = False
         self._shares: list[float] = []
 
-    def __call__(self, second: Samples) -> Warning | None:
+    def __call__(self, second: Samples, peak: float) -> Warning | None:
         self._shares = self._shares[1 - _CLIPPED_SECONDS :]
-        # Two in a row: a clipped wave is flat at its top. Noise touches full scale, too, but does not stay.
-        full = np.abs(second) >= _FULL_SCALE
-        self._shares.append(float((full[1:] & full[:-1] & (second[1:] * second[:-1] > 0)).mean()))
+        self._shares.append(self._share(second) if peak >= _FULL_SCALE else 0.0)
         share = sum(self._shares) / _CLIPPED_SECONDS
         if share <= _CLIPPED_SHARE:
             return None
+        self.done = True
         return Warning(
             "clipping", f"{share:.0%} of the samples are at full scale; turn the input level down, words are lost"
         )
+
+    @staticmethod
+    def _share(second: Samples) -> float:
+        # Two in a row: a clipped wave is flat at its top. Noise touches full scale, too, but does not stay.
+        full = np.abs(second) >= _FULL_SCALE
+        return float((full[1:] & full[:-1] & (second[1:] * second[:-1] > 0)).mean())
 
 
 class OutOfRange:
     """Float samples far outside [-1, 1]."""
 
     def __init__(self, format: AudioFormat) -> None:
+        self.done = False
         self._encoding = format.encoding
 
-    def __call__(self, second: Samples) -> Warning | None:
-        level = float(np.abs(second).max())
-        if level <= _LARGEST_FLOAT:
+    def __call__(self, second: Samples, peak: float) -> Warning | None:
+        if peak <= _LARGEST_FLOAT:
             return None
+        self.done = True
         return Warning(
             "float_as_int",
-            f"{self._encoding} samples reach {level:.3g}, and sound lies within -1 and 1; "
+            f"{self._encoding} samples reach {peak:.3g}, and sound lies within -1 and 1; "
             "if they are integers, declare s16le or divide them by 32768",
         )
 
@@ -127,14 +152,18 @@ class Noise:
     """White noise at full scale, which the bytes of any other encoding turn into."""
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
+        self.done = False
         self._encoding = format.encoding
         # Noise that was resampled upwards is white only up to its old rate.
         self._step = -(-sample_rate // format.sample_rate)
         self._noisy_seconds = 0
 
-    def __call__(self, second: Samples) -> Warning | None:
+    def __call__(self, second: Samples, peak: float) -> Warning | None:
+        if np.dot(second, second) < _NOISY_SHARE * _NOISE_LEVEL**2 * len(second):
+            return None  # too little for as many loud blocks as it takes
         self._noisy_seconds += self._is_noise(second)
-        if self._noisy_seconds < _NOISE_SECONDS:
+        self.done = self._noisy_seconds == _NOISE_SECONDS
+        if not self.done:
             return None
         return Warning(
             "float_as_int",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tympan.messages import Samples
 
-_Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.floating]
 
 _FRAME_SECONDS = 0.128  # five periods of the lowest pitch
 _LOWEST_HZ, _HIGHEST_HZ = 40.0, 800.0
@@ -38,23 +38,23 @@ class Tempo:
 
 def measure(samples: Samples, sample_rate: int) -> Tempo:
     """Mono `[n]` of some seconds of speech at 8 kHz or so. A few milliseconds of work."""
-    pitches = _pitches(samples.astype(np.float64), sample_rate)
+    pitches = _pitches(samples, sample_rate)
     low, median, high = np.percentile(pitches, [25, 50, 75]) if len(pitches) else (0.0, 0.0, 0.0)
     return Tempo(
         pitch_hz=float(median),
         pitch_spread=float((high - low) / median) if median else 0.0,
-        voiced_seconds=len(pitches) * _FRAME_SECONDS / 2,
+        voiced_seconds=len(pitches) * 2 * _FRAME_SECONDS,
         modulation_hz=_modulation_hz(samples.astype(np.float64), sample_rate),
     )
 
 
-def _pitches(samples: _Floats, sample_rate: int) -> _Floats:
+def _pitches(samples: Samples, sample_rate: int) -> _Floats:
     """The pitch in Hz of each loud, voiced frame, by autocorrelation corrected for its window (Boersma 1993)."""
     size = int(_FRAME_SECONDS * sample_rate)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[:: size // 2]
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[:: 2 * size]
     level = frames.std(axis=1)
     frames = frames[level > _LOUD * np.percentile(level, 95)]
-    window = np.hanning(size)
+    window = np.hanning(size).astype(np.float32)
     shape = _autocorrelation(window[np.newaxis])
     sound = _autocorrelation((frames - frames.mean(axis=1, keepdims=True)) * window)
     shortest, longest = int(sample_rate / _HIGHEST_HZ), int(sample_rate / _LOWEST_HZ)

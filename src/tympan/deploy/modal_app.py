@@ -25,6 +25,7 @@ PACKAGES: Final = (
     "huggingface_hub==2.4.0",
     "msgspec==0.22.0",
     "numpy==2.4.6",
+    "picows==2.3.1",
     "prometheus_client==0.26.0",
     "PyJWT==2.15.1",
     "python-multipart==0.0.34",

@@ -41,10 +41,24 @@ INFO = EngineInfo(
 )
 
 
+def _pauses(place: int) -> tuple[float, ...]:
+    silent = max(0, place - (CYCLE_WORDS * WORD_STRIDE - 1)) * FRAME_SECONDS
+    return tuple(round(min(1.0, silent / horizon), 3) for horizon in INFO.pause_horizons)
+
+
+PAUSES = tuple(map(_pauses, range(CYCLE_FRAMES)))
+"""P(pause) after each frame of a cycle."""
+
+
 def word_start_frame(number: int) -> int:
     """The first frame of word `number`."""
     cycle, place = divmod(number, CYCLE_WORDS)
     return cycle * CYCLE_FRAMES + place * WORD_STRIDE
+
+
+def seconds_of(frames: int) -> float:
+    """To the hundredth: a frame is eight of them."""
+    return frames * 8 / 100
 
 
 def scripted_words(frames: int) -> list[Word]:
@@ -52,35 +66,35 @@ def scripted_words(frames: int) -> list[Word]:
     words: list[Word] = []
     while (start := word_start_frame(len(words))) < frames:
         end = min(start + WORD_FRAMES, frames)
-        words.append(Word(f"word{len(words)}", round(start * FRAME_SECONDS, 2), round(end * FRAME_SECONDS, 2), 1.0))
+        words.append(Word(f"word{len(words)}", seconds_of(start), seconds_of(end), 1.0))
     return words
 
 
 class ScriptedStream:
-    """Its place in the script, and the work that waits for it: frames (counted, not kept), flushes, the end."""
+    """Its place in the script, and the work that waits for it."""
 
     def __init__(self, engine: ScriptedEngine, deliver: Deliver) -> None:
         self._engine = engine
         self.deliver = deliver
-        self._work: deque[int | EngineEvent] = deque()
+        self._work: deque[int | EngineEvent] = deque()  # frames are counted, not kept
         self._frames = 0
         self._words = 0
+        self._next_start = word_start_frame(0)  # of the word that has not been released yet
+        self.waiting_frames = 0
 
     def push(self, frame: Samples) -> None:
         assert frame.shape == (INFO.frame_samples,)
-        if self._work and isinstance(self._work[-1], int):
-            self._work[-1] += 1
-        else:
-            self._work.append(1)
-        self._engine.wake()
+        self.waiting_frames += 1
+        self._work.append(1)
+        self._engine.wake(self)
 
     def flush(self, mark: int) -> None:
         self._work.append(Flushed(mark))
-        self._engine.wake()
+        self._engine.wake(self)
 
     def finish(self) -> None:
         self._work.append(Finished())
-        self._engine.wake()
+        self._engine.wake(self)
 
     def close(self) -> None:
         self._work.clear()
@@ -90,48 +104,37 @@ class ScriptedStream:
     def busy(self) -> bool:
         return bool(self._work)
 
-    @property
-    def waiting_frames(self) -> int:
-        return sum(item for item in self._work if isinstance(item, int))
-
     def step(self) -> list[EngineEvent]:
         """One frame, after any flush or end that waits before it."""
         events: list[EngineEvent] = []
-        while self._work and not isinstance(self._work[0], int):
+        while self._work:
             event = self._work.popleft()
-            assert not isinstance(event, int)
-            events += self._release(self._frames, clip=True)
+            if isinstance(event, int):
+                self.waiting_frames -= 1
+                self._hear(events)
+                break
+            self._release(self._frames, 1, events)
             events.append(event)
             if isinstance(event, Finished):
                 self._engine.release(self)
-                return events
-        if self._work and isinstance(self._work[0], int):
-            self._work[0] -= 1
-            if not self._work[0]:
-                self._work.popleft()
-            events += self._hear()
+                break
         return events
 
-    def _hear(self) -> list[EngineEvent]:
+    def _hear(self, events: list[EngineEvent]) -> None:
         frame = self._frames
         self._frames += 1
-        events = self._release(self._frames - DELAY_FRAMES, clip=False)
-        if frame == word_start_frame(self._words):
-            events.append(Partial(f"word{self._words}", round(frame * FRAME_SECONDS, 2)))
-        silent = max(0, frame % CYCLE_FRAMES - (CYCLE_WORDS * WORD_STRIDE - 1)) * FRAME_SECONDS
-        pauses = tuple(round(min(1.0, silent / horizon), 3) for horizon in INFO.pause_horizons)
-        events.append(Progress(round(self._frames * FRAME_SECONDS, 2), pauses))
-        return events
+        self._release(self._frames - DELAY_FRAMES, WORD_FRAMES, events)
+        if frame == self._next_start:
+            events.append(Partial(f"word{self._words}", seconds_of(frame)))
+        events.append(Progress(seconds_of(self._frames), PAUSES[frame % CYCLE_FRAMES]))
 
-    def _release(self, heard_frames: int, clip: bool) -> list[EngineEvent]:
-        """Words that end in the frames heard so far; with `clip` also the one that is being said."""
-        events: list[EngineEvent] = []
-        while (start := word_start_frame(self._words)) + (1 if clip else WORD_FRAMES) <= heard_frames:
-            end = min(start + WORD_FRAMES, heard_frames)
-            text = f"word{self._words}"
-            events.append(Word(text, round(start * FRAME_SECONDS, 2), round(end * FRAME_SECONDS, 2), 1.0))
+    def _release(self, heard_frames: int, least_frames: int, events: list[EngineEvent]) -> None:
+        """Words of which at least so much lies in the frames heard so far."""
+        while self._next_start + least_frames <= heard_frames:
+            end = min(self._next_start + WORD_FRAMES, heard_frames)
+            events.append(Word(f"word{self._words}", seconds_of(self._next_start), seconds_of(end), 1.0))
             self._words += 1
-        return events
+            self._next_start = word_start_frame(self._words)
 
 
 class ScriptedEngine:
@@ -140,7 +143,8 @@ class ScriptedEngine:
     def __init__(self, settings: ModelSettings) -> None:
         self._capacity = settings.max_streams or DEFAULT_CAPACITY
         self._step_seconds = settings.step_ms / 1000
-        self._streams: dict[ScriptedStream, None] = {}
+        self._streams: set[ScriptedStream] = set()
+        self._busy: dict[ScriptedStream, None] = {}
         self._work = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self.observe: Observe | None = None
@@ -171,7 +175,7 @@ class ScriptedEngine:
         if self.active >= self._capacity:
             raise CapacityError(f"all {self._capacity} streams are taken; try again later")
         stream = ScriptedStream(self, deliver)
-        self._streams[stream] = None
+        self._streams.add(stream)
         return stream
 
     async def stop(self) -> None:
@@ -183,24 +187,29 @@ class ScriptedEngine:
             self.release(stream)
             hand_over(stream.deliver, [Failed(EngineError("the engine was stopped"))])
 
-    def wake(self) -> None:
+    def wake(self, stream: ScriptedStream) -> None:
+        self._busy[stream] = None
         self._work.set()
 
     def release(self, stream: ScriptedStream) -> None:
-        self._streams.pop(stream, None)
+        self._streams.discard(stream)
+        self._busy.pop(stream, None)
 
     async def _run(self) -> None:
         while True:
-            self._work.clear()
-            batch = [stream for stream in self._streams if stream.busy]
-            if not batch:
+            if not self._busy:
+                self._work.clear()
                 await self._work.wait()
-                continue
+            batch = list(self._busy)
             await asyncio.sleep(self._step_seconds)
             for stream in batch:
-                if stream in self._streams and (events := stream.step()):
-                    hand_over(stream.deliver, events)
+                if stream in self._busy:
+                    events = stream.step()
+                    if not stream.busy:
+                        self._busy.pop(stream, None)
+                    if events:
+                        hand_over(stream.deliver, events)
             if self.observe is not None:
-                waiting = [stream.waiting_frames for stream in self._streams]
+                waiting = [stream.waiting_frames for stream in self._busy]
                 lag = FRAME_SECONDS * max(waiting, default=0)
                 self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))

@@ -56,8 +56,9 @@ ALWAYS: Mapping[str, type[Event]] = {"warning": Warning, "flushed": Flushed, "co
 TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
 
 PASSING = (Vad, Lag, Partial)
+SIMPLE = (Word, Flushed, Complete)
 
-END_OF_STREAM = "EOS"
+END_OF_STREAM, END_OF_STREAM_BYTES = "EOS", b"EOS"
 
 
 class _CommandFrame(msgspec.Struct):
@@ -102,10 +103,10 @@ class NativeProtocol:
     def receive(self, message: WireMessage) -> Sequence[Command]:
         if self._finishing:
             return ()
-        if message in (END_OF_STREAM, END_OF_STREAM.encode()):
-            return self._finish()
         if isinstance(message, bytes):
-            return (Audio(message),)
+            return self._finish() if message == END_OF_STREAM_BYTES else (Audio(message),)
+        if message == END_OF_STREAM:
+            return self._finish()
         frame = _parse_command(message)
         match frame.type:
             case "flush":
@@ -121,6 +122,8 @@ class NativeProtocol:
         return (Finish(),)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
+        if self._wanted is None and not isinstance(event, SIMPLE):
+            return ()
         if isinstance(event, Flushed):
             return (self._encode({"type": "flushed", "id": event.mark}, channel),)
         form: Callable[[Event, int], Iterator[dict[str, Any]]] = self._simple if self._wanted is None else self._typed

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 
 from tympan.errors import EngineError, TympanError
-from tympan.protocols.base import Refusal
+from tympan.protocols.base import Refusal, Request
+from tympan.server.connection import opening_request
 from tympan.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -31,3 +32,8 @@ async def answer(service: Service, handled: Awaitable[Response], refuse: Callabl
 
 def response_of(refusal: Refusal) -> Response:
     return Response(refusal.body, refusal.status, dict(refusal.headers))
+
+
+def request_of(connection: HTTPConnection) -> Request:
+    """An opening request in the protocols' own terms."""
+    return opening_request(connection.url.path, dict(connection.query_params), dict(connection.headers))

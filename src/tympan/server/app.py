@@ -16,11 +16,12 @@ from tympan.protocols.gradium import GradiumProtocol
 from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai import OpenAIProtocol
-from tympan.server import deepgram, http, kyutai, openai, socket
+from tympan.server import asgi_socket, deepgram, http, kyutai, openai
+from tympan.server.connection import MakeProtocol
 from tympan.server.service import Service
 from tympan.version import version
 
-PROTOCOLS: Mapping[str, socket.MakeProtocol] = {
+PROTOCOLS: Mapping[str, MakeProtocol] = {
     "/v1/stream": NativeProtocol,
     "/v1/transcribe": NativeProtocol,
     "/v1/realtime": OpenAIProtocol,
@@ -51,8 +52,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     return app
 
 
-def _endpoint(service: Service, make_protocol: socket.MakeProtocol) -> Callable[..., object]:
+def _endpoint(service: Service, make_protocol: MakeProtocol) -> Callable[..., object]:
     async def endpoint(websocket: WebSocket) -> None:
-        await socket.serve(websocket, service, make_protocol)
+        await asgi_socket.serve(websocket, service, make_protocol)
 
     return endpoint

@@ -16,9 +16,8 @@ from tympan.protocols import deepgram_access
 from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import is_true, parse_audio
-from tympan.server.answers import answer
+from tympan.server.answers import answer, request_of
 from tympan.server.service import Service
-from tympan.server.socket import request_of
 from tympan.server.uploads import Upload, limited
 
 DEFAULT_TOKEN_SECONDS = 30

@@ -11,8 +11,8 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from tympan.errors import AccessError
 from tympan.protocols.native import NativeProtocol
+from tympan.server.answers import request_of
 from tympan.server.service import Service
-from tympan.server.socket import request_of
 from tympan.version import version
 
 STATIC = Path(str(files("tympan.server") / "static"))

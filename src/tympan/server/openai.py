@@ -21,10 +21,9 @@ from tympan.protocols import openai_access
 from tympan.protocols import openai_rest as shapes
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.openai_session import SessionSettings
-from tympan.server.answers import answer
+from tympan.server.answers import answer, request_of
 from tympan.server.auth import TOKEN_PREFIX
 from tympan.server.service import Service
-from tympan.server.socket import request_of
 from tympan.server.uploads import Upload, chunks_of, limited
 from tympan.transcript.subtitles import Listening
 

@@ -10,31 +10,25 @@ from fastapi import FastAPI
 
 from tympan.config import Config
 from tympan.errors import ConfigError
+from tympan.server.app import PROTOCOLS
 from tympan.server.service import Service
+from tympan.server.socket import protocol_class
 from tympan.version import version
 
 logger = logging.getLogger(__name__)
-
-
-class NoFalseAlarm(logging.Filter):
-    """uvicorn 0.54 calls every refusal before the upgrade an error, after it has sent it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "returned without completing handshake" not in record.getMessage()
 
 
 LOG_CONFIG = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
-    "filters": {"no_false_alarm": {"()": NoFalseAlarm}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["no_false_alarm"]}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
 }
 
 # uvicorn cuts a socket at its limit without a word. Ours comes first, with a sentence; this one bounds memory.
 HARD_LIMIT_FACTOR = 4
-RECEIVE_BUFFER_BYTES = 256 * 1024  # about five seconds of audio
+RECEIVE_BUFFER_BYTES = 128 * 1024  # under three seconds of audio; as much again may have been read already
 
 
 class Runner(uvicorn.Server):
@@ -45,10 +39,8 @@ class Runner(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                ws="websockets-sansio",
+                ws=protocol_class(app.state.service, PROTOCOLS),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
-                ws_ping_interval=None,  # while we hold a fast client back, its pongs wait behind its audio
-                ws_per_message_deflate=False,  # audio does not compress, and inflating is a way to attack
                 log_config={**LOG_CONFIG, "loggers": {"tympan": {"level": level.upper()}}},
                 access_log=False,
                 server_header=False,

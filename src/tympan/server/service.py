@@ -24,7 +24,7 @@ class Guest(Protocol):
     def check_limits(self, now: float) -> None:
         """Called about once a second with the event loop's time."""
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """Give the client its last words and ask it to reconnect."""
 
 
@@ -103,7 +103,8 @@ class Service:
         logger.info("restarting: %d connections have %.0f s for their last words", len(self._guests), grace)
         try:
             async with asyncio.timeout(grace):
-                await asyncio.gather(*(guest.restart() for guest in self._guests), return_exceptions=True)
+                for guest in list(self._guests):
+                    guest.restart()
                 await self._nobody.wait()
         except TimeoutError:
             logger.warning("%d connections did not end within the grace time", len(self._guests))

@@ -1,241 +1,216 @@
-"""One WebSocket connection: reads messages into the session, writes what comes back, ends with the right code.
+"""WebSockets by picows, under uvicorn: a message reaches its connection within the read that brought it.
 
-Two tasks run per connection, a reader and a writer with the outbox between them; when either is done, so is the
-connection.
+Between uvicorn and an ASGI app a message passes a queue, a task and two dictionaries, which cost more than all that
+Tympan does with 80 ms of audio. Where the server is not ours, `asgi_socket.py` takes that way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote
 
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
-
-from tympan.errors import (
-    FrameError,
-    IdleError,
-    RestartingError,
-    SessionTooLongError,
-    SlowReaderError,
-    TooBigError,
-    TympanError,
+from picows import (
+    WSAutoPingStrategy,
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
 )
-from tympan.messages import Event, Flush, Lag
-from tympan.protocols.base import Farewell, Offer, Passing, Refusal, Request, ServerProtocol, WireMessage
+from picows.picows import WSProtocol, WSProtocolError  # type: ignore[attr-defined]  # not in its stubs
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.breather import Breather
+from tympan.server.connection import Connection, MakeProtocol, opening_request
 from tympan.server.service import Service
-from tympan.session.outbox import Outbox
-from tympan.session.session import Session
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
+CLOSE_SECONDS = 10.0  # for a client to answer a close
+HANDSHAKE_SECONDS = 5.0
+READ_BUFFER_BYTES = 16 * 1024  # at first; it grows with the messages
+
+_TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+
+_silent = logging.getLogger("picows")
+_silent.setLevel(logging.CRITICAL)  # it calls what peers do wrong an error
 
 
-MakeProtocol = Callable[[Request, Offer], ServerProtocol]
+class Socket(WSListener):
+    """A connection's wire."""
 
-
-async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProtocol) -> None:
-    """Handle one opening request to the end of its connection."""
-    request = request_of(websocket)
-    protocol = make_protocol(request, service.offer)
-    connection = Connection(websocket, service, protocol, request.id)
-    try:
-        service.admit(protocol.credential())
-        connection.open()
-    except TympanError as error:
-        service.refused(error)
-        logger.info("refused %s: %s", websocket.url.path, error)
-        refusal = protocol.refuse(error)
-        if isinstance(refusal, Refusal):
-            await websocket.send_denial_response(Response(refusal.body, refusal.status, dict(refusal.headers)))
-            return
-        connection.say_farewell(refusal)
-    await connection.run()
-
-
-def request_of(connection: HTTPConnection) -> Request:
-    """An opening request in the protocols' own terms."""
-    return Request(
-        path=connection.url.path,
-        query=dict(connection.query_params),
-        headers=dict(connection.headers),
-        id=str(uuid.uuid4()),
-        opened_at=time.time(),
-    )
-
-
-class Connection:
-    """`open`, then `run`. `fail` may be called at any time, from anywhere on the loop."""
-
-    def __init__(self, websocket: WebSocket, service: Service, protocol: ServerProtocol, id: str) -> None:
-        self._id = id
-        self._websocket = websocket
-        self._service = service
+    def __init__(self, protocol: SocketProtocol, most_bytes: int) -> None:
+        self.writable = True
+        self.connection: Connection | None = None
         self._protocol = protocol
-        self._limits = service.config.limits
-        self._outbox = Outbox(self._limits.outbox_messages)
-        self._session: Session | None = None
-        self._farewell: Farewell | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._opened_at = asyncio.get_running_loop().time()
-        self._handover: asyncio.Future[None] | None = None
-        self._waiting_since: float | None = None  # for the client's next message; None while we are at one
-        self._ended_at = 0.0
+        self._most_bytes = most_bytes
+        self._parts: list[bytes] = []
+        self._parts_kind = _CONTINUATION
+        self._closing: asyncio.TimerHandle | None = None
 
-    def open(self) -> None:
-        """Take the slots. Raises `ParameterError`, `CapacityError` or `EngineError`."""
-        audio_format = self._protocol.start()
-        service = self._service
-        self._session = Session(self._id, service.engine, audio_format, service.config, self._on_event, self._end)
+    # --- what the connection asks for ----------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve the client until either side ends it."""
-        self._task = asyncio.current_task()
-        self._service.enter(self)
+    def send(self, message: WireMessage) -> None:
+        self._protocol.transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
+
+    def close(self, code: int, reason: str) -> None:
+        self._protocol.transport.send_close(code, reason)
+        self._closing = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
+
+    def pause_reading(self) -> None:
+        self._protocol.transport.underlying_transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._protocol.transport.underlying_transport.resume_reading()
+
+    def abort(self) -> None:
+        self._protocol.transport.disconnect(graceful=False)
+
+    # --- what picows tells ---------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        assert self.connection is not None
+        self.connection.start()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        assert self.connection is not None
+        self._protocol.breather.message_came()
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
+        if kind == _BINARY and frame.fin and not self._parts:
+            self.connection.on_message(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif kind in (_TEXT, _BINARY, _CONTINUATION):
+            self._gather(frame, kind)
+
+    def _gather(self, frame: WSFrame, kind: WSMsgType) -> None:
+        """Text, and messages in parts. Raises `WSProtocolError`."""
+        assert self.connection is not None
+        if (kind == _CONTINUATION) != bool(self._parts):
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "a frame out of order")
+        if kind != _CONTINUATION:
+            self._parts_kind = kind
+        self._parts.append(frame.get_payload_as_bytes())
+        if sum(map(len, self._parts)) > self._most_bytes:
+            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
+        if not frame.fin:
+            return
+        whole, self._parts = b"".join(self._parts), []
+        if self._parts_kind == _BINARY:
+            self.connection.on_message(whole)
+            return
         try:
-            acceptance = self._protocol.accept()
-            headers = [(name.encode(), value.encode()) for name, value in acceptance.headers.items()]
-            await self._websocket.accept(acceptance.subprotocol, headers)
-            self._service.metrics.connected()
-            if self._session is not None:
-                logger.info("%s opened from %s", self._session.id, self._websocket.url.path)
-                self._session.start()
-            await self._exchange()
-        except asyncio.CancelledError:
-            if self._farewell is None:  # the server itself is being stopped
-                raise
-        finally:
-            self._service.leave(self)
-            self._account()
+            text = whole.decode()
+        except UnicodeDecodeError:
+            raise WSProtocolError(WSCloseCode.INVALID_TEXT, "a text message that is not UTF-8") from None
+        self.connection.on_message(text)
 
-    async def _exchange(self) -> None:
-        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
-        try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+    def pause_writing(self) -> None:
+        self.writable = False
 
-    async def _read(self) -> None:
-        """Ends when the client is gone. After the farewell it goes on reading, so that the client's close is heard."""
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self.connection is not None:
+            self.connection.on_writable()
+
+    def gone(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        if self.connection is not None:
+            self.connection.on_gone()
+
+
+class SocketProtocol(WSProtocol):  # type: ignore[misc]
+    """What uvicorn makes for a request to upgrade; the arguments after `endpoints` are uvicorn's."""
+
+    def __init__(
+        self,
+        service: Service,
+        endpoints: Mapping[str, MakeProtocol],
+        breather: Breather,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            None,
+            None,
+            False,  # is_client_side
+            self._answer,
+            _silent,
+            True,  # disconnect_on_exception
+            HANDSHAKE_SECONDS,
+            False,  # enable_auto_ping: while a fast client is held back, its pongs wait behind its audio
+            20.0,
+            20.0,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,  # enable_auto_pong
+            config.ws_max_size,
+            None,
+            READ_BUFFER_BYTES,
+        )
+        self.breather = breather
+        self._service = service
+        self._endpoints = endpoints
+        self._others = server_state.connections
+        self._socket = Socket(self, config.ws_max_size)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._others.add(cast(Any, self))
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """uvicorn has read the request already, and hands it on; what follows is read into the buffer."""
+        self.get_buffer(len(data))[: len(data)] = data
+        self.buffer_updated(len(data))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._others.discard(cast(Any, self))
+        super().connection_lost(error)
+        self._socket.gone()
+
+    def shutdown(self) -> None:
+        """uvicorn is stopping. Connections have been told before it; this is for what is left."""
+        self.transport.send_close(WSCloseCode.SERVICE_RESTART)
+
+    def _answer(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
+        """The answer to the upgrade; `None` is 404."""
         try:
-            while (message := await self._receive()) is not None:
-                if self._farewell is None and self._session is not None:
-                    await self._obey(message, self._session)
-        except TympanError as error:
-            self.fail(error)
-            while await self._receive() is not None:
-                pass
-        except Exception as error:
+            return self._open(upgrade)
+        except Exception:
             logger.exception("internal error")
-            self.fail(error)
-            await asyncio.Event().wait()  # the writer ends the connection
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(500), None)
 
-    async def _obey(self, message: WireMessage, session: Session) -> None:
-        size = len(message)
-        if size > self._limits.message_bytes:
-            raise TooBigError(f"a message of {size} bytes is too big; the limit is {self._limits.message_bytes} bytes")
-        for action in self._protocol.receive(message):
-            if isinstance(action, str | bytes):
-                self._outbox.put((action,))
-            else:
-                await session.execute(action)
-
-    async def _receive(self) -> WireMessage | None:
-        self._waiting_since = asyncio.get_running_loop().time()
-        message = await self._websocket.receive()
-        self._waiting_since = None
-        if message["type"] == "websocket.disconnect":
+    def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
+        path, _, query = upgrade.path.decode("latin-1").partition("?")
+        make_protocol = self._endpoints.get(unquote(path))
+        if make_protocol is None:
             return None
-        data: WireMessage | None = message.get("bytes")
-        if data is None:
-            data = message.get("text")
-        if data is None:
-            raise FrameError("a message without content")
-        return data
+        headers = {name.lower(): value for name, value in reversed(list(upgrade.headers.items()))}
+        request = opening_request(unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers)
+        connection = Connection(self._socket, self._service, make_protocol(request, self._service.offer), request)
+        answer = connection.open()
+        if isinstance(answer, Refusal):
+            response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)
+            return WSUpgradeResponseWithListener(response, None)
+        self._socket.connection = connection
+        chosen = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
+        response = WSUpgradeResponse.create_101_response({**answer.headers, **chosen})
+        return WSUpgradeResponseWithListener(response, self._socket)
 
-    async def _write(self) -> None:
-        """Ends when the last words are out, or the client is gone."""
-        try:
-            while (message := await self._outbox.get()) is not None:
-                await self._websocket.send(
-                    {"type": "websocket.send", "text": message}
-                    if isinstance(message, str)
-                    else {"type": "websocket.send", "bytes": message}
-                )
-            assert self._farewell is not None
-            await self._websocket.close(self._farewell.code, self._farewell.close_reason)
-        except (WebSocketDisconnect, RuntimeError, OSError) as error:
-            logger.debug("the client is gone: %r", error)
 
-    def _on_event(self, event: Event, channel: int) -> None:
-        if isinstance(event, Lag):
-            self._service.metrics.lag.observe(event.behind)
-        try:
-            for answer in self._protocol.send(event, channel):
-                match answer:
-                    case Flush():
-                        assert self._session is not None
-                        self._session.flush(answer.mark)
-                    case Passing():
-                        self._outbox.put((answer.message,), droppable=True)
-                    case _:
-                        self._outbox.put((answer,))
-        except SlowReaderError as error:
-            self.fail(error)
-
-    def fail(self, error: Exception) -> None:
-        """End the connection with the last words and the close code for this error."""
-        if self._session is not None:
-            self._session.close()
-        self._end(error)
-
-    def _end(self, error: Exception | None) -> None:
-        if self._farewell is not None:
-            return
-        if error is not None and not isinstance(error, TympanError):
-            logger.error("a session failed: %r", error)  # whoever broke has logged the trace
-        self.say_farewell(self._protocol.fail(error))
-
-    def say_farewell(self, farewell: Farewell) -> None:
-        """The last words, whatever led to them."""
-        self._farewell = farewell
-        self._ended_at = asyncio.get_running_loop().time()
-        self._outbox.close(farewell.messages)
-
-    def check_limits(self, now: float) -> None:
-        if self._farewell is not None:
-            if now - self._ended_at > LAST_WORDS_SECONDS and self._task is not None:
-                self._task.cancel()
-        elif self._limits.handover_seconds is not None and now - self._opened_at > self._limits.handover_seconds:
-            self._handover = self._handover or asyncio.ensure_future(self.restart())
-        elif now - self._opened_at > self._limits.session_seconds:
-            self.fail(SessionTooLongError(f"the session reached its limit of {self._limits.session_seconds:g} s"))
-        elif self._waiting_since is not None and now - self._waiting_since > self._limits.idle_seconds:
-            self.fail(IdleError(f"no message came for {self._limits.idle_seconds:g} s"))
-
-    async def restart(self) -> None:
-        if self._session is not None and self._farewell is None:
-            await self._session.restart()
-        else:
-            self._end(RestartingError("the server is restarting"))
-
-    def _account(self) -> None:
-        code = self._farewell.code if self._farewell is not None else 1006
-        metrics = self._service.metrics
-        metrics.sessions.labels(protocol=self._protocol.name, code=str(code)).inc()
-        metrics.dropped.inc(self._outbox.dropped)
-        if self._session is None:
-            return
-        self._session.close()
-        seconds, words = self._session.received_seconds, self._session.words
-        metrics.audio_seconds.inc(seconds)
-        metrics.words.inc(words)
-        metrics.connection_ended(seconds)
-        logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)
+def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol]) -> Any:
+    """For uvicorn's `ws` setting: one WebSocket protocol per path."""
+    return functools.partial(SocketProtocol, service, endpoints, Breather(asyncio.get_running_loop()))

@@ -28,7 +28,10 @@ class Upload:
         self._service = service
         self._protocol = protocol
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
-        self._session = Session(id, service.engine, audio_format, service.config, self._on_event, self._on_end)
+        self._room = asyncio.Event()
+        self._session = Session(
+            id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
+        )
 
     async def events(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[tuple[Event, int]]:
         """Every event with its channel; the last one is `Complete`. Raises what ended the session early."""
@@ -50,18 +53,20 @@ class Upload:
     def check_limits(self, now: float) -> None:
         """A file is limited by its size."""
 
-    async def restart(self) -> None:
-        await self._session.restart()
+    def restart(self) -> None:
+        self._session.restart()
 
     async def _feed(self, chunks: AsyncIterable[bytes]) -> None:
         try:
             empty = True
             async for chunk in chunks:
                 empty = empty and not chunk
-                await self._session.execute(Audio(chunk))
+                self._room.clear()
+                if not self._session.execute(Audio(chunk)):
+                    await self._room.wait()
             if empty:
                 raise AudioError("the file is empty")
-            await self._session.execute(Finish())
+            self._session.execute(Finish())
         except Exception as error:
             self._on_end(error)
 

@@ -4,7 +4,7 @@ warnings added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -50,17 +50,20 @@ class Owner(Protocol):
 class Channel:
     """Takes a slot when made (raises `CapacityError`), and gives it back at its end or when `close` is called."""
 
-    def __init__(self, engine: Engine, audio_format: AudioFormat, turns: TurnSettings, owner: Owner) -> None:
+    def __init__(
+        self, engine: Engine, audio_format: AudioFormat, turns: TurnSettings, owner: Owner, number: int = 0
+    ) -> None:
+        self.number = number
         info = engine.info
         self._sample_rate = info.sample_rate
-        self._frame_seconds = info.frame_seconds
         self._owner = owner
         self._framer = Framer(info.frame_samples)
         self._sanity = SanityCheck(audio_format, info.sample_rate)
         self._turns = TurnDetector(turns, info.pause_horizons)
         self._segments = Segmenter(info.delay_seconds)
         self._received_samples = 0
-        self._backlog_frames = 0
+        self.backlog_frames = 0
+        """Handed to the engine and not transcribed yet."""
         self._next_lag = LAG_EVERY_SECONDS
         self.words = 0
         self._stream = engine.open(self._deliver)
@@ -69,18 +72,14 @@ class Channel:
     def received_seconds(self) -> float:
         return round(self._received_samples / self._sample_rate, 6)  # exact enough to resume at the sample
 
-    @property
-    def backlog_seconds(self) -> float:
-        """Audio handed to the engine that it has not transcribed yet."""
-        return self._backlog_frames * self._frame_seconds
-
     def hear(self, samples: Samples) -> None:
         """More audio, float32 `[n]` at the engine's rate."""
         self._received_samples += len(samples)
         for warning in self._sanity.push(samples):
             self._emit(warning)
         for frame in self._framer.push(samples):
-            self._push(frame)
+            self.backlog_frames += 1
+            self._stream.push(frame)
 
     def flush(self, mark: int) -> None:
         """A rest shorter than a frame waits for its other half: padding it would move the clock."""
@@ -89,26 +88,23 @@ class Channel:
     def finish(self) -> None:
         rest = self._framer.pad()
         if rest is not None:
-            self._push(rest)
+            self.backlog_frames += 1
+            self._stream.push(rest)
         self._stream.finish()
 
     def close(self) -> None:
         self._stream.close()
 
-    def _push(self, frame: Samples) -> None:
-        self._backlog_frames += 1
-        self._stream.push(frame)
-
     def _deliver(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
             match event:
+                case Progress():  # by far the most frequent one
+                    self._on_progress(event)
                 case Partial():
                     self._segments.partial(event)
                     self._emit(event)
                 case Word():
                     self._on_word(event)
-                case Progress():
-                    self._on_progress(event)
                 case Flushed():
                     self._emit_all(self._segments.close())
                     self._owner.on_flushed(event.mark)
@@ -127,15 +123,16 @@ class Channel:
         self._emit(word)
 
     def _on_progress(self, progress: Progress) -> None:
-        self._backlog_frames -= 1
-        received = self.received_seconds
-        progress = Progress(min(progress.time, received), progress.pauses)
+        self.backlog_frames -= 1
+        if progress.time * self._sample_rate > self._received_samples:  # the zeros that filled up the last frame
+            progress = Progress(self.received_seconds, progress.pauses)
         if progress.pauses:
             self._emit(Vad(progress.time, progress.pauses))
         self._emit_all(self._segments.progress(progress.time))
         self._emit_all(self._turns.progress(progress))
         if progress.time >= self._next_lag:
             self._next_lag = progress.time + LAG_EVERY_SECONDS
+            received = self.received_seconds
             self._emit(Lag(round(received, 3), round(progress.time, 3), round(received - progress.time, 3)))
         self._owner.on_progress()
 
@@ -147,6 +144,6 @@ class Channel:
     def _emit(self, event: Event) -> None:
         self._owner.on_event(self, event)
 
-    def _emit_all(self, events: Iterator[Event]) -> None:
+    def _emit_all(self, events: Sequence[Event]) -> None:
         for event in events:
             self._emit(event)

@@ -43,7 +43,8 @@ async def transcribe(
     info = engine.info
     inbox = _Inbox()
     channel = Channel(engine, AudioFormat("f32le", info.sample_rate, 1), turns or TurnSettings(), inbox)
-    feeder = asyncio.create_task(_feed(channel, inbox, blocks, (limits or LimitSettings()).backlog_seconds))
+    most_frames = (limits or LimitSettings()).backlog_seconds / info.frame_seconds
+    feeder = asyncio.create_task(_feed(channel, inbox, blocks, most_frames))
     try:
         while isinstance(event := await inbox.events.get(), Event):
             yield event
@@ -55,12 +56,12 @@ async def transcribe(
         channel.close()
 
 
-async def _feed(channel: Channel, inbox: _Inbox, blocks: Iterable[Samples], high_water_seconds: float) -> None:
+async def _feed(channel: Channel, inbox: _Inbox, blocks: Iterable[Samples], most_frames: float) -> None:
     iterator = iter(blocks)
     try:
         while (block := await asyncio.to_thread(next, iterator, None)) is not None:
             channel.hear(block)
-            while channel.backlog_seconds > high_water_seconds:
+            while channel.backlog_frames > most_frames:
                 inbox.progressed.clear()
                 await inbox.progressed.wait()
         channel.finish()

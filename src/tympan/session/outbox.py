@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Iterable
 
 from tympan.errors import SlowReaderError
+
+Message = str | bytes
 
 
 class Outbox:
@@ -14,33 +15,22 @@ class Outbox:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._messages: deque[str | bytes] = deque()
-        self._arrived = asyncio.Event()
-        self._closed = False
+        self._messages: deque[Message] = deque()
         self.dropped = 0
 
-    def put(self, messages: Iterable[str | bytes], droppable: bool = False) -> None:
-        """Raises `SlowReaderError` when messages that matter find no room."""
-        for message in messages:
-            if droppable and len(self._messages) >= self._capacity // 2:
-                self.dropped += 1
-                continue
-            if len(self._messages) >= self._capacity:
-                raise SlowReaderError(f"{self._capacity} messages were not read; reconnect and read faster")
-            self._messages.append(message)
-        self._arrived.set()
+    def put(self, message: Message, droppable: bool = False) -> None:
+        """Raises `SlowReaderError` when a message that matters finds no room."""
+        if droppable and len(self._messages) >= self._capacity // 2:
+            self.dropped += 1
+            return
+        if len(self._messages) >= self._capacity:
+            raise SlowReaderError(f"{self._capacity} messages were not read; reconnect and read faster")
+        self._messages.append(message)
 
-    def close(self, last_words: Iterable[str | bytes]) -> None:
-        """Nothing more comes after these; they always find room."""
-        self._messages.extend(last_words)
-        self._closed = True
-        self._arrived.set()
+    def put_last(self, messages: Iterable[Message]) -> None:
+        """Last words, which always find room."""
+        self._messages.extend(messages)
 
-    async def get(self) -> str | bytes | None:
-        """The next message, or `None` when the last one is out."""
-        while not self._messages:
-            if self._closed:
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._messages.popleft()
+    def take(self) -> Message | None:
+        """The next message, or `None` when there is none."""
+        return self._messages.popleft() if self._messages else None

@@ -1,15 +1,20 @@
-"""A client's conversation with the engine: commands in, events out, until it is complete or something ends it."""
+"""A client's conversation with the engine: commands in, events out, until it is complete or something ends it.
+
+It owns no task. Where the engine has no room for more audio, what is left of a command waits, and so do those that come
+after it; the engine's progress moves them on.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Callable
+import functools
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 
 from tympan.audio.decoder import open_decoder
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.errors import RestartingError
+from tympan.errors import RestartingError, TympanError
 from tympan.messages import (
     Audio,
     AudioFormat,
@@ -27,6 +32,8 @@ from tympan.messages import (
 )
 from tympan.session.channel import Channel
 
+logger = logging.getLogger(__name__)
+
 EmitOn = Callable[[Event, int], None]
 Ended = Callable[[Exception | None], None]
 
@@ -34,24 +41,35 @@ Ended = Callable[[Exception | None], None]
 class Session:
     """Made with its slots taken: raises `CapacityError` when the engine has too few, and then holds none.
 
-    `emit(event, channel)` gets every event; `ended(error)` is called exactly once, with `None` after `Complete`,
-    unless `close` came first.
+    `emit(event, channel)` gets every event; `room()` is called when commands are welcome again after `execute` has
+    said that they are not; `ended(error)` is called exactly once, with `None` after `Complete`, unless `close` came
+    first.
     """
 
     def __init__(
-        self, id: str, engine: Engine, audio_format: AudioFormat, config: Config, emit: EmitOn, ended: Ended
+        self,
+        id: str,
+        engine: Engine,
+        audio_format: AudioFormat,
+        config: Config,
+        emit: EmitOn,
+        room: Callable[[], None],
+        ended: Ended,
     ) -> None:
         self.id = id
         self._engine = engine
         self._turns = config.turns
-        self._high_water_seconds = config.limits.backlog_seconds
+        self._high_water_frames = config.limits.backlog_seconds / engine.info.frame_seconds
         self._emit = emit
+        self._room = room
         self._ended = ended
         self._over = False
         self._finishing = False
         self._restarting = False
-        self._one_at_a_time = asyncio.Lock()
-        self._room = asyncio.Event()
+        self._held = False
+        self._waiting: deque[Command] = deque()
+        self._rest: Iterator[Samples] = iter(())
+        self._then: Callable[[], None] | None = None
         self._flushes: Counter[int] = Counter()
         self._format = audio_format
         self._decoder = open_decoder(audio_format, engine.info.sample_rate)
@@ -79,50 +97,82 @@ class Session:
             Ready(self.id, info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons), 0
         )
 
-    async def execute(self, command: Command) -> None:
-        """Carry out one command; returns when there is room for more audio. Raises `AudioError`."""
-        async with self._one_at_a_time:
-            if self._over or self._finishing:
-                return
-            match command:
-                case Audio():
-                    for block in self._decoder.decode(command.data):
-                        await self._hear(block)
-                case SetFormat():
-                    await self._set_format(command.audio_format)
-                case Reset():
-                    self._reset()
-                case Flush():
-                    self._flush(command.mark)
-                case Finish():
-                    await self._finish()
-                case KeepAlive():
-                    pass
+    def execute(self, command: Command) -> bool:
+        """Carry out a command, after those before it. False if it waits for room; the next one should, too."""
+        if self._held:
+            self._waiting.append(command)
+        elif not self._over:
+            try:
+                self._carry_out(command)
+            except Exception as error:
+                self._fail(error)
+        return not self._held
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """The server goes down: finish what was received, and end with `RestartingError` so that the client
         reconnects.
         """
-        async with self._one_at_a_time:
-            if not (self._over or self._finishing):
-                self._restarting = True
-                await self._finish()
+        if not (self._over or self._finishing or self._restarting or Finish() in self._waiting):
+            self._restarting = True
+            self.execute(Finish())
 
     def close(self) -> None:
         """Give the slots back now. No further events, and `ended` is not called."""
         self._over = True
-        self._room.set()
+        self._held = False
+        self._waiting.clear()
         for channel in self._channels:
             channel.close()
         self._decoder.close()
 
-    async def _hear(self, block: Samples) -> None:
-        """`block` is float32 `[n, channels]`; above the high-water mark this waits for the engine."""
-        for number, channel in enumerate(self._channels):
-            channel.hear(block[:, number])
-        while not self._over and any(channel.backlog_seconds > self._high_water_seconds for channel in self._channels):
-            self._room.clear()
-            await self._room.wait()
+    def _carry_out(self, command: Command) -> None:
+        if self._finishing:
+            return
+        match command:
+            case Audio():
+                self._hear(self._decoder.decode(command.data), None)
+            case SetFormat():
+                self._hear(self._decoder.finish(), functools.partial(self._set_format, command.audio_format))
+            case Reset():
+                self._reset()
+            case Flush():
+                self._flush(command.mark)
+            case Finish():
+                self._finishing = True
+                self._hear(self._decoder.finish(), self._finish)
+            case KeepAlive():
+                pass
+
+    def _hear(self, blocks: Iterator[Samples], then: Callable[[], None] | None) -> None:
+        """`blocks` are float32 `[n, channels]`. Above the high-water mark the rest waits for the engine."""
+        for block in blocks:
+            full = False
+            for channel in self._channels:
+                channel.hear(block[:, channel.number])
+                full = full or channel.backlog_frames > self._high_water_frames
+            if full:
+                self._held, self._rest, self._then = not self._over, blocks, then
+                return
+        if then is not None and not self._over:
+            then()
+
+    def _go_on(self) -> None:
+        """There is room again."""
+        self._held = False
+        try:
+            self._hear(self._rest, self._then)
+            while self._waiting and not self._held:
+                self._carry_out(self._waiting.popleft())
+        except Exception as error:
+            self._fail(error)
+        if not (self._held or self._over):
+            self._room()
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, TympanError):
+            logger.exception("internal error")
+        self.close()
+        self._ended(error)
 
     def flush(self, mark: int) -> None:
         """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
@@ -134,19 +184,14 @@ class Session:
         for channel in self._channels:
             channel.flush(mark)
 
-    async def _set_format(self, audio_format: AudioFormat) -> None:
+    def _set_format(self, audio_format: AudioFormat) -> None:
+        """Once all is heard that the decoder had kept for bytes that will not come."""
         assert audio_format.streams == len(self._channels)
-        await self._hear_rest()
         self._decoder.close()
         self._format = audio_format
         self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
         if not self.received_seconds:
             self._reset()  # what looks for audio that cannot be right wants to know the format, too
-
-    async def _hear_rest(self) -> None:
-        """What the decoder has kept for bytes that will not come."""
-        for block in self._decoder.finish():
-            await self._hear(block)
 
     def _reset(self) -> None:
         """New slots in place of the old: nothing comes between, so there are as many as before."""
@@ -157,22 +202,20 @@ class Session:
         self._open_channels()
 
     def _open_channels(self) -> None:
-        for _ in range(self._format.streams):
-            self._channels.append(Channel(self._engine, self._format, self._turns, self))
+        for number in range(self._format.streams):
+            self._channels.append(Channel(self._engine, self._format, self._turns, self, number))
 
-    async def _finish(self) -> None:
-        self._finishing = True
-        await self._hear_rest()
-        if not self._over:
-            for channel in self._channels:
-                channel.finish()
+    def _finish(self) -> None:
+        for channel in self._channels:
+            channel.finish()
 
     def on_event(self, channel: Channel, event: Event) -> None:
         if not self._over:
-            self._emit(event, self._channels.index(channel))
+            self._emit(event, channel.number)
 
     def on_progress(self) -> None:
-        self._room.set()
+        if self._held and all(channel.backlog_frames <= self._high_water_frames for channel in self._channels):
+            self._go_on()
 
     def on_flushed(self, mark: int) -> None:
         """A flush is answered once, when every channel has done it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from tympan.messages import Partial, Segment, Word
 
@@ -26,20 +26,24 @@ class Segmenter:
         """While something is heard that is no word yet, silence does not end the segment: this is not silence."""
         self._speaking = bool(partial.text)
 
-    def word(self, word: Word) -> Iterator[Segment]:
+    def word(self, word: Word) -> Sequence[Segment]:
+        closed: Sequence[Segment] = ()
         if self._words:
             pause = word.start - self._words[-1].end
             length = word.end - self._words[0].start
             if pause >= PAUSE_SECONDS or length > LONGEST_SECONDS:
-                yield from self.close()
+                closed = self.close()
         self._words.append(word)
+        return closed
 
-    def progress(self, time: float) -> Iterator[Segment]:
+    def progress(self, time: float) -> Sequence[Segment]:
         if self._words and not self._speaking and time - self._words[-1].end >= PAUSE_SECONDS + self._delay:
-            yield from self.close()
+            return self.close()
+        return ()
 
-    def close(self) -> Iterator[Segment]:
+    def close(self) -> Sequence[Segment]:
         """End the open segment now: at a flush, at the end of a turn, at the end of the stream."""
-        if self._words:
-            words, self._words = self._words, []
-            yield Segment(" ".join(word.text for word in words), words[0].start, words[-1].end)
+        if not self._words:
+            return ()
+        words, self._words = self._words, []
+        return (Segment(" ".join(word.text for word in words), words[0].start, words[-1].end),)

@@ -8,7 +8,7 @@ The first steps of a stream are not believed: the model's pause heads are noise 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from tympan.config import TurnSettings
 from tympan.messages import Progress, Turn, Word
@@ -31,27 +31,30 @@ class TurnDetector:
         self._now = 0.0
         self._last_word_at = 0.0
 
-    def word(self, word: Word) -> Iterator[Turn]:
+    def word(self, word: Word) -> Sequence[Turn]:
         self._last_word_at = self._now
-        if not self._open:
-            self._open = True
-            yield Turn("started", word.start, 0.0)
+        if self._open:
+            return ()
+        self._open = True
+        return (Turn("started", word.start, 0.0),)
 
-    def progress(self, progress: Progress) -> Iterator[Turn]:
+    def progress(self, progress: Progress) -> Sequence[Turn]:
         self._steps += 1
         self._now = progress.time
         if not progress.pauses:
-            return
+            return ()
         pause = progress.pauses[self._head]
         self._fell = self._fell or pause < self._settings.turn_resume
         believed = self._steps > self._settings.turn_holdoff_steps
         may_end = self._fell or self._now - self._last_word_at >= LATE_WORD_SECONDS
         if self._open and believed and may_end and pause > self._settings.turn_end:
             self._open = self._fell = False
-            yield Turn("ended", progress.time, pause)
+            return (Turn("ended", progress.time, pause),)
+        return ()
 
-    def finish(self) -> Iterator[Turn]:
+    def finish(self) -> Sequence[Turn]:
         """The stream ends, and with it an open turn."""
-        if self._open:
-            self._open = False
-            yield Turn("ended", self._now, 1.0)
+        if not self._open:
+            return ()
+        self._open = False
+        return (Turn("ended", self._now, 1.0),)

@@ -1,0 +1,95 @@
+"""The app under an ASGI server that is not ours, as Modal and Ray Serve run it: uvicorn with its own WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tympan.config import load_config
+from tympan.engine.registry import create_engine
+from tympan.engine.scripted import scripted_words
+from tympan.server.app import create_app
+from tympan.server.service import Service
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[tuple[str, Service]]:
+    """An address, and the service behind it."""
+    config = load_config(environment={}, overrides={"model": "scripted", "max_streams": 2, "idle_seconds": 2.0})
+    app = create_app(config, create_engine(config.model))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
+    started = threading.Event()
+
+    async def serve() -> None:
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        started.set()
+        await serving
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(20)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"ws://127.0.0.1:{port}/v1/stream", app.state.service
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_a_conversation(plain: tuple[str, Service]) -> None:
+    with connect(f"{plain[0]}?events=word") as socket:
+        socket.send(bytes(3840 * 30))
+        socket.send('{"type": "flush", "id": 3}')
+        socket.send(bytes(3840 * 30))
+        socket.send("EOS")
+        messages = [json.loads(message) for message in socket]
+    assert [message["text"] for message in messages if message["type"] == "word"] == [
+        word.text for word in scripted_words(60)
+    ]
+    assert {"type": "flushed", "id": 3} in messages
+    assert socket.close_code == 1000
+
+
+def test_a_long_upload_is_held_back_and_nothing_is_lost(plain: tuple[str, Service]) -> None:
+    with connect(f"{plain[0]}?events=word,lag", max_queue=None) as socket:
+        for _ in range(30):
+            socket.send(bytes(3840 * 100))
+        socket.send("EOS")
+        messages = [json.loads(message) for message in socket]
+    assert len([message for message in messages if message["type"] == "word"]) == len(scripted_words(3000))
+    assert max(message["behind"] for message in messages if message["type"] == "lag") <= 4 + 8.1
+
+
+def test_a_full_house_and_a_wrong_frame(plain: tuple[str, Service]) -> None:
+    with connect(plain[0]) as first, connect(plain[0]):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(plain[0])
+        assert refused.value.response.status_code == 503
+        first.send("hello")
+        with pytest.raises(ConnectionClosed):
+            while json.loads(first.recv(timeout=10))["code"] == "bad_frame":
+                pass
+    assert first.close_code == 1003
+
+
+def test_who_says_nothing_is_sent_away_and_who_vanishes_frees_the_slot(plain: tuple[str, Service]) -> None:
+    with connect(plain[0]) as silent:
+        assert json.loads(silent.recv(timeout=10))["code"] == "idle"
+        with pytest.raises(ConnectionClosed):
+            silent.recv(timeout=10)
+    assert silent.close_code == 1008
+    with connect(plain[0]) as gone:
+        gone.send(bytes(3840))
+        gone.socket.close()
+    for _ in range(500):
+        if plain[1].engine.active == 0:
+            break
+        threading.Event().wait(0.02)
+    assert plain[1].engine.active == 0
