@@ -1,6 +1,6 @@
 """What a live stream costs the server besides its model: CPU time against a bare FastAPI handler that only receives.
 
-    python benchmarks/front_cpu.py [--streams 100] [--seconds 20] [--rounds 3]
+    python benchmarks/front_cpu.py [--streams 100] [--warm-up 65] [--seconds 20] [--rounds 3]
 
 Both servers run under uvicorn in a process of their own, in turn, `rounds` times. Clients in this process send 80 ms of
 a voice, 16 bits, every 80 ms on each of `streams` sockets, at random phase, and read what comes back. The bare handler
@@ -29,7 +29,6 @@ import psutil
 CHUNK_SECONDS = 0.08
 CHUNK_BYTES = 3840
 RATE = 24_000
-WARM_UP_SECONDS = 3.0
 
 BARE = """
 import sys, uvicorn
@@ -89,11 +88,11 @@ async def client(port: int, until: float) -> None:
 VOICE = voice(9.6)
 
 
-async def load(port: int, process: psutil.Process, streams: int, seconds: float) -> float:
+async def load(port: int, process: psutil.Process, streams: int, warm_up: float, seconds: float) -> float:
     """CPU milliseconds of the server per second of one stream."""
-    until = time.monotonic() + WARM_UP_SECONDS + seconds
+    until = time.monotonic() + warm_up + seconds
     clients = [asyncio.create_task(client(port, until)) for _ in range(streams)]
-    await asyncio.sleep(WARM_UP_SECONDS)
+    await asyncio.sleep(warm_up)
     before, start = cpu_seconds(process), time.monotonic()
     await asyncio.sleep(seconds - 1)
     spent, took = cpu_seconds(process) - before, time.monotonic() - start
@@ -106,7 +105,7 @@ def cpu_seconds(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def measure(kind: str, streams: int, seconds: float) -> float:
+def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -117,7 +116,7 @@ def measure(kind: str, streams: int, seconds: float) -> float:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
             wait_until_ready(port)
-            return asyncio.run(load(port, psutil.Process(server.pid), streams, seconds))
+            return asyncio.run(load(port, psutil.Process(server.pid), streams, warm_up, seconds))
         finally:
             server.terminate()
 
@@ -139,13 +138,16 @@ def wait_until_ready(port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100)
+    parser.add_argument(
+        "--warm-up", type=float, default=65, help="streams are looked at more closely in their first minute"
+    )
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     costs: dict[str, list[float]] = {"bare": [], "tympan": []}
     for _ in range(options.rounds):
         for kind, values in costs.items():
-            values.append(measure(kind, options.streams, options.seconds))
+            values.append(measure(kind, options.streams, options.warm_up, options.seconds))
             print(f"{kind:>8} {values[-1]:6.2f} ms per stream-second", flush=True)
     medians = {kind: round(statistics.median(values), 3) for kind, values in costs.items()}
     ratio = round(medians["tympan"] / medians["bare"], 2)

@@ -21,6 +21,8 @@ _NOISE_CORRELATION = 0.6
 _NOISY_SHARE = 0.3
 _BLOCKS = 20
 _LARGEST_FLOAT = 8.0
+_EVERY_SECOND_UNTIL = 60
+_SKIPPED_SECONDS = 3
 
 
 class _Check(Protocol):
@@ -45,14 +47,16 @@ class SanityCheck:
       halve the speed, and none that double it or of a factor of 1.5: such speech could be a child's or a slow bass,
       and a false alarm, of which there was none, would be worse. See `tympan.audio.pace`.
 
-    Costs a copy per call, some arithmetic per second of audio, and for raw audio a few milliseconds every 8 seconds
-    of the first minute.
+    After the first minute it looks at one second in four. Costs some arithmetic for each second that it looks at, and
+    for raw audio a millisecond every 8 seconds of the first minute.
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
         self._rate = sample_rate
         self._parts: list[Samples] = []
         self._missing = sample_rate
+        self._to_skip = 0
+        self._seconds = 0
         self._checks: list[_Check] = [Silence(), Clipping()]
         if format.encoding not in INTEGER_ENCODINGS:
             self._checks.insert(1, OutOfRange(format))
@@ -61,14 +65,25 @@ class SanityCheck:
 
     def push(self, samples: Samples) -> list[Warning]:
         """Mono float32 `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
-        self._parts.append(samples)
-        self._missing -= len(samples)
-        if self._missing > 0:
-            return []
-        signal = np.concatenate(self._parts)
-        whole = len(signal) // self._rate * self._rate
-        self._parts, self._missing = [signal[whole:].copy()], self._rate - (len(signal) - whole)
-        return [warning for second in signal[:whole].reshape(-1, self._rate) for warning in self._look(second)]
+        warnings: list[Warning] = []
+        while len(samples):
+            if self._to_skip:
+                skipped = min(self._to_skip, len(samples))
+                self._to_skip -= skipped
+                samples = samples[skipped:]
+                continue
+            taken = samples[: self._missing]
+            self._parts.append(taken)
+            self._missing -= len(taken)
+            if self._missing:
+                break
+            samples = samples[len(taken) :]
+            warnings += self._look(np.concatenate(self._parts))
+            self._parts, self._missing = [], self._rate
+            self._seconds += 1
+            if self._seconds >= _EVERY_SECOND_UNTIL:
+                self._to_skip = _SKIPPED_SECONDS * self._rate
+        return warnings
 
     def _look(self, second: Samples) -> list[Warning]:
         warnings: list[Warning] = []
@@ -159,7 +174,7 @@ class Noise:
         self._noisy_seconds = 0
 
     def __call__(self, second: Samples, peak: float) -> Warning | None:
-        if np.dot(second, second) < _NOISY_SHARE * _NOISE_LEVEL**2 * len(second):
+        if np.einsum("i,i->", second, second) < _NOISY_SHARE * _NOISE_LEVEL**2 * len(second):
             return None  # too little for as many loud blocks as it takes
         self._noisy_seconds += self._is_noise(second)
         self.done = self._noisy_seconds == _NOISE_SECONDS
