@@ -24,7 +24,7 @@ test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in 
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, Ray Serve on a local Ray: minutes
-	.venv-deploy/bin/python -m pytest -m deploy tests/deploy $(ARGS)
+	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

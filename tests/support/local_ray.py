@@ -60,13 +60,28 @@ class LocalRay:
         try:
             yield
         finally:
-            serve.delete(NAME)
+            self.delete()
+
+    def delete(self) -> None:
+        """Returns once every replica is gone."""
+        serve.delete(NAME)
 
     def states(self) -> dict[str, str]:
         """What Serve says of each replica, by its id."""
+        return {each["replica_id"]: each["state"] for each in self._replicas()}
+
+    def kill(self, replica: str) -> None:
+        """As if its machine had gone."""
+        (name,) = (each["actor_name"] for each in self._replicas() if each["replica_id"] == replica)
+        ray.kill(ray.get_actor(name, namespace="serve"))
+
+    def kill_controller(self) -> None:
+        """Ray starts another."""
+        ray.kill(ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve"), no_restart=False)
+
+    def _replicas(self) -> list[dict[str, Any]]:
         application = _get_global_client().get_serve_details()["applications"][NAME]
-        deployments: list[dict[str, Any]] = list(application["deployments"].values())
-        return {each["replica_id"]: str(each["state"].value) for found in deployments for each in found["replicas"]}
+        return [replica for deployment in application["deployments"].values() for replica in deployment["replicas"]]
 
     def replicas_of(self, session: str) -> set[str]:
         """The replicas whose log has this session."""
