@@ -27,7 +27,7 @@ from tympan.deploy.ray_app import SILENCE_SECONDS, app
 from tympan.engine.scripted import FRAME_SECONDS, INFO, scripted_words
 from tympan.messages import Complete, Word
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(180)]
 SCRIPTED = {"model": "scripted", "scaledown_window": 2}
 CHUNK = bytes(2 * 5 * INFO.frame_samples)
 CHUNK_SECONDS = 5 * FRAME_SECONDS
@@ -212,7 +212,7 @@ async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
 
 
 async def test_streams_may_go_on_for_the_grace_time_and_then_get_their_last_words(cluster: LocalRay) -> None:
-    grace = 4
+    grace = 8
     with cluster.application(**SCRIPTED, min_containers=1, maximum_streams=8, exit_grace_seconds=grace):
         async with talkers(cluster, 6) as everyone:
             stopped = time.monotonic()
@@ -232,7 +232,7 @@ async def test_when_all_is_full_some_wait_and_the_others_are_refused(cluster: Lo
     with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, maximum_streams=2):
         async with talkers(cluster, 2) as inside:
             waiting = [asyncio.create_task(talker(cluster)) for _ in range(2)]
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
             with pytest.raises(HTTPError) as error:
                 await asyncio.to_thread(ask, f"{cluster.http_url}/health")
             assert (error.value.code, error.value.headers["Retry-After"]) == (503, "2")
