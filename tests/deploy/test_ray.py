@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -23,8 +24,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tympan.client.stream import connect as connect_ours
-from tympan.deploy.ray_app import SILENCE_SECONDS, app
+from tympan.config import load_config
+from tympan.deploy.ray_app import SILENCE_SECONDS, Replica, app
 from tympan.engine.scripted import FRAME_SECONDS, INFO, scripted_words
+from tympan.errors import EngineError
 from tympan.messages import Complete, Word
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(180)]
@@ -126,6 +129,20 @@ def test_what_serve_is_told_follows_from_the_settings() -> None:
     assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (0, 300)
     assert deployment._deployment_config.graceful_shutdown_timeout_s == SILENCE_SECONDS + 10 + 10
     assert app({"model": "embedded"})._bound_deployment.ray_actor_options["num_gpus"] == 0
+
+
+async def test_a_replica_whose_engine_does_not_run_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("tympan")
+    monkeypatch.setattr(logger, "parent", logger.parent)  # a replica has a process of its own, and changes it
+    replica = Replica(load_config(environment={}, overrides={"model": "scripted"}))
+    service = replica.__serve_build_asgi_app__().state.service
+    with pytest.raises(EngineError, match="not running"):
+        await replica.check_health()
+    await service.start()
+    await replica.check_health()
+    await service.stop()
+    with pytest.raises(EngineError, match="restarting"):
+        await replica.check_health()
 
 
 async def test_real_speech_through_the_sockets_and_the_http_routes(cluster: LocalRay) -> None:

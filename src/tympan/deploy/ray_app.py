@@ -15,7 +15,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
-from ray.serve.context import _get_global_client  # the only way to learn the state of one replica without a dashboard
+from ray.serve.context import _get_global_client  # serve.status() counts states, it does not say whose
 
 from tympan.config import Config, config_file, load_config
 from tympan.deploy.settings import settle_for_ray
@@ -72,17 +72,19 @@ class Replica:
         if time.monotonic() - self._asked_at < SILENCE_SECONDS:
             return False
         try:
-            details = await asyncio.to_thread(lambda: _get_global_client().get_serve_details())
-        except Exception as error:
-            logger.warning("Serve's controller does not answer: %r", error)
+            return await asyncio.to_thread(_is_stopping)
+        except Exception as error:  # without an answer, go on
+            logger.warning("Serve's controller does not say whether this replica is to go: %r", error)
             return False
-        context = serve.get_replica_context()
-        application = details["applications"].get(context.app_name)
-        if application is None:  # a controller that has lost its memory
-            return False
-        replicas = application["deployments"].get(context.deployment, {}).get("replicas", [])
-        state = next((each["state"] for each in replicas if each["replica_id"] == context.replica_tag), "STOPPING")
-        return bool(state == "STOPPING")
+
+
+def _is_stopping() -> bool:
+    """What Serve's controller says of the replica that asks; of an application that is deleted it lists no replicas."""
+    context = serve.get_replica_context()
+    application = _get_global_client().get_serve_details()["applications"][context.app_name]
+    replicas = application["deployments"].get(context.deployment, {"replicas": []})["replicas"]
+    states: dict[str, str] = {replica["replica_id"]: replica["state"] for replica in replicas}
+    return states.get(context.replica_tag, "STOPPING") == "STOPPING"
 
 
 def app(settings: dict[str, Any]) -> serve.Application:
