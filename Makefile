@@ -23,8 +23,8 @@ test-clients: .venv-clients/done  ## other vendors' packages against our server:
 test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in simulated time: minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-test-deploy: .venv-deploy/done  ## the real `modal deploy`, against a stand-in on loopback
-	.venv-deploy/bin/python -m pytest -m deploy tests/deploy $(ARGS)
+test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, Ray Serve on a local Ray: minutes
+	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .
@@ -55,5 +55,5 @@ clean:
 .venv-deploy/done: pyproject.toml constraints.txt
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[server,embedded]' modal==1.6.4 hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
+		--editable '.[server,embedded,modal,ray]' hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
 	touch $@

@@ -31,8 +31,9 @@ def test_setting_names_are_unique() -> None:
     assert all(setting.description for setting in settings())
 
 
-def test_lists_are_comma_separated_in_the_environment() -> None:
+def test_lists_are_comma_separated_in_the_environment_and_wherever_they_are_text() -> None:
     assert load_config(environment={"TYMPAN_API_KEYS": "a,b"}).server.api_keys == ("a", "b")
+    assert load_config(environment={}, overrides={"api_keys": "a,b"}).server.api_keys == ("a", "b")
 
 
 @pytest.mark.parametrize(

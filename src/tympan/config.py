@@ -118,7 +118,7 @@ class TurnSettings(Struct, frozen=True, kw_only=True):
 
 
 class DeploySettings(Struct, frozen=True, kw_only=True):
-    """What a container of a fleet has, and how many of them there may be. Read by `tympan plan` and `modal deploy`."""
+    """What a container of a fleet has, and how many there may be. Read by `tympan plan`, Modal and Ray Serve."""
 
     gpus: Annotated[tuple[str, ...], Meta(description="GPU types, the preferred one first")] = ("L40S",)
     container_cpu: Annotated[float, Meta(description="physical CPU cores of a container", gt=0)] = 4.0
@@ -151,7 +151,7 @@ class DeploySettings(Struct, frozen=True, kw_only=True):
         int, Meta(description="longest start of a container, loading included", ge=1, le=86400)
     ] = 900
     exit_grace_seconds: Annotated[
-        int, Meta(description="server: how long open streams may go on before a container drains", ge=0, le=3600)
+        int, Meta(description="not class: how long open streams may go on before a container drains", ge=0, le=3600)
     ] = 0
     compute_regions: Annotated[tuple[str, ...], Meta(description="where containers may run; costs a surcharge")] = ()
     routing_region: Annotated[str, Meta(description="where connections enter; fixed by the first deployment")] = (
@@ -193,6 +193,10 @@ class Setting(Struct, frozen=True):
     def is_list(self) -> bool:
         return get_origin(self.type) is tuple
 
+    def read(self, value: Any) -> Any:
+        """What `value` stands for: a list may be written with commas."""
+        return [part for part in value.split(",") if part] if self.is_list and isinstance(value, str) else value
+
 
 def settings() -> Iterator[Setting]:
     """Every setting, section by section, in the order of the fields."""
@@ -221,7 +225,7 @@ def load_config(
     for name, value in (overrides or {}).items():
         if name not in by_name:
             raise ConfigError(f"unknown setting {name!r}; the settings are: {', '.join(by_name)}")
-        values[by_name[name].section][name] = value
+        values[by_name[name].section][name] = by_name[name].read(value)
     try:
         return msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -257,7 +261,7 @@ def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[s
         if variable not in known:
             raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
         setting = known[variable]
-        values[setting.section][setting.name] = [part for part in text.split(",") if part] if setting.is_list else text
+        values[setting.section][setting.name] = setting.read(text)
 
 
 def as_environment(config: Config) -> dict[str, str]:

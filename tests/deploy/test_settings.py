@@ -1,12 +1,14 @@
-"""What Modal's client would let through is refused before anything is sent."""
+"""What a platform would let through is refused before anything is sent."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from support.pinned import PINNED
 
 from tympan.config import as_environment, load_config
-from tympan.deploy.settings import settle
+from tympan.deploy.settings import settle, settle_for_ray
 from tympan.errors import ConfigError
 
 
@@ -73,3 +75,30 @@ def test_a_container_has_as_many_slots_as_the_autoscaler_is_told() -> None:
     assert both.maximum_streams == settled.maximum_streams  # whichever carries less
     embedded = settle(config(model="embedded"))  # type: ignore[arg-type]
     assert (embedded.gpus, embedded.weights, embedded.maximum_streams) == ((), None, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"gpus": ["B300"]}, "set maximum_streams"),
+        ({"gpus": []}, "set maximum_streams"),
+        ({"model": "kyutai/stt-1b-en_fr-candle"}, "pin the model to a commit"),
+        ({"min_containers": 11}, "more than max_containers"),
+        ({"target_streams": 20, "maximum_streams": 10}, "above maximum_streams"),
+    ],
+)
+def test_a_wrong_deployment_on_ray_is_one_sentence(settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        settle_for_ray(config(**settings))  # type: ignore[arg-type]
+
+
+def test_on_ray_a_model_may_be_a_folder_and_run_without_a_gpu(tmp_path: Path) -> None:
+    settled = settle_for_ray(config(model=str(tmp_path), gpus=[], maximum_streams=2))  # type: ignore[arg-type]
+    assert (settled.gpus, settled.maximum_streams, settled.target_streams) == ((), 2, 1)
+    assert settled.config.model.max_streams == 2
+
+
+def test_ray_has_no_limit_of_its_own_to_the_streams_of_a_replica() -> None:
+    many = config(maximum_streams=1200)
+    assert settle_for_ray(many).maximum_streams == 1200  # type: ignore[arg-type]
+    assert settle(many).maximum_streams == 1000  # type: ignore[arg-type]

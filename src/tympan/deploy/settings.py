@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -17,7 +18,8 @@ from tympan.errors import ConfigError
 MODAL_GPUS: Final = (*GPUS, "A100", "B300")
 ROUTING_REGIONS: Final = ("us-east", "us-west", "ca-central", "eu-west", "ap-south")
 MOST_INPUTS: Final = 1000
-LOCAL_MODELS: Final = ("embedded", "scripted", "random:")
+ENGINES_WITHOUT_GPU: Final = ("embedded", "scripted")
+LOCAL_MODELS: Final = (*ENGINES_WITHOUT_GPU, "random:")
 PINNED: Final = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 PORT: Final = 8000
 LAST_WORDS_SECONDS: Final = 30  # before the platform would cut a connection
@@ -41,27 +43,61 @@ class Deployment:
 
 
 def settle(config: Config, *, check: bool = True) -> Deployment:
-    """Fill in what follows from the settings. `check` is for the machine that deploys; raises `ConfigError` there."""
-    deploy, model = config.deploy, config.model.model
-    gpus = () if model in ("embedded", "scripted") else tuple(gpu.upper() for gpu in deploy.gpus)
+    """Fill in what Modal is told. `check` is for the machine that deploys; raises `ConfigError` there."""
+    model = config.model.model
+    gpus = _gpus(config)
     if check:
-        _check(config, gpus)
-    most = min((_carried(gpu, model) for gpu in gpus), default=max(1, int(deploy.container_cpu)))
-    maximum = min(deploy.maximum_streams or most, MOST_INPUTS)
-    target = deploy.target_streams or max(1, int(TARGET_SHARE * maximum))
-    if check and target > maximum:
-        raise ConfigError(f"target_streams is {target}, above maximum_streams, which is {maximum}")
-    # The container is told, so that it does not calibrate itself to another number than the autoscaler was given.
+        _check_modal(config, gpus)
+    maximum, target = _streams(config, gpus, MOST_INPUTS, check=check)
     config = replace(
-        config,
-        model=replace(config.model, max_streams=config.model.max_streams or maximum),
+        _with_streams(config, maximum, target),
         server=replace(config.server, host="0.0.0.0", port=PORT),
         limits=replace(config.limits, handover_seconds=_handover_seconds(config)),
-        deploy=replace(deploy, maximum_streams=maximum, target_streams=target),
     )
     repository, _, revision = model.partition("@")
     weights = None if model.startswith(LOCAL_MODELS) else (repository, revision)
     return Deployment(config, gpus, target, maximum, weights)
+
+
+def settle_for_ray(config: Config) -> Deployment:
+    """Fill in what Ray Serve is told; its replicas find their weights themselves. Raises `ConfigError`."""
+    deploy, gpus = config.deploy, _gpus(config)
+    if deploy.min_containers > deploy.max_containers:
+        raise ConfigError(
+            f"min_containers ({deploy.min_containers}) is more than max_containers ({deploy.max_containers})"
+        )
+    _check_known(config, gpus)
+    if not gpus and config.model.model not in ENGINES_WITHOUT_GPU and deploy.maximum_streams is None:
+        raise ConfigError("gpus is empty, and nobody knows what this model carries without one: set maximum_streams")
+    if not Path(config.model.model).is_dir():
+        _check_pinned(config.model.model)
+    maximum, target = _streams(config, gpus, None, check=True)
+    return Deployment(_with_streams(config, maximum, target), gpus, target, maximum, None)
+
+
+def _gpus(config: Config) -> tuple[str, ...]:
+    return () if config.model.model in ENGINES_WITHOUT_GPU else tuple(gpu.upper() for gpu in config.deploy.gpus)
+
+
+def _streams(config: Config, gpus: tuple[str, ...], limit: int | None, *, check: bool) -> tuple[int, int]:
+    """The most that one container takes, and how many the autoscaler should aim at."""
+    deploy = config.deploy
+    carried = (_carried(gpu, config.model.model) for gpu in gpus)
+    maximum = deploy.maximum_streams or min(carried, default=max(1, int(deploy.container_cpu)))
+    maximum = min(maximum, limit or maximum)
+    target = deploy.target_streams or max(1, int(TARGET_SHARE * maximum))
+    if check and target > maximum:
+        raise ConfigError(f"target_streams is {target}, above maximum_streams, which is {maximum}")
+    return maximum, target
+
+
+def _with_streams(config: Config, maximum: int, target: int) -> Config:
+    """The engine is told, so that it does not calibrate itself to another number than the autoscaler was given."""
+    return replace(
+        config,
+        model=replace(config.model, max_streams=config.model.max_streams or maximum),
+        deploy=replace(config.deploy, maximum_streams=maximum, target_streams=target),
+    )
 
 
 def _carried(gpu: str, model: str) -> int:
@@ -76,20 +112,29 @@ def _handover_seconds(config: Config) -> float | None:
     return float(config.deploy.timeout_seconds - LAST_WORDS_SECONDS)
 
 
-def _check(config: Config, gpus: tuple[str, ...]) -> None:
-    deploy, model = config.deploy, config.model.model
+def _check_known(config: Config, gpus: tuple[str, ...]) -> None:
     for gpu in gpus:
-        if gpu not in MODAL_GPUS:
-            raise ConfigError(f"Modal has no GPU {gpu!r} (one per container); the GPUs are: {', '.join(MODAL_GPUS)}")
-        if gpu not in GPUS and gpu != "A100" and deploy.maximum_streams is None:
+        if gpu not in GPUS and gpu != "A100" and config.deploy.maximum_streams is None:
             raise ConfigError(f"nobody knows yet what a {gpu} carries: set maximum_streams")
-    if gpus == () and model not in ("embedded", "scripted"):
-        raise ConfigError("gpus is empty, and this model needs one")
+
+
+def _check_pinned(model: str) -> None:
     if not model.startswith(LOCAL_MODELS) and not PINNED.fullmatch(model):
         raise ConfigError(
             f"pin the model to a commit, so that every container has the same weights: {model.partition('@')[0]}@ and "
             "40 hexadecimal digits"
         )
+
+
+def _check_modal(config: Config, gpus: tuple[str, ...]) -> None:
+    deploy = config.deploy
+    for gpu in gpus:
+        if gpu not in MODAL_GPUS:
+            raise ConfigError(f"Modal has no GPU {gpu!r} (one per container); the GPUs are: {', '.join(MODAL_GPUS)}")
+    _check_known(config, gpus)
+    if not gpus and config.model.model not in ENGINES_WITHOUT_GPU:
+        raise ConfigError("gpus is empty, and this model needs one")
+    _check_pinned(config.model.model)
     if deploy.routing_region not in ROUTING_REGIONS:
         regions = ", ".join(ROUTING_REGIONS)
         raise ConfigError(f"routing_region is {deploy.routing_region!r}; the regions are: {regions}")
