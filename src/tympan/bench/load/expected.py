@@ -1,0 +1,108 @@
+"""The words that the audio of a load must give, and when each was due.
+
+The scripted model's follow from its script. For any other model one stream runs first, alone, with the same samples
+and flushes: the same server's own transcript is what the streams under load are held to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tympan.bench.load.plan import Plan
+from tympan.bench.load.speech import Speech
+from tympan.client.backoff import Backoff
+from tympan.client.stream import Stream, connect
+from tympan.engine.scripted import DELAY_FRAMES, FRAME_SECONDS, scripted_words
+from tympan.errors import ConfigError
+from tympan.messages import Flushed, Vad, Word
+
+Seconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Words of the longest session, in order. Times are seconds of its audio: `[words]` each.
+
+    `released`: how much audio the model had heard when it gave the word. What comes after that is not the model's.
+    """
+
+    model: str
+    texts: tuple[str, ...]
+    starts: Seconds
+    ends: Seconds
+    released: Seconds
+
+    @classmethod
+    def of(cls, model: str, words: Sequence[Word], released: Sequence[float]) -> Expected:
+        return cls(
+            model,
+            tuple(word.text for word in words),
+            np.array([word.start for word in words], np.float64),
+            np.array([word.end for word in words], np.float64),
+            np.array(released, np.float64),
+        )
+
+
+async def expect(plan: Plan, speech: Speech) -> Expected:
+    """Ask the server for its model, and for its words where they are not known.
+
+    Raises:
+        ServerError: it cannot be reached, refuses, or ends the stream.
+        ConfigError: its model listens, and there is nothing to hear.
+    """
+    chunks = plan.session_chunks
+    async with connect(
+        plan.base_url,
+        token=plan.token,
+        sample_rate=speech.sample_rate,
+        events=("word", "vad"),
+        backoff=Backoff(attempts=0),
+    ) as stream:
+        model = stream.ready.model
+        if model == "scripted":
+            return _script(round(chunks * plan.chunk_seconds / FRAME_SECONDS))
+        if speech.is_noise:
+            raise ConfigError(f"the model {model} listens: give it speech with --audio FILE")
+        sending = asyncio.create_task(_send(stream, speech, chunks, speech.flush_points(plan.flush_every, chunks)))
+        try:
+            words, released = await _hear(stream)
+            await sending
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+    return Expected.of(model, words, released)
+
+
+def _script(frames: int) -> Expected:
+    words = scripted_words(frames)
+    return Expected.of("scripted", words, [word.end + DELAY_FRAMES * FRAME_SECONDS for word in words])
+
+
+async def _send(stream: Stream, speech: Speech, chunks: int, flush_points: frozenset[int]) -> None:
+    for number in range(chunks):
+        await stream.send(speech.chunks[number % len(speech.chunks)])
+        if number + 1 in flush_points:
+            await stream.flush()
+    await stream.finish()
+
+
+async def _hear(stream: Stream) -> tuple[list[Word], list[float]]:
+    """Words come before the `vad` of the frame that gave them, which says how much had been heard."""
+    words: list[Word] = []
+    released: list[float] = []
+    heard = 0.0
+    async for event in stream:
+        match event:
+            case Word():
+                words.append(event)
+            case Vad(time=time):
+                heard = time
+                released += [heard] * (len(words) - len(released))
+            case Flushed():
+                released += [heard] * (len(words) - len(released))
+    return words, released + [heard] * (len(words) - len(released))
