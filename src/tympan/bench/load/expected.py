@@ -55,7 +55,6 @@ async def expect(plan: Plan, speech: Speech) -> Expected:
         ServerError: it cannot be reached, refuses, or ends the stream.
         ConfigError: its model listens, and there is nothing to hear.
     """
-    chunks = plan.session_chunks
     async with connect(
         plan.base_url,
         token=plan.token,
@@ -65,12 +64,12 @@ async def expect(plan: Plan, speech: Speech) -> Expected:
     ) as stream:
         model = stream.ready.model
         if model == "scripted":
-            return _script(round(chunks * plan.chunk_seconds / FRAME_SECONDS))
+            return _script(plan)
         if speech.is_noise:
             raise ConfigError(f"the model {model} listens: give it speech with --audio FILE")
-        sending = asyncio.create_task(_send(stream, speech, chunks, speech.flush_points(plan.flush_every, chunks)))
+        sending = asyncio.create_task(_send(stream, plan, speech))
         try:
-            words, released = await _hear(stream)
+            words, released = await _hear(stream, until_flushed=plan.dialect.finish is None)
             await sending
         finally:
             sending.cancel()
@@ -78,24 +77,32 @@ async def expect(plan: Plan, speech: Speech) -> Expected:
     return Expected.of(model, words, released)
 
 
-def _script(frames: int) -> Expected:
-    words = scripted_words(frames)
+def _script(plan: Plan) -> Expected:
+    seconds = plan.session_chunks * plan.chunk_seconds - plan.dialect.held_seconds
+    words = scripted_words(round(seconds / FRAME_SECONDS))
     return Expected.of("scripted", words, [word.end + DELAY_FRAMES * FRAME_SECONDS for word in words])
 
 
-async def _send(stream: Stream, speech: Speech, chunks: int, flush_points: frozenset[int]) -> None:
+async def _send(stream: Stream, plan: Plan, speech: Speech) -> None:
+    chunks = plan.session_chunks
+    flush_points = speech.flush_points(plan.flush_every, chunks)
     for number in range(chunks):
         await stream.send(speech.chunks[number % len(speech.chunks)])
         if number + 1 in flush_points:
             await stream.flush()
+    if plan.dialect.finish is None:
+        await stream.flush()
     await stream.finish()
 
 
-async def _hear(stream: Stream) -> tuple[list[Word], list[float]]:
-    """Words come before the `vad` of the frame that gave them, which says how much had been heard."""
+async def _hear(stream: Stream, until_flushed: bool) -> tuple[list[Word], list[float]]:
+    """Words come before the `vad` of the frame that gave them, which says how much had been heard.
+
+    until_flushed: only those up to the last flush, where the protocol of the load ends with one.
+    """
     words: list[Word] = []
     released: list[float] = []
-    heard = 0.0
+    heard, flushed = 0.0, 0
     async for event in stream:
         match event:
             case Word():
@@ -105,4 +112,7 @@ async def _hear(stream: Stream) -> tuple[list[Word], list[float]]:
                 released += [heard] * (len(words) - len(released))
             case Flushed():
                 released += [heard] * (len(words) - len(released))
-    return words, released + [heard] * (len(words) - len(released))
+                flushed = len(words)
+    released += [heard] * (len(words) - len(released))
+    count = flushed if until_flushed else len(words)
+    return words[:count], released[:count]

@@ -39,8 +39,9 @@ class Comparison:
     pairs: Indices
 
 
-def compare(expected: Sequence[str], heard: Sequence[str], due: int) -> Comparison:
-    """Of `expected`, only the first `due` words can be lost: the others may come or not."""
+def compare(expected: Sequence[str], heard: Sequence[str], due: int | None = None) -> Comparison:
+    """With `due`, only so many words are judged: where a session was cut short, others may come after them or not."""
+    judged = len(expected) + 1 if due is None else due
     if list(expected) == list(heard):
         return Comparison(0, 0, 0, np.repeat(np.arange(len(heard))[:, None], 2, axis=1))
     lost = repeated = changed = 0
@@ -51,9 +52,9 @@ def compare(expected: Sequence[str], heard: Sequence[str], due: int) -> Comparis
             pairs.append(np.stack((np.arange(first, last), np.arange(heard_first, heard_last)), axis=1))
             continue
         both = min(last - first, heard_last - heard_first)
-        repeated += heard_last - heard_first - both
-        changed += max(0, min(first + both, due) - first)
-        lost += max(0, min(last, due) - (first + both))
+        repeated += heard_last - heard_first - both if first < judged else 0
+        changed += max(0, min(first + both, judged) - first)
+        lost += max(0, min(last, judged) - (first + both))
     return Comparison(lost, repeated, changed, np.concatenate(pairs))
 
 
@@ -129,11 +130,9 @@ class Scorer:
             return
         sent = record.sent_chunks * self._plan.chunk_seconds
         outcome.audio_seconds += sent
-        possible = int((self._expected.starts < sent - 1e-6).sum())
-        whole = record.finished and record.sent_chunks == self._plan.session_chunks
-        due = possible if whole else min(possible, int((self._expected.released < sent + 1e-6).sum()))
+        possible, due = self._words_in(record, sent)
         compared = compare(self._expected.texts[:possible], record.texts, due)
-        outcome.expected_words += due
+        outcome.expected_words += possible if due is None else due
         outcome.words += len(record.texts)
         outcome.lost += compared.lost
         outcome.repeated += compared.repeated
@@ -141,6 +140,15 @@ class Scorer:
         if record.finished:
             self._count_word_errors(sent, record.texts, compared.pairs)
         self._time(record, compared.pairs)
+
+    def _words_in(self, record: Record, sent: float) -> tuple[int, int | None]:
+        """How many of the expected words this session may have; how many it must have, where that is not all."""
+        expected = self._expected
+        if record.finished and record.sent_chunks == self._plan.session_chunks:
+            return len(expected.texts), None
+        possible = int((expected.starts < sent - 1e-6).sum())
+        heard = sent - self._plan.dialect.held_seconds
+        return possible, min(possible, int((expected.released < heard + 1e-6).sum()))
 
     def _count_word_errors(self, sent: float, heard: list[str], pairs: Indices) -> None:
         """Against the text, in the passes through the audio that were whole."""
