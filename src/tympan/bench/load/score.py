@@ -25,7 +25,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 STEADY = ("word_delay", "added", "flush", "lag", "late")
-"""Series of which only what happened while all streams were open counts. The others are rare: all of them count."""
+"""Series of which only what was due while all streams were open counts: by when it was due, or a server that is behind
+would be spared what it tells too late. The others are rare: all of them count."""
 RARE = ("handshake", "first_word", "finish")
 
 
@@ -116,6 +117,7 @@ class Scorer:
         self._speech = speech
         self._expected = expected
         self._start = start
+        self._flushed_at = np.sort([*speech.flush_points(plan.flush_every, plan.session_chunks)]) * plan.chunk_seconds
         self._rows: dict[str, list[Floats]] = {name: [] for name in (*STEADY, *RARE)}
         self._errors_of: dict[tuple[int, tuple[str, ...]], int] = {}
         self._outcome = Outcome()
@@ -139,7 +141,7 @@ class Scorer:
         outcome.changed += compared.changed
         if record.finished:
             self._count_word_errors(sent, record.texts, compared.pairs)
-        self._time(record, compared.pairs)
+        self._time(record, compared.pairs, sent)
 
     def _words_in(self, record: Record, sent: float) -> tuple[int, int | None]:
         """How many of the expected words this session may have; how many it must have, where that is not all."""
@@ -164,12 +166,13 @@ class Scorer:
         self._outcome.said_words += len(said)
         self._outcome.word_errors += self._errors_of[key]
 
-    def _time(self, record: Record, pairs: Indices) -> None:
+    def _time(self, record: Record, pairs: Indices, sent: float) -> None:
         arrivals = np.array(record.arrivals, np.float64)
-        usual = pairs[np.frombuffer(record.hastened, np.uint8)[pairs[:, 1]] == 0]
+        usual = pairs[~self._hastened(sent)[pairs[:, 0]]]
         due, came = usual[:, 0], arrivals[usual[:, 1]]
-        self._note("word_delay", came, came - self._sent_at(record, self._expected.ends[due]))
-        self._note("added", came, came - self._sent_at(record, self._expected.released[due]))
+        for name, positions in (("word_delay", self._expected.ends), ("added", self._expected.released)):
+            moments = self._sent_at(record, positions[due])
+            self._note(name, moments, came - moments)
         self._note("first_word", arrivals[:1], arrivals[:1] - record.began)
         self._note("handshake", [record.dialled], [record.handshake_seconds or 0.0])
         self._note("flush", [at for at, _ in record.flushes], [seconds for _, seconds in record.flushes])
@@ -178,6 +181,13 @@ class Scorer:
         self._note("late", record.began + chunks * self._plan.chunk_seconds, record.late_seconds)
         if record.finish_seconds is not None:
             self._note("finish", [record.began], [record.finish_seconds])
+
+    def _hastened(self, sent: float) -> npt.NDArray[np.bool_]:
+        """Words that a flush or the end brings out before the model would: begun before it, to be released after it."""
+        flushes = np.append(self._flushed_at[self._flushed_at < sent], sent)
+        following = flushes[np.minimum(np.searchsorted(flushes, self._expected.starts + 1e-6), len(flushes) - 1)]
+        hastened: npt.NDArray[np.bool_] = self._expected.released > following - 1e-6
+        return hastened
 
     def _sent_at(self, record: Record, positions: Floats) -> Floats:
         """When the last sample before each position (seconds of audio) was due to be sent."""

@@ -62,8 +62,6 @@ class Record:
     detail: str = ""
     texts: list[str] = field(default_factory=list)
     arrivals: array[float] = field(default_factory=lambda: array("d"))
-    hastened: bytearray = field(default_factory=bytearray)
-    """1 for a word that came while a flush or the end was waited for: it came early."""
     flushes: list[tuple[float, float]] = field(default_factory=list)
     """When it was sent, and seconds until the answer."""
     finish_seconds: float | None = None
@@ -154,7 +152,6 @@ class Session:
         record = self.record
         record.arrivals.append(time.monotonic())
         record.texts.append(sys.intern(text))
-        record.hastened.append(bool(self._flushes) or self._finishing_at is not None)
 
     def flushed(self) -> None:
         now = time.monotonic()
