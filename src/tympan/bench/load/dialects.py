@@ -28,8 +28,6 @@ from tympan.bench.load.readers import (
     vllm_reader,
 )
 
-ENGINE_RATE: Final = 24_000
-
 
 @dataclass(frozen=True)
 class Dialect:
@@ -43,12 +41,7 @@ class Dialect:
     finish: Message | None
     audio: Callable[[bytes], Message] = bytes
     hello: tuple[Message, ...] = ()
-    sample_rate: int = ENGINE_RATE
-
-    @property
-    def held_seconds(self) -> float:
-        """How much of a session's last audio is never heard: a flush leaves in the resampler what it holds."""
-        return 0.08 if self.finish is None and self.sample_rate != ENGINE_RATE else 0.0
+    sample_rate: int = 24_000
 
 
 def in_base64(field: str, kind: str) -> Callable[[bytes], str]:

@@ -29,6 +29,8 @@ class Expected:
     """Words of the longest session, in order. Times are seconds of its audio: `[words]` each.
 
     `released`: how much audio the model had heard when it gave the word. What comes after that is not the model's.
+    `held_seconds`: how much of a session's last audio is never heard, because a flush leaves in the resampler what it
+    holds.
     """
 
     model: str
@@ -36,15 +38,17 @@ class Expected:
     starts: Seconds
     ends: Seconds
     released: Seconds
+    held_seconds: float = 0.0
 
     @classmethod
-    def of(cls, model: str, words: Sequence[Word], released: Sequence[float]) -> Expected:
+    def of(cls, model: str, words: Sequence[Word], released: Sequence[float], held_seconds: float = 0.0) -> Expected:
         return cls(
             model,
             tuple(word.text for word in words),
             np.array([word.start for word in words], np.float64),
             np.array([word.end for word in words], np.float64),
             np.array(released, np.float64),
+            held_seconds,
         )
 
 
@@ -63,24 +67,26 @@ async def expect(plan: Plan, speech: Speech) -> Expected:
         backoff=Backoff(attempts=0),
     ) as stream:
         model = stream.ready.model
+        ends_with_flush = plan.dialect.finish is None
+        held_seconds = FRAME_SECONDS if ends_with_flush and stream.ready.sample_rate != speech.sample_rate else 0.0
         if model == "scripted":
-            return _script(plan)
+            return _script(plan, held_seconds)
         if speech.is_noise:
             raise ConfigError(f"the model {model} listens: give it speech with --audio FILE")
         sending = asyncio.create_task(_send(stream, plan, speech))
         try:
-            words, released = await _hear(stream, until_flushed=plan.dialect.finish is None)
+            words, released = await _hear(stream, ends_with_flush)
             await sending
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-    return Expected.of(model, words, released)
+    return Expected.of(model, words, released, held_seconds)
 
 
-def _script(plan: Plan) -> Expected:
-    seconds = plan.session_chunks * plan.chunk_seconds - plan.dialect.held_seconds
-    words = scripted_words(round(seconds / FRAME_SECONDS))
-    return Expected.of("scripted", words, [word.end + DELAY_FRAMES * FRAME_SECONDS for word in words])
+def _script(plan: Plan, held_seconds: float) -> Expected:
+    words = scripted_words(round((plan.session_chunks * plan.chunk_seconds - held_seconds) / FRAME_SECONDS))
+    released = [word.end + DELAY_FRAMES * FRAME_SECONDS for word in words]
+    return Expected.of("scripted", words, released, held_seconds)
 
 
 async def _send(stream: Stream, plan: Plan, speech: Speech) -> None:

@@ -149,8 +149,7 @@ class Scorer:
         if record.finished and record.sent_chunks == self._plan.session_chunks:
             return len(expected.texts), None
         possible = int((expected.starts < sent - 1e-6).sum())
-        heard = sent - self._plan.dialect.held_seconds
-        return possible, min(possible, int((expected.released < heard + 1e-6).sum()))
+        return possible, min(possible, int((expected.released < sent - expected.held_seconds + 1e-6).sum()))
 
     def _count_word_errors(self, sent: float, heard: list[str], pairs: Indices) -> None:
         """Against the text, in the passes through the audio that were whole."""
