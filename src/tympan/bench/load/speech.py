@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,12 @@ class Speech:
             return frozenset()
         loudness = [float(np.square(np.frombuffer(chunk, "<i2").astype(np.float32)).mean()) for chunk in self.chunks]
         stride = max(1, round(every / self.chunk_seconds))
+        end = chunks - math.ceil(1 / self.chunk_seconds)
         points = []
-        for start in range(stride // 2, chunks, stride):
-            places = range(start, start + max(1, stride // 2))
+        for start in range(stride // 2, end, stride):
+            places = range(start, min(start + max(1, stride // 2), end))
             points.append(1 + min(places, key=lambda place: loudness[place % len(loudness)]))
-        return frozenset(point for point in points if point * self.chunk_seconds < chunks * self.chunk_seconds - 1)
+        return frozenset(points)
 
 
 def read_speech(file: Path, sample_rate: int, chunk_seconds: float) -> Speech:
