@@ -1,1 +1,1 @@
-"""Measuring: what a machine carries. `engine` needs torch and nothing of the server."""
+"""Measuring: what a machine carries, and what a running server does. `engine` needs torch and nothing of the server."""

@@ -1,4 +1,4 @@
-"""`tympan bench engine`: how many streams this machine carries."""
+"""`tympan bench engine`: how many streams this machine carries. `tympan bench load` is in `load`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import json
 from dataclasses import asdict
 
+from tympan.cli import load
 from tympan.cli.settings import add_settings, config_from
 from tympan.errors import ConfigError, MissingPackageError
 
@@ -30,9 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--moshi", action="store_true", help="with --live: also the moshi package's loop, where that is installed"
     )
     add_settings(engine, sections=("model",))
+    load_help = "live streams on a running server: delays, and whether each word comes once; last line JSON"
+    load.add_arguments(kinds.add_parser("load", help=load_help, description=load_help))
 
 
 def run(arguments: argparse.Namespace) -> int:
+    return load.run(arguments) if arguments.kind == "load" else _run_engine(arguments)
+
+
+def _run_engine(arguments: argparse.Namespace) -> int:
     streams = _counts(arguments.live or arguments.streams)
     if not streams or min(streams) < 1 or arguments.steps < 2 or arguments.seconds <= 0:
         raise ConfigError("--streams and --live take numbers such as 1,4,16, --steps at least 2, --seconds more than 0")

@@ -1,0 +1,96 @@
+"""What a load consists of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tympan.bench.load.dialects import DIALECTS, Dialect
+from tympan.errors import ConfigError
+
+FRAME_MS = 80  # of the engines: a session is a whole number of these, so that no sample waits for the rest of one
+CONNECTS_PER_SECOND = 50.0
+SHORTEST_SESSION_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Times in seconds. Raises `ConfigError` for what cannot be run.
+
+    Every stream lives for `ramp + seconds`, and streams begin over `ramp`: for `seconds` all of them are open, and
+    delays are those of that time.
+    """
+
+    url: str
+    protocol: str = "native"
+    streams: int = 1
+    seconds: float = 60.0
+    ramp_seconds: float | None = None
+    session_seconds: float | None = None
+    """Audio after which a session ends and its stream opens the next one; None: one session for all the time."""
+    flush_every: float = 10.0
+    chunk_ms: int = 80
+    seed: int = 0
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_server(self.url):
+            raise ConfigError(
+                f"{self.url!r} is not a server's address: write ws://host:port; the protocol adds the path"
+            )
+        if self.protocol not in DIALECTS:
+            raise ConfigError(f"the protocol {self.protocol!r} is unknown; use one of {', '.join(DIALECTS)}")
+        if self.streams < 1 or self.seconds < SHORTEST_SESSION_SECONDS:
+            raise ConfigError("--streams takes at least 1, --duration at least 1 second")
+        if not 10 <= self.chunk_ms <= 1000:
+            raise ConfigError("--chunk-ms takes 10 to 1000")
+        if self.session_seconds is not None and self.session_seconds < SHORTEST_SESSION_SECONDS:
+            raise ConfigError("--session takes at least 1 second")
+        if self.flush_every < 0 or (self.ramp_seconds or 0.0) < 0:
+            raise ConfigError("--flush-every and --ramp are seconds, and not negative")
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS[self.protocol]
+
+    @property
+    def base_url(self) -> str:
+        """The server alone: `ws://host:port`."""
+        parts = urlsplit(self.url)
+        return f"{'wss' if parts.scheme in ('wss', 'https') else 'ws'}://{parts.netloc}"
+
+    @property
+    def address(self) -> str:
+        return f"{self.base_url}{self.dialect.path}"
+
+    @property
+    def ramp(self) -> float:
+        return self.streams / CONNECTS_PER_SECOND if self.ramp_seconds is None else self.ramp_seconds
+
+    @property
+    def stream_seconds(self) -> float:
+        return self.ramp + self.seconds
+
+    @property
+    def chunk_seconds(self) -> float:
+        return self.chunk_ms / 1000
+
+    @property
+    def session_chunks(self) -> int:
+        """Chunks of the longest session."""
+        return self.whole_chunks(min(self.session_seconds or math.inf, self.stream_seconds))
+
+    def whole_chunks(self, seconds: float) -> int:
+        """How many chunks these seconds hold that end where a frame of the engine does."""
+        step = FRAME_MS // math.gcd(FRAME_MS, self.chunk_ms)
+        return int(1000 * seconds + 1e-6) // (step * self.chunk_ms) * step
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in ("ws", "wss", "http", "https") and bool(parts.hostname) and parts.path in ("", "/")

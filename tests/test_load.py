@@ -1,0 +1,259 @@
+"""`tympan bench load` against real servers on real sockets: it counts what is there, and sees what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import wave
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.server import LiveServer
+from support.speech import clip
+
+from tympan.bench.load.dialects import DIALECTS
+from tympan.bench.load.expected import Expected, expect
+from tympan.bench.load.plan import Plan
+from tympan.bench.load.report import figures, milliseconds
+from tympan.bench.load.score import Scorer, compare, word_errors
+from tympan.bench.load.session import Record
+from tympan.bench.load.share import begins, run_share
+from tympan.bench.load.speech import Speech, noise, read_speech
+from tympan.cli.main import main
+from tympan.config import ModelSettings
+from tympan.engine.base import Deliver
+from tympan.engine.scripted import ScriptedEngine, ScriptedStream
+from tympan.errors import ConfigError
+from tympan.messages import EngineEvent, Word
+from tympan.server.app import PROTOCOLS
+
+KEY = "a-key"
+LOUD_THEN_QUIET = Speech((np.full(1920, 9000, "<i2").tobytes(),) * 9 + (bytes(3840),), 0.08, 24_000)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with LiveServer(api_keys=(KEY,), host="127.0.0.1") as live:
+        yield live
+
+
+async def measure(plan: Plan, speech: Speech | None = None) -> dict[str, Any]:
+    """A load in this process: the figures."""
+    speech = speech or noise(plan.dialect.sample_rate, plan.chunk_seconds)
+    expected = await expect(plan, speech)
+    outcome = await run_share(plan, speech, expected, range(plan.streams), time.monotonic())
+    return figures(plan, speech, expected, outcome)
+
+
+async def test_every_protocol_counts_each_word_once(server: LiveServer) -> None:
+    loads = [Plan(server.url(""), name, streams=2, seconds=3.0, flush_every=1.5, token=KEY) for name in DIALECTS]
+    loads.append(Plan(server.url(""), streams=2, seconds=3.0, session_seconds=1.4, chunk_ms=20, token=KEY))
+    for load, result in zip(loads, await asyncio.gather(*map(measure, loads)), strict=True):
+        counts = {name: result[name] for name in ("lost", "repeated", "changed", "error_kinds", "wer")}
+        assert counts == {"lost": 0, "repeated": 0, "changed": 0, "error_kinds": {}, "wer": 0.0}, load
+        assert result["words"] >= result["expected_words"] >= 14
+        assert result["sessions"] == (4 if load.session_seconds else 2)
+        assert result["finish_count"] == result["first_word_count"] == result["handshake_count"] == result["sessions"]
+        assert result["lag_from"] == ("server" if load.protocol in ("native", "kyutai") else "words")
+        assert (result["flush_count"] > 0) is (load.session_seconds is None)
+        # The script releases a word 480 ms after its end; at 16 kHz resampling holds a frame back for a frame more.
+        assert 480 < result["word_delay_ms_p50"] < (780 if load.protocol == "vllm" else 700)
+        assert result["word_delay_ms_p50"] - result["added_ms_p50"] == pytest.approx(480, abs=1)
+
+
+class FaultyEngine(ScriptedEngine):
+    """Loses word 2, says word 4 twice and writes word 6 wrongly; or tells of everything `late_seconds` later."""
+
+    def __init__(self, late_seconds: float = 0.0) -> None:
+        super().__init__(ModelSettings(model="scripted"))
+        self._late_seconds = late_seconds
+
+    def open(self, deliver: Deliver) -> ScriptedStream:
+        if self._late_seconds:
+            loop = asyncio.get_running_loop()
+            return super().open(lambda events: (loop.call_later(self._late_seconds, deliver, events), None)[1])
+        return super().open(lambda events: deliver([each for event in events for each in self._spoilt(event)]))
+
+    @staticmethod
+    def _spoilt(event: EngineEvent) -> Sequence[EngineEvent]:
+        if not isinstance(event, Word):
+            return (event,)
+        return {"word2": (), "word4": (event, event), "word6": (replace(event, text="other"),)}.get(
+            event.text, (event,)
+        )
+
+
+async def test_what_a_server_does_wrong_is_seen() -> None:
+    """Lost, repeated and changed words in every protocol; and on another server, all of them late."""
+    with LiveServer(FaultyEngine()) as faulty, LiveServer(FaultyEngine(late_seconds=0.3)) as slow:
+        loads = [Plan(faulty.url(""), name, streams=2, seconds=3.5, flush_every=1.5) for name in DIALECTS]
+        *wrong, late = await asyncio.gather(*map(measure, [*loads, replace(loads[0], url=slow.url(""))]))
+    for load, result in zip(loads, wrong, strict=True):
+        assert (result["lost"], result["repeated"], result["changed"]) == (2, 2, 2), load
+        assert result["wer"] == round(6 / result["expected_words"], 4)
+    assert (late["lost"], late["repeated"], late["changed"]) == (0, 0, 0)
+    assert 780 < late["word_delay_ms_p50"] < 900
+    for name in ("added", "flush", "finish"):
+        assert 300 < late[f"{name}_ms_p50"] < 420, name
+
+
+async def test_refusals_and_a_restart_are_counted_not_raised() -> None:
+    with LiveServer(max_streams=2) as small:
+        load = asyncio.create_task(measure(Plan(small.url(""), streams=3, seconds=2.0)))
+        await asyncio.sleep(1.2)
+        small.terminate()
+        result = await load
+    assert result["error_kinds"]["closed with 1012"] == 2
+    assert result["error_kinds"]["refused with HTTP status 503"] >= 1
+    assert result["errors"] >= 4, "and those that came back found nobody"
+    assert (result["lost"], result["repeated"]) == (0, 0)
+    assert result["words"] >= 4, "those of the second before it"
+
+
+async def test_real_speech_is_held_to_what_one_stream_was_given(tmp_path: Path) -> None:
+    """The text beside it has a word too many, so its error rate cannot be zero."""
+    said = clip("quick_brown_fox")
+    with wave.open(str(tmp_path / "fox.wav"), "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(said.pcm(16_000))
+    (tmp_path / "fox.txt").write_text(f"{said.text} zebra")
+    speech = read_speech(tmp_path / "fox.wav", 24_000, 0.08)
+    with LiveServer(model="embedded", max_streams=2) as server:
+        load = Plan(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
+        result = await measure(load, speech)
+        with pytest.raises(ConfigError, match=r"--audio"):
+            await measure(load)
+    assert (result["lost"], result["repeated"], result["changed"], result["errors"]) == (0, 0, 0, 0)
+    assert result["words"] == result["expected_words"] > 5
+    assert result["wer_against"] == "text"
+    assert 0.0 < result["wer"] == result["reference_wer"] < 0.5
+    assert result["added_ms_p50"] >= 0
+
+
+def test_the_command_prints_json_last_and_writes_a_report(server: LiveServer, tmp_path: Path, capfd: Any) -> None:
+    report = tmp_path / "load.html"
+    command = ["bench", "load", server.url(""), "--streams", "3", "--duration", "1.5", "--report", str(report)]
+    assert main([*command, "--token", KEY]) == 0
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert result["words"] == result["expected_words"] == 3 * 4
+    assert result.keys() >= {"streams", "lost", "repeated", "errors", "wer", "flush_ms_p50", "flush_ms_p99"}
+    assert result.keys() >= {f"word_delay_ms_p{percent}" for percent in (50, 95, 99)}
+    page = report.read_text()
+    assert "0 lost, 0 repeated" in page
+    assert "data:image/png;base64," in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["http//x"], "is not a server's address"),
+        (["ws://127.0.0.1:port"], "is not a server's address"),
+        (["ws://127.0.0.1:1"], "cannot reach 127.0.0.1:1"),
+        (["ws://127.0.0.1:1", "--protocol", "morse"], "invalid choice: 'morse'"),
+        (["ws://127.0.0.1:1", "--streams", "0"], "--streams takes at least 1"),
+        (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "there is no such folder"),
+        (["ws://127.0.0.1:1", "--report", "load.pdf"], "writes .html or .png"),
+        (["ws://127.0.0.1:1", "--audio", "nothing.wav"], "cannot be read as audio"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(arguments: list[str], says: str, capfd: Any) -> None:
+    assert main(["bench", "load", *arguments]) == 2
+    assert says in capfd.readouterr().err
+
+
+def test_every_protocol_of_the_server_has_a_dialect() -> None:
+    paths = {dialect.path.partition("?")[0] for dialect in DIALECTS.values()}
+    assert paths == PROTOCOLS.keys() - {"/v1/transcribe"}, "which is another name of /v1/stream"
+
+
+# --- Without a server ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("heard", "lost", "repeated", "changed"),
+    [
+        ("abcde", 0, 0, 0),
+        ("abde", 1, 0, 0),
+        ("abbcde", 0, 1, 0),
+        ("abxde", 0, 0, 1),
+        ("abdce", 1, 1, 0),
+        ("", 5, 0, 0),
+        ("abcdef", 0, 1, 0),
+        ("bcdea", 1, 1, 0),
+    ],
+)
+def test_words_are_compared_as_a_sequence(heard: str, lost: int, repeated: int, changed: int) -> None:
+    compared = compare("abcde", heard)
+    assert (compared.lost, compared.repeated, compared.changed) == (lost, repeated, changed)
+
+
+def test_after_the_words_that_were_due_anything_may_come() -> None:
+    assert compare("abcd", "ab", due=2).lost == 0
+    assert compare("abcd", "ab", due=3).lost == 1
+    assert compare("abcd", "abxy", due=2).repeated == compare("abcd", "abxy", due=2).changed == 0
+    assert compare("abcd", "aabcd", due=2).repeated == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors"),
+    [("a b c", "a b c", 0), ("a b c", "a x c d", 2), ("a b c", "", 3), ("", "a", 1), ("a b c d", "b c d e", 2)],
+)
+def test_word_errors_are_the_fewest_edits(said: str, heard: str, errors: int) -> None:
+    assert word_errors(said.split(), heard.split()) == errors
+
+
+def test_delays_are_those_that_were_made() -> None:
+    """A hundred words, one a second, each a millisecond later than the one before; flushes hasten two of them."""
+    words = [Word(f"w{number}", number + 0.5, number + 1.0, 1.0) for number in range(100)]
+    expected = Expected.of("some", words, [word.end + 0.4 for word in words])
+    plan = Plan("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
+    flushes = LOUD_THEN_QUIET.flush_points(plan.flush_every, plan.session_chunks)
+    assert sorted(flush * 0.08 for flush in flushes) == pytest.approx([25.6, 75.2]), "in w25 and w74"
+    # Positions of a whole second lie within the chunk that ends at the next multiple of 80 ms.
+    ends = [1000.0 + 0.08 * np.ceil(word.end / 0.08 - 1e-6) for word in words]
+    record = Record(
+        dialled=999.9,
+        handshake_seconds=0.1,
+        began=1000.0,
+        sent_chunks=plan.session_chunks,
+        finished=True,
+        texts=[word.text for word in words],
+        arrivals=array("d", [end + 0.4 + number / 1000 for number, end in enumerate(ends, start=1)]),
+    )
+    scorer = Scorer(plan, LOUD_THEN_QUIET, expected, start=1000.0)
+    scorer.add(record)
+    result = figures(plan, LOUD_THEN_QUIET, expected, scorer.outcome(cpu_seconds=0.0))
+    assert result["word_delay_count"] == result["added_count"] == 98
+    for percent, number in ((50, 50), (95, 96), (99, 100)):  # without the 26th and the 75th
+        assert result[f"word_delay_ms_p{percent}"] == pytest.approx(400 + number, abs=0.1)
+    assert result["added_ms_p50"] == pytest.approx(50, abs=0.1)
+    assert result["handshake_ms_p50"] == pytest.approx(100, abs=0.1)
+    assert result["lag_from"] == "words"
+    assert result["flush_ms_p99"] is None
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    seconds = np.arange(1, 101, dtype=np.float32) / 1000
+    assert [milliseconds(seconds, percent) for percent in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
+
+
+def test_streams_begin_at_phases_of_their_own_that_a_seed_repeats() -> None:
+    plan = Plan("ws://x", streams=100)
+    offsets = begins(plan)
+    assert offsets == begins(plan) != begins(replace(plan, seed=1))
+    assert offsets == sorted(offsets)
+    assert 0 <= offsets[0] < offsets[-1] < plan.ramp == 2.0
+    assert np.std([offset % 0.08 for offset in offsets]) > 0.015
+
+
+def test_flushes_come_where_it_is_quiet() -> None:
+    points = LOUD_THEN_QUIET.flush_points(1.6, 100)
+    assert len(points) == 4
+    assert all(point % 10 == 0 for point in points)
+    assert not LOUD_THEN_QUIET.flush_points(0, 100)
