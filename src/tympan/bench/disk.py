@@ -1,4 +1,4 @@
-"""A `random:` model written to a folder in Kyutai's layout: to time the loading of files, not the drawing of weights."""
+"""A `random:` model in a folder, in Kyutai's layout: to time how files are loaded, not how weights are drawn."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def _parts(row: Row, value: Tensor) -> list[Tensor]:
     if len(shapes[0]) == 3:
         first, second, third = shapes[0]
         return [value.view(first, third, second).transpose(1, 2)]
-    pieces = value.reshape(-1).split([math.prod(shape) for shape in shapes])
+    sizes = [math.prod(shape) for shape in shapes]
+    pieces = value.reshape(-1).split(sizes)  # type: ignore[no-untyped-call]
     return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 

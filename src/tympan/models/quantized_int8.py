@@ -15,7 +15,7 @@ Which one is used depends on what this PyTorch and this processor offer, what is
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,11 +38,15 @@ def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round ``weight [out, in]`` to nearest: levels ``[out, in]`` int8, scale ``[out]`` float32."""
     levels = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty(len(weight), device=weight.device)
-    blocks = (tensor.split(_BLOCK_CHANNELS) for tensor in (weight.detach(), levels, scale))
-    for block, block_levels, block_scale in zip(*blocks, strict=True):
+    for block, block_levels, block_scale in zip(*map(_blocks, (weight.detach(), levels, scale)), strict=True):
         block_scale.copy_(block.abs().amax(dim=1)).div_(_LARGEST).clamp_min_(_SMALLEST)
         block_levels.copy_((block / block_scale[:, None]).round_())  # float32, whatever the weight is
     return levels, scale
+
+
+def _blocks(channels: Tensor) -> Sequence[Tensor]:
+    blocks: Sequence[Tensor] = channels.split(_BLOCK_CHANNELS)  # type: ignore[no-untyped-call]
+    return blocks
 
 
 def split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +80,7 @@ class OnednnKernel:
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
         self.scale = scale / _LARGEST_16_BIT
-        sums = [block.sum(dim=1, dtype=torch.int32) for block in levels.split(_BLOCK_CHANNELS)]  # widened in memory
+        sums = [block.sum(dim=1, dtype=torch.int32) for block in _blocks(levels)]
         self.bias = -_MIDDLE * torch.cat(sums) * self.scale
         self.zero_points = torch.zeros(len(scale), dtype=torch.int64)
         self.packed: Tensor = torch.ops.onednn.qlinear_prepack(levels, None)

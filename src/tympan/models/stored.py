@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,12 @@ class StoredCheckpoint:
     lm_name: str
     mimi_name: str
     tokenizer_name: str
+    read: Mapping[str, TensorFiles] = field(default_factory=dict)
+    """Weights that are in memory already, by the name of their file."""
+
+    def in_memory(self) -> StoredCheckpoint:
+        names = {self.lm_name, self.mimi_name}
+        return replace(self, read={name: TensorFiles(self._weights(name)).in_memory() for name in names})
 
     def tokenizer_file(self) -> Path | None:
         file = self.files.find(self.tokenizer_name)
@@ -50,7 +57,7 @@ class StoredCheckpoint:
     ) -> LM:
         config = self.config.lm
         used = check_codebooks(codebooks, self.config)
-        files = TensorFiles(self._weights(self.lm_name))
+        files = self._open(self.lm_name)
         if self.layout == "kyutai":
             self._check_heads(files)
             rows = names.kyutai_lm(config, used)
@@ -67,7 +74,7 @@ class StoredCheckpoint:
     def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
         config = self.config.mimi
         used = check_codebooks(codebooks, self.config)
-        files = TensorFiles(self._weights(self.mimi_name))
+        files = self._open(self.mimi_name)
         ignored: tuple[str, ...]
         if self.layout == "kyutai":
             rows, ignored = names.kyutai_mimi(config), names.MIMI_UNUSED
@@ -88,6 +95,9 @@ class StoredCheckpoint:
                 f"{self.name}: the weights hold {found} pause heads (extra_heads), "
                 f"but config.json says extra_heads_num_heads = {self.config.lm.pause_heads}"
             )
+
+    def _open(self, name: str) -> TensorFiles:
+        return self.read.get(name) or TensorFiles(self._weights(name))
 
     def _weights(self, name: str) -> list[Path]:
         """One file, or the parts listed in ``name.index.json``."""
