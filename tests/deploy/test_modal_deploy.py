@@ -146,7 +146,6 @@ def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane)
         "HF_HUB_OFFLINE": "1",
         "TYMPAN_HOST": "0.0.0.0",
         "TYMPAN_MODEL": PINNED,
-        "TYMPAN_MAX_STREAMS": "179",
         "TYMPAN_MAXIMUM_STREAMS": "179",
         "TYMPAN_TARGET_STREAMS": "143",
     }

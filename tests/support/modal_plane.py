@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from grpclib.const import Handler
@@ -21,12 +21,12 @@ class ControlPlane:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self._ids = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="modal-plane")
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="modal-plane")
 
     def __enter__(self) -> ControlPlane:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result(10)
         return self
 
     async def _listen(self) -> None:
@@ -36,11 +36,11 @@ class ControlPlane:
         await self._server.start(sock=listener)
 
     def __exit__(self, *error: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
-        asyncio.run_coroutine_threadsafe(self._server.wait_closed(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._server.wait_closed(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
-        self._loop.close()
+        self.loop.close()
 
     def requests(self, name: str) -> list[Any]:
         return [request for call, request in self.calls if call == name]
@@ -56,7 +56,8 @@ class ControlPlane:
         }
 
     def answer(self, name: str, request: Any, empty: Any) -> Any:
-        """The reply to one call: ids where the client insists on them, else nothing."""
+        """The reply to one call, or its future, or a stream of replies: ids where the client insists on them, else
+        nothing."""
         self._ids += 1
         answer = getattr(self, f"_{name}", None)
         return empty if answer is None else answer(request, self._ids)
@@ -133,7 +134,12 @@ class _Recorder(api_grpc.ModalClientBase):
         async def respond(stream: Stream[Any, Any]) -> None:
             request = await stream.recv_message()
             self._plane.calls.append((name, request))
-            await stream.send_message(self._plane.answer(name, request, reply()))
+            answer = self._plane.answer(name, request, reply())
+            if isinstance(answer, AsyncIterator):
+                async for message in answer:
+                    await stream.send_message(message)
+            else:
+                await stream.send_message(await answer if isinstance(answer, Awaitable) else answer)
 
         return respond
 

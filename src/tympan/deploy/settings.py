@@ -47,14 +47,12 @@ def settle(config: Config, *, check: bool = True) -> Deployment:
     if check:
         _check(config, gpus)
     most = min((_carried(gpu, model) for gpu in gpus), default=max(1, int(deploy.container_cpu)))
-    maximum = min(deploy.maximum_streams or most, MOST_INPUTS)
+    maximum = min(deploy.maximum_streams or config.model.max_streams or most, MOST_INPUTS)
     target = deploy.target_streams or max(1, int(TARGET_SHARE * maximum))
     if check and target > maximum:
         raise ConfigError(f"target_streams is {target}, above maximum_streams, which is {maximum}")
-    # The container is told, so that it does not calibrate itself to another number than the autoscaler was given.
     config = replace(
         config,
-        model=replace(config.model, max_streams=config.model.max_streams or maximum),
         server=replace(config.server, host="0.0.0.0", port=PORT),
         limits=replace(config.limits, handover_seconds=_handover_seconds(config)),
         deploy=replace(deploy, maximum_streams=maximum, target_streams=target),
