@@ -106,12 +106,17 @@ def container(folder: Path, deployment: ControlPlane, name: str, worker: Worker)
         if told.function_def.is_checkpointing_function:
             running.until(lambda: bool(worker.requests("ContainerCheckpoint")))
             assert not listening(), "before the snapshot there is no socket"
+            assert not children(process.pid), "nor a process of the recognizer"
             restored.write_text(json.dumps({"task_id": "ta-2"}))
         running.until(listening if name == SERVER else lambda: bool(worker.requests("FunctionGetInputs")))
         yield running
     finally:
         process.kill()
         process.wait()
+
+
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 def listening() -> bool:

@@ -82,20 +82,21 @@ class ControlPlane:
         return api_pb2.ImageGetOrCreateResponse(image_id=f"im-{id}", result=result)
 
     def _FunctionPrecreate(self, request: Any, id: int) -> Any:
-        handle = self._handle(request.function_name, id)
+        handle = self._handle(request.function_name, id, request.HasField("webhook_config"))
         return api_pb2.FunctionPrecreateResponse(function_id=f"fu-{id}", handle_metadata=handle)
 
     def _FunctionCreate(self, request: Any, id: int) -> Any:
         function = request.function
         if not function.function_name:
             function = request.function_data.ranked_functions[0].function
+        is_web = function.is_server or function.HasField("webhook_config")
         data = api_pb2.FunctionData()
         data.ranked_functions.add(rank=0, function=function)
         return api_pb2.FunctionCreateResponse(
             function_id=request.existing_function_id or f"fu-{id}",
             function=function,
             function_data=data,
-            handle_metadata=self._handle(function.function_name, id, function.method_definitions),
+            handle_metadata=self._handle(function.function_name, id, is_web, function.method_definitions),
         )
 
     def _ClassCreate(self, request: Any, id: int) -> Any:
@@ -104,12 +105,12 @@ class ControlPlane:
     def _AppPublish(self, request: Any, id: int) -> Any:
         return api_pb2.AppPublishResponse(url="http://localhost/app")
 
-    def _handle(self, name: str, id: int, methods: Any = ()) -> Any:
+    def _handle(self, name: str, id: int, is_web: bool, methods: Any = ()) -> Any:
         handle = api_pb2.FunctionHandleMetadata(
             function_name=name,
             function_type=api_pb2.Function.FUNCTION_TYPE_FUNCTION,
             definition_id=f"de-{id}",
-            web_url="http://localhost/web",
+            web_url="http://localhost/web" if is_web else "",
         )
         for method in methods:
             handle.method_handle_metadata[method].CopyFrom(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,6 +51,13 @@ class Worker(ControlPlane):
     def pass_in(self, call: str, message: dict[str, Any]) -> None:
         self._put(self._frames_in[call], message)
 
+    def until_called(self, name: str) -> None:
+        """Wait for the first request of this name."""
+        deadline = time.monotonic() + SECONDS_TO_ANSWER
+        while not self.requests(name):
+            assert time.monotonic() < deadline, f"{name} was not called: {[call for call, _ in self.calls]}"
+            time.sleep(0.05)
+
     def _put(self, target: asyncio.Queue[Any], item: Any) -> None:
         self.loop.call_soon_threadsafe(target.put_nowait, item)
 
@@ -86,6 +94,10 @@ class Worker(ControlPlane):
         )
         accepted = api_pb2.FunctionPutInputsResponseItem(idx=item.idx, input_id="in-1")
         return api_pb2.FunctionMapResponse(function_call_id="fc-1", pipelined_inputs=[accepted])
+
+    async def _AppGetLogs(self, request: Any, id: int) -> AsyncIterator[Any]:
+        await asyncio.sleep(0.2)  # it asks again at once
+        yield api_pb2.TaskLogsBatch()
 
     async def _FunctionGetOutputs(self, request: Any, id: int) -> Any:
         output = await self._outputs.get()
