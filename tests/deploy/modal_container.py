@@ -108,7 +108,11 @@ def container(folder: Path, deployment: ControlPlane, name: str, worker: Worker)
             assert not listening(), "before the snapshot there is no socket"
             assert not children(process.pid), "nor a process of the recognizer"
             restored.write_text(json.dumps({"task_id": "ta-2"}))
-        running.until(listening if name == SERVER else lambda: bool(worker.requests("FunctionGetInputs")))
+        if name == SERVER:
+            running.until(listening)
+            running.until(lambda: catches(process.pid, signal.SIGTERM))
+        else:
+            running.until(lambda: bool(worker.requests("FunctionGetInputs")))
         yield running
     finally:
         process.kill()
@@ -117,6 +121,12 @@ def container(folder: Path, deployment: ControlPlane, name: str, worker: Worker)
 
 def children(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the entrypoint has come to where it waits for this signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 def listening() -> bool:
