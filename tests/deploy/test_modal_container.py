@@ -78,6 +78,19 @@ async def test_a_signal_gives_each_of_twelve_streams_its_last_words_and_1012(tmp
         assert await stopping == 0
 
 
+async def test_an_interrupt_gives_each_of_twelve_streams_of_the_class_its_last_words_and_1012(tmp_path: Path) -> None:
+    with started(tmp_path, "class", model="scripted", maximum_streams="12", target_streams="12") as running:
+        clients = [await running.worker.connect(PATH) for _ in range(12)]
+        for client in clients:
+            await client.send(SECOND)
+        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(asyncio.to_thread(running.stop, signal.SIGINT))
+        for messages, code in await asyncio.gather(*(client.everything() for client in clients)):
+            assert_last_words(messages, code)
+        assert await stopping == 0
+        assert "Traceback" not in running.log
+
+
 async def test_a_container_that_carries_less_than_the_platform_was_told_admits_less(tmp_path: Path) -> None:
     with started(tmp_path, "server", model="scripted", maximum_streams="3", max_streams="2") as running:
         kept = [await connect(URL) for _ in range(2)]

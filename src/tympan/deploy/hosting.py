@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tympan.config import Config
 from tympan.engine.base import Engine
@@ -13,12 +14,15 @@ from tympan.errors import EngineError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from tympan.server.runner import Runner
+    from tympan.server.service import Service
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.02
+LAST_FRAMES_SECONDS: Final = 0.5  # for the platform to pass on what streams said last
 
 
 class Host:
@@ -60,6 +64,55 @@ class Host:
         from tympan.server.app import create_app
 
         return create_app(self.config, self.engine)
+
+
+class GuestHost(Host):
+    """Behind the platform's sockets, on its event loop and its main thread."""
+
+    def asgi(self) -> ASGIApp:
+        """The app, but an interrupt lets open streams end well first: the platform cancels them, and drops what they
+        still say.
+        """
+        app = self.app()
+        interruption = Interruption(app.state.service)
+
+        async def heeding(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket":
+                interruption.watch()
+            await app(scope, receive, send)
+
+        return heeding
+
+
+class Interruption:
+    """Comes before the platform's own handler, which is set before it lets clients in and knows no delay."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._theirs: Any = None
+
+    def watch(self) -> None:
+        """From the first call on."""
+        loop = asyncio.get_running_loop()
+        if self._theirs is None and signal.SIGINT in _handlers(loop):
+            self._theirs = _handlers(loop)[signal.SIGINT]
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self) -> None:
+        loop = asyncio.get_running_loop()
+        _handlers(loop)[signal.SIGINT] = self._theirs
+        self._ending = loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        await self._service.drain()
+        await asyncio.sleep(LAST_FRAMES_SECONDS)
+        signal.raise_signal(signal.SIGINT)
+
+
+def _handlers(loop: asyncio.AbstractEventLoop) -> dict[int, Any]:
+    """asyncio can set a handler, but not say which one there is."""
+    handlers: dict[int, Any] = loop._signal_handlers  # type: ignore[attr-defined]
+    return handlers
 
 
 class ListeningHost(Host):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import modal
 
 from tympan.config import config_file, load_config
-from tympan.deploy.hosting import Host, ListeningHost
+from tympan.deploy.hosting import GuestHost, ListeningHost
 from tympan.deploy.settings import PORT, settle
 
 PYTHON: Final = "3.12"
@@ -125,7 +125,7 @@ else:
 
         @modal.enter(snap=deploy.memory_snapshot)
         async def load(self) -> None:
-            self.host = Host(settle(load_config(), check=False).config)
+            self.host = GuestHost(settle(load_config(), check=False).config)
             self.host.load()
             if deploy.gpu_snapshot:
                 await self.host.start_engine()
@@ -136,7 +136,7 @@ else:
 
         @modal.asgi_app()
         def web(self) -> Any:
-            return self.host.app()
+            return self.host.asgi()
 
 
 @app.function(**machine, timeout=deploy.timeout_seconds, startup_timeout=deploy.startup_timeout_seconds)
