@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tympan.models.layout_kyutai import read_kyutai, read_kyutai_mimi
 from tympan.models.layout_transformers import read_transformers
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
+from tympan.models.names import Row
 from tympan.models.tensors import TensorFiles
 from tympan.models.weights import fill, refuse_unused
 
@@ -38,8 +39,12 @@ class StoredCheckpoint:
     """Weights that are in memory already, by the name of their file."""
 
     def in_memory(self) -> StoredCheckpoint:
-        names = {self.lm_name, self.mimi_name}
-        return replace(self, read={name: TensorFiles(self._weights(name)).in_memory() for name in names})
+        rows = (*self._lm_rows(check_codebooks(None, self.config)), *self._mimi_rows())
+        wanted = {name for row in rows for source in row.sources for name in source.names}
+        files = {name: TensorFiles(self._weights(name)) for name in (self.lm_name, self.mimi_name)}
+        for tensors in files.values():
+            tensors.read(wanted)
+        return replace(self, read=files)
 
     def tokenizer_file(self) -> Path | None:
         file = self.files.find(self.tokenizer_name)
@@ -60,14 +65,12 @@ class StoredCheckpoint:
         files = self._open(self.lm_name)
         if self.layout == "kyutai":
             self._check_heads(files)
-            rows = names.kyutai_lm(config, used)
             ignored = names.LM_UNUSED + names.unused_embeddings(used, config.codebooks)
         else:
-            rows = names.transformers_lm(config, used)
             ignored = (r"codec_model\.",)
         with torch.device("meta"):
             lm = LM(config, codebooks=used, temperature=temperature)
-        fill(lm, rows, files, device=torch.device(device), dtype=dtype)
+        fill(lm, self._lm_rows(used), files, device=torch.device(device), dtype=dtype)
         refuse_unused(files, ignored)
         return lm
 
@@ -75,15 +78,12 @@ class StoredCheckpoint:
         config = self.config.mimi
         used = check_codebooks(codebooks, self.config)
         files = self._open(self.mimi_name)
-        ignored: tuple[str, ...]
-        if self.layout == "kyutai":
-            rows, ignored = names.kyutai_mimi(config), names.MIMI_UNUSED
-        else:
-            rows = names.transformers_mimi(config)
-            ignored = (r"(?!codec_model\.)", *(rf"codec_model\.{part}" for part in names.MIMI_UNUSED))
+        ignored: tuple[str, ...] = names.MIMI_UNUSED
+        if self.layout != "kyutai":
+            ignored = (r"(?!codec_model\.)", *(rf"codec_model\.{part}" for part in ignored))
         with torch.device("meta"):
             mimi = MimiEncoder(config, used)
-        fill(mimi, rows, files, device=torch.device(device), dtype=torch.float32)
+        fill(mimi, self._mimi_rows(), files, device=torch.device(device), dtype=torch.float32)
         refuse_unused(files, ignored)
         return mimi
 
@@ -95,6 +95,14 @@ class StoredCheckpoint:
                 f"{self.name}: the weights hold {found} pause heads (extra_heads), "
                 f"but config.json says extra_heads_num_heads = {self.config.lm.pause_heads}"
             )
+
+    def _lm_rows(self, codebooks: int) -> Iterator[Row]:
+        rows = names.kyutai_lm if self.layout == "kyutai" else names.transformers_lm
+        return rows(self.config.lm, codebooks)
+
+    def _mimi_rows(self) -> Iterator[Row]:
+        rows = names.kyutai_mimi if self.layout == "kyutai" else names.transformers_mimi
+        return rows(self.config.mimi)
 
     def _open(self, name: str) -> TensorFiles:
         return self.read.get(name) or TensorFiles(self._weights(name))
