@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from tympan.engine.base import Engine, EngineInfo
 from tympan.engine.kyutai import load_runner
 from tympan.engine.program import LoadedModel
 from tympan.engine.registry import create_engine
+from tympan.engine.stages import Stages
 from tympan.messages import Word
 
 
@@ -49,6 +51,19 @@ async def test_what_was_loaded_is_not_read_again_and_says_the_same(written: Path
         weights.write_bytes(b"")  # a mapped file would show it
     assert await words(engine) == expected != []
     assert list(engine.start_seconds) == ["read", "weights", "quantisation", "state", "warm-up"]
+
+
+def test_stages_add_up_and_are_split() -> None:
+    stages = Stages()
+    for name in ("weights", "state", "weights"):
+        with stages.timed(name):
+            time.sleep(0.01)
+    assert list(stages.seconds) == ["weights", "state"]
+    assert stages.seconds["weights"] >= 0.02
+    stages.seconds["state"] = 3.0
+    stages.split("state", "graphs", 1.0)
+    assert (stages.seconds["state"], stages.seconds["graphs"]) == (2.0, 1.0)
+    assert str(stages).endswith("state 2.0 s, graphs 1.0 s")
 
 
 def test_loading_asks_for_no_device(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,11 @@ class ModelSource:
     def make_runner(self) -> KyutaiRunner:
         """As `load_runner`."""
         checkpoint, self._checkpoint = self._checkpoint, None
-        return load_runner(self._settings, self._most_streams, checkpoint, self.stages)
+        if checkpoint is None:
+            self.stages.seconds.clear()  # of an earlier thread
+        runner = load_runner(self._settings, self._most_streams, checkpoint, self.stages)
+        logger.info("started: %s", self.stages)
+        return runner
 
 
 def load_runner(
@@ -92,8 +96,9 @@ def load_runner(
         ) from None
     if placement.device.type == "cpu":
         return runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, stages)
-    with stages.timed("state and graphs"):
+    with stages.timed("state"):
         runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
+    stages.split("state", "graphs", runner.record_seconds)
     if settings.max_streams is None:
         with stages.timed("calibration"):
             limit_to_real_time(runner, checkpoint, placement, settings)
@@ -207,7 +212,6 @@ def allocate(
         runner = KyutaiRunner(model, info, slots, device=CudaDevice())
     except torch.OutOfMemoryError:
         raise too_many(slots, slots * 9 // 10, info.device, stream) from None
-    logger.info("recorded the steps of up to %d streams in %.1f s", slots, runner.record_seconds)
     return runner
 
 

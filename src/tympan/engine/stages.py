@@ -21,3 +21,11 @@ class Stages:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def split(self, name: str, part: str, seconds: float) -> None:
+        """So many of the seconds of `name` were those of `part`."""
+        self.seconds[name] -= seconds
+        self.seconds[part] = seconds
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
