@@ -27,9 +27,8 @@ def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     codes = torch.empty(weight.shape, dtype=torch.int32, device=weight.device)
     scales, offsets = [], []
     for start in range(0, len(weight), _BLOCK_CHANNELS):
-        groups = (
-            weight[start : start + _BLOCK_CHANNELS].detach().float().unflatten(1, (-1, GROUP))
-        )  # [block, in/32, 32]
+        block = weight[start : start + _BLOCK_CHANNELS].detach().float()
+        groups = block.view(len(block), -1, GROUP)  # [block, in / 32, 32]
         low, high = groups.aminmax(dim=2)
         # Codes are chosen with the rounded scale and offset, so their rounding costs no accuracy of its own.
         scale = ((high - low) / (_CODES - 1)).clamp_min(1e-30).bfloat16()
