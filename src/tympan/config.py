@@ -142,7 +142,7 @@ class DeploySettings(Struct, frozen=True, kw_only=True):
     shape: Annotated[
         str, Meta(description="server (drains, 503 when full) or class (queues when full)", pattern="^(server|class)$")
     ] = "server"
-    memory_snapshot: Annotated[bool, Meta(description="start containers from a snapshot of the imports")] = True
+    memory_snapshot: Annotated[bool, Meta(description="start containers from a snapshot of imports and weights")] = True
     gpu_snapshot: Annotated[
         bool, Meta(description="load the model before the snapshot, GPU memory included (Modal calls it alpha)")
     ] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 pytest.importorskip("modal")
 
+import modal
 from modal_proto import api_pb2
 from support.modal_plane import ControlPlane
 from support.pinned import PINNED
@@ -124,6 +126,24 @@ def test_the_image_is_built_in_this_order_with_the_weights_last(server: ControlP
     assert service.mount_ids, "the package itself is mounted, not built in"
 
 
+def test_the_packages_files_are_mounted_and_nothing_else(server: ControlPlane) -> None:
+    client, package = [], []
+    for request in server.requests("MountGetOrCreate"):
+        (client if request.deployment_name else package).append(request)
+    assert {request.deployment_name for request in client} == {f"modal-client-mount-{modal.__version__}"}
+    (mount,) = package
+    source = ROOT / "src"
+    ours = [path for path in (source / "tympan").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {file.filename for file in mount.files} == {f"/root/{path.relative_to(source)}" for path in ours}
+    sent = {file.filename: file for file in mount.files}
+    for path in ours:
+        assert sent[f"/root/{path.relative_to(source)}"].sha256_hex == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "/root/tympan/server/static/index.html" in sent
+    every_function = [set(function.mount_ids) for function in functions(server).values()]
+    assert len(set.intersection(*every_function)) == 1, "each has the package, and its own copy of the client"
+    assert {len(mounts) for mounts in every_function} == {2}
+
+
 def test_pinned_packages_are_those_that_ci_tests() -> None:
     source = ast.parse((ROOT / "src/tympan/deploy/modal_app.py").read_text())
     pins = {
@@ -146,7 +166,6 @@ def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane)
         "HF_HUB_OFFLINE": "1",
         "TYMPAN_HOST": "0.0.0.0",
         "TYMPAN_MODEL": PINNED,
-        "TYMPAN_MAX_STREAMS": "179",
         "TYMPAN_MAXIMUM_STREAMS": "179",
         "TYMPAN_TARGET_STREAMS": "143",
     }

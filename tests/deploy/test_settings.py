@@ -67,9 +67,10 @@ def test_keys_do_not_travel_as_settings() -> None:
     assert as_environment(secrets) == {}
 
 
-def test_a_container_has_as_many_slots_as_the_autoscaler_is_told() -> None:
+def test_a_container_is_told_what_the_autoscaler_is_told() -> None:
     settled = settle(config())  # type: ignore[arg-type]
-    assert settled.config.model.max_streams == settled.maximum_streams
+    assert settled.config.model.max_streams is None, "its own calibration may find less"
+    assert settled.config.deploy.maximum_streams == settled.maximum_streams
     assert settled.target_streams < settled.maximum_streams
     both = settle(config(gpus=["H100", "L40S"]))  # type: ignore[arg-type]
     assert both.maximum_streams == settled.maximum_streams  # whichever carries less
@@ -95,7 +96,8 @@ def test_a_wrong_deployment_on_ray_is_one_sentence(settings: dict[str, object], 
 def test_on_ray_a_model_may_be_a_folder_and_run_without_a_gpu(tmp_path: Path) -> None:
     settled = settle_for_ray(config(model=str(tmp_path), gpus=[], maximum_streams=2))  # type: ignore[arg-type]
     assert (settled.gpus, settled.maximum_streams, settled.target_streams) == ((), 2, 1)
-    assert settled.config.model.max_streams == 2
+    assert settled.config.deploy.maximum_streams == 2
+    assert settled.config.model.max_streams is None, "its own calibration may find less"
 
 
 def test_ray_has_no_limit_of_its_own_to_the_streams_of_a_replica() -> None:

@@ -15,6 +15,7 @@ from model_transformers import transformers_model, write_transformers
 from safetensors.torch import load_file, save_file
 
 from tympan.errors import ModelError
+from tympan.models import tensors
 from tympan.models.checkpoint import Checkpoint, describe
 from tympan.models.hub import Repository
 from tympan.models.load import open_checkpoint
@@ -185,6 +186,18 @@ def test_fewer_codebooks_still_account_for_every_tensor(folder: Path) -> None:
     assert checkpoint.lm(codebooks=3).codebooks == checkpoint.mimi(codebooks=3).codebooks == 3
     with pytest.raises(ModelError, match=r"codebooks should be between 1 and 4, not 5"):
         checkpoint.lm(codebooks=5)
+
+
+@pytest.mark.parametrize("layout", ["kyutai", "transformers"])
+def test_weights_in_memory_are_those_of_the_files(
+    layout: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(str(request.getfixturevalue(layout)))
+    expected = [*checkpoint.lm().parameters(), *checkpoint.mimi().parameters()]
+    held = checkpoint.in_memory()
+    monkeypatch.setattr(tensors, "safe_open", lambda *arguments, **options: pytest.fail("a file was read again"))
+    found = [*held.lm().parameters(), *held.mimi().parameters()]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 def test_a_description_reads_no_weights(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from grpclib.const import Handler
@@ -21,12 +21,12 @@ class ControlPlane:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self._ids = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="modal-plane")
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="modal-plane")
 
     def __enter__(self) -> ControlPlane:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result(10)
         return self
 
     async def _listen(self) -> None:
@@ -36,11 +36,11 @@ class ControlPlane:
         await self._server.start(sock=listener)
 
     def __exit__(self, *error: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
-        asyncio.run_coroutine_threadsafe(self._server.wait_closed(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._server.wait_closed(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
-        self._loop.close()
+        self.loop.close()
 
     def requests(self, name: str) -> list[Any]:
         return [request for call, request in self.calls if call == name]
@@ -56,7 +56,8 @@ class ControlPlane:
         }
 
     def answer(self, name: str, request: Any, empty: Any) -> Any:
-        """The reply to one call: ids where the client insists on them, else nothing."""
+        """The reply to one call, or its future, or a stream of replies: ids where the client insists on them, else
+        nothing."""
         self._ids += 1
         answer = getattr(self, f"_{name}", None)
         return empty if answer is None else answer(request, self._ids)
@@ -81,20 +82,21 @@ class ControlPlane:
         return api_pb2.ImageGetOrCreateResponse(image_id=f"im-{id}", result=result)
 
     def _FunctionPrecreate(self, request: Any, id: int) -> Any:
-        handle = self._handle(request.function_name, id)
+        handle = self._handle(request.function_name, id, request.HasField("webhook_config"))
         return api_pb2.FunctionPrecreateResponse(function_id=f"fu-{id}", handle_metadata=handle)
 
     def _FunctionCreate(self, request: Any, id: int) -> Any:
         function = request.function
         if not function.function_name:
             function = request.function_data.ranked_functions[0].function
+        is_web = function.is_server or function.HasField("webhook_config")
         data = api_pb2.FunctionData()
         data.ranked_functions.add(rank=0, function=function)
         return api_pb2.FunctionCreateResponse(
             function_id=request.existing_function_id or f"fu-{id}",
             function=function,
             function_data=data,
-            handle_metadata=self._handle(function.function_name, id, function.method_definitions),
+            handle_metadata=self._handle(function.function_name, id, is_web, function.method_definitions),
         )
 
     def _ClassCreate(self, request: Any, id: int) -> Any:
@@ -103,12 +105,12 @@ class ControlPlane:
     def _AppPublish(self, request: Any, id: int) -> Any:
         return api_pb2.AppPublishResponse(url="http://localhost/app")
 
-    def _handle(self, name: str, id: int, methods: Any = ()) -> Any:
+    def _handle(self, name: str, id: int, is_web: bool, methods: Any = ()) -> Any:
         handle = api_pb2.FunctionHandleMetadata(
             function_name=name,
             function_type=api_pb2.Function.FUNCTION_TYPE_FUNCTION,
             definition_id=f"de-{id}",
-            web_url="http://localhost/web",
+            web_url="http://localhost/web" if is_web else "",
         )
         for method in methods:
             handle.method_handle_metadata[method].CopyFrom(
@@ -133,7 +135,12 @@ class _Recorder(api_grpc.ModalClientBase):
         async def respond(stream: Stream[Any, Any]) -> None:
             request = await stream.recv_message()
             self._plane.calls.append((name, request))
-            await stream.send_message(self._plane.answer(name, request, reply()))
+            answer = self._plane.answer(name, request, reply())
+            if isinstance(answer, AsyncIterator):
+                async for message in answer:
+                    await stream.send_message(message)
+            else:
+                await stream.send_message(await answer if isinstance(answer, Awaitable) else answer)
 
         return respond
 

@@ -1,4 +1,6 @@
-"""`tympan bench engine`: how many streams this machine carries. `tympan bench load` is in `load`."""
+"""`tympan bench engine`: how many streams this machine carries; `tympan bench start`: how soon it carries one;
+`tympan bench load` is in `load`.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +33,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--moshi", action="store_true", help="with --live: also the moshi package's loop, where that is installed"
     )
     add_settings(engine, sections=("model",))
+    engine.set_defaults(measure=_run_engine)
+    start = kinds.add_parser(
+        "start",
+        help="a cold process from its start to its first words, stage by stage; random: models are written to files "
+        "first and loaded from those; last line JSON",
+    )
+    start.add_argument("--runs", type=int, default=3, metavar="N", help="processes (default: %(default)s)")
+    add_settings(start, sections=("model",))
+    start.set_defaults(measure=_run_start)
     load_help = "live streams on a running server: delays, and whether each word comes once; last line JSON"
     load.add_arguments(kinds.add_parser("load", help=load_help, description=load_help))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return load.run(arguments) if arguments.kind == "load" else _run_engine(arguments)
-
-
-def _run_engine(arguments: argparse.Namespace) -> int:
-    streams = _counts(arguments.live or arguments.streams)
-    if not streams or min(streams) < 1 or arguments.steps < 2 or arguments.seconds <= 0:
-        raise ConfigError("--streams and --live take numbers such as 1,4,16, --steps at least 2, --seconds more than 0")
+    if arguments.kind == "load":
+        return load.run(arguments)
     try:
-        _run_live(arguments, streams) if arguments.live else _run_batches(arguments, streams)
+        arguments.measure(arguments)
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
     return 0
+
+
+def _run_engine(arguments: argparse.Namespace) -> None:
+    streams = _counts(arguments.live or arguments.streams)
+    if not streams or min(streams) < 1 or arguments.steps < 2 or arguments.seconds <= 0:
+        raise ConfigError("--streams and --live take numbers such as 1,4,16, --steps at least 2, --seconds more than 0")
+    _run_live(arguments, streams) if arguments.live else _run_batches(arguments, streams)
+
+
+def _run_start(arguments: argparse.Namespace) -> None:
+    from tympan.bench.start import measure_starts, table
+
+    if arguments.runs < 1:
+        raise ConfigError("--runs takes a number of at least 1")
+    report = measure_starts(config_from(arguments).model, arguments.runs)
+    print(table(report))
+    print(json.dumps(asdict(report)))
 
 
 def _run_batches(arguments: argparse.Namespace, streams: list[int]) -> None:

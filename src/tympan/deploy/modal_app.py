@@ -14,7 +14,7 @@ from typing import Any, Final
 import modal
 
 from tympan.config import config_file, load_config
-from tympan.deploy.hosting import Host
+from tympan.deploy.hosting import GuestHost, ListeningHost
 from tympan.deploy.settings import PORT, settle
 
 PYTHON: Final = "3.12"
@@ -103,14 +103,14 @@ if deploy.shape == "server":
 
         @modal.enter(snap=deploy.memory_snapshot)
         def load(self) -> None:
-            self.host = Host(settle(load_config(), check=False).config)
+            self.host = ListeningHost(settle(load_config(), check=False).config)
             self.host.load()
             if deploy.gpu_snapshot:
-                self.host.start_engine()
+                self.host.start()
 
         @modal.enter(snap=False)
         def start(self) -> None:
-            self.host.start_engine()
+            self.host.start()
             self.host.listen()
 
         @modal.exit()
@@ -122,19 +122,22 @@ else:
     @app.cls(**machine, **scaling, timeout=deploy.timeout_seconds, region=regions)
     @modal.concurrent(max_inputs=deployment.maximum_streams, target_inputs=deployment.target_streams)
     class TympanClass:
-        """The service behind the platform's own sockets. The app's lifespan starts the engine, after any snapshot."""
+        """The service behind the platform's own sockets. Coroutines run on the event loop that the sockets are on."""
 
         @modal.enter(snap=deploy.memory_snapshot)
-        def load(self) -> None:
-            from tympan.engine.registry import create_engine
-            from tympan.server.app import create_app
+        async def load(self) -> None:
+            self.host = GuestHost(settle(load_config(), check=False).config)
+            self.host.load()
+            if deploy.gpu_snapshot:
+                await self.host.start_engine()
 
-            self.make_engine, self.create_app = create_engine, create_app
+        @modal.enter(snap=False)
+        async def start(self) -> None:
+            await self.host.start_engine()
 
         @modal.asgi_app()
         def web(self) -> Any:
-            config = settle(load_config(), check=False).config
-            return self.create_app(config, self.make_engine(config.model))
+            return self.host.asgi()
 
 
 @app.function(**machine, timeout=deploy.timeout_seconds, startup_timeout=deploy.startup_timeout_seconds)

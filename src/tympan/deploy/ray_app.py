@@ -46,7 +46,7 @@ class Replica:
         ours.setLevel(config.server.log_level.upper())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._config, create_engine(self._config.model))
+        app = create_app(self._config, create_engine(self._config.model, self._config.deploy.maximum_streams))
         self._service: Service = app.state.service
         return app
 

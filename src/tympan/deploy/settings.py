@@ -50,9 +50,10 @@ def settle(config: Config, *, check: bool = True) -> Deployment:
         _check_modal(config, gpus)
     maximum, target = _streams(config, gpus, MOST_INPUTS, check=check)
     config = replace(
-        _with_streams(config, maximum, target),
+        config,
         server=replace(config.server, host="0.0.0.0", port=PORT),
         limits=replace(config.limits, handover_seconds=_handover_seconds(config)),
+        deploy=replace(config.deploy, maximum_streams=maximum, target_streams=target),
     )
     repository, _, revision = model.partition("@")
     weights = None if model.startswith(LOCAL_MODELS) else (repository, revision)
@@ -72,7 +73,8 @@ def settle_for_ray(config: Config) -> Deployment:
     if not Path(config.model.model).is_dir():
         _check_pinned(config.model.model)
     maximum, target = _streams(config, gpus, None, check=True)
-    return Deployment(_with_streams(config, maximum, target), gpus, target, maximum, None)
+    config = replace(config, deploy=replace(deploy, maximum_streams=maximum, target_streams=target))
+    return Deployment(config, gpus, target, maximum, None)
 
 
 def _gpus(config: Config) -> tuple[str, ...]:
@@ -83,21 +85,13 @@ def _streams(config: Config, gpus: tuple[str, ...], limit: int | None, *, check:
     """The most that one container takes, and how many the autoscaler should aim at."""
     deploy = config.deploy
     carried = (_carried(gpu, config.model.model) for gpu in gpus)
-    maximum = deploy.maximum_streams or min(carried, default=max(1, int(deploy.container_cpu)))
+    most = min(carried, default=max(1, int(deploy.container_cpu)))
+    maximum = deploy.maximum_streams or config.model.max_streams or most
     maximum = min(maximum, limit or maximum)
     target = deploy.target_streams or max(1, int(TARGET_SHARE * maximum))
     if check and target > maximum:
         raise ConfigError(f"target_streams is {target}, above maximum_streams, which is {maximum}")
     return maximum, target
-
-
-def _with_streams(config: Config, maximum: int, target: int) -> Config:
-    """The engine is told, so that it does not calibrate itself to another number than the autoscaler was given."""
-    return replace(
-        config,
-        model=replace(config.model, max_streams=config.model.max_streams or maximum),
-        deploy=replace(config.deploy, maximum_streams=maximum, target_streams=target),
-    )
 
 
 def _carried(gpu: str, model: str) -> int:

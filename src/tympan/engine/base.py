@@ -9,7 +9,7 @@ happened, several at a time. The last event of every stream that was not closed 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -114,8 +114,17 @@ class Engine(Protocol):
     def ready(self) -> bool:
         """Whether `open` may be called: started, and not broken."""
 
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        """How long each part of `load` and `start` took, where the engine can tell them apart."""
+
+    def load(self) -> None:
+        """Bring what `start` reads from files into memory. Blocks, asks no device, makes nothing that must be unique:
+        a snapshot of the process may be taken after it, on a machine without the device. Raises `ModelError`.
+        """
+
     async def start(self) -> None:
-        """Load and warm up. Raises `ModelError` when the model cannot be had."""
+        """Whatever `load` did not, then the device and a warm-up. Raises `ModelError` when the model cannot be had."""
 
     def open(self, deliver: Deliver) -> EngineStream:
         """Take a slot. Raises `CapacityError` when all are taken, `EngineError` when the engine is broken."""

@@ -17,12 +17,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
 from tympan.engine.scheduler import Batch, Scheduler
+from tympan.engine.stages import Stages
 from tympan.engine.step import Pending, Runner, StepResult, flush_frames
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed
@@ -47,12 +48,22 @@ class FinishedStep:
 
 
 class BatchedEngine:
-    """`load` makes the runner, in the engine thread. If that thread breaks, every stream fails and a new one is
-    started.
+    """`make_runner` is called in the engine thread. If that thread breaks, every stream fails and a new one is started.
+
+    read: what `load` does; `make_runner` must do without. stages: what both tell of how long their parts took.
     """
 
-    def __init__(self, load: Callable[[], Runner], trace: Trace | None = None) -> None:
-        self._load = load
+    def __init__(
+        self,
+        make_runner: Callable[[], Runner],
+        trace: Trace | None = None,
+        *,
+        read: Callable[[], None] = lambda: None,
+        stages: Stages | None = None,
+    ) -> None:
+        self._make_runner = make_runner
+        self._read = read
+        self._stages = stages or Stages()
         self._trace = trace
         self.observe: Observe | None = None
         self._ready = False
@@ -84,6 +95,13 @@ class BatchedEngine:
     @property
     def ready(self) -> bool:
         return self._ready
+
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        return self._stages.seconds
+
+    def load(self) -> None:
+        self._read()
 
     async def start(self) -> None:
         if not self.ready:
@@ -170,7 +188,7 @@ class BatchedEngine:
 
     def _run(self, loaded: asyncio.Future[Runner]) -> None:
         try:
-            runner = self._load()
+            runner = self._make_runner()
         except Exception as error:
             self._tell(_resolve, loaded, None, error)
             return

@@ -21,6 +21,7 @@ from tympan.engine.memory import slots_for, streams_that_fit, too_many
 from tympan.engine.placement import FLOATS, Placement, place
 from tympan.engine.program import LoadedModel
 from tympan.engine.runner import KyutaiRunner
+from tympan.engine.stages import Stages
 from tympan.errors import ConfigError
 from tympan.models import kernels
 from tympan.models.attention import FP8
@@ -41,41 +42,101 @@ MOST_STREAMS_ON_CPU = 64
 SCALE_FRAMES = 64  # of synthetic voice, to see how large keys and values get
 
 
-def create_kyutai_engine(settings: ModelSettings, trace: Trace | None = None) -> BatchedEngine:
+def create_kyutai_engine(
+    settings: ModelSettings, trace: Trace | None = None, *, most_streams: int | None = None
+) -> BatchedEngine:
     """The engine for `settings.model`; everything heavy happens in its thread, when it is started."""
-    return BatchedEngine(lambda: load_runner(settings), trace)
+    source = ModelSource(settings, most_streams)
+    return BatchedEngine(source.make_runner, trace, read=source.read, stages=source.stages)
 
 
-def load_runner(settings: ModelSettings) -> KyutaiRunner:
-    """Raises `ModelError` for a model that cannot be had, `ConfigError` for a device that is not there or too small."""
-    checkpoint = open_checkpoint(settings.model)
+class ModelSource:
+    """Makes the runner from the checkpoint's files; once, from memory, if they were `read` before."""
+
+    def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
+        self.stages = Stages()
+        self._settings = settings
+        self._most_streams = most_streams
+        self._checkpoint: Checkpoint | None = None
+
+    def read(self) -> None:
+        """Raises `ModelError`. No device is asked for: it may not be there yet."""
+        with self.stages.timed("read"):
+            self._checkpoint = open_checkpoint(self._settings.model).in_memory()
+
+    def make_runner(self) -> KyutaiRunner:
+        """As `load_runner`."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            self.stages.seconds.clear()  # of an earlier thread
+        runner = load_runner(self._settings, self._most_streams, checkpoint, self.stages)
+        logger.info("started: %s", self.stages)
+        return runner
+
+
+def load_runner(
+    settings: ModelSettings,
+    most_streams: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    stages: Stages | None = None,
+) -> KyutaiRunner:
+    """Weights onto the device, then as many slots as were asked for, or as many as it carries, up to `most_streams`.
+
+    Raises `ModelError` for a model that cannot be had, `ConfigError` for a device that is not there or too small.
+    """
+    stages = stages or Stages()
+    checkpoint = checkpoint or open_checkpoint(settings.model)
     placement = place(settings)
     info = describe_engine(checkpoint, placement)
     try:
-        model = load_model(checkpoint, placement, settings)
+        model = load_model(checkpoint, placement, settings, stages)
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
         ) from None
     if placement.device.type == "cpu":
-        if settings.max_streams is None:
-            return KyutaiRunner(model, info, measure_capacity(model, info))
-        runner = KyutaiRunner(model, info, settings.max_streams)
-        warm_up(runner)
-        return runner
-    runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams)
+        return runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, stages)
+    with stages.timed("state"):
+        runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
+    stages.split("state", "graphs", runner.record_seconds)
     if settings.max_streams is None:
-        limit_to_real_time(runner, checkpoint, placement, settings)
+        with stages.timed("calibration"):
+            limit_to_real_time(runner, checkpoint, placement, settings)
     return runner
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement, settings: ModelSettings) -> LoadedModel:
+def runner_on_cpu(
+    model: LoadedModel, info: EngineInfo, asked: int | None, most_streams: int, stages: Stages
+) -> KyutaiRunner:
+    """Without graphs; what a step takes is measured either way, because its first runs try what is fastest."""
+    if asked is None:
+        with stages.timed("calibration"):
+            asked = measure_capacity(model, info, most_streams)
+        with stages.timed("state"):
+            return KyutaiRunner(model, info, asked)
+    with stages.timed("state"):
+        runner = KyutaiRunner(model, info, asked)
+    with stages.timed("warm-up"):
+        warm_up(runner)
+    return runner
+
+
+def load_model(
+    checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, stages: Stages | None = None
+) -> LoadedModel:
     """Weights onto the device. Low-bit models keep embeddings wide; on a CPU they compute in f32."""
-    lm = checkpoint.lm(
-        device=placement.device, dtype=placement.wide, codebooks=settings.codebooks, temperature=settings.temperature
-    )
-    quantize(lm, placement.kind)
-    mimi = checkpoint.mimi(device=placement.device, codebooks=lm.codebooks)
+    stages = stages or Stages()
+    with stages.timed("weights"):
+        lm = checkpoint.lm(
+            device=placement.device,
+            dtype=placement.wide,
+            codebooks=settings.codebooks,
+            temperature=settings.temperature,
+        )
+    with stages.timed("quantisation"):
+        quantize(lm, placement.kind)
+    with stages.timed("weights"):
+        mimi = checkpoint.mimi(device=placement.device, codebooks=lm.codebooks)
     return LoadedModel(
         mimi=mimi,
         lm=lm,
@@ -133,20 +194,24 @@ def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
     return describe(checkpoint, dtype=placement.cache).stream_bytes
 
 
-def allocate(model: LoadedModel, info: EngineInfo, stream: int, asked: int | None) -> KyutaiRunner:
-    """A runner on a GPU with as many slots as were asked for, or as fit. Raises `ConfigError` that says what fits."""
+def allocate(
+    model: LoadedModel, info: EngineInfo, stream: int, asked: int | None, most_streams: int | None = None
+) -> KyutaiRunner:
+    """A runner on a GPU with as many slots as were asked for, or as fit, up to `most_streams`.
+
+    Raises `ConfigError` that says what fits.
+    """
     if not kernels.usable(model.device):
         logger.warning("steps are slow: the kernels need Triton, gcc or clang, and a GPU of compute capability 8.0")
     torch.cuda.empty_cache()  # what loading left over
     free, _ = torch.cuda.mem_get_info(model.device)
     # Without kernels a step copies the rings of its rows, one layer at a time.
     fit = streams_that_fit(free, stream if kernels.usable(model.device) else stream + stream // 4)
-    slots = slots_for(asked, fit, info.device, stream)
+    slots = slots_for(asked, fit if asked or most_streams is None else min(fit, most_streams), info.device, stream)
     try:
         runner = KyutaiRunner(model, info, slots, device=CudaDevice())
     except torch.OutOfMemoryError:
         raise too_many(slots, slots * 9 // 10, info.device, stream) from None
-    logger.info("recorded the steps of up to %d streams in %.1f s", slots, runner.record_seconds)
     return runner
 
 
@@ -171,9 +236,8 @@ def limit_to_real_time(
     runner.slots = streams
 
 
-def measure_capacity(model: LoadedModel, info: EngineInfo) -> int:
-    """Streams that a CPU carries in real time, at full context; at least one."""
-    most = MOST_STREAMS_ON_CPU
+def measure_capacity(model: LoadedModel, info: EngineInfo, most: int = MOST_STREAMS_ON_CPU) -> int:
+    """Streams that a CPU carries in real time, at full context: at least one, no more than `most`."""
     streams, seconds = streams_in_real_time(lambda rows: full_context_step_seconds(model, info, rows), most)
     _log_capacity(streams, seconds, info)
     return streams

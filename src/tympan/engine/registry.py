@@ -7,17 +7,21 @@ from tympan.engine.base import Engine
 from tympan.errors import MissingPackageError
 
 
-def create_engine(settings: ModelSettings) -> Engine:
-    """The engine for `settings.model`, not started yet. Raises `MissingPackageError`."""
+def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
+    """The engine for `settings.model`, not started yet. Raises `MissingPackageError`.
+
+    most_streams: what a platform sends at most. Unlike `settings.max_streams` it is no promise: an engine that finds
+    that it carries fewer, admits fewer.
+    """
     match settings.model:
         case "embedded":
             from tympan.engine.embedded.engine import EmbeddedEngine
 
-            return EmbeddedEngine(settings)
+            return EmbeddedEngine(settings, most_streams)
         case "scripted":
             from tympan.engine.scripted import ScriptedEngine
 
-            return ScriptedEngine(settings)
+            return ScriptedEngine(settings, most_streams)
     try:
         from tympan.engine.kyutai import create_kyutai_engine
     except ModuleNotFoundError as error:
@@ -25,4 +29,4 @@ def create_engine(settings: ModelSettings) -> Engine:
             f"the model {settings.model} needs the package {error.name}: pip install 'tympan[torch]'; "
             "--model embedded does without"
         ) from None
-    return create_kyutai_engine(settings)
+    return create_kyutai_engine(settings, most_streams=most_streams)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
@@ -140,8 +141,8 @@ class ScriptedStream:
 class ScriptedEngine:
     """Carries `max_streams` streams; never says anything that the script does not."""
 
-    def __init__(self, settings: ModelSettings) -> None:
-        self._capacity = settings.max_streams or DEFAULT_CAPACITY
+    def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
+        self._capacity = settings.max_streams or min(DEFAULT_CAPACITY, most_streams or DEFAULT_CAPACITY)
         self._step_seconds = settings.step_ms / 1000
         self._streams: set[ScriptedStream] = set()
         self._busy: dict[ScriptedStream, None] = {}
@@ -164,6 +165,13 @@ class ScriptedEngine:
     @property
     def ready(self) -> bool:
         return self._loop_task is not None
+
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        return {}
+
+    def load(self) -> None:
+        """It reads nothing."""
 
     async def start(self) -> None:
         if self._loop_task is None:

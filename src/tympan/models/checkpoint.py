@@ -50,6 +50,10 @@ class Checkpoint(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
+    def in_memory(self) -> Checkpoint:
+        """The same, with the weights read into this process's memory now, as they are in the files."""
+        ...
+
     def tokenizer_file(self) -> Path | None:
         """The tokenizer's file; None for a model without one (``random:``)."""
         ...

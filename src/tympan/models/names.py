@@ -80,7 +80,7 @@ def _centroids(tensors: list[Tensor]) -> Tensor:
 
 
 def _half_norms(tensors: list[Tensor]) -> Tensor:
-    return (_centroids(tensors).double().square().sum(dim=-1) / 2).float()
+    return torch.stack([(codebook.double().square().sum(dim=-1) / 2).float() for codebook in _centroids(tensors)])
 
 
 def _reordered(tensors: list[Tensor], text: int, audio: int) -> Tensor:

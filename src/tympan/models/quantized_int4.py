@@ -18,18 +18,26 @@ from torch.nn import functional
 GROUP = 32  # weights per scale: the kernel's smallest; 64 and 128 are no faster and less accurate
 _CODES = 16
 _MIDDLE = 8
+_BLOCK_CHANNELS = 256  # quantized at once: what is wide in between should stay in a processor's cache
 _CHANNEL_BLOCK = 64  # the kernel packs output channels in blocks of this many
 
 
 def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Round ``weight [out, in]`` to nearest: codes ``[out, in]`` int32, scale and offset ``[out, in / 32]`` bf16."""
-    groups = weight.detach().float().view(len(weight), -1, GROUP)  # [out, in / 32, 32]
-    low, high = groups.aminmax(dim=2)
-    # Codes are chosen with the rounded scale and offset, so their rounding costs no accuracy of its own.
-    scale = ((high - low) / (_CODES - 1)).clamp_min(1e-30).bfloat16()
-    offset = (low + _MIDDLE * scale.float()).bfloat16()
-    codes = (groups - offset.float()[..., None]) / scale.float()[..., None] + _MIDDLE
-    return codes.round_().clamp_(0, _CODES - 1).to(torch.int32).flatten(1), scale, offset
+    codes = torch.empty(weight.shape, dtype=torch.int32, device=weight.device)
+    scales, offsets = [], []
+    for start in range(0, len(weight), _BLOCK_CHANNELS):
+        block = weight[start : start + _BLOCK_CHANNELS].detach().float()
+        groups = block.view(len(block), -1, GROUP)  # [block, in / 32, 32]
+        low, high = groups.aminmax(dim=2)
+        # Codes are chosen with the rounded scale and offset, so their rounding costs no accuracy of its own.
+        scale = ((high - low) / (_CODES - 1)).clamp_min(1e-30).bfloat16()
+        offset = (low + _MIDDLE * scale.float()).bfloat16()
+        chosen = (groups - offset.float()[..., None]).div_(scale.float()[..., None]).add_(_MIDDLE)
+        codes[start : start + _BLOCK_CHANNELS] = chosen.round_().clamp_(0, _CODES - 1).flatten(1)
+        scales.append(scale)
+        offsets.append(offset)
+    return codes, torch.cat(scales), torch.cat(offsets)
 
 
 class Int4Kernel(Protocol):

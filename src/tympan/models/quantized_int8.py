@@ -15,7 +15,7 @@ Which one is used depends on what this PyTorch and this processor offer, what is
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -30,14 +30,23 @@ _BYTES_MIDDLE = 256 * _MIDDLE + _MIDDLE  # the 16-bit number both of whose bytes
 _LARGEST_16_BIT = 65535 - _BYTES_MIDDLE
 _TRIAL_SHAPE, _TRIAL_LAYERS, _TRIAL_ROWS = (4096, 2048), 6, 4  # 50 MB: more than most caches hold
 _MARGIN = 1.25  # the exact kernel may take that much longer than the fastest
+_BLOCK_CHANNELS = 256  # what is wide in between should stay in a processor's cache
 _SMALLEST = 1e-30  # keeps the division defined for rows of zeros
 
 
 def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round ``weight [out, in]`` to nearest: levels ``[out, in]`` int8, scale ``[out]`` float32."""
-    wide = weight.detach().float()
-    scale = wide.abs().amax(dim=1).div_(_LARGEST).clamp_min_(_SMALLEST)
-    return (wide / scale[:, None]).round_().to(torch.int8), scale
+    levels = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(len(weight), device=weight.device)
+    for block, block_levels, block_scale in zip(*map(_blocks, (weight.detach(), levels, scale)), strict=True):
+        block_scale.copy_(block.abs().amax(dim=1)).div_(_LARGEST).clamp_min_(_SMALLEST)
+        block_levels.copy_((block / block_scale[:, None]).round_())  # float32, whatever the weight is
+    return levels, scale
+
+
+def _blocks(channels: Tensor) -> Sequence[Tensor]:
+    blocks: Sequence[Tensor] = channels.split(_BLOCK_CHANNELS)  # type: ignore[no-untyped-call]
+    return blocks
 
 
 def split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +80,8 @@ class OnednnKernel:
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
         self.scale = scale / _LARGEST_16_BIT
-        self.bias = -_MIDDLE * levels.sum(dim=1, dtype=torch.int32) * self.scale
+        sums = [block.sum(dim=1, dtype=torch.int32) for block in _blocks(levels)]
+        self.bias = -_MIDDLE * torch.cat(sums) * self.scale
         self.zero_points = torch.zeros(len(scale), dtype=torch.int64)
         self.packed: Tensor = torch.ops.onednn.qlinear_prepack(levels, None)
         self._multiply = torch.ops.onednn.qlinear_pointwise.default

@@ -72,6 +72,10 @@ class RandomCheckpoint:
     seed: int = 0
     layout: Layout = "random"
 
+    def in_memory(self) -> RandomCheckpoint:
+        """There are no files to read."""
+        return self
+
     def tokenizer_file(self) -> Path | None:
         return None
 

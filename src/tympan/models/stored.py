@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from tympan.models.layout_kyutai import read_kyutai, read_kyutai_mimi
 from tympan.models.layout_transformers import read_transformers
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
+from tympan.models.names import Row
 from tympan.models.tensors import TensorFiles
 from tympan.models.weights import fill, refuse_unused
 
@@ -33,6 +35,16 @@ class StoredCheckpoint:
     lm_name: str
     mimi_name: str
     tokenizer_name: str
+    read: Mapping[str, TensorFiles] = field(default_factory=dict)
+    """Weights that are in memory already, by the name of their file."""
+
+    def in_memory(self) -> StoredCheckpoint:
+        rows = (*self._lm_rows(check_codebooks(None, self.config)), *self._mimi_rows())
+        wanted = {name for row in rows for source in row.sources for name in source.names}
+        files = {name: TensorFiles(self._weights(name)) for name in (self.lm_name, self.mimi_name)}
+        for tensors in files.values():
+            tensors.read(wanted)
+        return replace(self, read=files)
 
     def tokenizer_file(self) -> Path | None:
         file = self.files.find(self.tokenizer_name)
@@ -50,33 +62,28 @@ class StoredCheckpoint:
     ) -> LM:
         config = self.config.lm
         used = check_codebooks(codebooks, self.config)
-        files = TensorFiles(self._weights(self.lm_name))
+        files = self._open(self.lm_name)
         if self.layout == "kyutai":
             self._check_heads(files)
-            rows = names.kyutai_lm(config, used)
             ignored = names.LM_UNUSED + names.unused_embeddings(used, config.codebooks)
         else:
-            rows = names.transformers_lm(config, used)
             ignored = (r"codec_model\.",)
         with torch.device("meta"):
             lm = LM(config, codebooks=used, temperature=temperature)
-        fill(lm, rows, files, device=torch.device(device), dtype=dtype)
+        fill(lm, self._lm_rows(used), files, device=torch.device(device), dtype=dtype)
         refuse_unused(files, ignored)
         return lm
 
     def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
         config = self.config.mimi
         used = check_codebooks(codebooks, self.config)
-        files = TensorFiles(self._weights(self.mimi_name))
-        ignored: tuple[str, ...]
-        if self.layout == "kyutai":
-            rows, ignored = names.kyutai_mimi(config), names.MIMI_UNUSED
-        else:
-            rows = names.transformers_mimi(config)
-            ignored = (r"(?!codec_model\.)", *(rf"codec_model\.{part}" for part in names.MIMI_UNUSED))
+        files = self._open(self.mimi_name)
+        ignored: tuple[str, ...] = names.MIMI_UNUSED
+        if self.layout != "kyutai":
+            ignored = (r"(?!codec_model\.)", *(rf"codec_model\.{part}" for part in ignored))
         with torch.device("meta"):
             mimi = MimiEncoder(config, used)
-        fill(mimi, rows, files, device=torch.device(device), dtype=torch.float32)
+        fill(mimi, self._mimi_rows(), files, device=torch.device(device), dtype=torch.float32)
         refuse_unused(files, ignored)
         return mimi
 
@@ -88,6 +95,17 @@ class StoredCheckpoint:
                 f"{self.name}: the weights hold {found} pause heads (extra_heads), "
                 f"but config.json says extra_heads_num_heads = {self.config.lm.pause_heads}"
             )
+
+    def _lm_rows(self, codebooks: int) -> Iterator[Row]:
+        rows = names.kyutai_lm if self.layout == "kyutai" else names.transformers_lm
+        return rows(self.config.lm, codebooks)
+
+    def _mimi_rows(self) -> Iterator[Row]:
+        rows = names.kyutai_mimi if self.layout == "kyutai" else names.transformers_mimi
+        return rows(self.config.mimi)
+
+    def _open(self, name: str) -> TensorFiles:
+        return self.read.get(name) or TensorFiles(self._weights(name))
 
     def _weights(self, name: str) -> list[Path]:
         """One file, or the parts listed in ``name.index.json``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,15 @@ class TensorFiles:
         for path in self.paths:
             self.entries.update(read_header(path))
         self._asked: set[str] = set()
+        self._in_memory: dict[str, Tensor] = {}
 
     @property
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.entries.values())
+
+    def read(self, names: Container[str]) -> None:
+        """Bring the tensors in ``names`` into memory, so that `take` does not touch the files."""
+        self._in_memory = {name: _map(entry, name).clone() for name, entry in self.entries.items() if name in names}
 
     def take(self, names: tuple[str, ...], shape: tuple[int, ...]) -> Tensor:
         """The tensor that goes by one of ``names``, in the file's own element type, on the CPU.
@@ -92,13 +97,18 @@ class TensorFiles:
         if entry.kind not in _FLOATS or entry.size_bytes != math.prod(shape) * (4 if entry.kind == "F32" else 2):
             raise ModelError(f"{entry.file}: the tensor {name} should hold BF16, F16 or F32, but holds {entry.kind}")
         self._asked.add(name)
-        try:
-            with safe_open(entry.file, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-        except SafetensorError as error:
-            raise ModelError(f"{entry.file} cannot be read as safetensors: {error}") from None
-        return tensor
+        return self._in_memory[name] if name in self._in_memory else _map(entry, name)
 
     def unasked(self) -> list[str]:
         """Names of the tensors nobody asked for."""
         return [name for name in self.entries if name not in self._asked]
+
+
+def _map(entry: Entry, name: str) -> Tensor:
+    """A view of the mapped file: pages are read when the tensor is used."""
+    try:
+        with safe_open(entry.file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except SafetensorError as error:
+        raise ModelError(f"{entry.file} cannot be read as safetensors: {error}") from None
+    return tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe
@@ -30,9 +31,10 @@ INFO = EngineInfo(
 class EmbeddedEngine:
     """As many streams as the cores carry, or `max_streams`."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._capacity = settings.max_streams or cores * STREAMS_PER_CORE
+        carried = cores * STREAMS_PER_CORE
+        self._capacity = settings.max_streams or min(carried, most_streams or carried)
         self._workers = [Worker(slots) for slots in _shares(self._capacity, cores)]
         self._started = False
         self.observe: Observe | None = None
@@ -52,6 +54,13 @@ class EmbeddedEngine:
     @property
     def ready(self) -> bool:
         return self._started and any(worker.alive for worker in self._workers)
+
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        return {}
+
+    def load(self) -> None:
+        """The recognizer is in processes of its own, which no snapshot should have to carry."""
 
     async def start(self) -> None:
         if self._started:
