@@ -110,6 +110,32 @@ async def test_a_broken_model_ends_every_stream_and_is_started_again(
     assert (await hear(engine, FRAME)).events[-1] == Finished()
 
 
+async def test_a_long_good_run_makes_up_for_earlier_crashes(
+    engine: BatchedEngine, runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01, 3600.0))
+
+    async def crash() -> None:
+        runners[-1].broken = RuntimeError("out of memory")
+        listener = Listener()
+        engine.open(listener).push(FRAME)
+        await listener.wait_for_end()
+
+    async def restarted(count: int) -> None:
+        while not (engine.ready and len(runners) == count):
+            await asyncio.sleep(0.01)
+
+    await crash()
+    await asyncio.wait_for(restarted(2), 10)
+    monkeypatch.setattr(batched, "GOOD_RUN_SECONDS", 0.0)
+    await crash()
+    await asyncio.wait_for(restarted(3), 10)
+    monkeypatch.setattr(batched, "GOOD_RUN_SECONDS", 3600.0)
+    await crash()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(restarted(4), 0.3)
+
+
 async def test_a_closed_stream_frees_its_slot_within_one_step(
     engine: BatchedEngine, runners: list[CountingRunner]
 ) -> None:

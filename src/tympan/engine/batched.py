@@ -31,7 +31,8 @@ from tympan.transcript.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # before the first, second, … restart in a row
+GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
 
 
 Trace = Callable[[int, Sequence[float]], None]
@@ -74,6 +75,7 @@ class BatchedEngine:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._crashes = 0
+        self._ran_since = 0.0
         self._restart: asyncio.TimerHandle | None = None
 
     @property
@@ -149,6 +151,7 @@ class BatchedEngine:
         self._info, self._capacity, self._tokenizer = runner.info, runner.slots, runner.tokenizer
         self._free = list(range(runner.slots))
         self._ready = True
+        self._ran_since = self._events.time()
 
     def _post_results(
         self, results: list[tuple[BatchedStream, list[EngineEvent]]], report: StepReport | None = None
@@ -166,6 +169,8 @@ class BatchedEngine:
     def _crashed(self, error: Exception) -> None:
         """Runs on the loop when the thread has ended with an error."""
         logger.error("the engine thread broke; its streams end, and it is started again", exc_info=error)
+        if self._ready and self._events.time() - self._ran_since > GOOD_RUN_SECONDS:
+            self._crashes = 0
         self._ready = False
         self._fail_streams(error)
         if not self._stopping:
