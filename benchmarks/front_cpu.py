@@ -43,7 +43,7 @@ async def stream(websocket: WebSocket):
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             break
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error", ws_ping_interval=None)  # clients here do not answer
 """
 
 

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "serve": Command("tympan.cli.serve", "serve a model over WebSocket, with a page to try it"),
     "transcribe": Command("tympan.cli.transcribe", "turn audio and video files into text, subtitles or JSON"),
     "models": Command("tympan.cli.models", "say what a model is, without loading it"),
+    "doctor": Command("tympan.cli.doctor", "say whether this machine can serve, and what to fix"),
     "bench": Command("tympan.cli.bench", "measure what this machine or a running server carries"),
     "plan": Command("tympan.cli.plan", "say what a fleet for so many streams costs"),
     "listen": Command("tympan.cli.listen", "show what the microphone hears"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +62,9 @@ class Repository:
         except ImportError:
             raise MissingPackageError(f"models from the hub need `pip install huggingface_hub`; {_WAY_OUT}") from None
         wanted = f"{name} of {self}"
+        logging.getLogger("huggingface_hub").setLevel(
+            logging.ERROR
+        )  # it warns of every one of its retries; what came of them is said once, here
         try:
             return Path(hf_hub_download(self.name, name, revision=self.revision))
         except GatedRepoError:
