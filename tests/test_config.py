@@ -56,7 +56,7 @@ def test_a_wrong_file_says_what_and_where(tmp_path: Path, text: str, expected: s
 
 
 def test_an_unknown_key_is_answered_with_the_right_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="host, port, api_keys, token_secret, strict_model, log_level"):
+    with pytest.raises(ConfigError, match="host, port, api_keys, api_keys_file, token_secret, allowed_origins"):
         load_config(write(tmp_path / "t.toml", "[server]\nprot = 1"), {})
     with pytest.raises(ConfigError, match="TYMPAN_PORT"):
         load_config(environment={"TYMPAN_PROT": "1"})

@@ -10,6 +10,7 @@
     │   ├── AudioError           audio that cannot be decoded
     │   └── TooBigError          a message above the size limit
     ├── AccessError          no key, or one that is not known
+    │   └── OriginError          a web page that may not connect
     ├── LimitError           a limit of the service was reached
     │   ├── IdleError            no message for too long
     │   ├── SessionTooLongError  the session's longest duration
@@ -68,6 +69,10 @@ class TooBigError(RequestError):
 
 class AccessError(TympanError):
     code = "unauthorized"
+
+
+class OriginError(AccessError):
+    code = "origin"
 
 
 class LimitError(TympanError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import jwt
 import pytest
 
-from tympan.errors import AccessError
-from tympan.server.auth import LONGEST_TOKEN_SECONDS, TOKEN_PREFIX, Keyring
+from tympan.errors import AccessError, ConfigError
+from tympan.server.auth import LONGEST_TOKEN_SECONDS, TOKEN_PREFIX, Keyring, hash_of
 
 
 @pytest.fixture
@@ -75,3 +77,50 @@ def test_a_token_that_is_signed_in_another_way_is_not_believed(keyring: Keyring,
 def test_a_token_without_an_end_is_not_believed(keyring: Keyring) -> None:
     with pytest.raises(AccessError):
         keyring.check(jwt.encode({}, keyring._secret, algorithm="HS256"))
+
+
+def test_a_hash_of_a_key_is_as_good_as_the_key_but_does_not_open_the_door() -> None:
+    keyring = Keyring((hash_of("first"),))
+    keyring.check("first")
+    with pytest.raises(AccessError):
+        keyring.check(hash_of("first"))
+    assert "first" not in repr(vars(Keyring(("first",))))
+
+
+def test_keys_in_a_file_are_exchanged_without_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# for the app\nold\n\n{hash_of('hashed')}\n")
+    keyring = Keyring(("fixed",), file=file)
+    for key in ("fixed", "old", "hashed"):
+        keyring.check(key)
+    file.write_text("new\n")
+    os.utime(file, ns=(1, 1))  # another time than before, whatever the clock's grain
+    keyring.refresh()
+    keyring.check("new")
+    keyring.check("fixed")
+    with pytest.raises(AccessError):
+        keyring.check("old")
+
+
+def test_a_file_that_is_gone_leaves_its_keys_good_and_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("key")
+    keyring = Keyring((), file=file)
+    file.unlink()
+    keyring.refresh()
+    keyring.refresh()
+    keyring.check("key")
+    assert len(caplog.records) == 1
+    file.write_text("other")
+    keyring.refresh()
+    keyring.check("other")
+
+
+def test_an_empty_file_of_keys_lets_nobody_in_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(AccessError):
+        Keyring((), file=tmp_path / "empty").check(None)
+    with pytest.raises(ConfigError, match="cannot read the keys"):
+        Keyring((), file=tmp_path / "missing")

@@ -187,8 +187,9 @@ def _files(config: Config) -> Iterator[Finding]:
 
 def _keys(config: Config) -> Iterator[Finding]:
     server = config.server
-    if server.api_keys:
-        yield Finding("keys", OK, f"{len(server.api_keys)} API keys")
+    if server.asks_for_keys:
+        where = f", and those in {server.api_keys_file}" if server.api_keys_file else ""
+        yield Finding("keys", OK, f"{len(server.api_keys)} API keys{where}")
     elif server.bind_host in ("127.0.0.1", "::1", "localhost"):
         yield Finding("keys", OK, "no API keys; only this machine can connect")
     else:

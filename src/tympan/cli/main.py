@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "transcribe": Command("tympan.cli.transcribe", "turn audio and video files into text, subtitles or JSON"),
     "models": Command("tympan.cli.models", "say what a model is, without loading it"),
     "doctor": Command("tympan.cli.doctor", "say whether this machine can serve, and what to fix"),
+    "key": Command("tympan.cli.key", "make an API key: the key for a client, its hash for the server"),
     "bench": Command("tympan.cli.bench", "measure what this machine or a running server carries"),
     "plan": Command("tympan.cli.plan", "say what a fleet for so many streams costs"),
     "listen": Command("tympan.cli.listen", "show what the microphone hears"),

@@ -20,6 +20,7 @@ from tympan.errors import (
     CapacityError,
     FrameError,
     LimitError,
+    OriginError,
     ParameterError,
     RequestError,
     RestartingError,
@@ -172,6 +173,7 @@ CLOSE_CODES: Mapping[type[TympanError], int] = {
 """WebSocket close codes by error, nearest class first. What is not listed is our fault: 1011."""
 
 STATUSES: Mapping[type[TympanError], int] = {
+    OriginError: 403,
     AccessError: 401,
     RequestError: 400,
     TooBigError: 413,

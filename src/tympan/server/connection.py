@@ -82,7 +82,7 @@ class Connection:
         """Take the slots, and say how to answer the upgrade."""
         service = self._service
         try:
-            service.admit(self._protocol.credential())
+            service.admit(self._protocol.credential(), self._request.headers)
             audio_format = self._protocol.start()
             self._session = Session(
                 self._request.id, service.engine, audio_format, service.config, self._on_event, self._on_room, self._end

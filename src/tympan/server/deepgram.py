@@ -47,7 +47,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
-    service.admit(deepgram_access.credential(opening))
+    service.admit(deepgram_access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     body = limited(request, service.config.limits.upload_bytes)

@@ -60,7 +60,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _transcribe(service: Service, request: Request) -> Response:
-    service.admit(request.headers.get(KEY_HEADER))
+    service.admit(request.headers.get(KEY_HEADER), request.headers)
     upload = await _upload(service)
     body = limited(request, service.config.limits.upload_bytes).stream()
     words = [event async for event, _ in upload.events(body) if isinstance(event, Word)]

@@ -68,7 +68,7 @@ class _Wish:
 async def _transcriptions(service: Service, request: Request) -> Response:
     """Transcribe a file: JSON, text, subtitles, or server-sent events."""
     opening = request_of(request)
-    service.admit(openai_access.credential(opening))
+    service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
     form = await _form(limited(request, limits.upload_bytes))
     try:

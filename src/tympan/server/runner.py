@@ -42,6 +42,8 @@ class Runner(uvicorn.Server):
                 ws=protocol_class(app.state.service, PROTOCOLS),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
                 log_config={**LOG_CONFIG, "loggers": {"tympan": {"level": level.upper()}}},
+                ssl_certfile=config.server.tls_certificate,
+                ssl_keyfile=config.server.tls_key,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
@@ -51,8 +53,15 @@ class Runner(uvicorn.Server):
         self._listen_on = (config.server.bind_host, config.server.port)
 
     async def run_until_told(self) -> None:
-        """Bind the port, serve until a signal comes or `should_exit` is set. Raises `ConfigError` for a bad address."""
+        """Bind the port, serve until a signal comes or `should_exit` is set.
+
+        Raises `ConfigError` for a bad address or certificate.
+        """
         host, port = self._listen_on
+        try:
+            self.config.load()
+        except OSError as error:  # ssl's errors are, too
+            raise ConfigError(f"cannot serve TLS with {self.config.ssl_certfile}: {error.strerror or error}") from None
         try:
             listener = socket.create_server(self._listen_on, family=_family(host), backlog=2048)
         except OSError as error:
@@ -69,7 +78,8 @@ class Runner(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         info, capacity = self._service.engine.info, self._service.engine.capacity
         what = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
-        logger.info("Tympan %s serves %s on http://%s:%d", version(), what, _named(host), port)
+        scheme = "https" if self.config.is_ssl else "http"
+        logger.info("Tympan %s serves %s on %s://%s:%d", version(), what, scheme, _named(host), port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.errors import RestartingError, TympanError
+from tympan.errors import OriginError, RestartingError, TympanError
 from tympan.protocols.base import Offer
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
@@ -35,7 +38,8 @@ class Service:
         self.config = config
         self.engine = engine
         self.metrics = Metrics(engine)
-        self.keys = Keyring(config.server.api_keys, config.server.token_secret)
+        file = config.server.api_keys_file
+        self.keys = Keyring(config.server.api_keys, config.server.token_secret, None if file is None else Path(file))
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -77,13 +81,25 @@ class Service:
             return "the server is restarting"
         return "" if self.engine.ready else "the engine is not running"
 
-    def admit(self, credential: str | None) -> None:
-        """Whether a client may open a stream, slots aside. Raises `AccessError` or `RestartingError`."""
+    def admit(self, credential: str | None, headers: Mapping[str, str]) -> None:
+        """Whether a client may open a stream, slots aside; header names in lower case.
+
+        Raises `AccessError` or `RestartingError`.
+        """
+        self._check_origin(headers)
         self.keys.check(credential)
         if self._draining:
             raise RestartingError("the server is restarting; try again in a moment")
         if not self.engine.ready:
             raise RestartingError("the engine is starting; try again in a moment")
+
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
+        """Only browsers say where a page is from. Without keys, any page that somebody here looks at could connect."""
+        origin, allowed = headers.get("origin"), self.config.server.allowed_origins
+        if origin is None or "*" in allowed or origin in allowed or (not allowed and self.keys.asked_for):
+            return
+        if urlsplit(origin).netloc != headers.get("host"):
+            raise OriginError(f"pages from {origin:.80} may not connect; the operator can allow them (allowed_origins)")
 
     def enter(self, guest: Guest) -> None:
         self._guests.add(guest)
@@ -116,5 +132,6 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_EVERY_SECONDS)
+            self.keys.refresh()
             for guest in list(self._guests):
                 guest.check_limits(loop.time())
