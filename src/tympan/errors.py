@@ -6,6 +6,7 @@
     ├── MissingPackageError  an optional package is not installed     (the operator; exit code 2)
     ├── RequestError         the peer asked for something that cannot be
     │   ├── ParameterError       an unknown or impossible parameter
+    │   │   └── ResumeError          the stream to go on with is not here, or not any more
     │   ├── FrameError           a message of the wrong kind
     │   ├── AudioError           audio that cannot be decoded
     │   └── TooBigError          a message above the size limit
@@ -53,6 +54,10 @@ class RequestError(TympanError):
 
 class ParameterError(RequestError):
     code = "bad_parameter"
+
+
+class ResumeError(ParameterError):
+    code = "cannot_resume"
 
 
 class FrameError(RequestError):

@@ -98,6 +98,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
         Meta(description="age at which a stream gets its last words and 1012, before a platform cuts it"),
     ] = None
     idle_seconds: Annotated[float, Meta(description="longest time without a message from the client", gt=0)] = 60.0
+    resume_seconds: Annotated[
+        float, Meta(description="longest time a lost client may take to come back for its stream; 0: none may", ge=0)
+    ] = 10.0
     grace_seconds: Annotated[
         float, Meta(description="at shutdown: longest time for open streams to get their last words", gt=0)
     ] = 10.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tympan.errors import SlowReaderError
-from tympan.session.outbox import Outbox
+from tympan.errors import ResumeError, SlowReaderError
+from tympan.session.outbox import Outbox, ResumableOutbox
 
 
 def drain(outbox: Outbox) -> list[str | bytes]:
@@ -38,3 +38,34 @@ def test_what_matters_is_never_dropped_but_the_reader_is() -> None:
         outbox.put("c")
     outbox.put_last(["bye"])
     assert drain(outbox) == ["a", "b", "bye"]
+
+
+def test_what_may_not_have_arrived_comes_again_once_and_without_what_may_be_dropped() -> None:
+    outbox = ResumableOutbox(10)
+    for text in "abc":
+        outbox.put(text)
+    outbox.put("x", droppable=True)
+    assert drain(outbox) == ["a", "b", "c", "x"]
+    outbox.put("d")
+    outbox.put("y", droppable=True)
+    outbox.rewind(2)
+    outbox.put("e")
+    assert drain(outbox) == ["c", "d", "e"]
+    outbox.rewind(2)
+    outbox.put_last(["bye"])
+    assert drain(outbox) == ["c", "d", "e", "bye"]
+    outbox.rewind(6)
+    assert drain(outbox) == []
+
+
+@pytest.mark.parametrize("received", [0, 5, 2])
+def test_what_is_not_kept_cannot_come_again(received: int) -> None:
+    """Of four, two are kept; one that has arrived is not kept any more."""
+    outbox = ResumableOutbox(2)
+    for text in "abcd":
+        outbox.put(text)
+        outbox.take()
+    if received == 2:
+        outbox.rewind(3)
+    with pytest.raises(ResumeError):
+        outbox.rewind(received)

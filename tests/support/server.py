@@ -7,6 +7,9 @@ import threading
 from types import TracebackType
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
+
 from tympan.config import Config, load_config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
@@ -39,10 +42,17 @@ class LiveServer:
         await engine.start()
         app = create_app(self.config, engine)
         self.service: Service = app.state.service
-        self.runner = Runner(app, self.config)
+        self.runner = self._runner(app)
         self._watch = asyncio.create_task(self._announce())
-        await self.runner.run_until_told()
+        await self._run_until_told()
         self.tasks_left = len(asyncio.all_tasks()) - 1
+
+    def _runner(self, app: FastAPI) -> uvicorn.Server:
+        return Runner(app, self.config)
+
+    async def _run_until_told(self) -> None:
+        assert isinstance(self.runner, Runner)
+        await self.runner.run_until_told()
 
     async def _announce(self) -> None:
         while not self.runner.started:
@@ -88,3 +98,13 @@ class LiveServer:
             return len(asyncio.all_tasks())
 
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
+
+
+class PlainServer(LiveServer):
+    """The app under an ASGI server that is not ours: uvicorn with its own WebSockets."""
+
+    def _runner(self, app: FastAPI) -> uvicorn.Server:
+        return uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
+
+    async def _run_until_told(self) -> None:
+        await self.runner.serve()

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -157,6 +157,31 @@ class ServerProtocol(Protocol):
 
     def fail(self, error: Exception | None) -> Farewell:
         """How the connection ends; `None` is a good end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A client that lost its connection: the token of its stream, and how many messages that matter it has got."""
+
+    token: str
+    received: int
+
+
+@runtime_checkable
+class ResumableProtocol(ServerProtocol, Protocol):
+    """A protocol whose clients can go on with their stream on another connection."""
+
+    def returning(self) -> Return | None:
+        """What a client that was here before says of itself. Raises `ParameterError`."""
+
+    def wants_token(self) -> bool:
+        """Whether the client asks for a way back; after `start`."""
+
+    def give_token(self, token: str) -> None:
+        """To be told to the client."""
+
+    def resumed(self) -> WireMessage:
+        """The first message on the new connection: how much of what the client sent has come."""
 
 
 CLOSE_CODES: Mapping[type[TympanError], int] = {

@@ -36,6 +36,7 @@ from tympan.protocols.base import (
     Passing,
     Refusal,
     Request,
+    Return,
     WireMessage,
     close_code,
     json_refusal,
@@ -60,6 +61,9 @@ SIMPLE = (Word, Flushed, Complete)
 
 END_OF_STREAM, END_OF_STREAM_BYTES = "EOS", b"EOS"
 
+WANTS_TOKEN = "yes"
+MOST_DIGITS = 16
+
 
 class _CommandFrame(msgspec.Struct):
     type: str
@@ -78,6 +82,9 @@ class NativeProtocol:
         self._spoken: set[int] = set()
         self._finishing = False
         self._tails: dict[int, list[str]] = {}
+        self._token = ""
+        self._audio_bytes = 0
+        self._flushes = 0
 
     def credential(self) -> str | None:
         return self._request.bearer or self._request.query.get("token")
@@ -98,18 +105,41 @@ class NativeProtocol:
         self._channels = audio_format.channels
         self._wanted = _parse_events(query.get("events"))
         self._tails = {channel: [] for channel in range(self._channels)}
+        if self.wants_token() and Ready not in (self._wanted or ()):
+            raise ParameterError("resume=yes goes with events=ready: the token comes in that message")
         return audio_format
+
+    def returning(self) -> Return | None:
+        token, received = self._request.query.get("resume"), self._request.query.get("received", "")
+        if not token or token == WANTS_TOKEN:
+            return None
+        if not (received.isascii() and received.isdecimal() and len(received) < MOST_DIGITS):
+            raise ParameterError("resume=TOKEN goes with received=N, the number of messages that came")
+        return Return(token, int(received))
+
+    def wants_token(self) -> bool:
+        return self._request.query.get("resume") == WANTS_TOKEN
+
+    def give_token(self, token: str) -> None:
+        self._token = token
+
+    def resumed(self) -> WireMessage:
+        return json_text({"type": "resumed", "audio_bytes": self._audio_bytes, "flushes": self._flushes})
 
     def receive(self, message: WireMessage) -> Sequence[Command]:
         if self._finishing:
             return ()
         if isinstance(message, bytes):
-            return self._finish() if message == END_OF_STREAM_BYTES else (Audio(message),)
+            if message == END_OF_STREAM_BYTES:
+                return self._finish()
+            self._audio_bytes += len(message)
+            return (Audio(message),)
         if message == END_OF_STREAM:
             return self._finish()
         frame = _parse_command(message)
         match frame.type:
             case "flush":
+                self._flushes += 1
                 return (Flush(frame.id),)
             case "keepalive":
                 return (KeepAlive(),)
@@ -151,6 +181,8 @@ class NativeProtocol:
         fields = {"type": TYPE_NAMES[type(event)], **{name: getattr(event, name) for name in event.__slots__}}
         if isinstance(event, Complete):
             fields["status"] = "complete"
+        if isinstance(event, Ready) and self._token:
+            fields["resume"] = self._token
         yield fields
 
     def _encode(self, fields: dict[str, Any], channel: int) -> str:

@@ -11,7 +11,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.answers import request_of
 from tympan.server.connection import Connection, MakeProtocol
+from tympan.server.resume import open_connection
 from tympan.server.service import Service
+from tympan.server.wire import NO_CODE, NO_GOODBYE
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +22,17 @@ async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProto
     """Handle one opening request to the end of its connection."""
     request = request_of(websocket)
     wire = AsgiWire(websocket)
-    connection = Connection(wire, service, make_protocol(request, service.offer), request)
-    answer = connection.open()
+    connection, answer = open_connection(wire, service, make_protocol, request)
     if isinstance(answer, Refusal):
         await websocket.send_denial_response(Response(answer.body, answer.status, dict(answer.headers)))
         return
+    wire.connection = connection
     try:
         headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         await websocket.accept(answer.subprotocol, headers)
-        connection.start()
-        await wire.run(connection)
+        await wire.run()
     finally:
-        connection.on_gone()
+        wire.gone()
 
 
 class AsgiWire:
@@ -39,11 +40,13 @@ class AsgiWire:
 
     def __init__(self, websocket: WebSocket) -> None:
         self.writable = True
+        self.connection: Connection | None = None
         self._websocket = websocket
         self._outgoing: asyncio.Queue[WireMessage | tuple[int, str]] = asyncio.Queue()
         self._reading = asyncio.Event()
         self._reading.set()
         self._task: asyncio.Task[None] | None = None
+        self._goodbye = NO_GOODBYE
 
     def send(self, message: WireMessage) -> None:
         self.writable = False
@@ -62,10 +65,21 @@ class AsgiWire:
         if self._task is not None:
             self._task.cancel()
 
-    async def run(self, connection: Connection) -> None:
+    def abandon(self) -> None:
+        self.connection = None
+        self.abort()
+
+    def gone(self) -> None:
+        if self.connection is not None:
+            self.connection.on_gone(self._goodbye)
+
+    async def run(self) -> None:
         """Until the client is gone, or has been told the end."""
-        reader = asyncio.create_task(self._read(connection))
-        self._task = writer = asyncio.create_task(self._write(connection))
+        if self.connection is None:
+            return
+        self.connection.start()
+        reader = asyncio.create_task(self._read())
+        self._task = writer = asyncio.create_task(self._write())
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -73,22 +87,31 @@ class AsgiWire:
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self) -> None:
         while True:
             await self._reading.wait()
             message = await self._websocket.receive()
+            if self.connection is None:
+                return
             if message["type"] == "websocket.disconnect":
+                self._goodbye = _goodbye(message.get("code"))
                 return
             data: WireMessage | None = message.get("bytes")
-            connection.on_message(message["text"] if data is None else data)
+            self.connection.on_message(message["text"] if data is None else data)
 
-    async def _write(self, connection: Connection) -> None:
+    async def _write(self) -> None:
         try:
             while not isinstance(message := await self._outgoing.get(), tuple):
                 name = "text" if isinstance(message, str) else "bytes"
                 await self._websocket.send({"type": "websocket.send", name: message})
                 self.writable = True
-                connection.on_writable()
+                if self.connection is not None:
+                    self.connection.on_writable()
             await self._websocket.close(*message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             logger.debug("the client is gone: %r", error)
+
+
+def _goodbye(code: int | None) -> int:
+    """ASGI has 1005 for clients that closed without a code, and uvicorn also for those that closed not at all."""
+    return NO_GOODBYE if code in (None, NO_CODE) else code

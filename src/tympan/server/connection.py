@@ -1,17 +1,18 @@
 """One client: its messages into the session, what comes back out to it, and the right end.
 
 A connection waits for nothing and owns no task: its wire tells it what came and when there is room, and the service
-looks in on it once a second.
+looks in on it once a second. Where the protocol allows, it outlives its wire: the session goes on, what it says waits,
+and a client that comes back in time with the stream's token takes it over with a new wire (`resume.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from tympan.errors import (
     IdleError,
@@ -22,35 +23,29 @@ from tympan.errors import (
     TympanError,
 )
 from tympan.messages import Event, Flush, Lag
-from tympan.protocols.base import Acceptance, Farewell, Offer, Passing, Refusal, Request, ServerProtocol, WireMessage
+from tympan.protocols.base import (
+    Acceptance,
+    Farewell,
+    Offer,
+    Passing,
+    Refusal,
+    Request,
+    ResumableProtocol,
+    ServerProtocol,
+    WireMessage,
+)
 from tympan.server.service import Service
-from tympan.session.outbox import Outbox
+from tympan.server.wire import NO_CODE, NO_GOODBYE, Wire
+from tympan.session.outbox import Outbox, ResumableOutbox
 from tympan.session.session import Session
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
 
+GOODBYES = frozenset({1000, 1001, NO_CODE})  # other codes tell of a failure on the way, after which a client comes back
+
 MakeProtocol = Callable[[Request, Offer], ServerProtocol]
-
-
-class Wire(Protocol):
-    """A WebSocket, as a connection sees it. None of these block."""
-
-    writable: bool
-    """Whether `send` is welcome; `Connection.on_writable` tells when it is again."""
-
-    def send(self, message: WireMessage) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        """After what was sent."""
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def abort(self) -> None:
-        """Cut it now. `Connection.on_gone` follows, as it does whenever the client is gone."""
 
 
 def opening_request(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Request:
@@ -62,49 +57,98 @@ class Connection:
     """`open`, then `start` once the upgrade is answered. The rest is called by the wire, all on the event loop."""
 
     def __init__(self, wire: Wire, service: Service, protocol: ServerProtocol, request: Request) -> None:
-        self._wire = wire
+        self._wire: Wire | None = wire
         self._service = service
         self._protocol = protocol
         self._request = request
         self._limits = service.config.limits
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._limits.outbox_messages)
+        self._token = ""
         self._session: Session | None = None
         self._farewell: Farewell | None = None
         self._started = False
+        self._returned = False
+        self._closed = False
         self._left = False
         self._held = False
         self._opened_at = self._heard_at = self._loop.time()
         self._heard = False  # since the last look; asking for the time at every message costs more
-        self._ended_at = 0.0
+        self._ended_at = self._lost_at = 0.0
+
+    @property
+    def credential(self) -> str | None:
+        return self._protocol.credential()
 
     def open(self) -> Acceptance | Refusal:
         """Take the slots, and say how to answer the upgrade."""
         service = self._service
         try:
-            service.admit(self._protocol.credential(), self._request.headers)
+            service.admit(self.credential, self._request.headers)
             audio_format = self._protocol.start()
             self._session = Session(
                 self._request.id, service.engine, audio_format, service.config, self._on_event, self._on_room, self._end
             )
         except TympanError as error:
-            service.refused(error)
-            logger.info("refused %s: %s", self._request.path, error)
-            refusal = self._protocol.refuse(error)
-            if isinstance(refusal, Refusal):
-                return refusal
-            self._say_farewell(refusal)
+            return self.refuse(error)
+        self._prepare_return()
         service.enter(self)
         return self._protocol.accept()
 
+    def refuse(self, error: TympanError) -> Acceptance | Refusal:
+        """Say how to answer the upgrade of a client that is not let in."""
+        self._service.refused(error)
+        logger.info("refused %s: %s", self._request.path, error)
+        refusal = self._protocol.refuse(error)
+        if isinstance(refusal, Refusal):
+            return refusal
+        self._say_farewell(refusal)
+        self._service.enter(self)
+        return self._protocol.accept()
+
+    def _prepare_return(self) -> None:
+        protocol, limits = self._protocol, self._limits
+        if isinstance(protocol, ResumableProtocol) and protocol.wants_token() and limits.resume_seconds > 0:
+            self._token = secrets.token_urlsafe()
+            protocol.give_token(self._token)
+            self._outbox = ResumableOutbox(limits.outbox_messages)
+            self._service.resumable[self._token] = self
+
+    def take_over(self, wire: Wire, received: int) -> None:
+        """Go on with another wire, after the first `received` messages, which the client has got; `start` follows.
+
+        The old wire may look alive: a client knows of a lost connection long before its server. Raises `ResumeError`.
+        """
+        assert isinstance(self._outbox, ResumableOutbox)
+        self._outbox.rewind(received)
+        if self._wire is not None:
+            self._wire.abandon()
+        self._wire = wire
+        self._started = self._closed = False
+        self._returned = True
+        self._ended_at = self._loop.time()
+
     def start(self) -> None:
         """The upgrade is answered: messages may go both ways."""
-        self._started = True
-        self._service.metrics.connected()
-        if self._session is not None:
-            logger.info("%s opened from %s", self._session.id, self._request.path)
-            self._session.start()
+        self._started = self._heard = True
+        if self._returned:
+            self._greet_again()
+        else:
+            self._service.metrics.connected()
+            if self._session is not None:
+                logger.info("%s opened from %s", self._session.id, self._request.path)
+                self._session.start()
         self._send_what_waits()
+
+    def _greet_again(self) -> None:
+        assert self._session is not None
+        assert self._wire is not None
+        assert isinstance(self._protocol, ResumableProtocol)
+        logger.info("%s resumed", self._session.id)
+        self._service.metrics.resumed.inc()
+        self._wire.send(self._protocol.resumed())
+        if self._held:
+            self._wire.pause_reading()
 
     def on_message(self, message: WireMessage) -> None:
         """A whole message came. After the farewell there is nobody to hear it."""
@@ -126,6 +170,7 @@ class Connection:
             self.fail(error)
 
     def _hold(self) -> None:
+        assert self._wire is not None
         if not self._held:
             self._held = True
             self._wire.pause_reading()
@@ -134,14 +179,20 @@ class Connection:
         if self._held:
             self._held = False
             self._heard = True
-            self._wire.resume_reading()
+            if self._wire is not None:
+                self._wire.resume_reading()
 
     def on_writable(self) -> None:
         self._send_what_waits()
 
-    def on_gone(self) -> None:
-        """The socket is closed. May be called more than once."""
-        self._leave()
+    def on_gone(self, code: int = NO_GOODBYE) -> None:
+        """The wire is closed, by the client with this code. May be called more than once."""
+        goodbye = code in GOODBYES if self._farewell is None else code != NO_GOODBYE
+        if goodbye or not self._token or self._service.draining:
+            self._leave()
+        elif self._wire is not None:
+            self._wire = None
+            self._lost_at = self._loop.time()
 
     def _on_event(self, event: Event, channel: int) -> None:
         if isinstance(event, Lag):
@@ -164,13 +215,15 @@ class Connection:
         self._send_what_waits()
 
     def _send_what_waits(self) -> None:
-        if not self._started or self._left:
+        if self._wire is None or not self._started or self._closed:
             return
         while self._wire.writable and (message := self._outbox.take()) is not None:
             self._wire.send(message)
         if self._farewell is not None and self._wire.writable:
             self._wire.close(self._farewell.code, self._farewell.close_reason)
-            self._leave()
+            self._closed = True
+            if not self._token:
+                self._leave()  # else once the client has answered, and so has got everything
 
     def fail(self, error: Exception) -> None:
         """End the connection with the last words and the close code for this error."""
@@ -192,24 +245,30 @@ class Connection:
         self._outbox.put_last(farewell.messages)
         self._on_room()
         self._send_what_waits()
+        if self._wire is None and self._service.draining:
+            self._leave()
 
     def check_limits(self, now: float) -> None:
         limits = self._limits
         if self._heard or self._held:
             self._heard, self._heard_at = False, now
-        if self._farewell is not None:
-            if now - self._ended_at > LAST_WORDS_SECONDS:
+        if self._wire is None and now - self._lost_at > limits.resume_seconds:
+            self._leave()
+        elif self._farewell is not None:
+            if self._wire is not None and now - self._ended_at > LAST_WORDS_SECONDS:
                 self._wire.abort()
         elif limits.handover_seconds is not None and now - self._opened_at > limits.handover_seconds:
             self.restart()
         elif now - self._opened_at > limits.session_seconds:
             self.fail(SessionTooLongError(f"the session reached its limit of {limits.session_seconds:g} s"))
-        elif now - self._heard_at > limits.idle_seconds:
+        elif self._wire is not None and now - self._heard_at > limits.idle_seconds:
             self.fail(IdleError(f"no message came for {limits.idle_seconds:g} s"))
 
     def restart(self) -> None:
         if self._session is not None and self._farewell is None:
             self._session.restart()
+        elif self._wire is None:
+            self._leave()
         else:
             self._end(RestartingError("the server is restarting"))
 
@@ -218,6 +277,7 @@ class Connection:
             return
         self._left = True
         self._service.leave(self)
+        self._service.resumable.pop(self._token, None)
         code = self._farewell.code if self._farewell is not None else 1006
         metrics = self._service.metrics
         metrics.sessions.labels(protocol=self._protocol.name, code=str(code)).inc()

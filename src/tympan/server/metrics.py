@@ -46,6 +46,9 @@ class Metrics:
             ["protocol", "code"],
             registry=registry,
         )
+        self.resumed = Counter(
+            "tympan_resumed_total", "Times that a client came back to its stream on a new connection", registry=registry
+        )
         self.refused = Counter(
             "tympan_refused_total", "Connections refused before the upgrade, by reason", ["reason"], registry=registry
         )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from tympan.config import Config
@@ -15,6 +15,9 @@ from tympan.errors import OriginError, RestartingError, TympanError
 from tympan.protocols.base import Offer
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
+
+if TYPE_CHECKING:
+    from tympan.server.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +43,12 @@ class Service:
         self.metrics = Metrics(engine)
         file = config.server.api_keys_file
         self.keys = Keyring(config.server.api_keys, config.server.token_secret, None if file is None else Path(file))
+        self.resumable: dict[str, Connection] = {}
+        """Open streams, by the token that their clients can come back with."""
+        self.draining = False
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
-        self._draining = False
         self._watchdog: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,7 +82,7 @@ class Service:
     @property
     def not_ready_because(self) -> str:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
-        if self._draining:
+        if self.draining:
             return "the server is restarting"
         return "" if self.engine.ready else "the engine is not running"
 
@@ -88,7 +93,7 @@ class Service:
         """
         self._check_origin(headers)
         self.keys.check(credential)
-        if self._draining:
+        if self.draining:
             raise RestartingError("the server is restarting; try again in a moment")
         if not self.engine.ready:
             raise RestartingError("the engine is starting; try again in a moment")
@@ -112,7 +117,7 @@ class Service:
 
     async def drain(self) -> None:
         """Let nobody in, give every open stream its last words, and wait for them to leave: at most the grace time."""
-        self._draining = True
+        self.draining = True
         if not self._guests:
             return
         grace = self.config.limits.grace_seconds

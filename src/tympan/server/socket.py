@@ -31,7 +31,9 @@ from uvicorn.server import ServerState
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.breather import Breather
 from tympan.server.connection import Connection, MakeProtocol, opening_request
+from tympan.server.resume import open_connection
 from tympan.server.service import Service
+from tympan.server.wire import NO_CODE, NO_GOODBYE
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Socket(WSListener):
         self._parts: list[bytes] = []
         self._parts_kind = _CONTINUATION
         self._closing: asyncio.TimerHandle | None = None
+        self._goodbye: int = NO_GOODBYE
 
     # --- what the connection asks for ----------------------------------------------------------------------------
 
@@ -75,14 +78,19 @@ class Socket(WSListener):
     def abort(self) -> None:
         self._protocol.transport.disconnect(graceful=False)
 
+    def abandon(self) -> None:
+        self.connection = None
+        self.abort()
+
     # --- what picows tells ---------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        assert self.connection is not None
-        self.connection.start()
+        if self.connection is not None:
+            self.connection.start()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        assert self.connection is not None
+        if self.connection is None:
+            return
         self._protocol.breather.message_came()
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -90,6 +98,7 @@ class Socket(WSListener):
         if kind == _BINARY and frame.fin and not self._parts:
             self.connection.on_message(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
+            self._goodbye = cast(int, frame.get_close_code()) or NO_CODE
             transport.send_close(frame.get_close_code())
             transport.disconnect()
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
@@ -129,7 +138,7 @@ class Socket(WSListener):
         if self._closing is not None:
             self._closing.cancel()
         if self.connection is not None:
-            self.connection.on_gone()
+            self.connection.on_gone(self._goodbye)
 
 
 class SocketProtocol(WSProtocol):  # type: ignore[misc]
@@ -200,8 +209,7 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
             return None
         headers = {name.lower(): value for name, value in reversed(list(upgrade.headers.items()))}
         request = opening_request(unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers)
-        connection = Connection(self._socket, self._service, make_protocol(request, self._service.offer), request)
-        answer = connection.open()
+        connection, answer = open_connection(self._socket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
             response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)
             return WSUpgradeResponseWithListener(response, None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from tympan.errors import SlowReaderError
+from tympan.errors import ResumeError, SlowReaderError
 
 Message = str | bytes
 
@@ -27,10 +27,44 @@ class Outbox:
             raise SlowReaderError(f"{self._capacity} messages were not read; reconnect and read faster")
         self._messages.append(message)
 
-    def put_last(self, messages: Iterable[Message]) -> None:
+    def put_last(self, messages: Sequence[Message]) -> None:
         """Last words, which always find room."""
         self._messages.extend(messages)
 
     def take(self) -> Message | None:
         """The next message, or `None` when there is none."""
         return self._messages.popleft() if self._messages else None
+
+
+class ResumableOutbox(Outbox):
+    """Also keeps the last `capacity` messages that mattered, taken or not, for a client that lost its connection."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self._kept: deque[Message] = deque(maxlen=capacity)
+        self._count = 0
+
+    def put(self, message: Message, droppable: bool = False) -> None:
+        super().put(message, droppable)
+        if not droppable:
+            self._keep((message,))
+
+    def put_last(self, messages: Sequence[Message]) -> None:
+        super().put_last(messages)
+        self._keep(messages)
+
+    def _keep(self, messages: Sequence[Message]) -> None:
+        self._kept.extend(messages)
+        self._count += len(messages)
+
+    def rewind(self, received: int) -> None:
+        """Let the next message be the one after the `received` first that mattered. Droppable ones do not come again.
+
+        Raises `ResumeError` when that one is not kept any more, or never was.
+        """
+        missing = self._count - received
+        if not 0 <= missing <= len(self._kept):
+            raise ResumeError(f"what came after {received} messages is not kept any more; open a new stream")
+        while len(self._kept) > missing:
+            self._kept.popleft()
+        self._messages = deque(self._kept)
