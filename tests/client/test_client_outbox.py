@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.client.outbox import FRAME_BYTES, WIRE_ROUNDING_SECONDS, Outbox
+from tympan.client.outbox import CONTAINER_BYTES, FRAME_BYTES, WIRE_ROUNDING_SECONDS, Outbox
 from tympan.client.wire import FINISH, AudioFormat
 
 RATE = 8_000
@@ -93,7 +93,55 @@ def test_frames_are_small() -> None:
     assert [len(frame) for frame in outbox.frames()] == [FRAME_BYTES, FRAME_BYTES, 1]
 
 
-def test_a_container_is_not_kept_and_cannot_be_taken_up_again() -> None:
+@given(
+    items=st.lists(st.one_of(st.binary(min_size=1, max_size=50), st.none()), max_size=20),
+    losses=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=5),
+    encoding=st.sampled_from(["s16le", "opus"]),
+)
+def test_a_session_that_is_resumed_hears_everything_once(
+    items: list[bytes | None], losses: list[tuple[int, int]], encoding: str
+) -> None:
+    """Each connection takes some frames, of which the last ones do not arrive."""
+    outbox = Outbox(AudioFormat.of(encoding, None))
+    for mark, item in enumerate(items):
+        if item is None:
+            outbox.flush(mark)
+        else:
+            outbox.append(item)
+    outbox.finish()
+    arrived: list[bytes | str] = []
+    for taken, lost in losses:
+        frames = [frame for _, frame in zip(range(taken), outbox.frames(), strict=False)]
+        arrived += [frame for frame in frames[: max(0, len(frames) - lost)] if frame != FINISH]
+        flushes = sum(isinstance(frame, str) for frame in arrived)
+        assert outbox.resume(len(audio_of(arrived)), flushes)
+    arrived += list(outbox.frames())
+    assert audio_of(arrived) == b"".join(item for item in items if item is not None)
+    marks = [json.loads(frame)["id"] for frame in arrived if isinstance(frame, str) and frame != FINISH]
+    assert marks == [mark for mark, item in enumerate(items) if item is None]
+    assert arrived[-1] == FINISH
+    assert outbox.drained
+
+
+def test_what_the_server_says_it_has_must_be_possible() -> None:
+    outbox = Outbox(FORMAT)
+    outbox.append(content(100))
+    list(outbox.frames())
+    outbox.acknowledge(0.01)
+    assert not outbox.resume(201, 0), "more than was sent"
+    assert not outbox.resume(10, 0), "less than was transcribed"
+    assert outbox.resume(200, 0)
+
+
+def test_of_a_container_the_last_bytes_are_kept() -> None:
+    outbox = Outbox(AudioFormat.of("opus", None))
+    outbox.append(bytes(CONTAINER_BYTES + FRAME_BYTES))
+    list(outbox.frames())
+    assert not outbox.resume(0, 0)
+    assert outbox.resume(FRAME_BYTES, 0)
+
+
+def test_a_container_cannot_be_taken_up_by_a_new_session() -> None:
     outbox = Outbox(AudioFormat.of("opus", None))
     outbox.append(b"OggS")
     assert outbox.replayable

@@ -39,6 +39,7 @@ def test_the_query_carries_what_was_asked_for_and_keeps_the_rest() -> None:
         "encoding": ["mulaw"],
         "events": ["ready,word"],
         "sample_rate": ["8000"],
+        "resume": ["yes"],
     }
 
 

@@ -1,7 +1,8 @@
 """What a stream was given to send and the server has not yet acknowledged, in order, so that it can be sent again.
 
-Positions are bytes since the stream began. `rewind` starts a new connection: everything kept is to be sent once
-more, and that connection's clock begins at the first byte kept.
+Positions are bytes since the stream began. `resume` goes on with a session on a new connection: what did not arrive on
+the old one is to be sent. `rewind` starts a new session: everything kept is to be sent once more, and that session's
+clock begins at the first byte kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ IN_FLIGHT_SECONDS: Final = 10.0
 """How much audio may be on its way untranscribed. More would fill the network's buffers with minutes of sound, and
 pings wait behind it until the server, or something between, takes the connection for dead."""
 
+CONTAINER_BYTES: Final = 1 << 24
+"""How much of a container is kept for a lost connection, more than networks hold on their way. Its bytes tell no time,
+so it is not known how many have been transcribed."""
+
 WIRE_ROUNDING_SECONDS: Final = 0.0005
 """Servers write times to the millisecond; what may have been rounded up is rather sent twice than lost."""
 
@@ -31,6 +36,8 @@ class _Mark:
     id: int
     position: int
     sent: bool = False
+    number: int = 0
+    """Which of the session's flushes it was sent as, from 0."""
 
 
 class Outbox:
@@ -44,6 +51,7 @@ class Outbox:
         self._base = 0
         self._transcribed = 0
         self._marks: list[_Mark] = []
+        self._flushes = 0
         self._finishing = False
         self._finish_sent = False
 
@@ -53,12 +61,12 @@ class Outbox:
 
     @property
     def replayable(self) -> bool:
-        """Whether nothing would be missing on a new connection: a container cannot be taken up in its middle."""
-        return self._audio.sample_bytes > 0 or self._start == 0
+        """Whether nothing would be missing in a new session: a container cannot be taken up in its middle."""
+        return self._audio.sample_bytes > 0 or self._cursor == 0
 
     @property
     def base_seconds(self) -> float:
-        """Where the current connection's clock begins on the stream's."""
+        """Where the current session's clock begins on the stream's."""
         return self._seconds(self._base)
 
     @property
@@ -73,7 +81,7 @@ class Outbox:
     @property
     def answered(self) -> bool:
         """Whether nothing given is left unanswered, as far as times on the wire can tell."""
-        left = self._end - self._start
+        left = self._end - (self._start if self._audio.sample_bytes else self._cursor)
         slack = (2 * self._samples(WIRE_ROUNDING_SECONDS) + 1) * self._audio.sample_bytes
         return left <= slack and not self._marks
 
@@ -109,7 +117,8 @@ class Outbox:
             stop = min(limit, self._cursor + FRAME_BYTES, self._horizon)
             return self._audio_frame(stop) if stop > self._cursor else None
         if mark is not None:
-            mark.sent = True
+            mark.sent, mark.number = True, self._flushes
+            self._flushes += 1
             return wire.flush(mark.id)
         if self._finishing and not self._finish_sent:
             self._finish_sent = True
@@ -120,15 +129,15 @@ class Outbox:
         frame = bytes(self._kept[self._cursor - self._start : stop - self._start])
         self._cursor = stop
         if not self._audio.sample_bytes:
-            self._drop(stop)
+            self._drop(stop - CONTAINER_BYTES)
         return frame
 
     def transcribed(self, seconds: float) -> None:
-        """The server has come so far with the current connection's audio: more may follow."""
+        """The server has come so far with the current session's audio: more may follow."""
         self._transcribed = self._base + self._samples(seconds) * self._audio.sample_bytes
 
     def acknowledge(self, seconds: float) -> bool:
-        """The current connection's first `seconds` need not be sent again; whether that was news."""
+        """The current session's first `seconds` need not be sent again; whether that was news."""
         if not self._audio.sample_bytes:
             return False
         position = self._base + self._samples(seconds - WIRE_ROUNDING_SECONDS) * self._audio.sample_bytes
@@ -141,10 +150,24 @@ class Outbox:
         self._marks = left
         return known
 
+    def resume(self, audio_bytes: int, flushes: int) -> bool:
+        """Go on with the session after what it has received. False if what follows is not kept any more."""
+        received = self._base + audio_bytes
+        if not self._start <= received <= self._cursor:
+            return False
+        self._cursor = received
+        self._transcribed = max(self._transcribed, received)  # nothing is on its way, and the last `lag` may be lost
+        self._finish_sent = False  # two are as good as one
+        self._flushes = flushes
+        for mark in self._marks:
+            mark.sent = mark.sent and mark.number < flushes
+        return True
+
     def rewind(self) -> None:
-        """Begin again on a new connection with the first byte that has not been acknowledged."""
+        """Begin a new session with the first byte that has not been acknowledged."""
         self._cursor = self._base = self._transcribed = self._start
         self._finish_sent = False
+        self._flushes = 0
         for mark in self._marks:
             mark.position = max(mark.position, self._start)
             mark.sent = False

@@ -5,15 +5,15 @@
             ...
 
 One task per stream reads the connection and, beside it, one writes it. `send` puts audio into the outbox and waits
-until the socket has taken it. When the server restarts, the task opens the next connection and writes what the outbox
-still holds; the times of events go on from there, so one clock runs through: seconds of audio sent by this stream.
+until the socket has taken it. When the connection is lost or the server restarts, the task opens the next one and
+writes what the outbox still holds; the times of events go on from there, so one clock runs through: seconds of audio
+sent by this stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Final, Self
@@ -23,13 +23,12 @@ import msgspec
 from tympan.client import wire
 from tympan.client.backoff import Backoff
 from tympan.client.dialer import Dialer, bad_message, last_words
+from tympan.client.line import Line
 from tympan.client.mailbox import Mailbox
 from tympan.client.outbox import Outbox
 from tympan.client.source import AudioLike, AudioSource, items
 from tympan.client.transport import Connection, NoConnectionError, Transport, open_websocket
 from tympan.messages import Complete, Event, Flushed, Lag, Ready, Word
-
-logger = logging.getLogger(__name__)
 
 UNRELEASED_SECONDS: Final = 30.0
 """A word is released at the latest this long after it was heard; audio older than that need not be sent again."""
@@ -72,12 +71,11 @@ class Stream:
     """One transcription. Made by `connect`; iterate over it to receive events, from one task at a time."""
 
     def __init__(self, dialer: Dialer, audio: wire.AudioFormat, wanted: frozenset[type[Event]]) -> None:
-        self._dialer = dialer
         self._audio = audio
         self._wanted = wanted
         self._outbox = Outbox(audio)
+        self._line = Line(dialer, self._outbox)
         self._mailbox = Mailbox()
-        self._connection: Connection | None = None
         self._ready: Ready | None = None
         self._complete: Complete | None = None
         self._words = 0
@@ -88,11 +86,11 @@ class Stream:
 
     async def __aenter__(self) -> Self:
         try:
-            self._connection, self._ready = await self._dialer.open()
+            self._ready = await self._line.open()
         except NoConnectionError as ended:
             raise ended.as_server_error() from None
         self._deliver(self._ready)
-        self._start(self._run(self._connection), self._run_done)
+        self._start(self._run(), self._run_done)
         return self
 
     async def __aexit__(
@@ -105,8 +103,7 @@ class Stream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A task that is cancelled before its first step has closed nothing.
-        if self._connection is not None:
-            await self._connection.close()
+        await self._line.close()
 
     @property
     def ready(self) -> Ready:
@@ -146,9 +143,9 @@ class Stream:
     async def keepalive(self) -> None:
         """Tell the server that this client, silent for now, is still there: it drops one that says nothing for long."""
         self._check_open()
-        if self._connection is not None:
+        if self._line.connection is not None:
             with contextlib.suppress(NoConnectionError):  # the stream's own task sees to that
-                await self._connection.send(wire.KEEPALIVE)
+                await self._line.connection.send(wire.KEEPALIVE)
 
     def _check_open(self) -> None:
         self._mailbox.raise_error()
@@ -190,27 +187,19 @@ class Stream:
 
     # --- The stream's own task ---------------------------------------------------------------------------------------
 
-    async def _run(self, connection: Connection) -> None:
-        while (ended := await self._converse(connection)) is not None:
+    async def _run(self) -> None:
+        while (ended := await self._converse()) is not None:
             if self._complete is not None and ended.code == 1000:
                 break
-            if not self._outbox.replayable:
-                raise ended.as_server_error()
-            connection = await self._reopen(ended)
+            if not await self._line.reopen(ended):
+                self._complete = None
         assert self._complete is not None
         self._deliver(self._complete)
 
-    async def _reopen(self, ended: NoConnectionError) -> Connection:
-        try:
-            self._connection, ready = await self._dialer.open(after=ended)
-        except NoConnectionError as failure:
-            raise failure.as_server_error() from None
-        self._outbox.rewind()
-        logger.info("going on from %.2f s as session %s", self._outbox.base_seconds, ready.session)
-        return self._connection
-
-    async def _converse(self, connection: Connection) -> NoConnectionError | None:
-        """Read and write one connection: how it ended, or None when everything has been answered."""
+    async def _converse(self) -> NoConnectionError | None:
+        """Read and write the current connection: how it ended, or None when everything has been answered."""
+        connection = self._line.connection
+        assert connection is not None
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write(connection))
@@ -232,7 +221,6 @@ class Stream:
 
     async def _read(self, connection: Connection) -> NoConnectionError | None:
         failure: wire.Failure | None = None
-        self._complete = None
         while not self._all_answered():
             try:
                 message = wire.decode(await connection.receive())
@@ -240,9 +228,10 @@ class Stream:
                 return bad_message(error)
             except NoConnectionError as ended:
                 return last_words(ended, failure)
+            self._line.count(message)
             if isinstance(message, wire.Failure):
                 failure = message
-            elif message is not None:
+            elif isinstance(message, Event):
                 self._take(message)
         return None
 
@@ -250,13 +239,14 @@ class Stream:
         return self._complete is not None and self._outbox.finishing and self._outbox.answered
 
     def _take(self, event: Event) -> None:
-        """Account for one event of the current connection, and pass it on with the time of the whole stream."""
+        """Account for one event of the current session, and pass it on with the time of the whole stream."""
         whole = wire.shifted(event, self._outbox.base_seconds)
         match event:
             case Ready():
                 return
             case Word():
                 self._words += 1
+                self._line.progress()
                 self._acknowledge(event.end)
             case Lag():
                 self._outbox.transcribed(event.processed)
@@ -272,7 +262,7 @@ class Stream:
 
     def _acknowledge(self, seconds: float) -> None:
         if self._outbox.acknowledge(seconds):
-            self._dialer.progress()
+            self._line.progress()
 
     def _deliver(self, event: Event) -> None:
         if type(event) in self._wanted:

@@ -96,12 +96,23 @@ class Failure:
     message: str
 
 
+class Resumed(msgspec.Struct, frozen=True):
+    """The server goes on with a stream: bytes of audio and flushes that have come since it was opened."""
+
+    audio_bytes: int
+    flushes: int
+
+
 class _Tag(msgspec.Struct):
     type: str = ""
 
 
 class _FlushedMessage(msgspec.Struct):
     id: int
+
+
+class _WayBack(msgspec.Struct):
+    resume: str = ""
 
 
 def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
@@ -115,11 +126,18 @@ def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
     if scheme not in ("ws", "wss") or not parts.hostname:
         raise ParameterError(f"{url!r} is not a server's address: write ws://host:port or wss://host")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query |= {"encoding": audio.encoding, "events": ",".join(dict.fromkeys(events))}
+    query |= {"encoding": audio.encoding, "events": ",".join(dict.fromkeys(events)), "resume": "yes"}
     if audio.sample_bytes:
         query["sample_rate"] = str(audio.sample_rate)
     path = parts.path if parts.path not in ("", "/") else "/v1/stream"
     return urlunsplit((scheme, parts.netloc, path, urlencode(query, safe=","), ""))
+
+
+def resume_url(url: str, token: str, received: int) -> str:
+    """The address of a stream that was opened at `url` and is to go on after so many messages."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True)) | {"resume": token, "received": str(received)}
+    return urlunsplit(parts._replace(query=urlencode(query, safe=",")))
 
 
 def event_types(names: Collection[str]) -> frozenset[type[Event]]:
@@ -132,7 +150,12 @@ def flush(mark: int) -> str:
     return json.dumps({"type": "flush", "id": mark})
 
 
-def decode(message: str | bytes) -> Event | Failure | None:
+def token(ready: str | bytes) -> str:
+    """What a `ready` message gives to come back with; empty if the server keeps no streams."""
+    return msgspec.json.decode(ready, type=_WayBack).resume
+
+
+def decode(message: str | bytes) -> Event | Failure | Resumed | None:
     """What a server's message says, or None where it says nothing to this client.
 
     A message of an unknown type is a newer server's and is passed over.
@@ -143,6 +166,8 @@ def decode(message: str | bytes) -> Event | Failure | None:
     tag = msgspec.json.decode(message, type=_Tag).type
     if tag == "error":
         return msgspec.json.decode(message, type=Failure)
+    if tag == "resumed":
+        return msgspec.json.decode(message, type=Resumed)
     if tag == "flushed":
         return Flushed(msgspec.json.decode(message, type=_FlushedMessage).id)
     event_type = _EVENT_TYPES.get(tag)
