@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +23,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from playwright.sync_api import Page
+from support.proxy import Proxy
 
 START_SECONDS = 30
 MICROPHONE_RATE = 48_000
@@ -121,6 +125,38 @@ def running(log: Path, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def network(server: Server) -> Iterator[Network]:
+    """A way to the server that can be cut."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    proxy = Proxy(server.port)
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+        yield Network(proxy, loop)
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@dataclass
+class Network:
+    """`cut` breaks every connection; the next ones go through."""
+
+    proxy: Proxy
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.proxy.port}/"
+
+    def cut(self) -> None:
+        self.loop.call_soon_threadsafe(self.proxy.cut)
 
 
 # --- Browser ----------------------------------------------------------------------------------------------------------

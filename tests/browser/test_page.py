@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from browser_harness import Server, Visit
+from browser_harness import Server, Visit, network
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 from websockets.sync.client import connect
 
+from tympan.engine.scripted import scripted_words
 from tympan.transcript.subtitles import Transcript, to_srt, to_text, to_vtt
 
 pytestmark = pytest.mark.browser
@@ -225,6 +226,43 @@ def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
     idle(page)
     assert words(page) == [f"word{n}" for n in range(30)]
     assert in_time_order(json.loads(downloaded(page, "json")[1]))
+
+
+def test_a_lost_connection_loses_no_word_and_repeats_none(one_stream: Server, visit: Visit) -> None:
+    page = visit.page
+    visit.expected = "WebSocket connection to .* failed|ERR_|503"
+    with network(one_stream) as line:
+        start(page, line.url)
+        for seen in ("word2", "word4"):
+            expect(page.locator("#transcript")).to_contain_text(seen)
+            line.cut()
+            expect(page.get_by_role("alert")).to_contain_text("Reconnecting")
+            expect(page.get_by_role("alert")).to_be_hidden()
+        expect(page.locator("#transcript")).to_contain_text("word6")
+        line.cut()
+        stop(page)  # while it is away
+        said = words(page)
+        assert said == [f"word{n}" for n in range(len(said))]
+        document = json.loads(downloaded(page, "json")[1])
+    assert in_time_order(document)
+    assert len(said) == len(scripted_words(round(document["duration"] / 0.08))), "also the last words came"
+
+
+def test_a_lost_connection_does_not_begin_a_file_anew(slow: Server, visit: Visit, silence: Path) -> None:
+    page = visit.page
+    visit.expected = "WebSocket connection to .* failed|ERR_|503"
+    with network(slow) as line:
+        page.goto(line.url)
+        page.set_input_files("#file", silence)
+        for seen in ("word3", "word9"):
+            expect(page.locator("#transcript")).to_contain_text(seen)
+            line.cut()
+        expect(page.locator("#transcript")).to_contain_text("word29")
+        idle(page)
+        assert words(page) == [f"word{n}" for n in range(30)]
+        metrics = page.request.get(line.url + "metrics").text()
+    assert "tympan_resumed_total 2.0" in metrics
+    assert 'tympan_sessions_total{code="1000",protocol="native"} 1.0' in metrics
 
 
 def test_a_server_that_wants_a_key_gets_it_from_the_visitor_or_from_the_address(locked: Server, visit: Visit) -> None:

@@ -28,16 +28,21 @@ export class Recording {
 
   /** Send the whole file. A container cannot be entered in the middle: after a restart it begins again at time 0. */
   start(stream) {
-    this.#pump(stream);
+    this.#pump(stream, 0);
     return 0;
+  }
+
+  /** The stream goes on with another connection, and has got so many bytes. */
+  resume(stream, bytes) {
+    this.#pump(stream, bytes);
   }
 
   async stop() {
     this.stopped = true;
   }
 
-  async #pump(stream) {
-    for (let at = 0; at < this.#file.size && stream.isOpen && !this.stopped; at += CHUNK_BYTES) {
+  async #pump(stream, from) {
+    for (let at = from; at < this.#file.size && stream.isOpen && !this.stopped; at += CHUNK_BYTES) {
       stream.send(await this.#file.slice(at, at + CHUNK_BYTES).arrayBuffer());
       this.onProgress(Math.min(1, (at + CHUNK_BYTES) / this.#file.size));
       await stream.drained();

@@ -22,6 +22,7 @@ export class Microphone {
   #node;
   #chunks = []; // the newest KEEP_SECONDS
   #stream = null;
+  #began = 0; // time of the stream's first sample
   #ended;
 
   static async open() {
@@ -59,6 +60,16 @@ export class Microphone {
 
   /** Send what was heard since `seconds` to this stream, then what comes. Returns the time of the first sample. */
   start(stream, seconds) {
+    this.#began = this.#sendFrom(stream, seconds);
+    return this.#began;
+  }
+
+  /** The stream goes on with another connection, and has got so many bytes. */
+  resume(stream, bytes) {
+    this.#sendFrom(stream, this.#began + bytes / this.bytesPerSecond);
+  }
+
+  #sendFrom(stream, seconds) {
     this.#stream = stream;
     const missed = this.#chunks.filter((chunk) => chunk.end > seconds);
     if (missed.length === 0) return this.seconds;

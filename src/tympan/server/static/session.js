@@ -1,10 +1,13 @@
-// One recording from its first sample to `complete`: joins a source to a stream, and to the next after a restart.
+// One recording from its first sample to `complete`: joins a source to a stream, and to the next one after a restart.
+// A connection that was lost is resumed if the server has kept the stream: see docs/protocols/native.md.
 
 import { Refused, Stream } from "./stream.js";
 import { whyRefused } from "./service.js";
 
 const BACKOFF_SECONDS = [0.5, 1, 2, 4, 8, 8, 8, 8, 8];
-const RESUMABLE = new Set([1005, 1006, 1012, 1013]); // cut off, restarting, too slow
+const LOST = 1006;
+const WORTH_ANOTHER = new Set([1005, LOST, 1012, 1013]); // cut off, restarting, too slow
+const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // of what has come, when a stream is resumed
 const SAME_WORD_SECONDS = 0.02;
 
 /** The server ended or refused the stream; the message is fit to be shown. */
@@ -30,8 +33,12 @@ export class Session {
   #offset = 0; // of this stream's time 0 in the source, seconds
   #reached = 0; // every word before this is in the transcript, seconds in the source
   #resumed = 0; // `#reached` when this stream was opened: words before it are heard for the second time
+  #token = ""; // to go on with this stream on another connection
+  #received = 0; // messages of this stream
   #attempts = 0;
   #stopping = false;
+  #ended = false; // nothing more comes from the source
+  #abandoned = false;
   #completed = false;
   #failure = null;
   #wake = () => {};
@@ -48,24 +55,25 @@ export class Session {
   async run() {
     this.#on.state("connecting");
     while (await this.#oneStream()) {
-      this.#on.state("reconnecting");
+      if (!this.#stopping) this.#on.state("reconnecting");
       await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
-      if (this.#stopping) return;
+      if (this.#abandoned) return;
     }
   }
 
   /** Send what is left, then wait for the last words; called twice, do not wait. */
   async stop() {
-    if (this.#stopping || !this.#stream?.isOpen || !this.#source.live) return this.abandon();
+    const reachable = this.#stream?.isOpen || this.#token !== "";
+    if (this.#stopping || !reachable || !this.#source.live) return this.abandon();
     this.#stopping = true;
     this.#on.state("finishing");
     await this.#source.stop();
+    this.#ended = true;
     this.#stream.finish();
   }
 
   abandon() {
-    this.#stopping = true;
-    this.#completed = true;
+    this.#abandoned = true;
     this.#stream?.close();
     this.#wake();
   }
@@ -75,23 +83,36 @@ export class Session {
     return (this.#stream?.waiting ?? 0) / (this.#source.bytesPerSecond ?? Infinity);
   }
 
-  /** True when another stream is needed. */
+  /** True when another connection is needed. */
   async #oneStream() {
-    this.#completed = false;
-    this.#resumed = this.#reached;
+    const resuming = this.#token !== "";
+    if (!resuming) {
+      this.#completed = false;
+      this.#resumed = this.#reached;
+      this.#received = 0;
+    }
+    const way = resuming ? { resume: this.#token, received: this.#received } : { resume: "yes" };
     try {
-      this.#stream = await Stream.open(this.#source.parameters, this.#key, (message) => this.#receive(message));
+      const parameters = { ...this.#source.parameters, ...way };
+      this.#stream = await Stream.open(parameters, this.#key, (message) => this.#receive(message));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       return this.#mayRetry(await whyRefused(this.#key));
     }
-    if (this.#stopping) this.#stream.close();
-    this.#offset = this.#source.start(this.#stream, this.#resumed);
-    this.#on.state("running");
-    const code = await this.#stream.closed;
+    if (this.#abandoned) this.#stream.close();
+    if (!resuming) {
+      this.#offset = this.#source.start(this.#stream, this.#resumed);
+      this.#on.state("running");
+    }
+    return this.#isNext(await this.#stream.closed);
+  }
+
+  #isNext(code) {
     this.#transcript.partial("");
-    if (this.#completed && (code !== 1012 || this.#stopping)) return false;
-    if (!RESUMABLE.has(code)) {
+    if (this.#abandoned || (this.#completed && (code !== 1012 || this.#stopping))) return false;
+    if (code !== LOST) this.#token = ""; // the server has ended the stream
+    if (this.#failure?.code === "cannot_resume") this.#failure = null;
+    else if (!WORTH_ANOTHER.has(code)) {
       throw this.#failure ?? new SessionError("closed", `The server closed the stream (code ${code}).`);
     }
     return this.#mayRetry({ code: "lost", message: "The connection to the server was lost." });
@@ -99,7 +120,7 @@ export class Session {
 
   #mayRetry({ code, message }) {
     const began = this.#reached > 0 || code === "lost" || this.#attempts > 0;
-    if (this.#stopping) return false;
+    if (this.#abandoned || (this.#stopping && this.#token === "")) return false;
     if (began && code !== "unauthorized" && this.#attempts < BACKOFF_SECONDS.length) return true;
     throw new SessionError(code, message);
   }
@@ -112,7 +133,13 @@ export class Session {
   }
 
   #receive(message) {
+    if (!NOT_COUNTED.has(message.type)) this.#received++;
     switch (message.type) {
+      case "ready":
+        this.#token = message.resume ?? "";
+        return;
+      case "resumed":
+        return this.#goOn(message.audio_bytes);
       case "partial":
         return this.#transcript.partial(message.text);
       case "word":
@@ -134,6 +161,14 @@ export class Session {
         this.#reached = Math.max(this.#reached, this.#offset + message.audio_seconds);
         this.#on.complete(this.#offset + message.audio_seconds);
     }
+  }
+
+  /** The server has kept the stream, and has got so much of its audio. */
+  #goOn(bytes) {
+    this.#source.resume(this.#stream, bytes);
+    this.#on.state("running");
+    if (this.#stopping) this.#on.state("finishing");
+    if (this.#ended) this.#stream.finish();
   }
 
   #word(message) {
