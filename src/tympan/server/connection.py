@@ -191,6 +191,7 @@ class Connection:
         if goodbye or not self._token or self._service.draining:
             self._leave()
         elif self._wire is not None:
+            logger.info("%s lost its connection", self._request.id)
             self._wire = None
             self._lost_at = self._loop.time()
 
@@ -215,14 +216,14 @@ class Connection:
         self._send_what_waits()
 
     def _send_what_waits(self) -> None:
-        if self._wire is None or not self._started or self._closed:
+        if self._wire is None or not self._started or self._closed or self._left:
             return
         while self._wire.writable and (message := self._outbox.take()) is not None:
             self._wire.send(message)
         if self._farewell is not None and self._wire.writable:
             self._wire.close(self._farewell.code, self._farewell.close_reason)
             self._closed = True
-            if not self._token:
+            if not self._token or self._service.draining:
                 self._leave()  # else once the client has answered, and so has got everything
 
     def fail(self, error: Exception) -> None:
@@ -267,7 +268,7 @@ class Connection:
     def restart(self) -> None:
         if self._session is not None and self._farewell is None:
             self._session.restart()
-        elif self._wire is None:
+        elif self._wire is None or self._closed:
             self._leave()
         else:
             self._end(RestartingError("the server is restarting"))
