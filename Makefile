@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy check clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz check clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not exactness and not clients and not long and not deploy" $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness and not clients and not long and not deploy and not fuzz" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -25,6 +25,9 @@ test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in 
 
 test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, Ray Serve on a local Ray: minutes
 	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
+
+test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean harm: minutes
+	$(BIN)/python -m pytest -m fuzz $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

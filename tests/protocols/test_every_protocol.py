@@ -122,8 +122,33 @@ def test_no_conversation_is_more_than_an_error_of_the_client(name: str, turns: l
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_deep_nesting_is_an_error_of_the_client(name: str) -> None:
-    for bomb in ("[" * 100_000, '{"type":' * 50_000, b"\x91" * 100_000):
+    for bomb in ("[" * 100_000, '{"type":' * 50_000, '{"type":"flush","x":' + "[" * 100_000, b"\x91" * 100_000):
         converse(opened(name), [bomb])
+
+
+SHOWN = {
+    "deepgram": '{"type": "Configure", "keyterms": NESTED}',
+    "flux": '{"type": "Configure", "keyterms": NESTED}',
+    "gradium": '{"type": "flush", "flush_id": NESTED}',
+    "openai": '{"type": "session.update", "session": {"include": NESTED}}',
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_can_just_be_read_is_not_too_deep_to_be_shown(name: str) -> None:
+    ends = set()
+    for depth in range(850, 1000):
+        nested = SHOWN[name].replace("NESTED", "[" * depth + "]" * depth)
+        setup: list[str | bytes | Event] = ['{"type": "setup"}'] if name == "gradium" else []
+        ends.add(converse(opened(name), [*setup, nested]).code)
+    assert ends <= {1000, 1003, 1008}
+    assert len(ends) == 2
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_bytes_that_are_no_text_inside_a_message(name: str) -> None:
+    for packed in (b'{"type": "set\xfcp"}', b"\x81\xa4type\xa2\xff\xfe"):
+        assert converse(opened(name), [packed]).code in (1000, 1003, 1008)
 
 
 CODES = {

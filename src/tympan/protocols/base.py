@@ -19,11 +19,13 @@ from tympan.errors import (
     AudioError,
     CapacityError,
     FrameError,
+    IdleError,
     LimitError,
     OriginError,
     ParameterError,
     RequestError,
     RestartingError,
+    SessionTooLongError,
     SlowReaderError,
     TooBigError,
     TympanError,
@@ -202,6 +204,8 @@ STATUSES: Mapping[type[TympanError], int] = {
     AccessError: 401,
     RequestError: 400,
     TooBigError: 413,
+    IdleError: 408,
+    SessionTooLongError: 413,
     CapacityError: 503,
     RestartingError: 503,
 }
@@ -209,8 +213,13 @@ STATUSES: Mapping[type[TympanError], int] = {
 
 
 def json_text(fields: Mapping[str, Any]) -> str:
-    """A message of the protocols that speak JSON in text frames."""
-    return msgspec.json.encode(fields).decode()
+    """A message of the protocols that speak JSON in text frames. Raises `FrameError` where what a client sent, and is
+    shown, is nested so deeply that it could just be read.
+    """
+    try:
+        return msgspec.json.encode(fields).decode()
+    except RecursionError:
+        raise FrameError("the message is nested too deeply") from None
 
 
 def base64_audio(text: object) -> bytes:

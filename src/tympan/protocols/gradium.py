@@ -68,7 +68,7 @@ class GradiumProtocol:
         self._is_set_up = False
         self._finishing = False
         self._steps = 0
-        self._flush_ids: dict[int, Any] = {}
+        self._flushed: dict[int, str] = {}  # the answers; what cannot be said is refused before it is promised
         self._marks = 0
 
     def credential(self) -> str | None:
@@ -97,7 +97,7 @@ class GradiumProtocol:
                 return (Audio(base64_audio(frame.audio)),)
             case "flush":
                 self._marks += 1
-                self._flush_ids[self._marks] = frame.flush_id
+                self._flushed[self._marks] = json_text({"type": "flushed", "flush_id": frame.flush_id})
                 return (Flush(self._marks),)
             case "end_of_stream":
                 self._finishing = True
@@ -133,7 +133,7 @@ class GradiumProtocol:
             case Vad():
                 return (Passing(self._step(event)),)
             case Flushed():
-                return (json_text({"type": "flushed", "flush_id": self._flush_ids.pop(event.mark)}),)
+                return (self._flushed.pop(event.mark),)
             case Complete():
                 return (json_text({"type": "end_of_stream"}),)
         return ()
@@ -164,5 +164,5 @@ class GradiumProtocol:
 def _parse(message: WireMessage) -> _Message:
     try:
         return msgspec.json.decode(message, type=_Message)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         raise FrameError('a message must be JSON such as {"type": "audio", "audio": "…"}, audio in base64') from None

@@ -215,7 +215,7 @@ def _parse_events(text: str | None) -> frozenset[type[Event]] | None:
 def _parse_command(message: str) -> _CommandFrame:
     try:
         return msgspec.json.decode(message, type=_CommandFrame)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         raise FrameError(
             'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
         ) from None

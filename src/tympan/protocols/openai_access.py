@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tympan.errors import AccessError, CapacityError, RequestError, RestartingError, TympanError
+from tympan.errors import AccessError, CapacityError, LimitError, RequestError, RestartingError, TympanError
 from tympan.protocols.base import Acceptance, Refusal, Request, json_refusal, public_error
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."  # for browsers, which cannot set headers
@@ -33,7 +33,7 @@ def error_fields(error: Exception) -> dict[str, Any]:
         kind, code = "invalid_request_error", "invalid_api_key"
     elif isinstance(error, CapacityError):
         kind, code = "rate_limit_error", "rate_limit_exceeded"
-    elif isinstance(error, RequestError):
+    elif isinstance(error, RequestError | LimitError):
         kind = "invalid_request_error"
     elif isinstance(error, RestartingError):
         code = "server_restarting"

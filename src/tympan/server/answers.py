@@ -36,4 +36,4 @@ def response_of(refusal: Refusal) -> Response:
 
 def request_of(connection: HTTPConnection) -> Request:
     """An opening request in the protocols' own terms."""
-    return opening_request(connection.url.path, dict(connection.query_params), dict(connection.headers))
+    return opening_request(connection.scope["path"], dict(connection.query_params), dict(connection.headers))

@@ -50,14 +50,16 @@ async def _listen(service: Service, opening: Opening, request: Request) -> Respo
     service.admit(deepgram_access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
-    body = limited(request, service.config.limits.upload_bytes)
+    limits = service.config.limits
+    body = limited(request, limits, limits.upload_bytes)
     return _json(opening, await _transcribe(service, opening, body))
 
 
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
     credential = deepgram_access.credential(opening)
     service.keys.check(credential)
-    wanted = _parse_grant(await limited(request, service.config.limits.message_bytes).body())
+    limits = service.config.limits
+    wanted = _parse_grant(await limited(request, limits, limits.message_bytes).body())
     token, seconds = service.keys.grant(credential, wanted.ttl_seconds)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 
@@ -102,7 +104,7 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
 def _parse_grant(body: bytes) -> _GrantRequest:
     try:
         return msgspec.json.decode(body or b"{}", type=_GrantRequest)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         raise FrameError('the body must be JSON such as {"ttl_seconds": 30}') from None
 
 

@@ -62,7 +62,8 @@ def routes(service: Service) -> APIRouter:
 async def _transcribe(service: Service, request: Request) -> Response:
     service.admit(request.headers.get(KEY_HEADER), request.headers)
     upload = await _upload(service)
-    body = limited(request, service.config.limits.upload_bytes).stream()
+    limits = service.config.limits
+    body = limited(request, limits, limits.upload_bytes).stream()
     words = [event async for event, _ in upload.events(body) if isinstance(event, Word)]
     return JSONResponse([fields for word in words for fields in word_fields(word)])
 

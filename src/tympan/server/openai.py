@@ -20,6 +20,7 @@ from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols import openai_access
 from tympan.protocols import openai_rest as shapes
 from tympan.protocols.base import Request as Opening
+from tympan.protocols.base import json_text
 from tympan.protocols.openai_session import SessionSettings
 from tympan.server.answers import answer, request_of
 from tympan.server.auth import TOKEN_PREFIX
@@ -70,7 +71,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     opening = request_of(request)
     service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
-    form = await _form(limited(request, limits.upload_bytes))
+    form = await _form(limited(request, limits, limits.upload_bytes))
     try:
         service.offer.check_model(_text(form, "model"))
         wish = _wish(form, service.offer.languages)
@@ -181,9 +182,10 @@ def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
+    limits = service.config.limits
     try:
-        body = msgspec.json.decode(await limited(request, service.config.limits.message_bytes).body() or b"{}")
-    except (msgspec.DecodeError, RecursionError):
+        body = msgspec.json.decode(await limited(request, limits, limits.message_bytes).body() or b"{}")
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         body = None
     if not isinstance(body, dict):
         raise FrameError("the body must be a JSON object")
@@ -191,4 +193,4 @@ async def _json(service: Service, request: Request) -> dict[str, Any]:
 
 
 def _encoded(body: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    return Response(json_text(body), media_type="application/json")

@@ -8,7 +8,7 @@ from tympan.errors import ResumeError, TympanError
 from tympan.protocols.base import Acceptance, Refusal, Request, ResumableProtocol
 from tympan.server.connection import Connection, MakeProtocol
 from tympan.server.service import Service
-from tympan.server.wire import Wire
+from tympan.server.wire import NO_CODE, Wire
 
 
 def open_connection(
@@ -26,6 +26,9 @@ def open_connection(
         kept.take_over(wire, returning.received)
     except TympanError as error:
         return connection, connection.refuse(error)
+    except Exception:
+        connection.on_gone(NO_CODE)  # whatever broke, no slot stays behind
+        raise
     return kept, protocol.accept()
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from tympan.config import Config
 from tympan.errors import ConfigError
 from tympan.server.app import PROTOCOLS
+from tympan.server.http_protocol import HttpProtocol
 from tympan.server.service import Service
 from tympan.server.socket import protocol_class
 from tympan.version import version
@@ -39,6 +40,7 @@ class Runner(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=HttpProtocol,
                 ws=protocol_class(app.state.service, PROTOCOLS),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
                 log_config={**LOG_CONFIG, "loggers": {"tympan": {"level": level.upper()}}},

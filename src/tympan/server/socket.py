@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import parse_qsl, unquote
 
 from picows import (
@@ -55,10 +55,9 @@ class Socket(WSListener):
         self.connection: Connection | None = None
         self._protocol = protocol
         self._most_bytes = most_bytes
-        self._parts: list[bytes] = []
+        self._parts: bytearray | None = None  # of a message that has begun
         self._parts_kind = _CONTINUATION
         self._closing: asyncio.TimerHandle | None = None
-        self._goodbye: int = NO_GOODBYE
 
     # --- what the connection asks for ----------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ class Socket(WSListener):
 
     def close(self, code: int, reason: str) -> None:
         self._protocol.transport.send_close(code, reason)
-        self._closing = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
+        self._abort_soon()
 
     def pause_reading(self) -> None:
         self._protocol.transport.underlying_transport.pause_reading()
@@ -94,37 +93,52 @@ class Socket(WSListener):
         self._protocol.breather.message_came()
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
-        if kind == _BINARY and frame.fin and not self._parts:
+            self._break(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
+        if kind == _BINARY and frame.fin and self._parts is None:
             self.connection.on_message(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.PING:
+            if self.writable:  # who does not read does not miss it, and would make us keep them all
+                transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self._goodbye = cast(int, frame.get_close_code()) or NO_CODE
+            self._leave(cast(int, frame.get_close_code()) or NO_CODE)
             transport.send_close(frame.get_close_code())
             transport.disconnect()
+            self._abort_soon()
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
             self._gather(frame, kind)
 
     def _gather(self, frame: WSFrame, kind: WSMsgType) -> None:
         """Text, and messages in parts. Raises `WSProtocolError`."""
         assert self.connection is not None
-        if (kind == _CONTINUATION) != bool(self._parts):
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "a frame out of order")
-        if kind != _CONTINUATION:
-            self._parts_kind = kind
-        self._parts.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._parts)) > self._most_bytes:
-            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
+        if (kind == _CONTINUATION) != (self._parts is not None):
+            self._break(WSCloseCode.PROTOCOL_ERROR, "a frame out of order")
+        if self._parts is None:
+            self._parts, self._parts_kind = bytearray(), kind
+        self._parts += frame.get_payload_as_memoryview()
+        if len(self._parts) > self._most_bytes:
+            self._break(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
         if not frame.fin:
             return
-        whole, self._parts = b"".join(self._parts), []
+        whole, self._parts = bytes(self._parts), None
         if self._parts_kind == _BINARY:
             self.connection.on_message(whole)
             return
         try:
             text = whole.decode()
         except UnicodeDecodeError:
-            raise WSProtocolError(WSCloseCode.INVALID_TEXT, "a text message that is not UTF-8") from None
+            self._break(WSCloseCode.INVALID_TEXT, "a text message that is not UTF-8")
         self.connection.on_message(text)
+
+    def _break(self, code: WSCloseCode, reason: str) -> NoReturn:
+        """The peer broke the protocol: its slots are free now, however long its socket takes to close."""
+        self._leave(NO_CODE)
+        self._abort_soon()
+        raise WSProtocolError(code, reason)
+
+    def _abort_soon(self) -> None:
+        """A peer that reads no more would keep what was written to it, and the socket, for ever."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -137,8 +151,13 @@ class Socket(WSListener):
     def gone(self) -> None:
         if self._closing is not None:
             self._closing.cancel()
-        if self.connection is not None:
-            self.connection.on_gone(self._goodbye)
+        self._leave(NO_GOODBYE)
+
+    def _leave(self, code: int) -> None:
+        """The connection hears once how this socket ended, and no more of it: it may have another one by then."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.on_gone(code)
 
 
 class SocketProtocol(WSProtocol):  # type: ignore[misc]
@@ -165,7 +184,7 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
             20.0,
             20.0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,  # enable_auto_pong
+            False,  # enable_auto_pong: it does not look whether there is room
             config.ws_max_size,
             None,
             READ_BUFFER_BYTES,
@@ -207,7 +226,7 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
         make_protocol = self._endpoints.get(unquote(path))
         if make_protocol is None:
             return None
-        headers = {name.lower(): value for name, value in reversed(list(upgrade.headers.items()))}
+        headers = {name.lower(): _latin(value) for name, value in reversed(list(upgrade.headers.items()))}
         request = opening_request(unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers)
         connection, answer = open_connection(self._socket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
@@ -217,6 +236,11 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
         chosen = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
         response = WSUpgradeResponse.create_101_response({**answer.headers, **chosen})
         return WSUpgradeResponseWithListener(response, self._socket)
+
+
+def _latin(value: str) -> str:
+    """A header's value as other servers read it; picows makes surrogates of what is not ASCII."""
+    return value.encode("ascii", "surrogateescape").decode("latin-1")
 
 
 def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol]) -> Any:

@@ -13,7 +13,8 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from tympan.errors import AudioError, TooBigError
+from tympan.config import LimitSettings
+from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError
 from tympan.messages import Audio, AudioFormat, Event, Finish
 from tympan.server.service import Service
 from tympan.session.session import Session
@@ -29,6 +30,7 @@ class Upload:
         self._protocol = protocol
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
+        self._opened_at = asyncio.get_running_loop().time()
         self._session = Session(
             id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
         )
@@ -51,7 +53,10 @@ class Upload:
             self._account(outcome)
 
     def check_limits(self, now: float) -> None:
-        """A file is limited by its size."""
+        """A file is limited by its size, but a small one may hold days of audio."""
+        longest = self._service.config.limits.session_seconds
+        if now - self._opened_at > longest:
+            self._on_end(SessionTooLongError(f"the file was not done after {longest:g} s; send it in parts"))
 
     def restart(self) -> None:
         self._session.restart()
@@ -84,17 +89,23 @@ class Upload:
         metrics.connection_ended(self._session.received_seconds)
 
 
-def limited(request: Request, most_bytes: int) -> Request:
-    """The request, but reading more of its body than this raises `TooBigError`."""
-    return Request(request.scope, _limited(request.receive, most_bytes))
+def limited(request: Request, limits: LimitSettings, most_bytes: int) -> Request:
+    """The request, but reading its body raises `TooBigError` past so many bytes, `IdleError` where it stands still."""
+    return Request(request.scope, _limited(request.receive, limits, most_bytes))
 
 
-def _limited(receive: Receive, most_bytes: int) -> Receive:
+def _limited(receive: Receive, limits: LimitSettings, most_bytes: int) -> Receive:
     read = 0
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limits.session_seconds
 
     async def counted() -> Message:
         nonlocal read
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(min(loop.time() + limits.idle_seconds, deadline)):
+                message = await receive()
+        except TimeoutError:
+            raise IdleError("the body of the request did not come in time") from None
         read += len(message.get("body", b""))
         if read > most_bytes:
             raise TooBigError(f"the upload is larger than the limit of {most_bytes >> 20} MiB")

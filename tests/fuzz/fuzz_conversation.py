@@ -1,0 +1,219 @@
+"""A connection with everything behind it, and in place of its socket a client of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import fuzz_frames as frames
+import msgspec
+
+from tympan.config import Config, load_config
+from tympan.engine.registry import create_engine
+from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.app import PROTOCOLS
+from tympan.server.connection import Connection, opening_request
+from tympan.server.service import Service
+
+PATHS = {make.name: path for path, make in PROTOCOLS.items()} | {"vllm": "/v1/realtime"}  # type: ignore[attr-defined]
+NAMES = tuple(frames.VALID)
+QUERIES: dict[str, dict[str, Sequence[str]]] = {
+    "native": {
+        "events": ("", "all", "word,partial"),
+        "channels": ("1", "2"),
+        "encoding": ("s16le", "mulaw", "f32le", "auto"),
+    },
+    "deepgram": {
+        "encoding": ("linear16",),
+        "sample_rate": ("8000", "16000"),
+        "interim_results": ("true", "false"),
+        "utterance_end_ms": ("1000",),
+        "vad_events": ("true",),
+        "channels": ("1", "2"),
+        "multichannel": ("true", "false"),
+        "endpointing": ("10", "300", "false"),
+    },
+    "flux": {"encoding": ("linear16",), "sample_rate": ("16000",), "eager_eot_threshold": ("0.4",)},
+}
+ODD_TEXTS = (
+    "",
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "1e9",
+    "9" * 400,
+    "é",
+    "\x00",
+    "\ufffd",
+    "١٦٠٠٠",
+    "true",
+    "auto",
+    "opus",
+    "x" * 999,
+)
+GOOD_ENDS = {1000, 1003, 1006, 1007, 1008, 1009, 1013}
+SECRETS = ("Traceback", "tympan.", ".py", " object at 0x", "<class", "msgspec.", "line ")
+
+
+@dataclass
+class Client:
+    """What a connection knows of its client. Now and then it does not read for a while."""
+
+    writable: bool = True
+    paused: bool = False
+    heard: list[WireMessage] = field(default_factory=list)
+    code: int | None = None
+    reason: str = ""
+
+    def send(self, message: WireMessage) -> None:
+        assert self.code is None, "nothing comes after the close"
+        self.heard.append(message)
+
+    def close(self, code: int, reason: str) -> None:
+        self.code, self.reason = code, reason
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        self.code = 1006
+
+
+class Server:
+    """A service with its engine, on a loop of its own."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        overrides = {"model": "scripted", "step_ms": 0, "outbox_messages": 40}
+        self.config: Config = load_config(environment={}, overrides=overrides)
+        self.frames = self.conversations = 0
+        self.codes: dict[object, int] = {}
+        self._runner.run(self._start())
+
+    async def _start(self) -> None:
+        self.service = Service(self.config, create_engine(self.config.model))
+        await self.service.start()
+
+    def close(self) -> None:
+        self._runner.run(self.service.stop())
+        self._runner.close()
+
+    def converse(self, name: str, seed: int, most: int) -> None:
+        """One client of up to `most` frames, to the end, and what must hold after it."""
+        self._runner.run(self._converse(name, Random(seed), most))
+
+    async def _converse(self, name: str, random: Random, most: int) -> None:
+        client = Client()
+        query = opening_query(name, random)
+        request = opening_request(PATHS[name], query, {"openai-beta": "realtime=v1"} if random.random() < 0.2 else {})
+        make_protocol = PROTOCOLS[PATHS[name]]
+        connection = Connection(client, self.service, make_protocol(request, self.service.offer), request)
+        answer = connection.open()
+        self.conversations += 1
+        if isinstance(answer, Refusal):
+            assert answer.status in (400, 401), answer
+            check_words(answer.body.decode())
+            self._count(answer.status)
+        else:
+            connection.start()
+            await self._talk(connection, client, name, random, most)
+            assert client.code in GOOD_ENDS, (client.code, client.heard[-1:])
+            check_words(client.reason)
+            kinds = [check_message(message) for message in client.heard]
+            if client.code not in (1000, 1006):
+                assert "rror" in kinds.pop(), "its mistake is the last that a client hears of"
+            assert not any("rror" in kind for kind in kinds)
+            self._count(client.code)
+        await settled(lambda: self.service.engine.active == 0)
+        assert not self.service._guests, "a client that is gone is forgotten"
+
+    def _count(self, outcome: object) -> None:
+        self.codes[outcome] = self.codes.get(outcome, 0) + 1
+
+    async def _talk(self, connection: Connection, client: Client, name: str, random: Random, most: int) -> None:
+        opening = frames.OPENINGS.get(name)
+        if opening is not None and random.random() < 0.95:
+            connection.on_message(opening)
+        wildness = random.choice((0.01, 0.1, 0.5))
+        for _ in range(most):
+            if client.code is not None:
+                break
+            if random.random() < 0.02:
+                client.writable = not client.writable
+                if client.writable:
+                    connection.on_writable()
+            if client.paused:
+                await settled(lambda: not client.paused)
+            connection.on_message(frames.frame(name, random, wildness))
+            self.frames += 1
+            if random.random() < 0.2:
+                await asyncio.sleep(0)
+        if not client.writable:
+            client.writable = True
+            connection.on_writable()
+        ending = frames.ENDINGS.get(name)
+        if ending is not None:
+            for _ in range(random.choice((1, 1, 1, 3))):
+                connection.on_message(ending)
+            await settled(lambda: client.code is not None)
+        elif random.random() < 0.5:
+            connection.restart()  # these clients have no word for it
+            await settled(lambda: client.code is not None)
+            client.code = 1000 if client.code == 1012 else client.code
+        connection.on_gone()
+        client.code = client.code or 1006
+
+
+async def settled(condition: Any) -> None:
+    """The engine takes no time here: what has not happened after so many turns of the loop never will."""
+    for _ in range(20_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the session hangs")
+
+
+def opening_query(name: str, random: Random) -> dict[str, str]:
+    """What a client of this protocol asks for; in every tenth conversation something is wrong with it."""
+    query = {key: random.choice(values) for key, values in QUERIES.get(name, {}).items() if random.random() < 0.7}
+    if name in ("deepgram", "flux") and random.random() < 0.9:
+        query |= {"encoding": "linear16", "sample_rate": "16000"}
+    if random.random() < 0.1:
+        wrong = (*QUERIES.get(name, {"model": ()}), "sample_rate", "eot_threshold", "model", "token")
+        query[random.choice(wrong)] = random.choice(ODD_TEXTS)
+    return query
+
+
+def check_message(message: WireMessage) -> str:
+    """Its type. It is well formed; and if it tells of an error, it tells nothing of us."""
+    said = msgspec.msgpack.decode(message) if isinstance(message, bytes) else msgspec.json.decode(message)
+    assert isinstance(said, dict)
+    kind = str(said.get("type", ""))
+    if "rror" in kind or "Failure" in kind:
+        check_words(str(said))
+    return kind
+
+
+def check_words(text: str) -> None:
+    found = [secret for secret in SECRETS if secret in text]
+    assert not found, text[:500]
+    assert len(text) < 2000
+
+
+class Complaints(logging.Handler):
+    """What was logged as an error: our own mistakes."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
