@@ -1,4 +1,4 @@
-"""`connect`: stream audio to a server and receive its events, over restarts of the server.
+"""`connect`: stream audio to a server and receive its events, over lost connections and restarts of the server.
 
     async with tympan.connect("ws://localhost:8000") as stream:
         async for event in stream.transcribe(blocks):
@@ -52,7 +52,8 @@ def connect(
         encoding: how audio is written on the wire. Samples can be sent as `s16le` and `f32le`, anything else as bytes.
         sample_rate: samples per second of raw audio; 24,000 if not given (8,000 for `mulaw` and `alaw`).
         events: which events to receive, by their wire names; warnings, answers to flushes and the end always come.
-        backoff: how to wait and try again when the server is full or restarts; `Backoff(attempts=0)` never does.
+        backoff: how to wait and try again when the server is full or restarts or the connection is lost;
+            `Backoff(attempts=0)` never does.
 
     Raises:
         ParameterError: `url` is not the address of a server.
