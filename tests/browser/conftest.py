@@ -34,6 +34,12 @@ def silence(tmp_path: Path) -> Path:
     return write_wav(tmp_path / "silence.wav", np.zeros(18 * 8000, np.int16), 8000)
 
 
+@pytest.fixture
+def minute(tmp_path: Path) -> Path:
+    """A minute, to which the scripted engine has a hundred words to say: more than fits on the way to a server."""
+    return write_wav(tmp_path / "minute.wav", np.zeros(60 * 24_000, np.int16), 24_000)
+
+
 # --- Servers ----------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tympan.engine import batched
 from tympan.engine.batched import BatchedEngine
+from tympan.protocols.native import NativeProtocol
 
 
 def last_words(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
@@ -22,6 +23,21 @@ def last_words(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
         while True:
             messages.append(json.loads(socket.recv(timeout=10)))
     return messages[-1], socket.close_code
+
+
+def test_a_protocol_that_cannot_say_something_ends_its_stream_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with LiveServer() as server, connect(server.url()) as other:
+        with monkeypatch.context() as patched, connect(server.url()) as socket:
+            patched.setattr(NativeProtocol, "send", lambda self, event, channel: 1 / 0)
+            socket.send(bytes(3840 * 20))
+            message, code = last_words(socket)
+            assert (message["code"], code) == ("internal", 1011)
+        other.send(bytes(3840 * 20))
+        other.send("EOS")
+        assert json.loads(list(other)[-1]) == {"status": "complete"}
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_broken_engine_thread(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

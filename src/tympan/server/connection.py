@@ -14,14 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 
-from tympan.errors import (
-    IdleError,
-    RestartingError,
-    SessionTooLongError,
-    SlowReaderError,
-    TooBigError,
-    TympanError,
-)
+from tympan.errors import IdleError, RestartingError, SessionTooLongError, SlowReaderError, TooBigError, TympanError
 from tympan.messages import Event, Flush, Lag
 from tympan.protocols.base import (
     Acceptance,
@@ -198,7 +191,13 @@ class Connection:
     def _on_event(self, event: Event, channel: int) -> None:
         if isinstance(event, Lag):
             self._service.metrics.lag.observe(event.behind)
-        for answer in self._protocol.send(event, channel):
+        try:
+            answers = self._protocol.send(event, channel)
+        except Exception as error:  # the stream must not hang because a protocol could not say something
+            logger.exception("internal error")
+            self.fail(error)
+            return
+        for answer in answers:
             match answer:
                 case Flush():
                     assert self._session is not None

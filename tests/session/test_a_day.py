@@ -1,0 +1,113 @@
+"""A whole day of one stream through decoder, session, scheduler and words, in simulated time: as fast as it goes.
+
+The model does nothing but count, so what each moment must bring is known: a clock that drifts by a sample in a minute
+or a list that grows by an entry in a second would show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Sequence
+
+import numpy as np
+import psutil
+import pytest
+from support.counting import CountingRunner
+
+from tympan.config import Config
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult
+from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, Lag, Vad, Word
+from tympan.session.session import Session
+
+DAY_SECONDS = 24 * 3600
+RATE = 8_000  # a telephone line; the resampler triples it
+MESSAGE_SECONDS = 1.0
+FLUSH_EVERY_SECONDS = 300
+WORD_SECONDS = 0.32  # the counting model says one every four frames
+
+
+class Counter(CountingRunner):
+    """Keeps no record of its batches."""
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        result = super().launch(rows)
+        self.batches.clear()
+        return result
+
+
+class Listener:
+    """Looks at every event and keeps almost none."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.room = asyncio.Event()
+        self.words = self.flushed = 0
+        self.last_word = Word("", 0.0, 0.0, 0.0)
+        self.last: Event | None = None
+        self.frames = 0
+        self.most_behind = 0.0
+        self.odd: list[Event] = []
+
+    def note(self, as_expected: bool, event: Event) -> None:
+        if not as_expected:
+            self.odd = [*self.odd[:9], event]
+
+    def on_event(self, event: Event, channel: int) -> None:
+        self.last = event
+        match event:
+            case Word():
+                self.note(event.start >= self.last_word.end - 1e-6 and event.end >= event.start, event)
+                self.note(event.start - self.last_word.end <= 2 * WORD_SECONDS, event)
+                self.words += 1
+                self.last_word = event
+            case Vad():
+                self.frames += 1
+                self.note(abs(event.time - self.frames * 0.08) < 1e-3, event)  # the clock is that of the frames
+            case Lag():
+                self.most_behind = max(self.most_behind, event.behind)
+            case Flushed():
+                self.flushed += 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
+    engine = BatchedEngine(lambda: Counter(slots=1))
+    await engine.start()
+    listener = Listener()
+    audio_format = AudioFormat("mulaw", RATE)
+    session = Session(
+        "day", engine, audio_format, Config(), listener.on_event, listener.room.set, listener.ended.set_result
+    )
+    message = np.random.default_rng(0).integers(0, 256, int(RATE * MESSAGE_SECONDS), np.uint8).tobytes()
+    process, memory = psutil.Process(), []
+
+    for second in range(DAY_SECONDS):
+        listener.room.clear()
+        if not session.execute(Audio(message)):
+            await asyncio.wait(
+                (asyncio.ensure_future(listener.room.wait()), listener.ended), return_when="FIRST_COMPLETED"
+            )
+            assert not listener.ended.done(), listener.ended
+        if second % FLUSH_EVERY_SECONDS == FLUSH_EVERY_SECONDS - 1:
+            session.execute(Flush(second))
+        if second % 3600 == 3599:
+            gc.collect()
+            memory.append(process.memory_info().rss)
+    session.execute(Finish())
+    assert await listener.ended is None
+    await engine.stop()
+
+    assert isinstance(listener.last, Complete)
+    assert listener.last.audio_seconds == DAY_SECONDS
+    assert listener.frames == pytest.approx(DAY_SECONDS / 0.08, abs=1)
+    assert listener.flushed == DAY_SECONDS / FLUSH_EVERY_SECONDS
+    # A flush runs seven silent frames, which bring words of their own; all others come one every four frames.
+    assert listener.words == pytest.approx(DAY_SECONDS / WORD_SECONDS, rel=0.01)
+    assert DAY_SECONDS - 1 < listener.last_word.end <= DAY_SECONDS
+    assert listener.odd == []
+    assert listener.most_behind <= Config().limits.backlog_seconds + 1
+    assert max(memory[1:]) - min(memory[1:]) < 4 * 1024 * 1024, memory
