@@ -143,7 +143,7 @@ def _stream(url: str, started: Any, over: Any, report: Any) -> None:
 
     with connect(url, open_timeout=20) as stream:
         started.set()
-        while not over.is_set() or len(sent_at) < 150:
+        while not over.is_set() or len(sent_at) < 80:
             due = time.monotonic() + PACE_SECONDS
             sent_at.append(time.monotonic())
             stream.send(FRAME)
