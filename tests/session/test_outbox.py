@@ -69,3 +69,16 @@ def test_what_is_not_kept_cannot_come_again(received: int) -> None:
         outbox.rewind(3)
     with pytest.raises(ResumeError):
         outbox.rewind(received)
+
+
+def test_long_messages_are_counted_by_their_length() -> None:
+    """A client may have its own settings shown to it again and again, and read none of it."""
+    outbox = Outbox(1024)
+    for _ in range(4):
+        outbox.put("x" * (1 << 20))
+    with pytest.raises(SlowReaderError):
+        outbox.put("x")
+    outbox.take()
+    outbox.put("x")
+    outbox.put_last(["goodbye"])
+    assert [len(outbox.take() or "") for _ in range(5)] == [1 << 20] * 3 + [1, 7]

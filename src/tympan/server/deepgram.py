@@ -18,7 +18,7 @@ from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import is_true, parse_audio
 from tympan.server.answers import answer, request_of
 from tympan.server.service import Service
-from tympan.server.uploads import Upload, limited
+from tympan.server.uploads import Body, Upload
 
 DEFAULT_TOKEN_SECONDS = 30
 
@@ -51,7 +51,7 @@ async def _listen(service: Service, opening: Opening, request: Request) -> Respo
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
-    body = limited(request, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes)
     return _json(opening, await _transcribe(service, opening, body))
 
 
@@ -59,19 +59,19 @@ async def _grant(service: Service, opening: Opening, request: Request) -> Respon
     credential = deepgram_access.credential(opening)
     service.keys.check(credential)
     limits = service.config.limits
-    wanted = _parse_grant(await limited(request, limits, limits.message_bytes).body())
+    wanted = _parse_grant(await Body(request, limits, limits.message_bytes).request.body())
     token, seconds = service.keys.grant(credential, wanted.ttl_seconds)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 
 
-async def _transcribe(service: Service, opening: Opening, request: Request) -> dict[str, Any]:
+async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[str, Any]:
     offer = service.offer
     offer.check_model(opening.query.get("model"))
     audio_format = parse_audio(opening)
     digest = hashlib.sha256()
 
     async def chunks() -> AsyncIterator[bytes]:
-        async for chunk in request.stream():
+        async for chunk in body.request.stream():
             digest.update(chunk)
             yield chunk
 
@@ -80,7 +80,7 @@ async def _transcribe(service: Service, opening: Opening, request: Request) -> d
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
-    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks()):
+    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks(), body):
         match event:
             case Word():
                 words[channel].append(event)

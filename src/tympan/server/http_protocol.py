@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS = 10.0  # for a request line and its headers, from the first byte or from the answer before it
 HEAD_BYTES = 15 * 1024  # picows, which reads the opening of a WebSocket again, takes 16 KiB
@@ -18,6 +19,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._answering: RequestResponseCycle | None = None
         self._in_head = False
         self._head_bytes = 0
         self._stuck: asyncio.TimerHandle | None = None
@@ -27,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._request_came()
         self._unstuck()
+        self._nobody_listens()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -35,6 +38,24 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The headers are too long.")
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self._nobody_listens()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._nobody_listens()
+        super().handle_websocket_upgrade()
+
+    def _nobody_listens(self) -> None:
+        """The answer to a request before the broken one has nowhere to go; uvicorn thinks of the newest only."""
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0

@@ -17,7 +17,7 @@ from tympan.protocols.base import Refusal, json_refusal
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
 from tympan.server.answers import answer
 from tympan.server.service import Service
-from tympan.server.uploads import Upload, limited
+from tympan.server.uploads import Body, Upload
 from tympan.version import version
 
 PATH = "/api/asr-streaming"
@@ -63,8 +63,8 @@ async def _transcribe(service: Service, request: Request) -> Response:
     service.admit(request.headers.get(KEY_HEADER), request.headers)
     upload = await _upload(service)
     limits = service.config.limits
-    body = limited(request, limits, limits.upload_bytes).stream()
-    words = [event async for event, _ in upload.events(body) if isinstance(event, Word)]
+    body = Body(request, limits, limits.upload_bytes)
+    words = [event async for event, _ in upload.events(body.request.stream(), body) if isinstance(event, Word)]
     return JSONResponse([fields for word in words for fields in word_fields(word)])
 
 

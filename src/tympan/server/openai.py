@@ -25,7 +25,7 @@ from tympan.protocols.openai_session import SessionSettings
 from tympan.server.answers import answer, request_of
 from tympan.server.auth import TOKEN_PREFIX
 from tympan.server.service import Service
-from tympan.server.uploads import Upload, chunks_of, limited
+from tympan.server.uploads import Body, Upload, chunks_of
 from tympan.transcript.subtitles import Listening
 
 DEFAULT_SECRET_SECONDS = 600
@@ -71,7 +71,8 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     opening = request_of(request)
     service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
-    form = await _form(limited(request, limits, limits.upload_bytes))
+    body = Body(request, limits, limits.upload_bytes)
+    form = await _form(body.request)
     try:
         service.offer.check_model(_text(form, "model"))
         wish = _wish(form, service.offer.languages)
@@ -79,14 +80,14 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     except TympanError:
         await form.close()
         raise
-    events = _closing(form, upload.events(chunks_of(wish.file, request)))
+    events = _closing(form, upload.events(chunks_of(wish.file), body))
     listening = Listening(wish.file.filename or "", service.offer.model)
     if wish.stream:
         return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
     async for event, _ in events:
         listening.hear(event)
-    body = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
-    return Response(body, media_type=shapes.MEDIA_TYPES[wish.format])
+    told = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
+    return Response(told, media_type=shapes.MEDIA_TYPES[wish.format])
 
 
 async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
@@ -184,7 +185,7 @@ def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]
 async def _json(service: Service, request: Request) -> dict[str, Any]:
     limits = service.config.limits
     try:
-        body = msgspec.json.decode(await limited(request, limits, limits.message_bytes).body() or b"{}")
+        body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         body = None
     if not isinstance(body, dict):

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 10.0  # for a client to answer a close
 HANDSHAKE_SECONDS = 5.0
 READ_BUFFER_BYTES = 16 * 1024  # at first; it grows with the messages
+READ_BYTES = 16 * 1024  # at once
+MANY_FRAMES = 250  # in one read: such a client is not read again before others had their turn …
+FRAMES_PER_SECOND = 5_000  # … so that it gets no more than this
 
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 
@@ -53,11 +56,14 @@ class Socket(WSListener):
     def __init__(self, protocol: SocketProtocol, most_bytes: int) -> None:
         self.writable = True
         self.connection: Connection | None = None
+        self.frames = 0  # of this read
         self._protocol = protocol
         self._most_bytes = most_bytes
         self._parts: bytearray | None = None  # of a message that has begun
         self._parts_kind = _CONTINUATION
         self._closing: asyncio.TimerHandle | None = None
+        self._held = False
+        self._resting: asyncio.TimerHandle | None = None
 
     # --- what the connection asks for ----------------------------------------------------------------------------
 
@@ -69,10 +75,12 @@ class Socket(WSListener):
         self._abort_soon()
 
     def pause_reading(self) -> None:
-        self._protocol.transport.underlying_transport.pause_reading()
+        self._held = True
+        self._read_or_not()
 
     def resume_reading(self) -> None:
-        self._protocol.transport.underlying_transport.resume_reading()
+        self._held = False
+        self._read_or_not()
 
     def abort(self) -> None:
         self._protocol.transport.disconnect(graceful=False)
@@ -80,6 +88,23 @@ class Socket(WSListener):
     def abandon(self) -> None:
         self.connection = None
         self.abort()
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long."""
+        if self._resting is None:
+            self._resting = asyncio.get_running_loop().call_later(seconds, self._rested)
+            self._read_or_not()
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        transport = self._protocol.transport.underlying_transport
+        if self._held or self._resting is not None:
+            transport.pause_reading()
+        elif not transport.is_closing():
+            transport.resume_reading()
 
     # --- what picows tells ---------------------------------------------------------------------------------------
 
@@ -91,6 +116,7 @@ class Socket(WSListener):
         if self.connection is None:
             return
         self._protocol.breather.message_came()
+        self.frames += 1
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._break(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
@@ -149,8 +175,9 @@ class Socket(WSListener):
             self.connection.on_writable()
 
     def gone(self) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
+        for timer in (self._closing, self._resting):
+            if timer is not None:
+                timer.cancel()
         self._leave(NO_GOODBYE)
 
     def _leave(self, code: int) -> None:
@@ -198,6 +225,15 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._others.add(cast(Any, self))
         super().connection_made(transport)
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        return cast(memoryview, super().get_buffer(size_hint))[:READ_BYTES]
+
+    def buffer_updated(self, count: int) -> None:
+        self._socket.frames = 0
+        super().buffer_updated(count)
+        if self._socket.frames > MANY_FRAMES:
+            self._socket.rest(self._socket.frames / FRAMES_PER_SECOND)
 
     def data_received(self, data: bytes) -> None:
         """uvicorn has read the request already, and hands it on; what follows is read into the buffer."""

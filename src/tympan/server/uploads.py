@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import suppress
 
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from tympan.config import LimitSettings
 from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError
@@ -20,6 +21,7 @@ from tympan.server.service import Service
 from tympan.session.session import Session
 
 CHUNK_BYTES = 64 * 1024
+LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
 
 
 class Upload:
@@ -35,10 +37,13 @@ class Upload:
             id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
         )
 
-    async def events(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[tuple[Event, int]]:
-        """Every event with its channel; the last one is `Complete`. Raises what ended the session early."""
+    async def events(self, chunks: AsyncIterable[bytes], body: Body) -> AsyncGenerator[tuple[Event, int]]:
+        """Every event with its channel; the last one is `Complete`. Raises what ended the session early.
+
+        `chunks` is what the body, or a part of it, holds.
+        """
         self._service.enter(self)
-        feeder = asyncio.create_task(self._feed(chunks))
+        feeder = asyncio.create_task(self._feed(chunks, body))
         outcome = "cancelled"
         try:
             while isinstance(item := await self._events.get(), tuple):
@@ -61,19 +66,29 @@ class Upload:
     def restart(self) -> None:
         self._session.restart()
 
-    async def _feed(self, chunks: AsyncIterable[bytes]) -> None:
+    async def _feed(self, chunks: AsyncIterable[bytes], body: Body) -> None:
         try:
             empty = True
             async for chunk in chunks:
                 empty = empty and not chunk
                 self._room.clear()
                 if not self._session.execute(Audio(chunk)):
-                    await self._room.wait()
+                    await self._wait_for_room(body)
             if empty:
                 raise AudioError("the file is empty")
-            self._session.execute(Finish())
+            self._room.clear()
+            if not self._session.execute(Finish()):
+                await self._wait_for_room(body)
         except Exception as error:
             self._on_end(error)
+
+    async def _wait_for_room(self, body: Body) -> None:
+        """A few bytes may be hours of audio. Raises `ClientDisconnect` when nobody waits for what is in them."""
+        while not self._room.is_set():
+            if not await body.is_wanted():
+                raise ClientDisconnect
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), LOOK_EVERY_SECONDS)
 
     def _on_event(self, event: Event, channel: int) -> None:
         self._events.put_nowait((event, channel))
@@ -89,34 +104,45 @@ class Upload:
         metrics.connection_ended(self._session.received_seconds)
 
 
-def limited(request: Request, limits: LimitSettings, most_bytes: int) -> Request:
-    """The request, but reading its body raises `TooBigError` past so many bytes, `IdleError` where it stands still."""
-    return Request(request.scope, _limited(request.receive, limits, most_bytes))
+class Body:
+    """A request's body as far as anybody wants it, and whether somebody still waits for the answer."""
 
+    def __init__(self, request: Request, limits: LimitSettings, most_bytes: int) -> None:
+        self._receive = request.receive
+        self._idle_seconds = limits.idle_seconds
+        self._deadline = asyncio.get_running_loop().time() + limits.session_seconds
+        self._most_bytes = most_bytes
+        self._read = 0
+        self._next: Message | None = None
+        self.request = Request(request.scope, self._limited)
+        """The request. Reading its body raises `TooBigError` past the limit, `IdleError` where it stands still."""
 
-def _limited(receive: Receive, limits: LimitSettings, most_bytes: int) -> Receive:
-    read = 0
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + limits.session_seconds
+    async def is_wanted(self) -> bool:
+        if self._next is None:
+            receiving = asyncio.ensure_future(self._receive())
+            await asyncio.sleep(0)
+            if not receiving.done():
+                receiving.cancel()
+            with suppress(asyncio.CancelledError):
+                self._next = await receiving
+        return self._next is None or self._next["type"] != "http.disconnect"
 
-    async def counted() -> Message:
-        nonlocal read
-        try:
-            async with asyncio.timeout_at(min(loop.time() + limits.idle_seconds, deadline)):
-                message = await receive()
-        except TimeoutError:
-            raise IdleError("the body of the request did not come in time") from None
-        read += len(message.get("body", b""))
-        if read > most_bytes:
-            raise TooBigError(f"the upload is larger than the limit of {most_bytes >> 20} MiB")
+    async def _limited(self) -> Message:
+        message, self._next = self._next, None
+        if message is None:
+            now = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout_at(min(now + self._idle_seconds, self._deadline)):
+                    message = await self._receive()
+            except TimeoutError:
+                raise IdleError("the body of the request did not come in time") from None
+        self._read += len(message.get("body", b""))
+        if self._read > self._most_bytes:
+            raise TooBigError(f"the upload is larger than the limit of {self._most_bytes >> 20} MiB")
         return message
 
-    return counted
 
-
-async def chunks_of(file: UploadFile, request: Request) -> AsyncIterator[bytes]:
-    """A file that has arrived, for as long as somebody waits for what is in it."""
+async def chunks_of(file: UploadFile) -> AsyncIterator[bytes]:
+    """A file that has arrived."""
     while chunk := await file.read(CHUNK_BYTES):
-        if await request.is_disconnected():
-            raise ClientDisconnect
         yield chunk

@@ -9,6 +9,8 @@ from tympan.errors import ResumeError, SlowReaderError
 
 Message = str | bytes
 
+MOST_CHARACTERS = 4 << 20  # a client may have long things shown to it, again and again
+
 
 class Outbox:
     """Holds up to `capacity` messages; from half of that on, droppable ones are not taken."""
@@ -16,6 +18,7 @@ class Outbox:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._messages: deque[Message] = deque()
+        self._characters = 0
         self.dropped = 0
 
     def put(self, message: Message, droppable: bool = False) -> None:
@@ -23,17 +26,24 @@ class Outbox:
         if droppable and len(self._messages) >= self._capacity // 2:
             self.dropped += 1
             return
-        if len(self._messages) >= self._capacity:
-            raise SlowReaderError(f"{self._capacity} messages were not read; reconnect and read faster")
+        if len(self._messages) >= self._capacity or self._characters + len(message) > MOST_CHARACTERS:
+            raise SlowReaderError(f"{len(self._messages)} messages were not read; reconnect and read faster")
+        self._characters += len(message)
         self._messages.append(message)
 
     def put_last(self, messages: Sequence[Message]) -> None:
         """Last words, which always find room."""
-        self._messages.extend(messages)
+        for message in messages:
+            self._characters += len(message)
+            self._messages.append(message)
 
     def take(self) -> Message | None:
         """The next message, or `None` when there is none."""
-        return self._messages.popleft() if self._messages else None
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        self._characters -= len(message)
+        return message
 
 
 class ResumableOutbox(Outbox):
@@ -68,3 +78,4 @@ class ResumableOutbox(Outbox):
         while len(self._kept) > missing:
             self._kept.popleft()
         self._messages = deque(self._kept)
+        self._characters = sum(map(len, self._kept))
