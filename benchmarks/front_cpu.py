@@ -106,9 +106,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = {
         "bare": [sys.executable, "-c", BARE, str(port)],
         "tympan": [sys.executable, "-m", "tympan", "serve", *SCRIPTED, "--port", str(port)],
@@ -122,6 +120,12 @@ def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
 
 
 SCRIPTED = ("--model", "scripted", "--step-ms", "10")  # about what a GPU takes for a step of some hundred streams
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until_ready(port: int) -> None:

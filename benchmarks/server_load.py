@@ -13,33 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from urllib.request import urlopen
 
 import psutil
+from front_cpu import free_port, wait_until_ready
 
 TYMPAN = (sys.executable, "-m", "tympan")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_ready(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/ready"):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not start")
 
 
 def samples_of(server: psutil.Process, load: subprocess.Popen[str]) -> list[tuple[float, float, float, int]]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from playwright.sync_api import Page
+from support.ports import free_port
 from support.proxy import Proxy
 
 START_SECONDS = 30
@@ -110,12 +110,6 @@ class Server:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(START_SECONDS)
             self.process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def running(log: Path, *options: str) -> Iterator[Server]:

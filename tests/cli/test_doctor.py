@@ -8,16 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.ports import free_port
 
 from tympan.cli import doctor
 from tympan.cli.main import main
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -26,13 +20,13 @@ def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
-def test_a_machine_that_can_serve(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--model", "embedded", "--port", str(free_port)]) == 0
+def test_a_machine_that_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "embedded", "--port", str(free_port())]) == 0
     assert findings(capsys) == dict.fromkeys(("python", "audio", "server", "model", "port", "files", "keys"), "ok")
 
 
-def test_a_model_and_its_device(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--model", "random:tiny", "--device", "cpu", "--port", str(free_port)]) == 0
+def test_a_model_and_its_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "random:tiny", "--device", "cpu", "--port", str(free_port())]) == 0
     found = findings(capsys)
     assert (found["model"], found["device"]) == ("ok", "ok")
 
@@ -48,14 +42,14 @@ def test_what_is_wrong_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.Ca
     assert "→ ulimit -n 100000064" in output
 
 
-def test_an_open_door_is_pointed_out(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--model", "scripted", "--host", "0.0.0.0", "--port", str(free_port)]) == 0
+def test_an_open_door_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "scripted", "--host", "0.0.0.0", "--port", str(free_port())]) == 0
     found = findings(capsys)
     assert (found["keys"], found["model"]) == ("poor", "poor")
 
 
 def test_missing_packages_are_named_with_the_extra_that_has_them(
-    free_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def without(name: str) -> ModuleType:
         if name in ("picows", "pocketsphinx"):
@@ -63,7 +57,7 @@ def test_missing_packages_are_named_with_the_extra_that_has_them(
         return importlib.import_module(name)
 
     monkeypatch.setattr(doctor, "import_module", without)  # in its own module alone
-    assert main(["doctor", "--model", "embedded", "--port", str(free_port)]) == 1
+    assert main(["doctor", "--model", "embedded", "--port", str(free_port())]) == 1
     output = capsys.readouterr().out
     assert "pip install 'tympan[server]'" in output
     assert "pip install 'tympan[embedded]'" in output

@@ -109,7 +109,7 @@ async def test_a_long_file_is_held_back_and_its_pings_are_answered() -> None:
     assert socket.close_code == 1000
     words = [word.text for word in scripted_words(frames + 75)]
     assert script.text.split() == words
-    assert script.deepest_buffer <= (server.config.limits.backlog_seconds + 3) * RATE  # and what one read brings
+    assert script.deepest_buffer <= (server.config.limits.backlog_seconds + 2) * RATE
 
 
 # --- the microphone script --------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import pytest
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client
+
+from support.ports import free_port
 
 NAME = "default"
 VARIABLES = {
@@ -107,17 +108,10 @@ def local_ray() -> Iterator[LocalRay]:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
             )
-            port = _free_port()
+            port = free_port()
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             yield LocalRay(folder, port)
         finally:
             serve.shutdown()
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -57,9 +57,8 @@ class SanityCheck:
         self._missing = sample_rate
         self._to_skip = 0
         self._seconds = 0
-        self._checks: list[_Check] = [Silence(), Clipping()]
-        if format.encoding not in INTEGER_ENCODINGS:
-            self._checks.insert(1, OutOfRange(format))
+        out_of_range = [] if format.encoding in INTEGER_ENCODINGS else [OutOfRange(format)]
+        self._checks: list[_Check] = [Silence(), *out_of_range, Clipping()]
         if format.encoding in RAW_ENCODINGS:
             self._checks += [Noise(format, sample_rate), PaceCheck(format, sample_rate)]
 

@@ -37,7 +37,7 @@ class Tempo:
 
 
 def measure(samples: Samples, sample_rate: int) -> Tempo:
-    """Mono `[n]` of some seconds of speech at 8 kHz or so. A few milliseconds of work."""
+    """Mono `[n]` of some seconds of speech at 8 kHz or so. About a millisecond of work."""
     pitches = _pitches(samples, sample_rate)
     low, median, high = np.percentile(pitches, [25, 50, 75]) if len(pitches) else (0.0, 0.0, 0.0)
     return Tempo(

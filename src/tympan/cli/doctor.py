@@ -19,6 +19,7 @@ from typing import Final
 
 from tympan.cli.settings import add_settings, config_from
 from tympan.config import Config
+from tympan.deploy.settings import ENGINES_WITHOUT_GPU
 from tympan.errors import TympanError
 
 OK, POOR, BAD = "ok", "poor", "bad"
@@ -131,14 +132,14 @@ def _model(config: Config) -> Iterator[Finding]:
     from tympan.models.checkpoint import describe
     from tympan.models.load import open_checkpoint
 
-    model = describe(open_checkpoint(config.model.model), codebooks=config.model.codebooks)
+    model = describe(open_checkpoint(name), codebooks=config.model.codebooks)
     heads = f"{model.pause_heads} pause heads" if model.pause_heads else "turns from energy, it has no pause heads"
     text = f"{model.name}: {model.parameters / 1e6:,.0f} M parameters, {model.delay_seconds:g} s of delay, {heads}"
     yield Finding("model", OK, text)
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    if config.model.model in ("embedded", "scripted") or _missing(TORCH_MODULES):
+    if config.model.model in ENGINES_WITHOUT_GPU or _missing(TORCH_MODULES):
         return
     import torch
 

@@ -77,7 +77,7 @@ class ScriptedStream:
     def __init__(self, engine: ScriptedEngine, deliver: Deliver) -> None:
         self._engine = engine
         self.deliver = deliver
-        self._work: deque[int | EngineEvent] = deque()  # frames are counted, not kept
+        self._work: deque[EngineEvent | None] = deque()  # `None` stands for a frame
         self._frames = 0
         self._words = 0
         self._next_start = word_start_frame(0)  # of the word that has not been released yet
@@ -86,7 +86,7 @@ class ScriptedStream:
     def push(self, frame: Samples) -> None:
         assert frame.shape == (INFO.frame_samples,)
         self.waiting_frames += 1
-        self._work.append(1)
+        self._work.append(None)
         self._engine.wake(self)
 
     def flush(self, mark: int) -> None:
@@ -110,7 +110,7 @@ class ScriptedStream:
         events: list[EngineEvent] = []
         while self._work:
             event = self._work.popleft()
-            if isinstance(event, int):
+            if event is None:
                 self.waiting_frames -= 1
                 self._hear(events)
                 break

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tympan.protocols.base import Refusal, WireMessage
-from tympan.server.answers import request_of
+from tympan.server.answers import request_of, response_of
 from tympan.server.connection import Connection, MakeProtocol
 from tympan.server.resume import open_connection
 from tympan.server.service import Service
@@ -24,7 +23,7 @@ async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProto
     wire = AsgiWire(websocket)
     connection, answer = open_connection(wire, service, make_protocol, request)
     if isinstance(answer, Refusal):
-        await websocket.send_denial_response(Response(answer.body, answer.status, dict(answer.headers)))
+        await websocket.send_denial_response(response_of(answer))
         return
     wire.connection = connection
     try:

@@ -28,7 +28,7 @@ _ALGORITHM = "HS256"
 
 
 class Keyring:
-    """Keeps hashes alone. Without keys and a file of them everybody may come in; an empty file lets nobody in.
+    """Knows hashes alone. Without keys and a file of them everybody may come in; an empty file lets nobody in.
 
     keys: themselves, or `hash_of` them. file: more of them, one on a line; `refresh` reads it again when it has
     changed. Tokens of servers with the same `secret` are good on all. Raises `ConfigError`.

@@ -29,7 +29,7 @@ LOG_CONFIG = {
 
 # uvicorn cuts a socket at its limit without a word. Ours comes first, with a sentence; this one bounds memory.
 HARD_LIMIT_FACTOR = 4
-RECEIVE_BUFFER_BYTES = 128 * 1024  # under three seconds of audio; as much again may have been read already
+RECEIVE_BUFFER_BYTES = 128 * 1024  # under three seconds of audio
 
 
 class Runner(uvicorn.Server):

@@ -130,6 +130,13 @@ def kyutai_reader(ear: Ear) -> Reader:
     return read
 
 
+def _tell_new(ear: Ear, words: list[str], known: int) -> int:
+    """Of words that are told again and again, those beyond the first `known`; returns how many are known now."""
+    for text in words[known:]:
+        ear.word(text)
+    return max(known, len(words))
+
+
 class _Alternative(msgspec.Struct):
     transcript: str
 
@@ -159,9 +166,8 @@ def deepgram_reader(ear: Ear) -> Reader:
         if said.type == "Results":
             channel = msgspec.convert(said.channel, _DeepgramChannel)
             words = channel.alternatives[0].transcript.split()
-            for text in words[known:]:
-                ear.word(text)
-            known = 0 if said.is_final else max(known, len(words))
+            known = _tell_new(ear, words, known)
+            known = 0 if said.is_final else known
             if said.from_finalize:
                 ear.flushed()
         elif said.type == "Error":
@@ -195,9 +201,7 @@ def flux_reader(ear: Ear) -> Reader:
         said = _flux.decode(message)
         if said.type == "TurnInfo":
             words = [word.word for word in said.words if word.end is not None]
-            for text in words[known:]:
-                ear.word(text)
-            known = max(known, len(words))
+            known = _tell_new(ear, words, known)
             if said.event == "EndOfTurn":
                 known = 0
                 if said.trigger == "manual":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -98,12 +98,9 @@ class Outcome:
     series: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def merge(self, other: Outcome) -> None:
-        for name in ("sessions", "expected_words", "words", "lost", "repeated", "changed", "said_words"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.word_errors += other.word_errors
-        self.audio_seconds += other.audio_seconds
-        self.cpu_seconds += other.cpu_seconds
-        self.errors += other.errors
+        for count in fields(self):
+            if count.name not in ("details", "series"):
+                setattr(self, count.name, getattr(self, count.name) + getattr(other, count.name))
         self.details = other.details | self.details
         for name, rows in other.series.items():
             self.series[name] = np.concatenate((self.series[name], rows)) if name in self.series else rows
