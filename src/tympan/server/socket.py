@@ -56,13 +56,13 @@ class Socket(WSListener):
     def __init__(self, protocol: SocketProtocol, most_bytes: int) -> None:
         self.writable = True
         self.connection: Connection | None = None
-        self.frames = 0  # of this read
         self._protocol = protocol
         self._most_bytes = most_bytes
         self._parts: bytearray | None = None  # of a message that has begun
         self._parts_kind = _CONTINUATION
         self._closing: asyncio.TimerHandle | None = None
         self._held = False
+        self._frames = 0  # of this read
         self._resting: asyncio.TimerHandle | None = None
 
     # --- what the connection asks for ----------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Socket(WSListener):
         self.connection = None
         self.abort()
 
-    def rest(self, seconds: float) -> None:
+    def _rest(self, seconds: float) -> None:
         """Read nothing for so long."""
         if self._resting is None:
             self._resting = asyncio.get_running_loop().call_later(seconds, self._rested)
@@ -116,7 +116,7 @@ class Socket(WSListener):
         if self.connection is None:
             return
         self._protocol.breather.message_came()
-        self.frames += 1
+        self._frames += 1
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._break(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
@@ -132,6 +132,10 @@ class Socket(WSListener):
             self._abort_soon()
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
             self._gather(frame, kind)
+        if frame.last_in_buffer:
+            frames, self._frames = self._frames, 0
+            if frames > MANY_FRAMES:
+                self._rest(frames / FRAMES_PER_SECOND)
 
     def _gather(self, frame: WSFrame, kind: WSMsgType) -> None:
         """Text, and messages in parts. Raises `WSProtocolError`."""
@@ -228,12 +232,6 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
 
     def get_buffer(self, size_hint: int) -> memoryview:
         return cast(memoryview, super().get_buffer(size_hint))[:READ_BYTES]
-
-    def buffer_updated(self, count: int) -> None:
-        self._socket.frames = 0
-        super().buffer_updated(count)
-        if self._socket.frames > MANY_FRAMES:
-            self._socket.rest(self._socket.frames / FRAMES_PER_SECOND)
 
     def data_received(self, data: bytes) -> None:
         """uvicorn has read the request already, and hands it on; what follows is read into the buffer."""
