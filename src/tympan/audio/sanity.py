@@ -45,7 +45,8 @@ class SanityCheck:
     - `sample_rate`: raw speech that is both too high and too fast, or too low and too slow. On recordings of some 20
       voices it found two thirds of the errors of a factor of 3 (8 kHz declared as 24 kHz), a third of those that
       halve the speed, and none that double it or of a factor of 1.5: such speech could be a child's or a slow bass,
-      and a false alarm, of which there was none, would be worse. See `tympan.audio.pace`.
+      and a false alarm, of which there was none, would be worse. (Counted when a window was looked at four times as
+      densely as now.) See `tympan.audio.pace`.
 
     After the first minute it looks at one second in four. Costs some arithmetic for each second that it looks at, and
     for raw audio a millisecond every 8 seconds of the first minute.
