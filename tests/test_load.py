@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.server import LiveServer
 from support.speech import clip
 
@@ -84,7 +85,7 @@ class FaultyEngine(ScriptedEngine):
     def _spoilt(event: EngineEvent) -> Sequence[EngineEvent]:
         if not isinstance(event, Word):
             return (event,)
-        return {"word2": (), "word4": (event, event), "word6": (replace(event, text="other"),)}.get(
+        return {"word2": (), "word4": (event, event), "word6": (structs.replace(event, text="other"),)}.get(
             event.text, (event,)
         )
 

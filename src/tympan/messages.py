@@ -1,23 +1,23 @@
 """The vocabulary that all layers speak: Commands go down from a client to the engine, Events come up.
 
 Times are seconds of audio received on that stream since its start; wall-clock time appears nowhere here.
-Wire formats exist only in `protocols/`, tokens only in `engine/` and `models/`.
+Wire formats exist only in `protocols/`, tokens only in `engine/` and `models/`. Every frame of every stream makes some
+of these, so they are msgspec's structs, which take a quarter of the time that frozen dataclasses take to make.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 Samples = npt.NDArray[np.float32]
 """Audio in [-1, 1]. `[n]` is mono; `[n, channels]` is interleaved channels. Every function says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
+class AudioFormat(Struct, frozen=True):
     """What the bytes of a stream are: one of `audio.format.ENCODINGS`, samples per second, and 1 or 2 channels.
 
     A container's own rate wins over `sample_rate`. Every channel is a stream of its own, unless `mixed` makes one of
@@ -37,39 +37,33 @@ class AudioFormat:
 # --- Commands: what a client asks for -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Audio:
+class Audio(Struct, frozen=True):
     """Encoded audio in the stream's declared format; any number of bytes, cut anywhere."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SetFormat:
+class SetFormat(Struct, frozen=True):
     """The audio from here on is in this format; as many streams as before."""
 
     audio_format: AudioFormat
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True):
     """Forget everything heard, as if the stream had just been opened; its clock starts again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Struct, frozen=True):
     """Release every word of the audio sent so far, then answer `Flushed` with the same mark. The stream goes on."""
 
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
+class KeepAlive(Struct, frozen=True):
     """The client is still there although it sends no audio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """No more audio: release every word, answer `Complete`, end the stream."""
 
 
@@ -79,16 +73,14 @@ Command = Audio | SetFormat | Reset | Flush | KeepAlive | Finish
 # --- Events: what an engine reports ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(Struct, frozen=True):
     """What is heard after the last released word, and may still change. Empty text takes the previous partial back."""
 
     text: str
     start: float
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A released word: it will not change. `text` has no spaces around it; `confidence` is in [0, 1]."""
 
     text: str
@@ -97,28 +89,24 @@ class Word:
     confidence: float
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Audio up to `time` has been transcribed. `pauses` is P(pause) for each of the engine's horizons, or empty."""
 
     time: float
     pauses: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(Struct, frozen=True):
     """Every word of the audio before the `Flush` with this mark has been released."""
 
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The engine's last event on a stream: every word has been released, the slot is free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The engine's last event on a stream that it cannot go on with. `error` is for the log, not for the peer."""
 
     error: Exception
@@ -130,8 +118,7 @@ EngineEvent = Partial | Word | Progress | Flushed | Finished | Failed
 # --- Events: what a session adds -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The stream is open. `pause_horizons` are the seconds that each number of `Vad.pauses` looks ahead."""
 
     session: str
@@ -142,8 +129,7 @@ class Ready:
     pause_horizons: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Consecutive words up to a pause, fit for one subtitle."""
 
     text: str
@@ -151,8 +137,7 @@ class Segment:
     end: float
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """Somebody started or ended a turn at `time`. `probability` is the pause probability that decided it."""
 
     state: Literal["started", "ended"]
@@ -160,16 +145,14 @@ class Turn:
     probability: float
 
 
-@dataclass(frozen=True, slots=True)
-class Vad:
+class Vad(Struct, frozen=True):
     """P(pause) for each horizon, once per engine frame."""
 
     time: float
     pauses: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
+class Lag(Struct, frozen=True):
     """How far the recognizer is behind: seconds of audio received, processed, and the difference."""
 
     received: float
@@ -177,16 +160,14 @@ class Lag:
     behind: float
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:
+class Warning(Struct, frozen=True):
     """Something about the audio looks wrong, in plain words; `code` is its stable name."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """The last event of a session: everything received has been answered."""
 
     audio_seconds: float

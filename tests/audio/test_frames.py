@@ -27,13 +27,20 @@ def test_any_split_gives_the_same_frames(sizes: list[int], frame_samples: int) -
     np.testing.assert_array_equal(joined, padded)
 
 
-def test_frames_do_not_change_with_the_caller_s_buffer() -> None:
+def test_parts_of_frames_are_copied() -> None:
     framer, buffer = Framer(4), np.ones(6, np.float32)
     (first,) = framer.push(buffer)
     buffer[:] = 7
     (second,) = framer.push(buffer[:2])
     assert first.tolist() == [1, 1, 1, 1]
     assert second.tolist() == [1, 1, 7, 7]
+
+
+def test_one_channel_of_a_whole_frame_is_contiguous() -> None:
+    both = np.arange(8, dtype=np.float32).reshape(4, 2)
+    (frame,) = Framer(4).push(both[:, 1])
+    assert frame.tolist() == [1, 3, 5, 7]
+    assert frame.flags.c_contiguous
 
 
 def test_nothing_to_pad_after_a_whole_frame() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from random import Random
 from typing import Any
 
 import pytest
 from browser_harness import Server, Visit
+from msgspec.structs import asdict
 
 from tympan.messages import Segment, Word
 from tympan.transcript.subtitles import Transcript, to_srt, to_vtt

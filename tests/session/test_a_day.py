@@ -80,7 +80,14 @@ async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
     listener = Listener()
     audio_format = AudioFormat("mulaw", RATE)
     session = Session(
-        "day", engine, audio_format, Config(), listener.on_event, listener.room.set, listener.ended.set_result
+        "day",
+        engine,
+        audio_format,
+        Config(),
+        listener.on_event,
+        listener.room.set,
+        listener.ended.set_result,
+        wants_vad=True,
     )
     message = np.random.default_rng(0).integers(0, 256, int(RATE * MESSAGE_SECONDS), np.uint8).tobytes()
     process, memory = psutil.Process(), []

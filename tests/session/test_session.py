@@ -40,6 +40,7 @@ class Client:
             lambda event, _: self.events.append(event),
             self.room.set,
             self.ended.set_result,
+            wants_vad=True,
         )
 
     @property

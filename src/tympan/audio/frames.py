@@ -10,7 +10,7 @@ from tympan.messages import Samples
 class Framer:
     """Collects mono samples into frames of `frame_samples`; the same frames however the samples were split.
 
-    Frames are contiguous float32 copies: the caller may reuse its buffer.
+    Frames are contiguous. Samples that are just one frame become that frame: the caller must not change them later.
     """
 
     def __init__(self, frame_samples: int) -> None:
@@ -27,7 +27,7 @@ class Framer:
         """Mono float32 `[n]` in, the frames `[frame_samples]` that it completed out."""
         assert samples.ndim == 1
         if not self._filled and len(samples) == len(self._frame):  # the usual client's messages
-            return [samples.copy()]
+            return [np.ascontiguousarray(samples)]
         filled = self._filled + len(samples)
         if filled < len(self._frame):
             self._frame[self._filled : filled] = samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ _NOISY_SHARE = 0.3
 _BLOCKS = 20
 _LARGEST_FLOAT = 8.0
 _EVERY_SECOND_UNTIL = 60
-_SKIPPED_SECONDS = 3
+_SKIPPED_SECONDS = 9
 
 
 class _Check(Protocol):
@@ -48,7 +49,7 @@ class SanityCheck:
       and a false alarm, of which there was none, would be worse. (Counted when a window was looked at four times as
       densely as now.) See `tympan.audio.pace`.
 
-    After the first minute it looks at one second in four. Costs some arithmetic for each second that it looks at, and
+    After the first minute it looks at one second in ten. Costs some arithmetic for each second that it looks at, and
     for raw audio a millisecond every 8 seconds of the first minute.
     """
 
@@ -63,8 +64,11 @@ class SanityCheck:
         if format.encoding in RAW_ENCODINGS:
             self._checks += [Noise(format, sample_rate), PaceCheck(format, sample_rate)]
 
-    def push(self, samples: Samples) -> list[Warning]:
+    def push(self, samples: Samples) -> Sequence[Warning]:
         """Mono float32 `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
+        if self._to_skip >= len(samples):
+            self._to_skip -= len(samples)
+            return ()
         warnings: list[Warning] = []
         while len(samples):
             if self._to_skip:

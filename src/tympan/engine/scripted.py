@@ -124,7 +124,8 @@ class ScriptedStream:
     def _hear(self, events: list[EngineEvent]) -> None:
         frame = self._frames
         self._frames += 1
-        self._release(self._frames - DELAY_FRAMES, WORD_FRAMES, events)
+        if self._next_start + WORD_FRAMES + DELAY_FRAMES <= self._frames:
+            self._release(self._frames - DELAY_FRAMES, WORD_FRAMES, events)
         if frame == self._next_start:
             events.append(Partial(f"word{self._words}", seconds_of(frame)))
         events.append(Progress(seconds_of(self._frames), PAUSES[frame % CYCLE_FRAMES]))
@@ -196,8 +197,9 @@ class ScriptedEngine:
             hand_over(stream.deliver, [Failed(EngineError("the engine was stopped"))])
 
     def wake(self, stream: ScriptedStream) -> None:
+        if not self._busy:
+            self._work.set()
         self._busy[stream] = None
-        self._work.set()
 
     def release(self, stream: ScriptedStream) -> None:
         self._streams.discard(stream)

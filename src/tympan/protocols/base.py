@@ -139,6 +139,10 @@ class ServerProtocol(Protocol):
     name: ClassVar[str]
     """For metrics and logs."""
 
+    @property
+    def wants_vad(self) -> bool:
+        """After `start`: whether `send` has a use for `Vad`, which comes with every frame."""
+
     def credential(self) -> str | None:
         """The API key that the client presented, wherever this protocol carries it."""
 

@@ -75,6 +75,7 @@ class DeepgramProtocol:
     """One live stream, of one transcript per channel."""
 
     name: ClassVar[str] = "deepgram"
+    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request

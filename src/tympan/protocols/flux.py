@@ -60,6 +60,7 @@ class FluxProtocol:
     """One stream of one channel; `TurnInfo` for everything that happens to a turn."""
 
     name: ClassVar[str] = "flux"
+    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request

@@ -61,6 +61,7 @@ class GradiumProtocol:
     """The first message must be `setup`; audio may follow at once."""
 
     name: ClassVar[str] = "gradium"
+    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request

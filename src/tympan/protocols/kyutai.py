@@ -71,6 +71,7 @@ class KyutaiProtocol:
     """Words of a frame are held back for its `Step`, which comes first on this wire."""
 
     name: ClassVar[str] = "kyutai"
+    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request

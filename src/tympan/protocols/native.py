@@ -86,6 +86,10 @@ class NativeProtocol:
         self._audio_bytes = 0
         self._flushes = 0
 
+    @property
+    def wants_vad(self) -> bool:
+        return self._wanted is not None and Vad in self._wanted
+
     def credential(self) -> str | None:
         return self._request.bearer or self._request.query.get("token")
 
@@ -178,7 +182,7 @@ class NativeProtocol:
         assert self._wanted is not None
         if type(event) not in self._wanted:
             return
-        fields = {"type": TYPE_NAMES[type(event)], **{name: getattr(event, name) for name in event.__slots__}}
+        fields = {"type": TYPE_NAMES[type(event)], **msgspec.structs.asdict(event)}
         if isinstance(event, Complete):
             fields["status"] = "complete"
         if isinstance(event, Ready) and self._token:

@@ -39,6 +39,7 @@ class OpenAIProtocol:
     """One session. What is said between two commits, the client's or the server's, is one item."""
 
     name: ClassVar[str] = "openai"
+    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, offer: Offer) -> None:
         self._request = request

@@ -38,6 +38,8 @@ LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the sock
 
 GOODBYES = frozenset({1000, 1001, NO_CODE})  # other codes tell of a failure on the way, after which a client comes back
 
+_MESSAGES = (str, bytes)  # a union of types would be made anew for every message
+
 MakeProtocol = Callable[[Request, Offer], ServerProtocol]
 
 
@@ -80,7 +82,14 @@ class Connection:
             service.admit(self.credential, self._request.headers)
             audio_format = self._protocol.start()
             self._session = Session(
-                self._request.id, service.engine, audio_format, service.config, self._on_event, self._on_room, self._end
+                self._request.id,
+                service.engine,
+                audio_format,
+                service.config,
+                self._on_event,
+                self._on_room,
+                self._end,
+                wants_vad=self._protocol.wants_vad,
             )
         except TympanError as error:
             return self.refuse(error)
@@ -146,15 +155,16 @@ class Connection:
     def on_message(self, message: WireMessage) -> None:
         """A whole message came. After the farewell there is nobody to hear it."""
         self._heard = True
-        if self._farewell is not None or self._session is None:
+        session = self._session
+        if self._farewell is not None or session is None:
             return
         try:
             if len(message) > self._limits.message_bytes:
                 raise _too_big(len(message), self._limits.message_bytes)
             for action in self._protocol.receive(message):
-                if isinstance(action, str | bytes):
+                if isinstance(action, _MESSAGES):
                     self._say(action)
-                elif not self._session.execute(action):
+                elif not session.execute(action):
                     self._hold()
         except TympanError as error:
             self.fail(error)

@@ -113,16 +113,26 @@ class Socket(WSListener):
             self.connection.start()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self.connection is None:
+        connection = self.connection
+        if connection is None:
             return
-        self._protocol.breather.message_came()
-        self._frames += 1
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._break(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
         if kind == _BINARY and frame.fin and self._parts is None:
-            self.connection.on_message(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.PING:
+            self._protocol.breather.put(connection, frame.get_payload_as_bytes())
+        elif kind in (_TEXT, _BINARY, _CONTINUATION):
+            self._gather(frame, kind)
+        else:
+            self._control(transport, frame, kind)
+        self._frames += 1
+        if frame.last_in_buffer:
+            if self._frames > MANY_FRAMES:
+                self._rest(self._frames / FRAMES_PER_SECOND)
+            self._frames = 0
+
+    def _control(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
+        if kind == WSMsgType.PING:
             if self.writable:  # who does not read does not miss it, and would make us keep them all
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
@@ -130,12 +140,6 @@ class Socket(WSListener):
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             self._abort_soon()
-        elif kind in (_TEXT, _BINARY, _CONTINUATION):
-            self._gather(frame, kind)
-        if frame.last_in_buffer:
-            frames, self._frames = self._frames, 0
-            if frames > MANY_FRAMES:
-                self._rest(frames / FRAMES_PER_SECOND)
 
     def _gather(self, frame: WSFrame, kind: WSMsgType) -> None:
         """Text, and messages in parts. Raises `WSProtocolError`."""
@@ -151,13 +155,13 @@ class Socket(WSListener):
             return
         whole, self._parts = bytes(self._parts), None
         if self._parts_kind == _BINARY:
-            self.connection.on_message(whole)
+            self._protocol.breather.put(self.connection, whole)
             return
         try:
             text = whole.decode()
         except UnicodeDecodeError:
             self._break(WSCloseCode.INVALID_TEXT, "a text message that is not UTF-8")
-        self.connection.on_message(text)
+        self._protocol.breather.put(self.connection, text)
 
     def _break(self, code: WSCloseCode, reason: str) -> NoReturn:
         """The peer broke the protocol: its slots are free now, however long its socket takes to close."""
@@ -186,6 +190,7 @@ class Socket(WSListener):
 
     def _leave(self, code: int) -> None:
         """The connection hears once how this socket ended, and no more of it: it may have another one by then."""
+        self._protocol.breather.hear()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.on_gone(code)

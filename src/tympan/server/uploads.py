@@ -34,7 +34,14 @@ class Upload:
         self._room = asyncio.Event()
         self._opened_at = asyncio.get_running_loop().time()
         self._session = Session(
-            id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
+            id,
+            service.engine,
+            audio_format,
+            service.config,
+            self._on_event,
+            self._room.set,
+            self._on_end,
+            wants_vad=False,
         )
 
     async def events(self, chunks: AsyncIterable[bytes], body: Body) -> AsyncGenerator[tuple[Event, int]]:

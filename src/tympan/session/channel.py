@@ -5,8 +5,9 @@ warnings added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from tympan.audio.frames import Framer
 from tympan.audio.sanity import SanityCheck
@@ -35,10 +36,15 @@ LAG_EVERY_SECONDS = 1.0
 class Owner(Protocol):
     """Whom a channel reports to."""
 
+    wants_vad: bool
+    """Whether `Vad`, which comes with every frame, is of interest."""
+    held: bool
+    """Whether it waits for `on_progress`."""
+
     def on_event(self, channel: Channel, event: Event) -> None: ...
 
     def on_progress(self) -> None:
-        """One frame more has been transcribed."""
+        """One frame more has been transcribed. Called while `held`."""
 
     def on_flushed(self, mark: int) -> None:
         """The flush with this mark is done on this channel."""
@@ -126,15 +132,18 @@ class Channel:
         self.backlog_frames -= 1
         if progress.time * self._sample_rate > self._received_samples:  # the zeros that filled up the last frame
             progress = Progress(self.received_seconds, progress.pauses)
-        if progress.pauses:
+        if progress.pauses and self._owner.wants_vad:
             self._emit(Vad(progress.time, progress.pauses))
-        self._emit_all(self._segments.progress(progress.time))
-        self._emit_all(self._turns.progress(progress))
+        for segment in self._segments.progress(progress.time):
+            self._emit(segment)
+        for turn in self._turns.progress(progress):
+            self._emit(turn)
         if progress.time >= self._next_lag:
             self._next_lag = progress.time + LAG_EVERY_SECONDS
             received = self.received_seconds
             self._emit(Lag(round(received, 3), round(progress.time, 3), round(received - progress.time, 3)))
-        self._owner.on_progress()
+        if self._owner.held:
+            self._owner.on_progress()
 
     def _on_finished(self) -> None:
         self._emit_all(self._segments.close())

@@ -14,6 +14,8 @@ from tympan.session.channel import Channel
 class _Inbox:
     """Collects one channel's events for an iterator, and wakes the feeder when there is room."""
 
+    wants_vad = held = True
+
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self.progressed = asyncio.Event()

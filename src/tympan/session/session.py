@@ -43,7 +43,7 @@ class Session:
 
     `emit(event, channel)` gets every event; `room()` is called when commands are welcome again after `execute` has
     said that they are not; `ended(error)` is called exactly once, with `None` after `Complete`, unless `close` came
-    first.
+    first. `Vad`, of which there is one for every frame, is made only where it is wanted.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Session:
         emit: EmitOn,
         room: Callable[[], None],
         ended: Ended,
+        *,
+        wants_vad: bool,
     ) -> None:
         self.id = id
         self._engine = engine
@@ -63,10 +65,11 @@ class Session:
         self._emit = emit
         self._room = room
         self._ended = ended
+        self.wants_vad = wants_vad
         self._over = False
         self._finishing = False
         self._restarting = False
-        self._held = False
+        self.held = False
         self._waiting: deque[Command] = deque()
         self._rest: Iterator[Samples] = iter(())
         self._then: Callable[[], None] | None = None
@@ -99,14 +102,14 @@ class Session:
 
     def execute(self, command: Command) -> bool:
         """Carry out a command, after those before it. False if it waits for room; the next one should, too."""
-        if self._held:
+        if self.held:
             self._waiting.append(command)
         elif not self._over:
             try:
                 self._carry_out(command)
             except Exception as error:
                 self._fail(error)
-        return not self._held
+        return not self.held
 
     def restart(self) -> None:
         """The server goes down: finish what was received, and end with `RestartingError` so that the client
@@ -119,7 +122,7 @@ class Session:
     def close(self) -> None:
         """Give the slots back now. No further events, and `ended` is not called."""
         self._over = True
-        self._held = False
+        self.held = False
         self._waiting.clear()
         for channel in self._channels:
             channel.close()
@@ -151,21 +154,21 @@ class Session:
                 channel.hear(block[:, channel.number])
                 full = full or channel.backlog_frames > self._high_water_frames
             if full:
-                self._held, self._rest, self._then = not self._over, blocks, then
+                self.held, self._rest, self._then = not self._over, blocks, then
                 return
         if then is not None and not self._over:
             then()
 
     def _go_on(self) -> None:
         """There is room again."""
-        self._held = False
+        self.held = False
         try:
             self._hear(self._rest, self._then)
-            while self._waiting and not self._held:
+            while self._waiting and not self.held:
                 self._carry_out(self._waiting.popleft())
         except Exception as error:
             self._fail(error)
-        if not (self._held or self._over):
+        if not (self.held or self._over):
             self._room()
 
     def _fail(self, error: Exception) -> None:
@@ -214,7 +217,7 @@ class Session:
             self._emit(event, channel.number)
 
     def on_progress(self) -> None:
-        if self._held and all(channel.backlog_frames <= self._high_water_frames for channel in self._channels):
+        if all(channel.backlog_frames <= self._high_water_frames for channel in self._channels):
             self._go_on()
 
     def on_flushed(self, mark: int) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec.structs import asdict
 
 from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
 
