@@ -208,6 +208,8 @@ class Connection:
                     self._say(answer)
 
     def _say(self, message: WireMessage, droppable: bool = False) -> None:
+        if self._farewell is not None:
+            return  # it had the last words, between two answers to one message
         try:
             self._outbox.put(message, droppable)
         except SlowReaderError as error:

@@ -72,6 +72,10 @@ class Channel:
     def received_seconds(self) -> float:
         return round(self._received_samples / self._sample_rate, 6)  # exact enough to resume at the sample
 
+    def declare(self, audio_format: AudioFormat) -> None:
+        """Nothing was heard yet, and what comes is in another format: another sort of audio looks wrong."""
+        self._sanity = SanityCheck(audio_format, self._sample_rate)
+
     def hear(self, samples: Samples) -> None:
         """More audio, float32 `[n]` at the engine's rate."""
         self._received_samples += len(samples)

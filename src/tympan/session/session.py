@@ -191,7 +191,8 @@ class Session:
         self._format = audio_format
         self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
         if not self.received_seconds:
-            self._reset()  # what looks for audio that cannot be right wants to know the format, too
+            for channel in self._channels:
+                channel.declare(audio_format)
 
     def _reset(self) -> None:
         """New slots in place of the old: nothing comes between, so there are as many as before."""
