@@ -14,7 +14,8 @@ from tympan.engine.registry import create_engine
 from tympan.errors import EngineError
 from tympan.protocols.base import WireMessage
 from tympan.protocols.kyutai import KyutaiProtocol
-from tympan.server.connection import Connection, opening_request
+from tympan.server.answers import opening_request
+from tympan.server.connection import Connection
 from tympan.server.service import Service
 
 

@@ -17,6 +17,7 @@ from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import is_true, parse_audio
 from tympan.server.answers import answer, request_of
+from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.server.uploads import Body, Upload
 
@@ -47,24 +48,24 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
-    service.admit(deepgram_access.credential(opening), opening.headers)
+    account = service.admit(deepgram_access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes)
-    return _json(opening, await _transcribe(service, opening, body))
+    body = Body(request, account, limits, limits.upload_bytes)
+    return _json(opening, await _transcribe(service, account, opening, body))
 
 
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
     credential = deepgram_access.credential(opening)
-    service.keys.check(credential)
+    account = service.keys.check(credential)
     limits = service.config.limits
-    wanted = _parse_grant(await Body(request, limits, limits.message_bytes).request.body())
+    wanted = _parse_grant(await Body(request, account, limits, limits.message_bytes).request.body())
     token, seconds = service.keys.grant(credential, wanted.ttl_seconds)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 
 
-async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[str, Any]:
+async def _transcribe(service: Service, account: Account, opening: Opening, body: Body) -> dict[str, Any]:
     offer = service.offer
     offer.check_model(opening.query.get("model"))
     audio_format = parse_audio(opening)
@@ -80,7 +81,8 @@ async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[st
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
-    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks(), body):
+    upload = Upload(service, account, opening.id, audio_format, "deepgram")
+    async for event, channel in upload.events(chunks(), body):
         match event:
             case Word():
                 words[channel].append(event)

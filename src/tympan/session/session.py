@@ -65,7 +65,8 @@ class Session:
         self._ended = ended
         self._over = False
         self._finishing = False
-        self._restarting = False
+        self._end: TympanError | None = None
+        self._forgotten_seconds = 0.0
         self._held = False
         self._waiting: deque[Command] = deque()
         self._rest: Iterator[Samples] = iter(())
@@ -85,6 +86,11 @@ class Session:
     def received_seconds(self) -> float:
         """The session's clock: seconds of audio received, of the channel that has most."""
         return max((channel.received_seconds for channel in self._channels), default=0.0)
+
+    @property
+    def heard_seconds(self) -> float:
+        """Seconds of audio of all channels together, also of those that a `Reset` has made forget theirs."""
+        return self._forgotten_seconds + sum(channel.received_seconds for channel in self._channels)
 
     @property
     def words(self) -> int:
@@ -112,9 +118,19 @@ class Session:
         """The server goes down: finish what was received, and end with `RestartingError` so that the client
         reconnects.
         """
-        if not (self._over or self._finishing or self._restarting or Finish() in self._waiting):
-            self._restarting = True
+        if not (self._over or self._finishing or self._end is not None or Finish() in self._waiting):
+            self._end = RestartingError("the server is restarting; reconnect and go on")
             self.execute(Finish())
+
+    def stop(self, error: TympanError) -> None:
+        """Finish what was heard so far, and end with `error`. What waits for room is not heard any more."""
+        everything_heard = self._finishing and not self._held
+        if not (self._over or everything_heard):
+            self._end = error
+            self._held = False
+            self._waiting.clear()
+            self._finishing = True
+            self._finish()
 
     def close(self) -> None:
         """Give the slots back now. No further events, and `ended` is not called."""
@@ -196,6 +212,7 @@ class Session:
 
     def _reset(self) -> None:
         """New slots in place of the old: nothing comes between, so there are as many as before."""
+        self._forgotten_seconds = self.heard_seconds
         for channel in self._channels:
             channel.close()
         self._channels.clear()
@@ -230,6 +247,6 @@ class Session:
             return
         if error is None:
             self._emit(Complete(self.received_seconds, self.words), 0)
-            error = RestartingError("the server is restarting; reconnect and go on") if self._restarting else None
+            error = self._end
         self.close()
         self._ended(error)
