@@ -15,6 +15,7 @@ import pytest
 from support.server import LiveServer
 from websockets.sync.client import connect
 
+from tympan.engine.batched import BatchedEngine
 from tympan.engine.scripted import scripted_words
 
 KEY = "secret"
@@ -200,6 +201,8 @@ def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
     """With the real scheduler: the file is backlog, which runs in what room the live stream leaves."""
     with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=2) as server:
         uploaded: list[float] = []
+        known = False  # to the scheduler, as a live stream and a file
+        assert isinstance(server.service.engine, BatchedEngine)
 
         def upload() -> None:
             answer = httpx.post(server.http("/v1/listen"), content=wav(120.0, 8_000), timeout=60)
@@ -211,9 +214,11 @@ def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
             for _ in range(60):
                 socket.send(bytes(3840))
                 time.sleep(0.08)
+                known = known or {stream.slot.live for stream in list(server.service.engine._streams)} == {True, False}
             socket.send("EOS")
             messages = [json.loads(message) for message in socket]
         uploader.join()
+    assert known
     assert uploaded == [pytest.approx(120.0, abs=0.1)]
     lags = [message["behind"] for message in messages if message["type"] == "lag"]
     assert len(lags) >= 3

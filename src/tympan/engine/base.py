@@ -126,8 +126,11 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Whatever `load` did not, then the device and a warm-up. Raises `ModelError` when the model cannot be had."""
 
-    def open(self, deliver: Deliver) -> EngineStream:
-        """Take a slot. Raises `CapacityError` when all are taken, `EngineError` when the engine is broken."""
+    def open(self, deliver: Deliver, *, live: bool = True) -> EngineStream:
+        """Take a slot; not `live`: for a file, of which nobody waits for each word.
+
+        Raises `CapacityError` when all are taken, `EngineError` when the engine is broken.
+        """
 
     async def stop(self) -> None:
         """Free the device. Streams still open get `Failed`."""

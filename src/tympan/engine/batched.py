@@ -110,12 +110,12 @@ class BatchedEngine:
             self._events = asyncio.get_running_loop()
             await self._start_thread()
 
-    def open(self, deliver: Deliver) -> BatchedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> BatchedStream:
         if not self.ready:
             raise EngineError("the engine is not running")
         if not self._free:
             raise CapacityError(f"all {self._capacity} streams are taken; try again later")
-        stream = BatchedStream(self, self._free.pop(), deliver)
+        stream = BatchedStream(self, self._free.pop(), deliver, live=live)
         self._streams.add(stream)
         return stream
 

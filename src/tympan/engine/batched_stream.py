@@ -36,8 +36,8 @@ class Owner(Protocol):
 class BatchedStream:
     """The loop's end of a slot."""
 
-    def __init__(self, engine: Owner, index: int, deliver: Deliver) -> None:
-        self.slot = Slot(index, self)
+    def __init__(self, engine: Owner, index: int, deliver: Deliver, *, live: bool) -> None:
+        self.slot = Slot(index, self, live)
         self.deliver = deliver
         self.open = True
         self.frames = 0

@@ -177,7 +177,7 @@ class ScriptedEngine:
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._run())
 
-    def open(self, deliver: Deliver) -> ScriptedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> ScriptedStream:
         if not self.ready:
             raise EngineError("the scripted engine is not running")
         if self.active >= self._capacity:

@@ -37,7 +37,7 @@ class Upload:
         self._streams = audio_format.streams
         service.check_upload_room(self._streams)
         self._session = Session(
-            id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
+            id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end, live=False
         )
         try:
             self._lease = account.open(self._session, self._streams, self._opened_at)

@@ -51,7 +51,14 @@ class Channel:
     """Takes a slot when made (raises `CapacityError`), and gives it back at its end or when `close` is called."""
 
     def __init__(
-        self, engine: Engine, audio_format: AudioFormat, turns: TurnSettings, owner: Owner, number: int = 0
+        self,
+        engine: Engine,
+        audio_format: AudioFormat,
+        turns: TurnSettings,
+        owner: Owner,
+        number: int = 0,
+        *,
+        live: bool = True,
     ) -> None:
         self.number = number
         info = engine.info
@@ -66,7 +73,7 @@ class Channel:
         """Handed to the engine and not transcribed yet."""
         self._next_lag = LAG_EVERY_SECONDS
         self.words = 0
-        self._stream = engine.open(self._deliver)
+        self._stream = engine.open(self._deliver, live=live)
 
     @property
     def received_seconds(self) -> float:

@@ -55,8 +55,11 @@ class Session:
         emit: EmitOn,
         room: Callable[[], None],
         ended: Ended,
+        *,
+        live: bool = True,
     ) -> None:
         self.id = id
+        self._live = live
         self._engine = engine
         self._turns = config.turns
         self._high_water_frames = config.limits.backlog_seconds / engine.info.frame_seconds
@@ -221,7 +224,7 @@ class Session:
 
     def _open_channels(self) -> None:
         for number in range(self._format.streams):
-            self._channels.append(Channel(self._engine, self._format, self._turns, self, number))
+            self._channels.append(Channel(self._engine, self._format, self._turns, self, number, live=self._live))
 
     def _finish(self) -> None:
         for channel in self._channels:
