@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import threading
@@ -9,7 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import av
 import httpx2 as httpx
+import numpy as np
 import psutil
 import pytest
 from support.server import LiveServer
@@ -30,6 +33,21 @@ def wav(seconds: float, sample_rate: int = 8_000) -> Iterator[bytes]:
     yield b"data" + struct.pack("<I", size)
     for start in range(0, size, 1 << 16):
         yield b"\xff" * min(1 << 16, size - start)
+
+
+def silence(seconds: float, channels: int, container: str) -> bytes:
+    """16-bit silence of so many channels, as libav writes it."""
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream({"wav": "pcm_s16le", "flac": "flac"}[container], rate=24_000, layout=layout)
+        samples = np.zeros((1, 4_000 * channels), np.int16)
+        for _ in range(round(seconds * 6)):
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+            frame.sample_rate = 24_000
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +171,28 @@ def test_deepgrams_utterances_hold_each_word_once(server: LiveServer, channels: 
             assert utterance["start"] == utterance["words"][0]["start"]
             assert utterance["end"] == utterance["words"][-1]["end"]
             assert utterance["transcript"] == " ".join(word["punctuated_word"] for word in utterance["words"])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("container", ["wav", "flac"])
+def test_deepgram_finds_the_channels_of_a_file(server: LiveServer, channels: int, container: str) -> None:
+    audio = silence(8.0, channels, container)
+    query = "multichannel=true&utterances=true"
+    answer = httpx.post(server.http(f"/v1/listen?{query}"), content=audio, headers=AUTH, timeout=30).json()
+    assert answer["metadata"]["channels"] == len(answer["results"]["channels"]) == channels
+    assert {each["channel"] for each in answer["results"]["utterances"]} == set(range(channels))
+    for channel in answer["results"]["channels"]:
+        assert channel["alternatives"][0]["transcript"].split()[0] == "word0"
+    mixed = httpx.post(server.http("/v1/listen"), content=audio, headers=AUTH, timeout=30).json()
+    assert len(mixed["results"]["channels"]) == 1
+    assert server.service.engine.active == 0
+
+
+def test_more_channels_than_two_are_not_taken_apart(server: LiveServer) -> None:
+    audio = silence(1.0, 6, "flac")
+    answer = httpx.post(server.http("/v1/listen?multichannel=true"), content=audio, headers=AUTH, timeout=30)
+    assert answer.status_code == 400
+    assert "use channels=1" in answer.json()["err_msg"]
 
 
 def test_a_client_that_leaves_frees_its_slot(server: LiveServer) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.errors import FrameError, ParameterError
-from tympan.messages import Complete, Segment, Word
+from tympan.messages import AudioFormat, Complete, Segment, Word
 from tympan.protocols import deepgram_access
 from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
@@ -68,7 +70,7 @@ async def _grant(service: Service, opening: Opening, request: Request) -> Respon
 async def _transcribe(service: Service, account: Account, opening: Opening, body: Body) -> dict[str, Any]:
     offer = service.offer
     offer.check_model(opening.query.get("model"))
-    audio_format = parse_audio(opening)
+    audio_format = _file_format(opening)
     digest = hashlib.sha256()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -92,6 +94,7 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
                 told[channel] = len(words[channel])
             case Complete():
                 seconds = event.audio_seconds
+    words = words[: upload.channels]
     identity = messages.model_id(offer)
     about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
     results: dict[str, Any] = {"channels": [{"alternatives": [messages.alternative(each)]} for each in words]}
@@ -101,6 +104,14 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
         "metadata": {**about, "models": [identity], "model_info": {identity: messages.model_info(offer)}},
         "results": results,
     }
+
+
+def _file_format(opening: Opening) -> AudioFormat:
+    """As of a live stream, but the channels of a container are found in it. Raises `ParameterError`."""
+    declared = parse_audio(opening)
+    if declared.mixed or "channels" in opening.query or declared.encoding not in CONTAINER_ENCODINGS:
+        return declared
+    return replace(declared, channels=2, or_fewer=True)
 
 
 def _parse_grant(body: bytes) -> _GrantRequest:

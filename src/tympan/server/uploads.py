@@ -46,6 +46,11 @@ class Upload:
             raise
         service.upload_streams += self._streams
 
+    @property
+    def channels(self) -> int:
+        """How many the file has; or might have, before its first event."""
+        return self._session.channels
+
     async def events(self, chunks: AsyncIterable[bytes], body: Body) -> AsyncGenerator[tuple[Event, int]]:
         """Every event with its channel; the last one is `Complete`. Raises what ended the session early.
 

@@ -91,6 +91,10 @@ class Session:
         return max((channel.received_seconds for channel in self._channels), default=0.0)
 
     @property
+    def channels(self) -> int:
+        return len(self._channels)
+
+    @property
     def heard_seconds(self) -> float:
         """Seconds of audio of all channels together, also of those that a `Reset` has made forget theirs."""
         return self._forgotten_seconds + sum(channel.received_seconds for channel in self._channels)
@@ -165,6 +169,8 @@ class Session:
     def _hear(self, blocks: Iterator[Samples], then: Callable[[], None] | None) -> None:
         """`blocks` are float32 `[n, channels]`. Above the high-water mark the rest waits for the engine."""
         for block in blocks:
+            while block.shape[1] < self.channels:
+                self._drop_channel()
             full = False
             for channel in self._channels:
                 channel.hear(block[:, channel.number])
@@ -225,6 +231,12 @@ class Session:
     def _open_channels(self) -> None:
         for number in range(self._format.streams):
             self._channels.append(Channel(self._engine, self._format, self._turns, self, number, live=self._live))
+
+    def _drop_channel(self) -> None:
+        """There are fewer in the audio than there might have been."""
+        assert self._format.or_fewer
+        self._channels.pop().close()
+        self._running -= 1
 
     def _finish(self) -> None:
         for channel in self._channels:
