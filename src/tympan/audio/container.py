@@ -40,6 +40,9 @@ class ContainerDecoder:
         self._coroutine.feed(data)
         return self._coroutine.results()
 
+    def flush(self) -> Iterator[Samples]:
+        return iter(())
+
     def finish(self) -> Iterator[Samples]:
         self._coroutine.end()
         return self._coroutine.results()

@@ -32,6 +32,14 @@ PATIENCE_STEPS = 8  # that backlog waits for a row, at most
 Mark = Flushed | Finished
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A frame that has only begun, to be heard beside the clock, and the flush that it is for."""
+
+    frame: Samples
+    mark: Flushed
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """One stream's work, in order: frames with the time they came, and the marks between them."""
@@ -40,7 +48,7 @@ class Slot:
     tenant: object
     live: bool = True
     """Not a file, however few of its frames have come."""
-    work: deque[tuple[float, Samples] | Mark] = field(default_factory=deque)
+    work: deque[tuple[float, Samples] | Rest | Mark] = field(default_factory=deque)
     waiting_frames: int = 0
     fresh: bool = True
     silent_frames: int = 0
@@ -61,6 +69,7 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
+    `injected`: of a flush, and not of the stream's clock.
 
     `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
     """
@@ -70,6 +79,7 @@ class Row:
     fresh: bool
     mark: Mark | None = None
     arrival: float | None = None
+    injected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Scheduler:
         self.waiting_frames += 1
         self._settle(slot)
 
-    def mark(self, slot: Slot, mark: Mark) -> None:
+    def mark(self, slot: Slot, mark: Mark | Rest) -> None:
         slot.work.append(mark)
         self._settle(slot)
 
@@ -162,12 +172,16 @@ class Scheduler:
 
     def _silence(self, slot: Slot) -> Row:
         slot.silent_frames -= 1
+        head = slot.work[0]
+        if isinstance(head, Rest):
+            slot.work[0] = head.mark
+            return Row(slot, head.frame, self._is_fresh(slot), injected=True)
         if slot.silent_frames:
-            return Row(slot, None, self._is_fresh(slot))
+            return Row(slot, None, self._is_fresh(slot), injected=True)
         mark = slot.work.popleft()
         assert isinstance(mark, Mark)
         slot.unflushed = False
-        row = Row(slot, None, self._is_fresh(slot), mark)
+        row = Row(slot, None, self._is_fresh(slot), mark, injected=True)
         del self._lane[slot]
         self._settle(slot)
         return row
@@ -182,8 +196,9 @@ class Scheduler:
         if slot in self._lane or slot in self._ready:
             return
         while slot.work and not isinstance(slot.work[0], tuple):
-            if slot.unflushed:
-                slot.silent_frames = self._flush_frames
+            rest = isinstance(slot.work[0], Rest)
+            if rest or slot.unflushed:
+                slot.silent_frames = self._flush_frames + rest
                 self._lane[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]

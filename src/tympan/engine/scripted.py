@@ -89,7 +89,7 @@ class ScriptedStream:
         self._work.append(None)
         self._engine.wake(self)
 
-    def flush(self, mark: int) -> None:
+    def flush(self, mark: int, rest: Samples | None = None) -> None:
         self._work.append(Flushed(mark))
         self._engine.wake(self)
 

@@ -92,9 +92,11 @@ class Channel:
             self.backlog_frames += 1
             self._stream.push(frame)
 
-    def flush(self, mark: int) -> None:
-        """A rest shorter than a frame waits for its other half: padding it would move the clock."""
-        self._stream.flush(mark)
+    def flush(self, mark: int, *, to_the_end: bool) -> None:
+        """`to_the_end`: with the frame that has only begun, which the engine hears beside the clock, so that no time
+        moves. For an endpoint the frames will do: it lies behind them.
+        """
+        self._stream.flush(mark, self._framer.show() if to_the_end else None)
 
     def finish(self) -> None:
         rest = self._framer.pad()

@@ -159,7 +159,7 @@ class Session:
             case Reset():
                 self._reset()
             case Flush():
-                self._flush(command.mark)
+                self._hear(self._decoder.flush(), functools.partial(self._flush, command.mark, to_the_end=True))
             case Finish():
                 self._finishing = True
                 self._hear(self._decoder.finish(), self._finish)
@@ -202,12 +202,12 @@ class Session:
     def flush(self, mark: int) -> None:
         """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
         if not (self._over or self._finishing):
-            self._flush(mark)
+            self._flush(mark, to_the_end=False)
 
-    def _flush(self, mark: int) -> None:
+    def _flush(self, mark: int, *, to_the_end: bool) -> None:
         self._flushes[mark] += len(self._channels)
         for channel in self._channels:
-            channel.flush(mark)
+            channel.flush(mark, to_the_end=to_the_end)
 
     def _set_format(self, audio_format: AudioFormat) -> None:
         """Once all is heard that the decoder had kept for bytes that will not come."""
