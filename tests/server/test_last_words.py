@@ -7,40 +7,16 @@ from typing import NoReturn
 
 import msgspec
 import pytest
+from support.slow_wire import SlowWire
 
 from tympan.config import load_config
 from tympan.engine.base import Deliver
 from tympan.engine.registry import create_engine
 from tympan.errors import EngineError
-from tympan.protocols.base import WireMessage
 from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.server.answers import opening_request
 from tympan.server.connection import Connection
 from tympan.server.service import Service
-
-
-class SlowWire:
-    """A client that reads nothing until `read`."""
-
-    def __init__(self) -> None:
-        self.writable = False
-        self.sent: list[WireMessage] = []
-        self.code: int | None = None
-
-    def send(self, message: WireMessage) -> None:
-        self.sent.append(message)
-
-    def close(self, code: int, reason: str) -> None:
-        self.code = code
-
-    def pause_reading(self) -> None:
-        """It sends little."""
-
-    resume_reading = abort = abandon = pause_reading
-
-    def read(self, connection: Connection) -> None:
-        self.writable = True
-        connection.on_writable()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A client's flush makes the engine hear all that was sent, also what the resampler or a half-filled frame holds back."""
+"""A client's flush makes the engine hear all that was sent: a resampler and a begun frame hold nothing back."""
 
 from __future__ import annotations
 
