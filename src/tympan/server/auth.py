@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jwt
@@ -51,7 +51,7 @@ class Keyring:
         return bool(self._keys) or self._file is not None
 
     @property
-    def accounts(self) -> Iterable[Account]:
+    def accounts(self) -> Collection[Account]:
         """Of the keys that are known."""
         return self._accounts.values()
 
