@@ -54,15 +54,15 @@ async def _listen(service: Service, opening: Opening, request: Request) -> Respo
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
-    body = Body(request, account, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes, account)
     return _json(opening, await _transcribe(service, account, opening, body))
 
 
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
     credential = deepgram_access.credential(opening)
-    account = service.keys.check(credential)
+    service.keys.check(credential)
     limits = service.config.limits
-    wanted = _parse_grant(await Body(request, account, limits, limits.message_bytes).request.body())
+    wanted = _parse_grant(await Body(request, limits, limits.message_bytes).request.body())
     token, seconds = service.keys.grant(credential, wanted.ttl_seconds)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 

@@ -64,7 +64,7 @@ async def _transcribe(service: Service, request: Request) -> Response:
     account = service.admit(request.headers.get(KEY_HEADER), request.headers)
     upload = await _upload(service, account)
     limits = service.config.limits
-    body = Body(request, account, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes, account)
     words = [event async for event, _ in upload.events(body.request.stream(), body) if isinstance(event, Word)]
     return JSONResponse([fields for word in words for fields in word_fields(word)])
 

@@ -24,7 +24,6 @@ from tympan.protocols.base import json_text
 from tympan.protocols.openai_session import SessionSettings
 from tympan.server.answers import answer, request_of
 from tympan.server.auth import TOKEN_PREFIX
-from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.server.uploads import Body, Upload, chunks_of
 from tympan.transcript.subtitles import Listening
@@ -72,7 +71,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     opening = request_of(request)
     account = service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
-    body = Body(request, account, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes, account)
     form = await _form(body.request)
     try:
         service.offer.check_model(_text(form, "model"))
@@ -157,8 +156,8 @@ def _text(form: FormData, name: str) -> str | None:
 async def _client_secrets(service: Service, request: Request) -> Response:
     """A short-lived key for a browser, and the session as it would be."""
     opening = request_of(request)
-    account = service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, account, request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
     expires = asked.get("expires_after")
     seconds = expires.get("seconds") if isinstance(expires, dict) else None
     value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
@@ -170,8 +169,8 @@ async def _client_secrets(service: Service, request: Request) -> Response:
 async def _beta_session(service: Service, request: Request) -> Response:
     """The beta's way to a short-lived key."""
     opening = request_of(request)
-    account = service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, account, request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
     value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.offer)
     settings.update(asked)
@@ -183,10 +182,10 @@ def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]
     return TOKEN_PREFIX + token, int(time.time() + seconds)
 
 
-async def _json(service: Service, account: Account, request: Request) -> dict[str, Any]:
+async def _json(service: Service, request: Request) -> dict[str, Any]:
     limits = service.config.limits
     try:
-        body = msgspec.json.decode(await Body(request, account, limits, limits.message_bytes).request.body() or b"{}")
+        body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         body = None
     if not isinstance(body, dict):

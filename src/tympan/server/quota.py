@@ -72,11 +72,11 @@ class Account:
         """For a new session of so many streams: all of them or none. Raises `QuotaError`."""
         most = self.limits.key_streams
         if most is not None and self.streams + streams > most:
-            raise QuotaError(f"the limit is {most} streams at once", A_STREAM_ENDS_SECONDS)
+            raise QuotaError(f"streams at once are limited to {most}", A_STREAM_ENDS_SECONDS)
         most = self.limits.key_opens_per_minute
         if most is not None and self._openings.total(now) >= most:
             wait = self._openings.seconds_until_below(most, now)
-            raise QuotaError(f"the limit is {most} streams and files opened in a minute", wait)
+            raise QuotaError(f"streams and files opened in a minute are limited to {most}", wait)
         spent = self.spent(now)
         if spent is not None:
             raise spent
@@ -98,7 +98,7 @@ class Account:
         if most is None or self._audio.total(now) < 60 * most:
             return None
         wait = self._audio.seconds_until_below(60 * most, now)
-        return QuotaError(f"the limit of {most:g} minutes of audio within 24 hours is reached", wait)
+        return QuotaError(f"minutes of audio within 24 hours are limited to {most:g}", wait)
 
     def upload(self, count: int, now: float) -> None:
         """So many more bytes of a file have come. Raises `QuotaError`."""
@@ -106,7 +106,7 @@ class Account:
         most = self.limits.key_upload_bytes_per_minute
         if most is not None and self._file_bytes.total(now) > most:
             wait = self._file_bytes.seconds_until_below(most, now)
-            raise QuotaError(f"the limit is {most} bytes of files in a minute", wait)
+            raise QuotaError(f"bytes of files in a minute are limited to {most}", wait)
 
 
 class Heard(Protocol):

@@ -126,7 +126,9 @@ class Upload:
 class Body:
     """A request's body as far as anybody wants it, and whether somebody still waits for the answer."""
 
-    def __init__(self, request: Request, account: Account, limits: LimitSettings, most_bytes: int) -> None:
+    def __init__(
+        self, request: Request, limits: LimitSettings, most_bytes: int, account: Account | None = None
+    ) -> None:
         self._account = account
         self._receive = request.receive
         self._idle_seconds = limits.idle_seconds
@@ -136,7 +138,7 @@ class Body:
         self._next: Message | None = None
         self.request = Request(request.scope, self._limited)
         """The request. Reading its body raises `TooBigError` past the limit, `IdleError` where it stands still, and
-        `QuotaError` where the account has no more.
+        `QuotaError` where the account, if it is a file's, has no more.
         """
 
     async def is_wanted(self) -> bool:
@@ -159,7 +161,8 @@ class Body:
             except TimeoutError:
                 raise IdleError("the body of the request did not come in time") from None
         size = len(message.get("body", b""))
-        self._account.upload(size, now)
+        if self._account is not None:
+            self._account.upload(size, now)
         self._read += size
         if self._read > self._most_bytes:
             raise TooBigError(f"the upload is larger than the limit of {self._most_bytes >> 20} MiB")
