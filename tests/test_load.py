@@ -75,7 +75,7 @@ class FaultyEngine(ScriptedEngine):
         super().__init__(ModelSettings(model="scripted"))
         self._late_seconds = late_seconds
 
-    def open(self, deliver: Deliver) -> ScriptedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> ScriptedStream:
         if self._late_seconds:
             loop = asyncio.get_running_loop()
             return super().open(lambda events: (loop.call_later(self._late_seconds, deliver, events), None)[1])

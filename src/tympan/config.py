@@ -17,11 +17,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tympan.errors import ConfigError
-from tympan.settings import DeploySettings, LimitSettings, ModelSettings, ServerSettings, TurnSettings
+from tympan.settings import DeploySettings, KeySettings, LimitSettings, ModelSettings, ServerSettings, TurnSettings
 
 __all__ = [
     "Config",
     "DeploySettings",
+    "KeySettings",
     "LimitSettings",
     "ModelSettings",
     "ServerSettings",
@@ -43,6 +44,7 @@ class Config(Struct, frozen=True, kw_only=True):
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
+    keys: KeySettings = KeySettings()
     turns: TurnSettings = TurnSettings()
     deploy: DeploySettings = DeploySettings()
 

@@ -15,6 +15,7 @@
     ├── LimitError           a limit of the service was reached
     │   ├── IdleError            no message for too long
     │   ├── SessionTooLongError  the session's longest duration
+    │   ├── QuotaError           what one key may use
     │   └── SlowReaderError      the peer does not read what is sent
     ├── CapacityError        every slot is taken; try again later
     ├── RestartingError      the server is shutting down; reconnect
@@ -90,6 +91,16 @@ class IdleError(LimitError):
 
 class SessionTooLongError(LimitError):
     code = "session_too_long"
+
+
+class QuotaError(LimitError):
+    """`retry_after_seconds`: when the key may use more of it."""
+
+    code = "quota"
+
+    def __init__(self, message: str, retry_after_seconds: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SlowReaderError(LimitError):

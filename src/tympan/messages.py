@@ -21,13 +21,14 @@ class AudioFormat(Struct, frozen=True):
     """What the bytes of a stream are: one of `audio.format.ENCODINGS`, samples per second, and 1 or 2 channels.
 
     A container's own rate wins over `sample_rate`. Every channel is a stream of its own, unless `mixed` makes one of
-    both.
+    both. `or_fewer`: a container may also have fewer channels.
     """
 
     encoding: str = "s16le"
     sample_rate: int = 24_000
     channels: int = 1
     mixed: bool = False
+    or_fewer: bool = False
 
     @property
     def streams(self) -> int:

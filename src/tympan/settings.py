@@ -92,6 +92,10 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
 
     message_bytes: Annotated[int, Meta(description="largest message", gt=0)] = 2 * 1024 * 1024
     upload_bytes: Annotated[int, Meta(description="largest file in one request", gt=0)] = 25 * 1024 * 1024
+    upload_streams: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="streams that files may take at once; by default half of those that the engine carries"),
+    ] = None
     session_seconds: Annotated[float, Meta(description="longest session", gt=0)] = 7200.0
     handover_seconds: Annotated[
         Annotated[float, Meta(gt=0)] | None,
@@ -110,6 +114,25 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     outbox_messages: Annotated[
         int, Meta(description="messages a client may leave unread before it is closed", gt=0)
     ] = 1024
+
+
+class KeySettings(Struct, frozen=True, kw_only=True):
+    """What one key may use, all its streams together, unless its line says otherwise; without keys, all clients share.
+
+    None is no limit.
+    """
+
+    key_streams: Annotated[Annotated[int, Meta(gt=0)] | None, Meta(description="streams of one key at once")] = None
+    key_opens_per_minute: Annotated[
+        Annotated[int, Meta(gt=0)] | None, Meta(description="streams and files that one key may open in a minute")
+    ] = None
+    key_minutes_per_day: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="minutes of audio, of every channel, that one key may send within 24 hours"),
+    ] = None
+    key_upload_bytes_per_minute: Annotated[
+        Annotated[int, Meta(gt=0)] | None, Meta(description="bytes of files that one key may send in a minute")
+    ] = None
 
 
 class TurnSettings(Struct, frozen=True, kw_only=True):

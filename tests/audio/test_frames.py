@@ -48,3 +48,22 @@ def test_nothing_to_pad_after_a_whole_frame() -> None:
     framer.push(np.ones(8, np.float32))
     assert framer.pad() is None
     assert framer.pending == 0
+
+
+def test_what_is_shown_early_is_heard_once_and_in_its_place() -> None:
+    framer = Framer(4)
+    assert framer.show() is None
+    assert [frame.tolist() for frame in framer.push(np.arange(1, 7, dtype=np.float32))] == [[1, 2, 3, 4]]
+    shown = framer.show()
+    assert shown is not None
+    assert shown.tolist() == [5, 6, 0, 0]
+    assert framer.show() is None, "nothing came since"
+    assert framer.push(np.array([7], np.float32)) == []
+    again = framer.show()
+    assert again is not None
+    assert again.tolist() == [0, 0, 7, 0]
+    assert [frame.tolist() for frame in framer.push(np.array([8, 9], np.float32))] == [[0, 0, 0, 8]]
+    assert shown.tolist() == [5, 6, 0, 0], "it is the engine's"
+    rest = framer.pad()
+    assert rest is not None
+    assert rest.tolist() == [9, 0, 0, 0]

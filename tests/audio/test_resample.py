@@ -46,3 +46,31 @@ def test_equal_rates_pass_samples_through() -> None:
     resampler = Resampler(24_000, 24_000, 2)
     assert resampler.push(signal) is signal
     assert resampler.finish().shape == (0, 2)
+
+
+@pytest.mark.parametrize("rate", _RATES)
+def test_a_flush_gives_everything_once_and_leaves_what_follows_exact(rate: int) -> None:
+    """Flushed samples are those of a signal that ends there; the others are those of one that was never flushed."""
+    signal = np.random.default_rng(rate).standard_normal((2 * rate, 2)).astype(np.float32) * 0.1
+    never = Resampler(rate, 24_000, 2)
+    expected = np.concatenate([never.push(signal), never.finish()])
+    resampler, out = Resampler(rate, 24_000, 2), np.zeros((0, 2), np.float32)
+    for start, stop in pairwise([0, rate // 50, rate // 3 + 7, rate, rate + 1, rate + rate // 3, 2 * rate]):
+        followed = resampler.push(signal[start:stop])
+        np.testing.assert_array_equal(followed, expected[len(out) : len(out) + len(followed)])
+        out = np.concatenate([out, followed])
+        flushed = resampler.flush()
+        out = np.concatenate([out, flushed])
+        assert len(out) == int(stop * 24_000 / rate + 0.5)
+        assert len(resampler.flush()) == 0
+        ended = Resampler(rate, 24_000, 2)
+        whole = np.concatenate([ended.push(signal[:stop]), ended.finish()])
+        np.testing.assert_allclose(flushed, whole[len(out) - len(flushed) :], atol=2e-5)
+    assert len(np.concatenate([out, resampler.finish()])) == len(expected)
+
+
+def test_little_is_kept_for_a_flush() -> None:
+    resampler = Resampler(16_000, 24_000, 1)
+    for _ in range(1000):
+        resampler.push(np.zeros((320, 1), np.float32))
+    assert sum(map(len, resampler._recent)) < 2 * 1600

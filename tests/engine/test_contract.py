@@ -103,6 +103,25 @@ async def test_a_flush_does_not_move_later_times(engine: Engine) -> None:
     assert last.time == pytest.approx(6 * engine.info.frame_seconds, abs=0.001)
 
 
+async def test_a_flush_hears_a_frame_that_has_only_begun_beside_the_clock(engine: Engine) -> None:
+    """Whatever is in it; the frames that follow have the times that they would have had."""
+    listener = Listener()
+    stream = engine.open(listener)
+    frames = frames_of(speech(engine), engine.info)
+    stream.flush(0, frames[0])
+    await listener.wait_for(Flushed)
+    assert listener.of(Progress) == []
+    for mark, frame in enumerate(frames, 1):
+        stream.push(frame)
+        stream.flush(mark, frame)
+    stream.finish()
+    await listener.wait_for_end()
+    times = [event.time for event in listener.events if isinstance(event, Progress)]
+    assert times == pytest.approx([(index + 1) * engine.info.frame_seconds for index in range(len(frames))], abs=0.001)
+    assert [event.mark for event in listener.events if isinstance(event, Flushed)] == list(range(len(frames) + 1))
+    assert all(word.end <= times[-1] + 1e-6 for word in listener.words)
+
+
 async def test_a_stream_without_audio_finishes(engine: Engine) -> None:
     assert (await hear(engine, np.zeros(0, np.float32))).events == [Finished()]
 

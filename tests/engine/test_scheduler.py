@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, Batch, Scheduler, Slot, bucket
+from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, Batch, Rest, Scheduler, Slot, bucket
 from tympan.messages import Finished, Flushed
 
 FRAME = np.zeros(4, np.float32)
@@ -27,7 +27,7 @@ class Desk:
             self.clock += 1
             self.scheduler.push(self.slots[index], self.clock, FRAME)
 
-    def mark(self, index: int, mark: Flushed | Finished) -> None:
+    def mark(self, index: int, mark: Flushed | Finished | Rest) -> None:
         self.scheduler.mark(self.slots[index], mark)
 
     def run(self) -> list[int]:
@@ -102,6 +102,21 @@ def test_the_mark_comes_with_the_last_silent_row() -> None:
     desk.mark(0, Flushed(7))
     marks = [row.mark for _ in range(4) for row in desk.scheduler.next().rows]
     assert marks == [None, None, None, Flushed(7)]
+
+
+def test_a_frame_that_has_only_begun_runs_before_the_silence_of_its_flush() -> None:
+    desk = Desk(1)
+    rest = np.ones(4, np.float32)
+    desk.mark(0, Rest(rest, Flushed(1)))
+    desk.push(0)
+    desk.mark(0, Flushed(2))
+    rows = [row for _ in range(9) for row in desk.scheduler.next().rows]
+    assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
+    assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
+    assert [row.mark for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
+    assert rows[0].frame is rest
+    assert rows[0].fresh
+    assert desk.scheduler.idle
 
 
 def test_flushes_share_the_lane_and_others_do_not_starve() -> None:

@@ -15,8 +15,9 @@ import msgspec
 from tympan.config import Config, load_config
 from tympan.engine.registry import create_engine
 from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.answers import opening_request
 from tympan.server.app import PROTOCOLS
-from tympan.server.connection import Connection, opening_request
+from tympan.server.connection import Connection
 from tympan.server.service import Service
 
 PATHS = {make.name: path for path, make in PROTOCOLS.items()} | {"vllm": "/v1/realtime"}  # type: ignore[attr-defined]

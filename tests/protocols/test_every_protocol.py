@@ -20,6 +20,7 @@ from tympan.errors import (
     EngineError,
     FrameError,
     IdleError,
+    QuotaError,
     RequestError,
     RestartingError,
     SessionTooLongError,
@@ -156,6 +157,7 @@ CODES = {
     FrameError: {1003, 1008},
     IdleError: {1008, 1011},
     SessionTooLongError: {1008},
+    QuotaError: {1008},
     TooBigError: {1009},
     RestartingError: {1012},
     SlowReaderError: {1013},
@@ -176,14 +178,15 @@ def test_every_end_has_its_code(name: str, kind: type[Exception]) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_refusals_have_a_status_and_say_when_to_try_again(name: str) -> None:
-    for error, statuses in ((AccessError("no"), {401}), (CapacityError("full", 3), {429, 503})):
+    full, spent = CapacityError("full", 3), QuotaError("spent", 3)
+    for error, statuses in ((AccessError("no"), {401}), (full, {429, 503}), (spent, {429})):
         refusal = opened(name).refuse(error)
         if isinstance(refusal, Refusal):
             assert refusal.status in statuses
             assert refusal.headers["content-type"] == "application/json"
-            assert ("retry-after" in refusal.headers) == isinstance(error, CapacityError)
+            assert refusal.headers.get("retry-after") == (None if isinstance(error, AccessError) else "3")
         else:
-            assert refusal.code == 1013
+            assert refusal.code == (1013 if error is full else 1008)
 
 
 RECORDINGS = sorted(GOLDEN.rglob("*.jsonl"))

@@ -6,9 +6,11 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import uvicorn
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -16,6 +18,8 @@ from tympan.config import load_config
 from tympan.engine.registry import create_engine
 from tympan.engine.scripted import scripted_words
 from tympan.server.app import create_app
+from tympan.server.asgi_socket import MANY_MESSAGES, MESSAGES_PER_SECOND, AsgiWire
+from tympan.server.connection import Connection
 from tympan.server.service import Service
 
 
@@ -93,3 +97,49 @@ def test_who_says_nothing_is_sent_away_and_who_vanishes_frees_the_slot(plain: tu
             break
         threading.Event().wait(0.02)
     assert plain[1].engine.active == 0
+
+
+class Flood:
+    """A socket whose server has all of its messages already, and hands them out without a pause."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    async def receive(self) -> dict[str, object]:
+        self.left -= 1
+        if self.left < 0:
+            return {"type": "websocket.disconnect", "code": 1000}
+        return {"type": "websocket.receive", "text": "{}"}
+
+
+class Ear:
+    """A connection, as far as a wire that only reads needs one."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+
+    def start(self) -> None:
+        """At once."""
+
+    def on_message(self, message: object) -> None:
+        self.messages += 1
+
+
+async def test_a_flood_of_tiny_messages_waits_its_turn() -> None:
+    loop, flood, ear = asyncio.get_running_loop(), Flood(2_000), Ear()
+    wire = AsgiWire(cast(WebSocket, flood))
+    wire.connection = cast(Connection, ear)
+    began, turns = loop.time(), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.005)
+            turns += 1
+
+    other = asyncio.create_task(others())
+    await wire.run()
+    other.cancel()
+    assert ear.messages == 2_000
+    assert loop.time() - began >= 7 * MANY_MESSAGES / MESSAGES_PER_SECOND
+    assert turns >= 7

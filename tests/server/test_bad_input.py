@@ -196,10 +196,16 @@ def test_past_capacity_a_client_is_told_when_to_come_back() -> None:
 
 
 def test_two_channels_need_two_slots() -> None:
-    with LiveServer(max_streams=1) as server:
-        with pytest.raises(InvalidStatus):
-            connect(server.url(channels=2))
-        assert server.service.engine.active == 0
+    """Both or none: the one that is free stays free."""
+    with LiveServer(max_streams=2) as server, connect(server.url()):
+        for path in ("/v1/stream?channels=2", "/v1/listen?channels=2&multichannel=true"):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(server.url(path))
+            assert refused.value.response.status_code in (429, 503)
+            assert server.service.engine.active == 1
+        with connect(server.url()) as socket:
+            socket.send("EOS")
+            assert json.loads(socket.recv(timeout=10)) == {"text": "", "final": True}
 
 
 def test_idle_and_endless_sessions_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import threading
@@ -9,12 +10,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import av
 import httpx2 as httpx
+import numpy as np
 import psutil
 import pytest
 from support.server import LiveServer
 from websockets.sync.client import connect
 
+from tympan.engine.batched import BatchedEngine
 from tympan.engine.scripted import scripted_words
 
 KEY = "secret"
@@ -29,6 +33,21 @@ def wav(seconds: float, sample_rate: int = 8_000) -> Iterator[bytes]:
     yield b"data" + struct.pack("<I", size)
     for start in range(0, size, 1 << 16):
         yield b"\xff" * min(1 << 16, size - start)
+
+
+def silence(seconds: float, channels: int, container: str) -> bytes:
+    """16-bit silence of so many channels, as libav writes it."""
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream({"wav": "pcm_s16le", "flac": "flac"}[container], rate=24_000, layout=layout)
+        samples = np.zeros((1, 4_000 * channels), np.int16)
+        for _ in range(round(seconds * 6)):
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+            frame.sample_rate = 24_000
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +173,28 @@ def test_deepgrams_utterances_hold_each_word_once(server: LiveServer, channels: 
             assert utterance["transcript"] == " ".join(word["punctuated_word"] for word in utterance["words"])
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("container", ["wav", "flac"])
+def test_deepgram_finds_the_channels_of_a_file(server: LiveServer, channels: int, container: str) -> None:
+    audio = silence(8.0, channels, container)
+    query = "multichannel=true&utterances=true"
+    answer = httpx.post(server.http(f"/v1/listen?{query}"), content=audio, headers=AUTH, timeout=30).json()
+    assert answer["metadata"]["channels"] == len(answer["results"]["channels"]) == channels
+    assert {each["channel"] for each in answer["results"]["utterances"]} == set(range(channels))
+    for channel in answer["results"]["channels"]:
+        assert channel["alternatives"][0]["transcript"].split()[0] == "word0"
+    mixed = httpx.post(server.http("/v1/listen"), content=audio, headers=AUTH, timeout=30).json()
+    assert len(mixed["results"]["channels"]) == 1
+    assert server.service.engine.active == 0
+
+
+def test_more_channels_than_two_are_not_taken_apart(server: LiveServer) -> None:
+    audio = silence(1.0, 6, "flac")
+    answer = httpx.post(server.http("/v1/listen?multichannel=true"), content=audio, headers=AUTH, timeout=30)
+    assert answer.status_code == 400
+    assert "use channels=1" in answer.json()["err_msg"]
+
+
 def test_a_client_that_leaves_frees_its_slot(server: LiveServer) -> None:
     def forever() -> Iterator[bytes]:
         yield from wav(1000.0)
@@ -200,6 +241,8 @@ def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
     """With the real scheduler: the file is backlog, which runs in what room the live stream leaves."""
     with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=2) as server:
         uploaded: list[float] = []
+        known = False  # to the scheduler, as a live stream and a file
+        assert isinstance(server.service.engine, BatchedEngine)
 
         def upload() -> None:
             answer = httpx.post(server.http("/v1/listen"), content=wav(120.0, 8_000), timeout=60)
@@ -211,9 +254,11 @@ def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
             for _ in range(60):
                 socket.send(bytes(3840))
                 time.sleep(0.08)
+                known = known or {stream.slot.live for stream in list(server.service.engine._streams)} == {True, False}
             socket.send("EOS")
             messages = [json.loads(message) for message in socket]
         uploader.join()
+    assert known
     assert uploaded == [pytest.approx(120.0, abs=0.1)]
     lags = [message["behind"] for message in messages if message["type"] == "lag"]
     assert len(lags) >= 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from tympan.config import Config, ModelSettings
@@ -18,6 +19,7 @@ from tympan.messages import (
     Flushed,
     Reset,
     SetFormat,
+    Warning,
     Word,
 )
 from tympan.session.session import Session
@@ -81,6 +83,26 @@ async def test_the_resampler_s_rest_is_heard_before_the_format_changes(engine: S
     client.session.execute(SetFormat(AudioFormat("mulaw", 8_000)))
     client.session.execute(Audio(bytes(8_000)))
     assert (await client.finish()).audio_seconds == pytest.approx(2.0, abs=0.001)
+    await engine.stop()
+
+
+async def test_a_flush_before_any_audio_is_answered_although_the_format_changes(engine: ScriptedEngine) -> None:
+    """OpenAI's clients clear the buffer and then say which format they send."""
+    client = Client(engine, AudioFormat())
+    client.session.execute(Flush(1))
+    client.session.execute(SetFormat(AudioFormat("mulaw", 8_000)))
+    client.session.execute(Audio(bytes(8_000)))
+    assert (await client.finish()).audio_seconds == pytest.approx(1.0, abs=0.001)
+    assert [event for event in client.events if isinstance(event, Flushed)] == [Flushed(1)]
+    await engine.stop()
+
+
+async def test_a_format_that_is_told_before_any_audio_is_what_is_looked_for(engine: ScriptedEngine) -> None:
+    client = Client(engine, AudioFormat())
+    client.session.execute(SetFormat(AudioFormat("f32le")))
+    client.session.execute(Audio(np.full(3 * 24_000, 20_000, "<f4").tobytes()))  # integers, sent as floats
+    await client.finish()
+    assert "float_as_int" in [event.code for event in client.events if isinstance(event, Warning)]
     await engine.stop()
 
 

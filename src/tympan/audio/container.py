@@ -40,6 +40,9 @@ class ContainerDecoder:
         self._coroutine.feed(data)
         return self._coroutine.results()
 
+    def flush(self) -> Iterator[Samples]:
+        return iter(())
+
     def finish(self) -> Iterator[Samples]:
         self._coroutine.end()
         return self._coroutine.results()
@@ -55,7 +58,7 @@ def _decode(format: AudioFormat, sample_rate: int, more: More) -> Generator[Samp
         return
     only_opus = format.encoding == "opus"
     kind = _container(source, only_opus=only_opus)
-    mixer = Mixer(sample_rate, format.streams)
+    mixer = Mixer(sample_rate, format.streams, or_fewer=format.or_fewer)
     header = read_header(source) if kind.name == "wav" else None
     if header is not None:
         yield from wav_samples(source, header, mixer)

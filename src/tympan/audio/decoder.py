@@ -23,6 +23,12 @@ class Decoder(Protocol):
         """Everything decodable from the bytes so far. Raises `AudioError`."""
         ...
 
+    def flush(self) -> Iterator[Samples]:
+        """What the resampler of raw samples holds back, as if silence followed; it does not come again. Containers have
+        nothing to give but in their own time: a flush leaves at most a packet and 40 ms of them unheard.
+        """
+        ...
+
     def finish(self) -> Iterator[Samples]:
         """The tail: remainders of codec and resampler. A truncated last sample is dropped. Raises `AudioError`."""
         ...

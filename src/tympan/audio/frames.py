@@ -17,6 +17,7 @@ class Framer:
         assert frame_samples > 0
         self._frame = np.zeros(frame_samples, np.float32)
         self._filled = 0
+        self._shown = 0
 
     @property
     def pending(self) -> int:
@@ -44,6 +45,19 @@ class Framer:
                 frames.append(self._take())
         return frames
 
+    def show(self) -> Samples | None:
+        """The started frame filled up with zeros, for who cannot wait for its end; None where none was started.
+
+        Every sample is heard once: in the frame itself, zeros are in the place of what was shown.
+        """
+        if self._shown == self._filled:
+            return None
+        shown = np.zeros_like(self._frame)
+        shown[self._shown : self._filled] = self._frame[self._shown : self._filled]
+        self._frame[: self._filled] = 0.0
+        self._shown = self._filled
+        return shown
+
     def pad(self) -> Samples | None:
         """The started frame filled up with zeros, or None where none was started."""
         if not self._filled:
@@ -55,5 +69,5 @@ class Framer:
         """Hands the buffer itself out and starts a new one, so that every sample is copied once."""
         frame = self._frame
         self._frame = np.empty_like(frame)
-        self._filled = 0
+        self._filled = self._shown = 0
         return frame

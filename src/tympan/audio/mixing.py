@@ -20,12 +20,14 @@ _OTHER_WEIGHT = 0.5
 class Mixer:
     """Mixes down and resamples. Rate and layout may change from one push to the next, as in chained Ogg.
 
+    or_fewer: where the first push has one channel, that is what comes out of all.
     Raises `AudioError` for impossible rates and layouts, and where two channels are wanted but not there.
     """
 
-    def __init__(self, sample_rate: int, channels: int) -> None:
+    def __init__(self, sample_rate: int, channels: int, *, or_fewer: bool = False) -> None:
         self._sample_rate = sample_rate
         self._channels = channels
+        self._or_fewer = or_fewer
         self._source_rate = sample_rate
         self._resampler = Resampler(sample_rate, sample_rate, channels)
 
@@ -34,6 +36,8 @@ class Mixer:
 
         `layout` names the source's channels in libav's words: FL, FR, FC, LFE, …
         """
+        if self._or_fewer:
+            self._take(len(layout))
         self._check(rate, layout)
         if rate != self._source_rate:
             yield from self.finish()
@@ -51,6 +55,12 @@ class Mixer:
         rest = self._resampler.finish()
         if len(rest):
             yield rest
+
+    def _take(self, channels: int) -> None:
+        self._or_fewer = False
+        if channels < self._channels:
+            self._channels = channels
+            self._resampler = Resampler(self._source_rate, self._sample_rate, channels)
 
     def _check(self, rate: int, layout: Sequence[str]) -> None:
         if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:

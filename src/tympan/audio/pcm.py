@@ -48,6 +48,12 @@ class PcmDecoder:
         self._waiting += data
         return self._whole_frames()
 
+    def flush(self) -> Iterator[Samples]:
+        yield from self._whole_frames()
+        samples = self._resampler.flush()
+        if len(samples):
+            yield samples
+
     def finish(self) -> Iterator[Samples]:
         yield from self._whole_frames()
         self._waiting.clear()

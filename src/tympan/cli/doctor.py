@@ -189,8 +189,11 @@ def _files(config: Config) -> Iterator[Finding]:
 def _keys(config: Config) -> Iterator[Finding]:
     server = config.server
     if server.asks_for_keys:
-        where = f", and those in {server.api_keys_file}" if server.api_keys_file else ""
-        yield Finding("keys", OK, f"{len(server.api_keys)} API keys{where}")
+        from tympan.server.auth import Keyring
+
+        file = server.api_keys_file
+        keyring = Keyring(server.api_keys, file=Path(file) if file else None, limits=config.keys)
+        yield Finding("keys", OK, f"{len(keyring.accounts)} API keys{f', with those in {file}' if file else ''}")
     elif server.bind_host in ("127.0.0.1", "::1", "localhost"):
         yield Finding("keys", OK, "no API keys; only this machine can connect")
     else:

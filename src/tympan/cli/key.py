@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import secrets
 
+from tympan.config import KeySettings
 from tympan.errors import MissingPackageError
 
 KEY_BYTES = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There is nothing to choose."""
+    parser.add_argument("--name", metavar="NAME", help="the key's name in metrics, written beside its hash")
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from tympan.server.auth import hash_of
+        from tympan.server.keys import hash_of, parse_key
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[server]'") from None
     key = secrets.token_urlsafe(KEY_BYTES)
-    print(f"{key}\n{hash_of(key)}")
+    line = hash_of(key) if arguments.name is None else f"{hash_of(key)} name={arguments.name}"
+    parse_key(line, KeySettings(), "--name")
+    print(f"{key}\n{line}")
     return 0

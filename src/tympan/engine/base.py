@@ -79,9 +79,10 @@ class EngineStream(Protocol):
         first.
         """
 
-    def flush(self, mark: int) -> None:
+    def flush(self, mark: int, rest: Samples | None = None) -> None:
         """After the frames pushed so far: release all pending words, then `Flushed(mark)`. Word times are not moved
-        by it.
+        by it. `rest` is a frame that has only begun, filled up with zeros: it is heard before the words are released,
+        and is not counted.
         """
 
     def finish(self) -> None:
@@ -126,8 +127,11 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Whatever `load` did not, then the device and a warm-up. Raises `ModelError` when the model cannot be had."""
 
-    def open(self, deliver: Deliver) -> EngineStream:
-        """Take a slot. Raises `CapacityError` when all are taken, `EngineError` when the engine is broken."""
+    def open(self, deliver: Deliver, *, live: bool = True) -> EngineStream:
+        """Take a slot; not `live`: for a file, of which nobody waits for each word.
+
+        Raises `CapacityError` when all are taken, `EngineError` when the engine is broken.
+        """
 
     async def stop(self) -> None:
         """Free the device. Streams still open get `Failed`."""

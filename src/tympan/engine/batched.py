@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
-from tympan.engine.scheduler import Batch, Scheduler
+from tympan.engine.scheduler import Batch, Rest, Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import Pending, Runner, StepResult, flush_frames
 from tympan.errors import CapacityError, EngineError
@@ -110,12 +110,12 @@ class BatchedEngine:
             self._events = asyncio.get_running_loop()
             await self._start_thread()
 
-    def open(self, deliver: Deliver) -> BatchedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> BatchedStream:
         if not self.ready:
             raise EngineError("the engine is not running")
         if not self._free:
             raise CapacityError(f"all {self._capacity} streams are taken; try again later")
-        stream = BatchedStream(self, self._free.pop(), deliver)
+        stream = BatchedStream(self, self._free.pop(), deliver, live=live)
         self._streams.add(stream)
         return stream
 
@@ -243,7 +243,7 @@ class BatchedEngine:
             match item:
                 case None:
                     scheduler.drop(slot)
-                case Flushed() | Finished():
+                case Flushed() | Finished() | Rest():
                     scheduler.mark(slot, item)
                 case _:
                     scheduler.push(slot, arrival, item)

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from tympan.audio.activity import SilenceMeter, pauses_from_silence
 from tympan.engine.base import Deliver, EngineInfo
-from tympan.engine.scheduler import Batch, Slot
+from tympan.engine.scheduler import Batch, Rest, Slot
 from tympan.engine.step import StepResult
 from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples
 from tympan.transcript.tokenizer import Tokenizer
 from tympan.transcript.words import WordAssembler
 
-Letter = tuple[Slot, Samples | Flushed | Finished | None, float]
+Letter = tuple[Slot, Samples | Flushed | Finished | Rest | None, float]
 """Work for a slot and when it came; `None` drops the stream."""
 
 
@@ -36,8 +36,8 @@ class Owner(Protocol):
 class BatchedStream:
     """The loop's end of a slot."""
 
-    def __init__(self, engine: Owner, index: int, deliver: Deliver) -> None:
-        self.slot = Slot(index, self)
+    def __init__(self, engine: Owner, index: int, deliver: Deliver, *, live: bool) -> None:
+        self.slot = Slot(index, self, live)
         self.deliver = deliver
         self.open = True
         self.frames = 0
@@ -53,8 +53,8 @@ class BatchedStream:
     def push(self, frame: Samples) -> None:
         self._engine.post((self.slot, frame, time.monotonic()))
 
-    def flush(self, mark: int) -> None:
-        self._engine.post((self.slot, Flushed(mark), 0.0))
+    def flush(self, mark: int, rest: Samples | None = None) -> None:
+        self._engine.post((self.slot, Flushed(mark) if rest is None else Rest(rest, Flushed(mark)), 0.0))
 
     def finish(self) -> None:
         self._engine.post((self.slot, Finished(), 0.0))
@@ -84,8 +84,8 @@ def tell_events(
     ):
         stream = row.slot.tenant
         assert isinstance(stream, BatchedStream)
-        events: list[EngineEvent] = [*stream.words.step(token, probability, injected=row.frame is None)]
-        if row.frame is not None:
+        events: list[EngineEvent] = [*stream.words.step(token, probability, injected=row.injected)]
+        if row.frame is not None and not row.injected:
             stream.frames += 1
             told_pauses = tuple(pauses) if stream.silence is None else stream.pauses_by_energy(row.frame)
             events.append(Progress(round(stream.frames * frame_seconds, 3), told_pauses))

@@ -8,8 +8,11 @@ one. So batches grow by themselves as load grows. Three kinds of work, in this o
    is one whole flush; then for one more after each step that it shared with them or left to them. So a flush now and
    then is as fast as the model, and where somebody always flushes, every other of its steps costs nothing extra.
 2. *Live frames*, oldest first, when there are more than a batch holds.
-3. *Backlog*: slots with more than `LIVE_FRAMES` waiting, which are files or catch up. They share, in turn, what room
-   the live frames leave in their bucket (at least one row); without live frames they have it all.
+3. *Backlog*: files, and slots with more than `LIVE_FRAMES` waiting, which catch up. They share, in turn, what room the
+   live frames leave in their bucket; without live frames they have it all. Where live frames fill their bucket, a
+   small one is doubled, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`.
+
+So files add to a live caller's wait a step of backlog alone, which was running when the frame came, and hardly more.
 """
 
 from __future__ import annotations
@@ -23,8 +26,18 @@ from tympan.messages import Finished, Flushed, Samples
 
 LANE_STEPS = 8
 LIVE_FRAMES = 13  # a client that sends a second of audio at a time is still live
+SMALL_BATCH = 16  # below it most of a step's time goes into reading the weights, however many rows there are
+PATIENCE_STEPS = 8  # that backlog waits for a row, at most
 
 Mark = Flushed | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A frame that has only begun, to be heard beside the clock, and the flush that it is for."""
+
+    frame: Samples
+    mark: Flushed
 
 
 @dataclass(slots=True, eq=False)
@@ -33,11 +46,17 @@ class Slot:
 
     index: int
     tenant: object
-    work: deque[tuple[float, Samples] | Mark] = field(default_factory=deque)
+    live: bool = True
+    """Not a file, however few of its frames have come."""
+    work: deque[tuple[float, Samples] | Rest | Mark] = field(default_factory=deque)
     waiting_frames: int = 0
     fresh: bool = True
     silent_frames: int = 0
     unflushed: bool = False
+
+    @property
+    def in_backlog(self) -> bool:
+        return not self.live or self.waiting_frames > LIVE_FRAMES
 
     @property
     def arrival(self) -> float:
@@ -50,6 +69,7 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
+    `injected`: of a flush, and not of the stream's clock.
 
     `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
     """
@@ -59,6 +79,7 @@ class Row:
     fresh: bool
     mark: Mark | None = None
     arrival: float | None = None
+    injected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,7 @@ class Scheduler:
         self._lane: dict[Slot, None] = {}
         self._answers: list[tuple[Slot, Mark]] = []
         self._lane_credit = LANE_STEPS
+        self._patience = PATIENCE_STEPS
         self.waiting_frames = 0
         """Of all slots."""
 
@@ -92,7 +114,7 @@ class Scheduler:
         self.waiting_frames += 1
         self._settle(slot)
 
-    def mark(self, slot: Slot, mark: Mark) -> None:
+    def mark(self, slot: Slot, mark: Mark | Rest) -> None:
         slot.work.append(mark)
         self._settle(slot)
 
@@ -119,18 +141,25 @@ class Scheduler:
 
     def _choose(self, most: int) -> list[Slot]:
         """At most `most` slots that have a frame."""
-        live = [slot for slot in self._ready if slot.waiting_frames <= LIVE_FRAMES]
-        backlog = [slot for slot in self._ready if slot.waiting_frames > LIVE_FRAMES]
+        live = [slot for slot in self._ready if not slot.in_backlog]
+        backlog = [slot for slot in self._ready if slot.in_backlog]
         if len(live) >= most:
             return sorted(live, key=lambda slot: slot.arrival)[:most]
         room = most - len(live)
-        if live and backlog:
-            room = min(room, bucket(len(live) + 1) - len(live))
+        if backlog:
+            room = min(room, self._room_beside(len(live))) if live else room
+            self._patience = PATIENCE_STEPS if room else self._patience - 1
         return live + backlog[:room]
+
+    def _room_beside(self, live: int) -> int:
+        """Rows for backlog."""
+        padding = bucket(live) - live
+        doubling = live < SMALL_BATCH or not self._patience
+        return padding or (live if doubling else 0)
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""
-        arrival = slot.arrival if slot.waiting_frames <= LIVE_FRAMES else None
+        arrival = None if slot.in_backlog else slot.arrival
         head = slot.work.popleft()
         assert isinstance(head, tuple)
         slot.waiting_frames -= 1
@@ -143,12 +172,16 @@ class Scheduler:
 
     def _silence(self, slot: Slot) -> Row:
         slot.silent_frames -= 1
+        head = slot.work[0]
+        if isinstance(head, Rest):
+            slot.work[0] = head.mark
+            return Row(slot, head.frame, self._is_fresh(slot), injected=True)
         if slot.silent_frames:
-            return Row(slot, None, self._is_fresh(slot))
+            return Row(slot, None, self._is_fresh(slot), injected=True)
         mark = slot.work.popleft()
         assert isinstance(mark, Mark)
         slot.unflushed = False
-        row = Row(slot, None, self._is_fresh(slot), mark)
+        row = Row(slot, None, self._is_fresh(slot), mark, injected=True)
         del self._lane[slot]
         self._settle(slot)
         return row
@@ -163,8 +196,9 @@ class Scheduler:
         if slot in self._lane or slot in self._ready:
             return
         while slot.work and not isinstance(slot.work[0], tuple):
-            if slot.unflushed:
-                slot.silent_frames = self._flush_frames
+            rest = isinstance(slot.work[0], Rest)
+            if rest or slot.unflushed:
+                slot.silent_frames = self._flush_frames + rest
                 self._lane[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]

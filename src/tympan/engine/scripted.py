@@ -89,7 +89,7 @@ class ScriptedStream:
         self._work.append(None)
         self._engine.wake(self)
 
-    def flush(self, mark: int) -> None:
+    def flush(self, mark: int, rest: Samples | None = None) -> None:
         self._work.append(Flushed(mark))
         self._engine.wake(self)
 
@@ -178,7 +178,7 @@ class ScriptedEngine:
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._run())
 
-    def open(self, deliver: Deliver) -> ScriptedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> ScriptedStream:
         if not self.ready:
             raise EngineError("the scripted engine is not running")
         if self.active >= self._capacity:

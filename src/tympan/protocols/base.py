@@ -23,6 +23,7 @@ from tympan.errors import (
     LimitError,
     OriginError,
     ParameterError,
+    QuotaError,
     RequestError,
     RestartingError,
     SessionTooLongError,
@@ -210,6 +211,7 @@ STATUSES: Mapping[type[TympanError], int] = {
     TooBigError: 413,
     IdleError: 408,
     SessionTooLongError: 413,
+    QuotaError: 429,
     CapacityError: 503,
     RestartingError: 503,
 }
@@ -249,7 +251,7 @@ def json_refusal(
 ) -> Refusal:
     """A refusal with a JSON body, the error's status unless another is given, and when to try again."""
     retry = {}
-    if isinstance(error, CapacityError):
+    if isinstance(error, CapacityError | QuotaError):
         retry["retry-after"] = str(error.retry_after_seconds)
     elif isinstance(error, RestartingError):
         retry["retry-after"] = "1"

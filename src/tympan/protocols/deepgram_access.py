@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tympan.errors import AccessError, CapacityError, RestartingError, TympanError
+from tympan.errors import AccessError, CapacityError, QuotaError, RestartingError, TympanError
 from tympan.protocols.base import Acceptance, Refusal, Request, json_refusal, public_error
 
 _SCHEMES = ("token", "bearer")
@@ -34,7 +34,7 @@ def refusal(request: Request, error: TympanError) -> Refusal:
 def _reason(error: TympanError) -> tuple[str, int | None]:
     if isinstance(error, AccessError):
         return "INVALID_AUTH", None
-    if isinstance(error, CapacityError):
+    if isinstance(error, CapacityError | QuotaError):
         return "TOO_MANY_REQUESTS", 429
     if isinstance(error, RestartingError):
         return "SERVICE_UNAVAILABLE", None

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tympan.errors import AccessError, CapacityError, LimitError, RequestError, RestartingError, TympanError
+from tympan.errors import (
+    AccessError,
+    CapacityError,
+    LimitError,
+    QuotaError,
+    RequestError,
+    RestartingError,
+    TympanError,
+)
 from tympan.protocols.base import Acceptance, Refusal, Request, json_refusal, public_error
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."  # for browsers, which cannot set headers
@@ -31,7 +39,7 @@ def error_fields(error: Exception) -> dict[str, Any]:
     kind = "server_error"
     if isinstance(error, AccessError):
         kind, code = "invalid_request_error", "invalid_api_key"
-    elif isinstance(error, CapacityError):
+    elif isinstance(error, CapacityError | QuotaError):
         kind, code = "rate_limit_error", "rate_limit_exceeded"
     elif isinstance(error, RequestError | LimitError):
         kind = "invalid_request_error"

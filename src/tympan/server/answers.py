@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 
 from tympan.errors import EngineError, TympanError
 from tympan.protocols.base import Refusal, Request
-from tympan.server.connection import opening_request
 from tympan.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,11 @@ def response_of(refusal: Refusal) -> Response:
     return Response(refusal.body, refusal.status, dict(refusal.headers))
 
 
+def opening_request(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Request:
+    """An opening request in the protocols' own terms; header names in lower case."""
+    return Request(path=path, query=query, headers=headers, id=str(uuid.uuid4()), opened_at=time.time())
+
+
 def request_of(connection: HTTPConnection) -> Request:
-    """An opening request in the protocols' own terms."""
+    """The same of a request to the application."""
     return opening_request(connection.scope["path"], dict(connection.query_params), dict(connection.headers))

@@ -1,4 +1,8 @@
-"""WebSockets of any ASGI server: for platforms that bring their own, such as Modal's and Ray Serve's."""
+"""WebSockets of any ASGI server: for platforms that bring their own, such as Modal's and Ray Serve's.
+
+What a connection may cost before its first message is here, the platform decides: the size of a message in memory, what
+waits in its queues, pings, the time that a handshake may take. What can be held back here is held back.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from tympan.server.service import Service
 from tympan.server.wire import NO_CODE, NO_GOODBYE
 
 logger = logging.getLogger(__name__)
+
+MANY_MESSAGES = 250  # after so many, a client that sends faster than …
+MESSAGES_PER_SECOND = 5_000  # … this waits: what has arrived comes without a pause in which others had their turn
 
 
 async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProtocol) -> None:
@@ -87,8 +94,14 @@ class AsgiWire:
             await asyncio.gather(reader, writer, return_exceptions=True)
 
     async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        count, since = 0, loop.time()
         while True:
             await self._reading.wait()
+            count += 1
+            if count == MANY_MESSAGES:
+                await asyncio.sleep(since + count / MESSAGES_PER_SECOND - loop.time())
+                count, since = 0, loop.time()
             message = await self._websocket.receive()
             if self.connection is None:
                 return

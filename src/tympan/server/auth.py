@@ -1,62 +1,78 @@
 """Who may come in: the operator's API keys, and short-lived tokens that a holder of a key has asked for.
 
-Tokens are JSON Web Tokens (RFC 7519), signed with HMAC-SHA256. They are for browsers, which cannot keep a key.
+Tokens are JSON Web Tokens (RFC 7519), signed with HMAC-SHA256. They are for browsers, which cannot keep a key; what is
+done with one counts as done with the key that asked for it, whose id it carries.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
-import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jwt
 
-from tympan.errors import AccessError, ConfigError
-
-logger = logging.getLogger(__name__)
+from tympan.config import KeySettings
+from tympan.errors import AccessError
+from tympan.server.keys import HASHED, Key, KeyFile, parse_key
+from tympan.server.quota import Account
 
 SHORTEST_TOKEN_SECONDS, LONGEST_TOKEN_SECONDS = 1, 3600
 TOKEN_PREFIX = "ek_"  # OpenAI's clients know a short-lived key by it
-HASHED = "sha256:"
-_IS_HASH = re.compile(rf"{HASHED}[0-9a-f]{{64}}")
 _ALGORITHM = "HS256"
 
 
 class Keyring:
     """Knows hashes alone. Without keys and a file of them everybody may come in; an empty file lets nobody in.
 
-    keys: themselves, or `hash_of` them. file: more of them, one on a line; `refresh` reads it again when it has
-    changed. Tokens of servers with the same `secret` are good on all. Raises `ConfigError`.
+    keys: one a string, written as a line of the file is; file: more of them; `refresh` reads it again when it has
+    changed. limits: those of keys that have none of their own. Tokens of servers with the same `secret` are good on
+    all. Raises `ConfigError`.
     """
 
-    def __init__(self, keys: Sequence[str], secret: str = "", file: Path | None = None) -> None:
-        self._hashes = [hash_of(key) for key in keys]
-        self._file = None if file is None else KeyFile(file)
+    def __init__(
+        self, keys: Sequence[str], secret: str = "", file: Path | None = None, limits: KeySettings | None = None
+    ) -> None:
+        self._limits = limits or KeySettings()
+        self._keys = [parse_key(key, self._limits, f"key {number} of api_keys") for number, key in enumerate(keys, 1)]
+        self._file = None if file is None else KeyFile(file, self._limits)
         self._secret = hashlib.sha256((secret or secrets.token_hex()).encode()).digest()
+        self._accounts: dict[str, Account] = {}
+        self._others = Account(self._limits)
+        """Of all that come without a key, where none is needed, or with a token of a key that is not known here."""
+        self._open_accounts()
 
     @property
     def asked_for(self) -> bool:
         """Whether anybody needs a key."""
-        return bool(self._hashes) or self._file is not None
+        return bool(self._keys) or self._file is not None
+
+    @property
+    def accounts(self) -> Collection[Account]:
+        """Of the keys that are known."""
+        return self._accounts.values()
 
     def refresh(self) -> None:
-        """Take in what has changed in the file."""
-        if self._file is not None:
-            self._file.refresh()
+        """Take in what has changed in the file. What a key has used stays, as long as it is in it."""
+        if self._file is not None and self._file.refresh():
+            self._open_accounts()
 
-    def check(self, credential: str | None) -> None:
-        """Raises `AccessError` unless it is a key, or a token that has not expired, or no keys are configured."""
-        if not self.asked_for or self._is_key(credential):
-            return
+    def check(self, credential: str | None) -> Account:
+        """Whose account this is. Raises `AccessError` unless it is a key's, or a token's that has not expired, or no
+        keys are configured.
+        """
+        account = self._account_of_key(credential)
+        if account is not None:
+            return account
+        if not self.asked_for:
+            return self._others
         if not credential:
             raise AccessError("an API key is needed")
         try:
-            jwt.decode(
+            claims = jwt.decode(
                 credential.removeprefix(TOKEN_PREFIX),
                 self._secret,
                 algorithms=[_ALGORITHM],
@@ -66,59 +82,31 @@ class Keyring:
             raise AccessError("this token has expired; ask for a new one") from None
         except jwt.InvalidTokenError:
             raise AccessError("this API key is not known") from None
+        return next((each for each in self.accounts if each.id == claims.get("key")), self._others)
 
     def grant(self, credential: str | None, seconds: int) -> tuple[str, int]:
         """A token and how many seconds it is good for: those asked for, held within bounds.
 
         Only for keys: a token cannot prolong itself. Raises `AccessError`.
         """
-        if self.asked_for and not self._is_key(credential):
+        account = self._account_of_key(credential)
+        if self.asked_for and account is None:
             raise AccessError("an API key is needed to ask for a token")
         seconds = min(max(seconds, SHORTEST_TOKEN_SECONDS), LONGEST_TOKEN_SECONDS)
-        return jwt.encode({"exp": time.time() + seconds}, self._secret, algorithm=_ALGORITHM), seconds
+        claims = {"exp": time.time() + seconds} | ({} if account is None else {"key": account.id})
+        return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), seconds
 
-    def _is_key(self, credential: str | None) -> bool:
-        presented = hashlib.sha256((credential or "").encode()).hexdigest()
-        known = [*self._hashes, *(self._file.hashes if self._file is not None else ())]
-        matches = [hmac.compare_digest(f"{HASHED}{presented}", key) for key in known]  # with all of them: no early end
-        return any(matches)
+    def _account_of_key(self, credential: str | None) -> Account | None:
+        presented = HASHED + hashlib.sha256((credential or "").encode()).hexdigest()
+        found = None
+        for hash, account in self._accounts.items():  # with all of them: no early end
+            if hmac.compare_digest(presented, hash):
+                found = account
+        return found
 
-
-class KeyFile:
-    """Keys or their hashes, one on a line; empty lines and those that begin with # do not count."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        try:
-            self._read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the keys in {path}: {error}") from None
-
-    def refresh(self) -> None:
-        """Read it again if it has changed. While it cannot be read, the keys that were in it stay good."""
-        try:
-            if self._stamp() != self._seen:
-                self._read()
-                logger.info("read the API keys again: there are %d", len(self.hashes))
-        except (OSError, UnicodeDecodeError) as error:
-            if self._seen is not None:
-                logger.error("cannot read the API keys again: %s", error)
-            self._seen = None
-
-    def _read(self) -> None:
-        stamp = self._stamp()
-        lines = [line.strip() for line in self._path.read_text(encoding="utf-8").splitlines()]
-        self.hashes = [hash_of(line) for line in lines if line and not line.startswith("#")]
-        self._seen = stamp
-
-    def _stamp(self) -> tuple[int, int]:
-        status = self._path.stat()
-        return status.st_mtime_ns, status.st_size
-
-
-def hash_of(key: str) -> str:
-    """What is kept of a key. Keys are long and random (`tympan key`), so no slow hash is needed."""
-    if _IS_HASH.fullmatch(key):
-        return key
-    return HASHED + hashlib.sha256(key.encode()).hexdigest()
+    def _open_accounts(self) -> None:
+        before, self._accounts = self._accounts, {}
+        keys: list[Key] = [*self._keys, *(self._file.keys if self._file is not None else ())]
+        for key in keys:
+            account = self._accounts[key.hash] = before.get(key.hash) or Account(self._limits)
+            account.limits, account.id, account.name = key.limits, key.id, key.name

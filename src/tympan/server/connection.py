@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tympan.errors import IdleError, RestartingError, SessionTooLongError, SlowReaderError, TooBigError, TympanError
 from tympan.messages import Event, Flush, Lag
@@ -27,6 +25,7 @@ from tympan.protocols.base import (
     ServerProtocol,
     WireMessage,
 )
+from tympan.server.quota import Lease
 from tympan.server.service import Service
 from tympan.server.wire import NO_CODE, NO_GOODBYE, Wire
 from tympan.session.outbox import Outbox, ResumableOutbox
@@ -43,11 +42,6 @@ _MESSAGES = (str, bytes)  # a union of types would be made anew for every messag
 MakeProtocol = Callable[[Request, Offer], ServerProtocol]
 
 
-def opening_request(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Request:
-    """An opening request in the protocols' own terms; header names in lower case."""
-    return Request(path=path, query=query, headers=headers, id=str(uuid.uuid4()), opened_at=time.time())
-
-
 class Connection:
     """`open`, then `start` once the upgrade is answered. The rest is called by the wire, all on the event loop."""
 
@@ -61,6 +55,7 @@ class Connection:
         self._outbox = Outbox(self._limits.outbox_messages)
         self._token = ""
         self._session: Session | None = None
+        self._lease: Lease | None = None
         self._farewell: Farewell | None = None
         self._started = False
         self._returned = False
@@ -79,7 +74,7 @@ class Connection:
         """Take the slots, and say how to answer the upgrade."""
         service = self._service
         try:
-            service.admit(self.credential, self._request.headers)
+            account = service.admit(self.credential, self._request.headers)
             audio_format = self._protocol.start()
             self._session = Session(
                 self._request.id,
@@ -91,7 +86,11 @@ class Connection:
                 self._end,
                 wants_vad=self._protocol.wants_vad,
             )
+            self._lease = account.open(self._session, audio_format.streams, self._opened_at)
         except TympanError as error:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
             return self.refuse(error)
         self._prepare_return()
         service.enter(self)
@@ -159,8 +158,8 @@ class Connection:
         if self._farewell is not None or session is None:
             return
         try:
-            if len(message) > self._limits.message_bytes:
-                raise _too_big(len(message), self._limits.message_bytes)
+            if (size := len(message)) > (most := self._limits.message_bytes):
+                raise TooBigError(f"a message of {size} bytes is too big; the limit is {most} bytes")
             for action in self._protocol.receive(message):
                 if isinstance(action, _MESSAGES):
                     self._say(action)
@@ -218,6 +217,8 @@ class Connection:
                     self._say(answer)
 
     def _say(self, message: WireMessage, droppable: bool = False) -> None:
+        if self._farewell is not None:
+            return  # it had the last words, between two answers to one message
         try:
             self._outbox.put(message, droppable)
         except SlowReaderError as error:
@@ -252,6 +253,8 @@ class Connection:
         """The last words, whatever led to them. Reading goes on, so that the client's close is heard."""
         self._farewell = farewell
         self._ended_at = self._loop.time()
+        if self._lease is not None:
+            self._lease.end(self._ended_at)
         self._outbox.put_last(farewell.messages)
         self._on_room()
         self._send_what_waits()
@@ -260,6 +263,8 @@ class Connection:
 
     def check_limits(self, now: float) -> None:
         limits = self._limits
+        if self._session is not None and self._lease is not None and (spent := self._lease.spent(now)) is not None:
+            self._session.stop(spent)
         if self._heard or self._held:
             self._heard, self._heard_at = False, now
         if self._wire is None and now - self._lost_at > limits.resume_seconds:
@@ -286,6 +291,8 @@ class Connection:
         if self._left:
             return
         self._left = True
+        if self._lease is not None:
+            self._lease.end(self._loop.time())
         self._service.leave(self)
         self._service.resumable.pop(self._token, None)
         code = self._farewell.code if self._farewell is not None else 1006
@@ -300,7 +307,3 @@ class Connection:
         metrics.words.inc(words)
         metrics.connection_ended(seconds)
         logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)
-
-
-def _too_big(size: int, most: int) -> TooBigError:
-    return TooBigError(f"a message of {size} bytes is too big; the limit is {most} bytes")

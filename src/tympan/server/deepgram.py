@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.errors import FrameError, ParameterError
-from tympan.messages import Complete, Segment, Word
+from tympan.messages import AudioFormat, Complete, Segment, Word
 from tympan.protocols import deepgram_access
 from tympan.protocols import deepgram_messages as messages
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import is_true, parse_audio
 from tympan.server.answers import answer, request_of
+from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.server.uploads import Body, Upload
 
@@ -47,12 +50,12 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
-    service.admit(deepgram_access.credential(opening), opening.headers)
+    account = service.admit(deepgram_access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes)
-    return _json(opening, await _transcribe(service, opening, body))
+    body = Body(request, limits, limits.upload_bytes, account)
+    return _json(opening, await _transcribe(service, account, opening, body))
 
 
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
@@ -64,10 +67,10 @@ async def _grant(service: Service, opening: Opening, request: Request) -> Respon
     return _json(opening, {"access_token": token, "expires_in": seconds})
 
 
-async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[str, Any]:
+async def _transcribe(service: Service, account: Account, opening: Opening, body: Body) -> dict[str, Any]:
     offer = service.offer
     offer.check_model(opening.query.get("model"))
-    audio_format = parse_audio(opening)
+    audio_format = _file_format(opening)
     digest = hashlib.sha256()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -80,7 +83,8 @@ async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[st
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
-    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks(), body):
+    upload = Upload(service, account, opening.id, audio_format, "deepgram")
+    async for event, channel in upload.events(chunks(), body):
         match event:
             case Word():
                 words[channel].append(event)
@@ -90,6 +94,7 @@ async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[st
                 told[channel] = len(words[channel])
             case Complete():
                 seconds = event.audio_seconds
+    words = words[: upload.channels]
     identity = messages.model_id(offer)
     about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
     results: dict[str, Any] = {"channels": [{"alternatives": [messages.alternative(each)]} for each in words]}
@@ -99,6 +104,14 @@ async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[st
         "metadata": {**about, "models": [identity], "model_info": {identity: messages.model_info(offer)}},
         "results": results,
     }
+
+
+def _file_format(opening: Opening) -> AudioFormat:
+    """As of a live stream, but the channels of a container are found in it. Raises `ParameterError`."""
+    declared = parse_audio(opening)
+    if declared.mixed or "channels" in opening.query or declared.encoding not in CONTAINER_ENCODINGS:
+        return declared
+    return replace(declared, channels=2, or_fewer=True)
 
 
 def _parse_grant(body: bytes) -> _GrantRequest:

@@ -16,6 +16,7 @@ from tympan.messages import AudioFormat, Word
 from tympan.protocols.base import Refusal, json_refusal
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
 from tympan.server.answers import answer
+from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.server.uploads import Body, Upload
 from tympan.version import version
@@ -60,20 +61,20 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _transcribe(service: Service, request: Request) -> Response:
-    service.admit(request.headers.get(KEY_HEADER), request.headers)
-    upload = await _upload(service)
+    account = service.admit(request.headers.get(KEY_HEADER), request.headers)
+    upload = await _upload(service, account)
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes, account)
     words = [event async for event, _ in upload.events(body.request.stream(), body) if isinstance(event, Word)]
     return JSONResponse([fields for word in words for fields in word_fields(word)])
 
 
-async def _upload(service: Service) -> Upload:
-    """Waits for a slot, but not for long. Raises `CapacityError` and `EngineError`."""
+async def _upload(service: Service, account: Account) -> Upload:
+    """Waits for a slot, but not for long. Raises `QuotaError`, `CapacityError` and `EngineError`."""
     deadline = asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS
     while True:
         try:
-            return Upload(service, str(uuid.uuid4()), AudioFormat("auto"), KyutaiProtocol.name)
+            return Upload(service, account, str(uuid.uuid4()), AudioFormat("auto"), KyutaiProtocol.name)
         except CapacityError:
             if asyncio.get_running_loop().time() > deadline:
                 raise

@@ -6,9 +6,14 @@ they count the streams of every protocol.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from tympan.engine.base import Engine, StepReport
+from tympan.server.quota import Account
 
 ASR_STEP_BUCKETS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)
 CONNECTION_STEPS_BUCKETS = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4500)
@@ -50,7 +55,7 @@ class Metrics:
             "tympan_resumed_total", "Times that a client came back to its stream on a new connection", registry=registry
         )
         self.refused = Counter(
-            "tympan_refused_total", "Connections refused before the upgrade, by reason", ["reason"], registry=registry
+            "tympan_refused_total", "Connections and requests refused, by reason", ["reason"], registry=registry
         )
         self.audio_seconds = Counter("tympan_audio_seconds_total", "Seconds of audio received", registry=registry)
         self.words = Counter("tympan_words_total", "Words released", registry=registry)
@@ -81,6 +86,10 @@ class Metrics:
             registry=registry,
         )
 
+    def show_keys(self, accounts: Callable[[], Iterable[Account]]) -> None:
+        """Let the keys that have names be seen: as many as the operator has named, and nothing else of them."""
+        self._registry.register(_Keys(accounts))
+
     def connected(self) -> None:
         """A WebSocket was opened."""
         self._connections += 1
@@ -105,3 +114,25 @@ class Metrics:
         name = "asr_connect"
         help_and_type = f"# HELP {name} WebSockets opened\n# TYPE {name} counter\n"
         return f'{help_and_type}{name}{{handler="all"}} {self._connections}\n'.encode()
+
+
+class _Keys(Collector):
+    """What the named keys use. Keys of one name count together."""
+
+    def __init__(self, accounts: Callable[[], Iterable[Account]]) -> None:
+        self._accounts = accounts
+
+    def collect(self) -> Iterator[Metric]:
+        streams = GaugeMetricFamily("tympan_key_streams", "Streams that a named key has now", labels=["key"])
+        seconds = CounterMetricFamily(
+            "tympan_key_audio_seconds", "Seconds of audio of every channel that a named key has sent", labels=["key"]
+        )
+        by_name: dict[str, list[Account]] = {}
+        for account in self._accounts():
+            if account.name:
+                by_name.setdefault(account.name, []).append(account)
+        for name, accounts in by_name.items():
+            streams.add_metric([name], sum(account.streams for account in accounts))
+            seconds.add_metric([name], sum(account.audio_seconds for account in accounts))
+        yield streams
+        yield seconds

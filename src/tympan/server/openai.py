@@ -69,14 +69,14 @@ class _Wish:
 async def _transcriptions(service: Service, request: Request) -> Response:
     """Transcribe a file: JSON, text, subtitles, or server-sent events."""
     opening = request_of(request)
-    service.admit(openai_access.credential(opening), opening.headers)
+    account = service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes)
+    body = Body(request, limits, limits.upload_bytes, account)
     form = await _form(body.request)
     try:
         service.offer.check_model(_text(form, "model"))
         wish = _wish(form, service.offer.languages)
-        upload = Upload(service, opening.id, AudioFormat("auto"), "openai")
+        upload = Upload(service, account, opening.id, AudioFormat("auto"), "openai")
     except TympanError:
         await form.close()
         raise

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.errors import OriginError, RestartingError, TympanError
+from tympan.errors import CapacityError, OriginError, RestartingError, TympanError
 from tympan.protocols.base import Offer
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
+from tympan.server.quota import Account
 
 if TYPE_CHECKING:
     from tympan.server.connection import Connection
@@ -42,7 +43,12 @@ class Service:
         self.engine = engine
         self.metrics = Metrics(engine)
         file = config.server.api_keys_file
-        self.keys = Keyring(config.server.api_keys, config.server.token_secret, None if file is None else Path(file))
+        self.keys = Keyring(
+            config.server.api_keys, config.server.token_secret, None if file is None else Path(file), config.keys
+        )
+        self.metrics.show_keys(lambda: self.keys.accounts)
+        self.upload_streams = 0
+        """Slots that files have."""
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
         self.draining = False
@@ -86,17 +92,24 @@ class Service:
             return "the server is restarting"
         return "" if self.engine.ready else "the engine is not running"
 
-    def admit(self, credential: str | None, headers: Mapping[str, str]) -> None:
-        """Whether a client may open a stream, slots aside; header names in lower case.
+    def admit(self, credential: str | None, headers: Mapping[str, str]) -> Account:
+        """Whether a client may come in, and on whose account; header names in lower case.
 
         Raises `AccessError` or `RestartingError`.
         """
         self._check_origin(headers)
-        self.keys.check(credential)
+        account = self.keys.check(credential)
         if self.draining:
             raise RestartingError("the server is restarting; try again in a moment")
         if not self.engine.ready:
             raise RestartingError("the engine is starting; try again in a moment")
+        return account
+
+    def check_upload_room(self, streams: int) -> None:
+        """Slots that files have are slots that live callers have not. Raises `CapacityError`."""
+        most = self.config.limits.upload_streams or max(1, self.engine.capacity // 2)
+        if self.upload_streams and self.upload_streams + streams > most:
+            raise CapacityError(f"files have {self.upload_streams} of their {most} streams; try again later")
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         """Only browsers say where a page is from. Without keys, any page that somebody here looks at could connect."""

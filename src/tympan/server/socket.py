@@ -29,8 +29,9 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.answers import opening_request
 from tympan.server.breather import Breather
-from tympan.server.connection import Connection, MakeProtocol, opening_request
+from tympan.server.connection import Connection, MakeProtocol
 from tympan.server.resume import open_connection
 from tympan.server.service import Service
 from tympan.server.wire import NO_CODE, NO_GOODBYE

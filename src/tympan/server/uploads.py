@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from tympan.config import LimitSettings
-from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError
+from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError, TympanError
 from tympan.messages import Audio, AudioFormat, Event, Finish
+from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.session.session import Session
 
@@ -25,14 +26,16 @@ LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
 
 
 class Upload:
-    """Made with its slots taken: raises `CapacityError` and `EngineError`. Iterate `events` once."""
+    """Made with its slots taken: raises `QuotaError`, `CapacityError` and `EngineError`. Iterate `events` once."""
 
-    def __init__(self, service: Service, id: str, audio_format: AudioFormat, protocol: str) -> None:
+    def __init__(self, service: Service, account: Account, id: str, audio_format: AudioFormat, protocol: str) -> None:
         self._service = service
         self._protocol = protocol
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._opened_at = asyncio.get_running_loop().time()
+        self._streams = audio_format.streams
+        service.check_upload_room(self._streams)
         self._session = Session(
             id,
             service.engine,
@@ -42,7 +45,19 @@ class Upload:
             self._room.set,
             self._on_end,
             wants_vad=False,
+            live=False,
         )
+        try:
+            self._lease = account.open(self._session, self._streams, self._opened_at)
+        except TympanError:
+            self._session.close()
+            raise
+        service.upload_streams += self._streams
+
+    @property
+    def channels(self) -> int:
+        """How many the file has; or might have, before its first event."""
+        return self._session.channels
 
     async def events(self, chunks: AsyncIterable[bytes], body: Body) -> AsyncGenerator[tuple[Event, int]]:
         """Every event with its channel; the last one is `Complete`. Raises what ended the session early.
@@ -62,10 +77,13 @@ class Upload:
             feeder.cancel()
             self._session.close()
             self._service.leave(self)
-            self._account(outcome)
+            self._settle(outcome)
 
     def check_limits(self, now: float) -> None:
         """A file is limited by its size, but a small one may hold days of audio."""
+        spent = self._lease.spent(now)
+        if spent is not None:
+            self._on_end(spent)
         longest = self._service.config.limits.session_seconds
         if now - self._opened_at > longest:
             self._on_end(SessionTooLongError(f"the file was not done after {longest:g} s; send it in parts"))
@@ -103,7 +121,9 @@ class Upload:
     def _on_end(self, error: Exception | None) -> None:
         self._events.put_nowait(error)
 
-    def _account(self, outcome: str) -> None:
+    def _settle(self, outcome: str) -> None:
+        self._lease.end(asyncio.get_running_loop().time())
+        self._service.upload_streams -= self._streams
         metrics = self._service.metrics
         metrics.sessions.labels(protocol=self._protocol, code=outcome).inc()
         metrics.audio_seconds.inc(self._session.received_seconds)
@@ -114,7 +134,10 @@ class Upload:
 class Body:
     """A request's body as far as anybody wants it, and whether somebody still waits for the answer."""
 
-    def __init__(self, request: Request, limits: LimitSettings, most_bytes: int) -> None:
+    def __init__(
+        self, request: Request, limits: LimitSettings, most_bytes: int, account: Account | None = None
+    ) -> None:
+        self._account = account
         self._receive = request.receive
         self._idle_seconds = limits.idle_seconds
         self._deadline = asyncio.get_running_loop().time() + limits.session_seconds
@@ -122,7 +145,9 @@ class Body:
         self._read = 0
         self._next: Message | None = None
         self.request = Request(request.scope, self._limited)
-        """The request. Reading its body raises `TooBigError` past the limit, `IdleError` where it stands still."""
+        """The request. Reading its body raises `TooBigError` past the limit, `IdleError` where it stands still, and
+        `QuotaError` where the account, if it is a file's, has no more.
+        """
 
     async def is_wanted(self) -> bool:
         if self._next is None:
@@ -136,14 +161,17 @@ class Body:
 
     async def _limited(self) -> Message:
         message, self._next = self._next, None
+        now = asyncio.get_running_loop().time()
         if message is None:
-            now = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout_at(min(now + self._idle_seconds, self._deadline)):
                     message = await self._receive()
             except TimeoutError:
                 raise IdleError("the body of the request did not come in time") from None
-        self._read += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        if self._account is not None:
+            self._account.upload(size, now)
+        self._read += size
         if self._read > self._most_bytes:
             raise TooBigError(f"the upload is larger than the limit of {self._most_bytes >> 20} MiB")
         return message

@@ -57,7 +57,14 @@ class Channel:
     """Takes a slot when made (raises `CapacityError`), and gives it back at its end or when `close` is called."""
 
     def __init__(
-        self, engine: Engine, audio_format: AudioFormat, turns: TurnSettings, owner: Owner, number: int = 0
+        self,
+        engine: Engine,
+        audio_format: AudioFormat,
+        turns: TurnSettings,
+        owner: Owner,
+        number: int = 0,
+        *,
+        live: bool = True,
     ) -> None:
         self.number = number
         info = engine.info
@@ -72,11 +79,15 @@ class Channel:
         """Handed to the engine and not transcribed yet."""
         self._next_lag = LAG_EVERY_SECONDS
         self.words = 0
-        self._stream = engine.open(self._deliver)
+        self._stream = engine.open(self._deliver, live=live)
 
     @property
     def received_seconds(self) -> float:
         return round(self._received_samples / self._sample_rate, 6)  # exact enough to resume at the sample
+
+    def declare(self, audio_format: AudioFormat) -> None:
+        """Nothing was heard yet, and what comes is in another format: another sort of audio looks wrong."""
+        self._sanity = SanityCheck(audio_format, self._sample_rate)
 
     def hear(self, samples: Samples) -> None:
         """More audio, float32 `[n]` at the engine's rate."""
@@ -87,9 +98,11 @@ class Channel:
             self.backlog_frames += 1
             self._stream.push(frame)
 
-    def flush(self, mark: int) -> None:
-        """A rest shorter than a frame waits for its other half: padding it would move the clock."""
-        self._stream.flush(mark)
+    def flush(self, mark: int, *, to_the_end: bool) -> None:
+        """`to_the_end`: with the frame that has only begun, which the engine hears beside the clock, so that no time
+        moves. For an endpoint the frames will do: it lies behind them.
+        """
+        self._stream.flush(mark, self._framer.show() if to_the_end else None)
 
     def finish(self) -> None:
         rest = self._framer.pad()

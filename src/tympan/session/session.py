@@ -57,8 +57,10 @@ class Session:
         ended: Ended,
         *,
         wants_vad: bool,
+        live: bool = True,
     ) -> None:
         self.id = id
+        self._live = live
         self._engine = engine
         self._turns = config.turns
         self._high_water_frames = config.limits.backlog_seconds / engine.info.frame_seconds
@@ -68,7 +70,8 @@ class Session:
         self.wants_vad = wants_vad
         self._over = False
         self._finishing = False
-        self._restarting = False
+        self._end: TympanError | None = None
+        self._forgotten_seconds = 0.0
         self.held = False
         self._waiting: deque[Command] = deque()
         self._rest: Iterator[Samples] = iter(())
@@ -88,6 +91,15 @@ class Session:
     def received_seconds(self) -> float:
         """The session's clock: seconds of audio received, of the channel that has most."""
         return max((channel.received_seconds for channel in self._channels), default=0.0)
+
+    @property
+    def channels(self) -> int:
+        return len(self._channels)
+
+    @property
+    def heard_seconds(self) -> float:
+        """Seconds of audio of all channels together, also of those that a `Reset` has made forget theirs."""
+        return self._forgotten_seconds + sum(channel.received_seconds for channel in self._channels)
 
     @property
     def words(self) -> int:
@@ -115,9 +127,19 @@ class Session:
         """The server goes down: finish what was received, and end with `RestartingError` so that the client
         reconnects.
         """
-        if not (self._over or self._finishing or self._restarting or Finish() in self._waiting):
-            self._restarting = True
+        if not (self._over or self._finishing or self._end is not None or Finish() in self._waiting):
+            self._end = RestartingError("the server is restarting; reconnect and go on")
             self.execute(Finish())
+
+    def stop(self, error: TympanError) -> None:
+        """Finish what was heard so far, and end with `error`. What waits for room is not heard any more."""
+        everything_heard = self._finishing and not self.held
+        if not (self._over or everything_heard):
+            self._end = error
+            self.held = False
+            self._waiting.clear()
+            self._finishing = True
+            self._finish()
 
     def close(self) -> None:
         """Give the slots back now. No further events, and `ended` is not called."""
@@ -139,7 +161,7 @@ class Session:
             case Reset():
                 self._reset()
             case Flush():
-                self._flush(command.mark)
+                self._hear(self._decoder.flush(), functools.partial(self._flush, command.mark, to_the_end=True))
             case Finish():
                 self._finishing = True
                 self._hear(self._decoder.finish(), self._finish)
@@ -149,6 +171,8 @@ class Session:
     def _hear(self, blocks: Iterator[Samples], then: Callable[[], None] | None) -> None:
         """`blocks` are float32 `[n, channels]`. Above the high-water mark the rest waits for the engine."""
         for block in blocks:
+            while block.shape[1] < self.channels:
+                self._drop_channel()
             full = False
             for channel in self._channels:
                 channel.hear(block[:, channel.number])
@@ -180,12 +204,12 @@ class Session:
     def flush(self, mark: int) -> None:
         """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
         if not (self._over or self._finishing):
-            self._flush(mark)
+            self._flush(mark, to_the_end=False)
 
-    def _flush(self, mark: int) -> None:
+    def _flush(self, mark: int, *, to_the_end: bool) -> None:
         self._flushes[mark] += len(self._channels)
         for channel in self._channels:
-            channel.flush(mark)
+            channel.flush(mark, to_the_end=to_the_end)
 
     def _set_format(self, audio_format: AudioFormat) -> None:
         """Once all is heard that the decoder had kept for bytes that will not come."""
@@ -194,10 +218,12 @@ class Session:
         self._format = audio_format
         self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
         if not self.received_seconds:
-            self._reset()  # what looks for audio that cannot be right wants to know the format, too
+            for channel in self._channels:
+                channel.declare(audio_format)
 
     def _reset(self) -> None:
         """New slots in place of the old: nothing comes between, so there are as many as before."""
+        self._forgotten_seconds = self.heard_seconds
         for channel in self._channels:
             channel.close()
         self._channels.clear()
@@ -206,7 +232,13 @@ class Session:
 
     def _open_channels(self) -> None:
         for number in range(self._format.streams):
-            self._channels.append(Channel(self._engine, self._format, self._turns, self, number))
+            self._channels.append(Channel(self._engine, self._format, self._turns, self, number, live=self._live))
+
+    def _drop_channel(self) -> None:
+        """There are fewer in the audio than there might have been."""
+        assert self._format.or_fewer
+        self._channels.pop().close()
+        self._running -= 1
 
     def _finish(self) -> None:
         for channel in self._channels:
@@ -232,6 +264,6 @@ class Session:
             return
         if error is None:
             self._emit(Complete(self.received_seconds, self.words), 0)
-            error = RestartingError("the server is restarting; reconnect and go on") if self._restarting else None
+            error = self._end
         self.close()
         self._ended(error)

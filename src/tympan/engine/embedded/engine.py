@@ -70,7 +70,7 @@ class EmbeddedEngine:
         await asyncio.gather(*(worker.start() for worker in self._workers))
         self._started = True
 
-    def open(self, deliver: Deliver) -> EmbeddedStream:
+    def open(self, deliver: Deliver, *, live: bool = True) -> EmbeddedStream:
         if not self.ready:
             raise EngineError("the recognizer processes are not running")
         worker = max(self._workers, key=lambda worker: worker.free)

@@ -22,10 +22,11 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Hear:
-    """One frame for the slot, 16-bit samples."""
+    """One frame for the slot, 16-bit samples; not `counted`: beside the clock, for the flush that follows."""
 
     slot: int
     pcm: bytes
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ class EmbeddedStream:
         self.work: deque[Question | Flushed | Finished] = deque([Reset(slot)])
 
     def push(self, frame: Samples) -> None:
-        pcm = (np.clip(frame, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-        self._queue(Hear(self.slot, pcm))
+        self._queue(Hear(self.slot, _pcm(frame)))
 
-    def flush(self, mark: int) -> None:
+    def flush(self, mark: int, rest: Samples | None = None) -> None:
+        if rest is not None:
+            self._queue(Hear(self.slot, _pcm(rest), counted=False))
         self._queue(Flushed(mark))
 
     def finish(self) -> None:
@@ -175,3 +176,7 @@ class Worker:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process = None
+
+
+def _pcm(frame: Samples) -> bytes:
+    return (np.clip(frame, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()

@@ -81,6 +81,11 @@ class Recognizer:
             events += self._tell_partial(guesses)
         return [*events, Progress(round(self._now, 3), pauses_from_silence(self._silence, PAUSE_HORIZONS))]
 
+    def push_uncounted(self, pcm: bytes) -> list[EngineEvent]:
+        """As `push`, but the stream's clock stands still; `flush` follows, before which nothing comes of it."""
+        self._decoder.process_raw(pcm)
+        return []
+
     def flush(self) -> list[EngineEvent]:
         """Release everything heard so far."""
         events = self._end_utterance()

@@ -26,7 +26,7 @@ def _answer(recognizers: list[Recognizer], question: Question) -> list[EngineEve
     recognizer = recognizers[question.slot]
     match question:
         case Hear():
-            return recognizer.push(question.pcm)
+            return recognizer.push(question.pcm) if question.counted else recognizer.push_uncounted(question.pcm)
         case Flush():
             return recognizer.flush()
         case Reset():

@@ -1,0 +1,132 @@
+"""What live callers feel of files beside them: the real scheduler in simulated time, with steps that cost what a GPU's
+do, by bucket. No clock of this machine is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import pytest
+
+from tympan.engine.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot, bucket
+
+FRAME = np.zeros(1, np.float32)
+FRAME_SECONDS = 0.08
+SLOTS = 64
+FLUSH_FRAMES = 7
+SECONDS = 30.0
+HIGH_WATER_FRAMES = 50  # of a file, handed to the engine: four seconds
+
+
+def step_seconds(rows: int) -> float:
+    """A fixed part for the weights, the rest by rows; a full batch takes the 64 ms that calibration allows it."""
+    return 0.008 + 0.056 * bucket(rows) / SLOTS
+
+
+@dataclass
+class Machine:
+    """`live` streams send a frame every 80 ms, each at its own phase or all at one; `files` have what `supply` brings.
+
+    supply: frames of every file that arrive between two steps; 50 is as many as the session lets in.
+    """
+
+    live: int
+    files: int
+    supply: int = HIGH_WATER_FRAMES
+    in_phase: bool = False
+    known_as_files: bool = True
+    latencies: list[float] = field(default_factory=list)
+    file_frames: int = 0
+    longest_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(FLUSH_FRAMES, SLOTS)
+        self.slots = [Slot(index, None) for index in range(self.live)]
+        self.file_slots = [Slot(self.live + index, None, live=not self.known_as_files) for index in range(self.files)]
+        random = Random(0)
+        phases = [0.0 if self.in_phase else random.uniform(0, FRAME_SECONDS) for _ in self.slots]
+        self.arrivals = sorted(
+            (phase + number * FRAME_SECONDS, index)
+            for index, phase in enumerate(phases)
+            for number in range(int(SECONDS / FRAME_SECONDS))
+        )
+        self.run()
+
+    def run(self) -> None:
+        now, came = 0.0, 0
+        while came < len(self.arrivals):
+            while came < len(self.arrivals) and self.arrivals[came][0] <= now:
+                arrival, index = self.arrivals[came]
+                self.scheduler.push(self.slots[index], arrival, FRAME)
+                came += 1
+            for slot in self.file_slots:
+                for _ in range(min(self.supply, HIGH_WATER_FRAMES - slot.waiting_frames)):
+                    self.scheduler.push(slot, now, FRAME)
+            rows = self.scheduler.next().rows
+            if not rows:
+                now = self.arrivals[came][0]
+                continue
+            self.longest_step = max(self.longest_step, step_seconds(len(rows)))
+            now += step_seconds(len(rows))
+            self.latencies += [now - (row.arrival or 0.0) for row in rows if row.slot.index < self.live]
+            self.file_frames += sum(row.slot.index >= self.live for row in rows)
+
+    @property
+    def p99(self) -> float:
+        """Of the time from a live frame's arrival to its token."""
+        return float(np.quantile(self.latencies, 0.99))
+
+    @property
+    def speed(self) -> float:
+        """Of each file, in seconds of audio per second."""
+        return self.file_frames * FRAME_SECONDS / SECONDS / self.files
+
+
+@pytest.mark.parametrize("supply", [HIGH_WATER_FRAMES, 1], ids=["whole", "trickling"])
+@pytest.mark.parametrize("in_phase", [False, True])
+@pytest.mark.parametrize("live", [1, 4, 8, 16, 30, 32, 48])
+def test_four_files_keep_the_live_p99_within_the_frame(live: int, in_phase: bool, supply: int) -> None:
+    """Later than without them at most by a step of the files alone, which was running when the frame came; and where
+    the live batch is small, by what a bucket more costs.
+    """
+    bucket_more = step_seconds(2 * live) - step_seconds(live) if live < SMALL_BATCH else 0.0
+    alone = Machine(live, 0, in_phase=in_phase)
+    beside = Machine(live, 4, supply, in_phase)
+    assert len(beside.latencies) == pytest.approx(len(alone.latencies), abs=2 * live)
+    assert beside.p99 <= FRAME_SECONDS
+    assert beside.p99 <= alone.p99 + step_seconds(4) + bucket_more + 1e-3
+    assert beside.speed > 1.0, "and they are faster than real time"
+
+
+@pytest.mark.parametrize("in_phase", [False, True])
+def test_half_of_the_slots_with_files_do_not_push_the_others_past_the_frame(in_phase: bool) -> None:
+    beside = Machine(SLOTS // 2, SLOTS // 2, in_phase=in_phase)
+    assert beside.p99 <= FRAME_SECONDS
+    assert beside.longest_step <= 0.8 * FRAME_SECONDS
+    assert beside.speed > 0.5
+
+
+def test_a_file_that_trickles_in_is_a_file() -> None:
+    """By the number of frames that wait it would be a live caller, and every step as long as all of them are many."""
+    assert Machine(32, 24, supply=1).p99 <= FRAME_SECONDS
+    assert Machine(32, 24, supply=1, known_as_files=False).p99 > FRAME_SECONDS
+
+
+def test_a_large_batch_that_is_full_is_not_doubled_for_a_file_but_once_in_a_while() -> None:
+    scheduler = Scheduler(FLUSH_FRAMES, SLOTS)
+    live, file = [Slot(index, None) for index in range(16)], Slot(16, None, live=False)
+    for _ in range(40):
+        scheduler.push(file, 0.0, FRAME)
+
+    def rows() -> int:
+        for slot in live:
+            scheduler.push(slot, 0.0, FRAME)
+        return len(scheduler.next().rows)
+
+    expected: Sequence[int] = [16] * PATIENCE_STEPS + [17]
+    assert [rows() for _ in range(2 * len(expected))] == [*expected, *expected]
+    assert len(scheduler.next().rows) == 1, "nobody else waits"
+    assert [rows() for _ in expected] == expected, "its patience is whole again"

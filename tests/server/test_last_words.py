@@ -1,0 +1,47 @@
+"""Nothing follows a connection's last words, whatever the message that led to them still asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import NoReturn
+
+import msgspec
+import pytest
+from support.slow_wire import SlowWire
+
+from tympan.config import load_config
+from tympan.engine.base import Deliver
+from tympan.engine.registry import create_engine
+from tympan.errors import EngineError
+from tympan.protocols.kyutai import KyutaiProtocol
+from tympan.server.answers import opening_request
+from tympan.server.connection import Connection
+from tympan.server.service import Service
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    config = load_config(environment={}, overrides={"model": "scripted", "max_streams": 1})
+    service = Service(config, create_engine(config.model))
+    await service.start()
+    yield service
+    await service.stop()
+
+
+async def test_an_answer_that_comes_with_the_end_is_not_sent_after_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(deliver: Deliver) -> NoReturn:
+        raise EngineError("the engine is not running")
+
+    request = opening_request("/api/asr-streaming", {}, {})
+    wire = SlowWire()
+    connection = Connection(wire, service, KyutaiProtocol(request, service.offer), request)
+    connection.open()
+    connection.start()
+    monkeypatch.setattr(service.engine, "open", broken)  # so that the slot that `Init` asks for cannot be had
+    connection.on_message(msgspec.msgpack.encode({"type": "Init"}))
+    wire.read(connection)
+    told = [msgspec.msgpack.decode(message)["type"] for message in wire.sent]  # type: ignore[arg-type]
+    assert told == ["Ready", "Error"]
+    assert wire.code == 1011

@@ -1,0 +1,288 @@
+"""What one key may use: counted in rolling windows, refused in each protocol's way, ended with the last words."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx2 as httpx
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.server import LiveServer
+from test_uploads import wav
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tympan.config import KeySettings
+from tympan.engine.scripted import scripted_words
+from tympan.errors import QuotaError
+from tympan.server.quota import DAY_SECONDS, PARTS, Account, Window
+
+SMALL = b"".join(wav(4.0))
+
+
+class Talk:
+    """A session of which so much was heard."""
+
+    heard_seconds = 0.0
+
+
+def limited(**limits: Any) -> Account:
+    return Account(KeySettings(**limits))
+
+
+@given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 9)), max_size=100))
+def test_a_window_holds_what_came_in_it_and_little_memory(steps: list[tuple[float, int]]) -> None:
+    window, now, added = Window(60.0), 1000.0, []
+    for wait, amount in steps:
+        now += wait
+        window.add(amount, now)
+        added.append((now, amount))
+        least = sum(amount for at, amount in added if at > now - 60.0)
+        most = sum(amount for at, amount in added if at > now - 61.0 - 1e-6)
+        assert least <= window.total(now) <= most
+        assert len(window._parts) <= PARTS + 1
+    seconds = window.seconds_until_below(5, now)
+    assert window.total(now + seconds) < 5
+
+
+def test_streams_are_had_all_together_or_not_at_all() -> None:
+    account = limited(key_streams=3)
+    first, second = account.open(Talk(), 2, 0.0), account.open(Talk(), 1, 0.0)
+    second.end(1.0)
+    second.end(2.0)
+    with pytest.raises(QuotaError, match="streams at once are limited to 3"):
+        account.open(Talk(), 2, 2.0)
+    assert account.streams == 2
+    first.end(3.0)
+    account.open(Talk(), 2, 3.0)
+
+
+def test_openings_are_counted_over_the_last_minute() -> None:
+    account = limited(key_opens_per_minute=2)
+    for now in (0.0, 50.0):
+        account.open(Talk(), 1, now).end(now)
+    with pytest.raises(QuotaError, match="streams and files opened in a minute are limited to 2") as caught:
+        account.open(Talk(), 1, 55.0)
+    assert caught.value.retry_after_seconds == 6
+    account.open(Talk(), 1, 61.0)
+
+
+def test_minutes_are_those_of_the_audio_of_all_streams_and_come_back_after_a_day() -> None:
+    account = limited(key_minutes_per_day=1.0)
+    one, other = Talk(), Talk()
+    leases = [account.open(one, 1, 0.0), account.open(other, 1, 0.0)]
+    one.heard_seconds = 59.0
+    assert leases[0].spent(1.0) is None
+    other.heard_seconds = 1.0
+    assert leases[1].spent(2.0) is not None
+    assert leases[0].spent(2.0) is not None, "it is the key's minute, not the stream's"
+    with pytest.raises(QuotaError, match="minutes of audio within 24 hours are limited to 1") as caught:
+        account.open(Talk(), 1, 3.0)
+    later = 3.0 + caught.value.retry_after_seconds
+    assert DAY_SECONDS <= later <= DAY_SECONDS * (1 + 1 / PARTS) + 1
+    account.open(Talk(), 1, later)
+    assert account.audio_seconds == 60.0
+
+
+def test_a_limit_that_is_lowered_counts_at_once() -> None:
+    account = limited()
+    talk = Talk()
+    lease = account.open(talk, 1, 0.0)
+    talk.heard_seconds = 60.0
+    assert lease.spent(1.0) is None
+    account.limits = KeySettings(key_minutes_per_day=1.0)
+    assert lease.spent(2.0) is not None
+
+
+# --- a server ------------------------------------------------------------------------------------------------------
+
+KEYS = ("acme name=acme streams=1", "few opens_per_minute=1", "spent minutes_per_day=0.05", "small", "free")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    limits = {"key_upload_bytes_per_minute": 2 * len(SMALL)}
+    with LiveServer(max_streams=8, step_ms=0, api_keys=KEYS, host="127.0.0.1", token_secret="s", **limits) as server:
+        yield server
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def end(socket: ClientConnection) -> tuple[list[Any], int | None]:
+    messages = []
+    with suppress(ConnectionClosed):
+        while True:
+            messages.append(socket.recv(timeout=10))
+    return messages, socket.close_code
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "code"),
+    [
+        ("/v1/stream", {"authorization": "Bearer acme"}, lambda body: body["error"]["code"] == "quota"),
+        ("/v1/realtime", {"authorization": "Bearer acme"}, lambda body: body["error"]["code"] == "rate_limit_exceeded"),
+        ("/v1/listen", {"authorization": "Token acme"}, lambda body: body["err_code"] == "TOO_MANY_REQUESTS"),
+        ("/v2/listen", {"authorization": "Token acme"}, lambda body: body["err_code"] == "TOO_MANY_REQUESTS"),
+        ("/api/speech/asr", {"x-api-key": "acme"}, lambda body: "streams at once" in body["error"]),
+    ],
+    ids=["native", "openai", "deepgram", "flux", "gradium"],
+)
+def test_one_stream_too_many_is_refused_with_429(
+    server: LiveServer, path: str, key: dict[str, str], code: Callable[[Any], bool]
+) -> None:
+    with connect(server.url(path), additional_headers=key):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(server.url(path), additional_headers=key)
+        response = caught.value.response
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert code(json.loads(response.body or b""))
+        assert "streams at once are limited to 1" in (response.body or b"").decode()
+        with connect(server.url(token="free")) as other:
+            other.ping().wait(10)
+    wait_until(lambda: server.service.keys.check("acme").streams == 0)
+
+
+def test_kyutai_tells_of_it_after_the_upgrade(server: LiveServer) -> None:
+    url = server.url("/api/asr-streaming", auth_id="acme")
+    with connect(url), connect(url) as socket:
+        messages, code = end(socket)
+        assert [msgspec.msgpack.decode(each) for each in messages] == [
+            {"type": "Error", "message": "streams at once are limited to 1"}
+        ]
+        assert code == 1008
+    wait_until(lambda: server.service.keys.check("acme").streams == 0)
+
+
+def test_two_channels_are_two_streams(server: LiveServer) -> None:
+    with pytest.raises(InvalidStatus):
+        connect(server.url(token="acme", channels=2))
+    assert server.service.engine.active == 0
+    assert server.service.keys.check("acme").streams == 0
+
+
+def test_a_token_has_the_limits_of_its_key_and_files_have_them_too(server: LiveServer) -> None:
+    grant = httpx.post(server.http("/v1/auth/grant"), headers=bearer("acme"), json={}).json()
+    with connect(server.url(token=grant["access_token"])):
+        for path, request in (
+            ("/v1/listen", {"content": SMALL}),
+            ("/v1/audio/transcriptions", {"files": {"file": ("a.wav", SMALL)}}),
+        ):
+            answer = httpx.post(server.http(path), headers=bearer("acme"), **request)
+            assert answer.status_code == 429
+            assert "retry-after" in answer.headers
+        answer = httpx.post(server.http("/api/asr-streaming"), headers={"kyutai-api-key": "acme"}, content=SMALL)
+        assert answer.status_code == 429
+    wait_until(lambda: server.service.keys.check("acme").streams == 0)
+
+
+def test_openings_in_a_minute(server: LiveServer) -> None:
+    with connect(server.url(token="few")) as socket:
+        socket.send("EOS")
+        assert end(socket)[1] == 1000
+    with pytest.raises(InvalidStatus) as caught:
+        connect(server.url(token="few"))
+    assert 0 < int(caught.value.response.headers["retry-after"]) <= 61
+
+
+def test_bytes_of_files_in_a_minute(server: LiveServer) -> None:
+    post = lambda: httpx.post(server.http("/v1/listen"), headers=bearer("small"), content=SMALL)  # noqa: E731
+    assert [post().status_code for _ in range(3)] == [200, 200, 429]
+    assert httpx.post(server.http("/v1/auth/grant"), headers=bearer("small"), json={}).status_code == 200, "is no file"
+    with connect(server.url(token="small")) as socket:
+        socket.send(SMALL)  # live audio is counted in minutes
+        socket.send("EOS")
+        assert end(socket)[1] == 1000
+
+
+def test_who_reaches_its_minutes_gets_the_words_of_what_it_sent_and_no_new_stream(server: LiveServer) -> None:
+    with connect(server.url(token="spent", events="word")) as socket:
+        for _ in range(50):
+            socket.send(bytes(3840))
+        messages, code = end(socket)
+    told = [json.loads(message) for message in messages]
+    assert [each["text"] for each in told if each["type"] == "word"] == [word.text for word in scripted_words(50)]
+    assert [each["type"] for each in told[-2:]] == ["complete", "error"]
+    assert (told[-2]["audio_seconds"], told[-1]["code"], code) == (4.0, "quota", 1008)
+    with pytest.raises(InvalidStatus) as caught:
+        connect(server.url(token="spent"))
+    assert int(caught.value.response.headers["retry-after"]) > 80_000
+    answer = httpx.post(server.http("/v1/listen"), headers=bearer("spent"), content=SMALL)
+    assert answer.status_code == 429
+
+
+def test_forgetting_is_no_way_around_the_minutes() -> None:
+    """Kyutai's `Init` starts the clock again; what was heard stays heard."""
+    with LiveServer(step_ms=0, key_minutes_per_day=0.05) as server:
+        audio = msgspec.msgpack.encode({"type": "Audio", "pcm": [0.0] * 24_000})
+        init = msgspec.msgpack.encode({"type": "Init"})
+        with connect(server.url("/api/asr-streaming")) as socket:
+            for _ in range(4):
+                socket.send(audio)
+                socket.send(init)
+            messages, code = end(socket)
+    assert msgspec.msgpack.decode(messages[-1])["type"] == "Error"
+    assert code == 1008
+
+
+def test_a_file_of_more_minutes_than_are_left_ends_with_429() -> None:
+    with LiveServer(step_ms=20, key_minutes_per_day=0.05) as server:
+        answer = httpx.post(server.http("/v1/listen"), content=b"".join(wav(120.0)), timeout=60)
+        assert answer.status_code == 429
+        assert "minutes" in answer.json()["err_msg"]
+        assert server.service.engine.active == 0
+
+
+def test_metrics_show_named_keys_and_no_others(server: LiveServer) -> None:
+    with connect(server.url(token="acme")) as socket:
+        socket.send(bytes(3840 * 25))
+        text = httpx.get(server.http("/metrics")).text
+        assert 'tympan_key_streams{key="acme"} 1.0' in text
+        socket.send("EOS")
+        end(socket)
+    text = httpx.get(server.http("/metrics")).text
+    assert 'tympan_key_streams{key="acme"} 0.0' in text
+    assert 'tympan_key_audio_seconds_total{key="acme"}' in text
+    assert 'tympan_refused_total{reason="quota"}' in text
+    assert text.count("tympan_key_streams{") == 1
+    assert "free" not in text
+    assert server.service.keys.check("free").id not in text
+
+
+def test_files_leave_half_of_the_slots_to_live_callers() -> None:
+    with LiveServer(max_streams=2, step_ms=0) as server:
+
+        def forever() -> Iterator[bytes]:
+            yield SMALL
+            wait_until(lambda: bool(answers))
+
+        answers: list[int] = []
+        first = threading.Thread(target=lambda: httpx.post(server.http("/v1/listen"), content=forever(), timeout=60))
+        first.start()
+        wait_until(lambda: server.service.engine.active == 1)
+        second = httpx.post(server.http("/v1/listen"), content=SMALL)
+        with connect(server.url()) as socket:
+            socket.send("EOS")
+            end(socket)
+            assert socket.close_code == 1000
+        answers.append(second.status_code)
+        first.join()
+        assert answers == [429]
+        assert "files have 1 of their 1 streams" in second.json()["err_msg"]
+        assert httpx.post(server.http("/v1/listen"), content=SMALL).status_code == 200

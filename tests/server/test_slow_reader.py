@@ -1,0 +1,71 @@
+"""A client that reads too slowly: first it does without what the next message makes up for, then it is closed. Words
+are never left out. No socket is in the way, so it is known what waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from support.slow_wire import SlowWire
+
+from tympan.config import load_config
+from tympan.engine.registry import create_engine
+from tympan.engine.scripted import scripted_words
+from tympan.protocols.native import NativeProtocol
+from tympan.server.answers import opening_request
+from tympan.server.connection import Connection
+from tympan.server.service import Service
+
+CAPACITY = 100
+PASSING = {"vad", "lag", "partial"}
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    settings = {"model": "scripted", "step_ms": 0, "outbox_messages": CAPACITY, "max_streams": 1}
+    config = load_config(environment={}, overrides=settings)
+    service = Service(config, create_engine(config.model))
+    await service.start()
+    yield service
+    await service.stop()
+
+
+async def converse(service: Service, frames: int) -> tuple[SlowWire, Connection]:
+    """Everything is said, and nothing is read."""
+    request = opening_request("/v1/stream", {"events": "all"}, {})
+    wire = SlowWire()
+    connection = Connection(wire, service, NativeProtocol(request, service.offer), request)
+    connection.open()
+    connection.start()
+    for _ in range(frames):
+        connection.on_message(bytes(3840))
+    connection.on_message("EOS")
+    async with asyncio.timeout(10):
+        while service.engine.active:
+            await asyncio.sleep(0.001)
+    return wire, connection
+
+
+async def test_pauses_and_lag_go_first_and_the_words_are_all_there(service: Service) -> None:
+    wire, connection = await converse(service, 200)
+    wire.read(connection)
+    kinds = [json.loads(message)["type"] for message in wire.sent]
+    assert set(kinds[CAPACITY // 2 :]).isdisjoint(PASSING), "from half full on none is kept"
+    assert set(kinds[: CAPACITY // 2]) >= PASSING
+    words = [json.loads(message)["text"] for message in wire.sent if json.loads(message)["type"] == "word"]
+    assert words == [word.text for word in scripted_words(200)]
+    assert (kinds[-1], wire.code) == ("complete", 1000)
+
+
+async def test_then_it_is_closed_with_what_it_was_owed_till_then(service: Service) -> None:
+    wire, connection = await converse(service, 1000)
+    wire.read(connection)
+    messages = [json.loads(message) for message in wire.sent]
+    assert len(messages) == CAPACITY + 1
+    words = [message["text"] for message in messages if message["type"] == "word"]
+    assert words == [word.text for word in scripted_words(1000)][: len(words)]
+    assert 20 < len(words) < len(scripted_words(1000))
+    assert (messages[-1]["type"], messages[-1]["code"], wire.code) == ("error", "slow_reader", 1013)
