@@ -17,13 +17,21 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tympan.errors import ConfigError
-from tympan.settings import DeploySettings, LimitSettings, ModelSettings, ServerSettings, TurnSettings
+from tympan.settings import (
+    DeploySettings,
+    LimitSettings,
+    ModelSettings,
+    RecordingSettings,
+    ServerSettings,
+    TurnSettings,
+)
 
 __all__ = [
     "Config",
     "DeploySettings",
     "LimitSettings",
     "ModelSettings",
+    "RecordingSettings",
     "ServerSettings",
     "Setting",
     "TurnSettings",
@@ -44,6 +52,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     turns: TurnSettings = TurnSettings()
+    recording: RecordingSettings = RecordingSettings()
     deploy: DeploySettings = DeploySettings()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    add_settings(parser, sections=("model", "server", "limits", "turns"))
+    add_settings(parser, sections=("model", "server", "limits", "turns", "recording"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ async def _transcribe(service: Service, opening: Opening, body: Body) -> dict[st
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
-    async for event, channel in Upload(service, opening.id, audio_format, "deepgram").events(chunks(), body):
+    async for event, channel in Upload(service, opening, audio_format, "deepgram").events(chunks(), body):
         match event:
             case Word():
                 words[channel].append(event)

@@ -12,20 +12,12 @@ from tympan.config import Config
 from tympan.errors import ConfigError
 from tympan.server.app import PROTOCOLS
 from tympan.server.http_protocol import HttpProtocol
+from tympan.server.logs import log_config
 from tympan.server.service import Service
 from tympan.server.socket import protocol_class
 from tympan.version import version
 
 logger = logging.getLogger(__name__)
-
-
-LOG_CONFIG = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-}
 
 # uvicorn cuts a socket at its limit without a word. Ours comes first, with a sentence; this one bounds memory.
 HARD_LIMIT_FACTOR = 4
@@ -36,14 +28,13 @@ class Runner(uvicorn.Server):
     """uvicorn's server, but SIGTERM and SIGINT let streams end well before sockets are closed."""
 
     def __init__(self, app: FastAPI, config: Config) -> None:
-        level = config.server.log_level
         super().__init__(
             uvicorn.Config(
                 app,
                 http=HttpProtocol,
                 ws=protocol_class(app.state.service, PROTOCOLS),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
-                log_config={**LOG_CONFIG, "loggers": {"tympan": {"level": level.upper()}}},
+                log_config=log_config(config.server),
                 ssl_certfile=config.server.tls_certificate,
                 ssl_keyfile=config.server.tls_key,
                 access_log=False,
@@ -82,6 +73,8 @@ class Runner(uvicorn.Server):
         what = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
         scheme = "https" if self.config.is_ssl else "http"
         logger.info("Tympan %s serves %s on %s://%s:%d", version(), what, scheme, _named(host), port)
+        if self._service.recorder is not None:
+            logger.warning("streams are recorded in %s", self._service.recorder.folder)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

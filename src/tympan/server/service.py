@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -12,9 +12,12 @@ from urllib.parse import urlsplit
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.errors import OriginError, RestartingError, TympanError
-from tympan.protocols.base import Offer
+from tympan.messages import AudioFormat
+from tympan.protocols.base import Offer, Request
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
+from tympan.server.recording import Recorder
+from tympan.session.observed import Observer
 
 if TYPE_CHECKING:
     from tympan.server.connection import Connection
@@ -45,6 +48,7 @@ class Service:
         self.keys = Keyring(config.server.api_keys, config.server.token_secret, None if file is None else Path(file))
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
+        self.recorder = Recorder(config.recording, self._count_recording) if config.recording.record_folder else None
         self.draining = False
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
@@ -55,6 +59,8 @@ class Service:
         """Load the engine, if nobody did. Raises `ModelError`."""
         if not self.engine.ready:
             await self.engine.start()
+        if self.recorder is not None:
+            self.recorder.start()
         self._watchdog = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -62,6 +68,24 @@ class Service:
         if self._watchdog is not None:
             self._watchdog.cancel()
         await self.engine.stop()
+        if self.recorder is not None:
+            await self.recorder.stop()
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether sessions need observers."""
+        return self.recorder is not None
+
+    def observers(self, request: Request, protocol: str, audio_format: AudioFormat) -> Iterator[Observer]:
+        """Those of a session that has just been opened."""
+        info = self.engine.info
+        if self.recorder is not None:
+            recording = self.recorder.begin(request, protocol, info.model, audio_format, info.sample_rate)
+            if recording is not None:
+                yield recording
+
+    def _count_recording(self, outcome: str) -> None:
+        self.metrics.recordings.labels(outcome=outcome).inc()
 
     @property
     def offer(self) -> Offer:

@@ -17,8 +17,9 @@ from starlette.types import Message
 from tympan.config import LimitSettings
 from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError
 from tympan.messages import Audio, AudioFormat, Event, Finish
+from tympan.protocols.base import Request as Opening
+from tympan.server.account import Account
 from tympan.server.service import Service
-from tympan.session.session import Session
 
 CHUNK_BYTES = 64 * 1024
 LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
@@ -27,15 +28,13 @@ LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
 class Upload:
     """Made with its slots taken: raises `CapacityError` and `EngineError`. Iterate `events` once."""
 
-    def __init__(self, service: Service, id: str, audio_format: AudioFormat, protocol: str) -> None:
+    def __init__(self, service: Service, opening: Opening, audio_format: AudioFormat, protocol: str) -> None:
         self._service = service
-        self._protocol = protocol
+        self._account = Account(service, opening, protocol)
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._opened_at = asyncio.get_running_loop().time()
-        self._session = Session(
-            id, service.engine, audio_format, service.config, self._on_event, self._room.set, self._on_end
-        )
+        self._session = self._account.open(audio_format, self._on_event, self._room.set, self._on_end)
 
     async def events(self, chunks: AsyncIterable[bytes], body: Body) -> AsyncGenerator[tuple[Event, int]]:
         """Every event with its channel; the last one is `Complete`. Raises what ended the session early.
@@ -50,12 +49,13 @@ class Upload:
                 yield item
             outcome = "failed" if item is not None else "ok"
             if item is not None:
+                self._account.failed(item)
                 raise item
         finally:
             feeder.cancel()
             self._session.close()
             self._service.leave(self)
-            self._account(outcome)
+            self._account.closed(outcome)
 
     def check_limits(self, now: float) -> None:
         """A file is limited by its size, but a small one may hold days of audio."""
@@ -95,13 +95,6 @@ class Upload:
 
     def _on_end(self, error: Exception | None) -> None:
         self._events.put_nowait(error)
-
-    def _account(self, outcome: str) -> None:
-        metrics = self._service.metrics
-        metrics.sessions.labels(protocol=self._protocol, code=outcome).inc()
-        metrics.audio_seconds.inc(self._session.received_seconds)
-        metrics.words.inc(self._session.words)
-        metrics.connection_ended(self._session.received_seconds)
 
 
 class Body:
