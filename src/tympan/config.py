@@ -40,6 +40,7 @@ __all__ = [
     "config_file",
     "load_config",
     "settings",
+    "wants_spans",
 ]
 
 SECRETS = ("api_keys", "token_secret")
@@ -169,6 +170,14 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Where this program may keep what it can find out again."""
     variables = os.environ if environment is None else environment
     return Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tympan"
+
+
+def wants_spans(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether OpenTelemetry's own variables say where spans go, and do not say that none should."""
+    variables = os.environ if environment is None else environment
+    endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    is_off = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return bool(endpoint) and not is_off and variables.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
 
 
 def _explain(message: str) -> str:

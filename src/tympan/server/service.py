@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from tympan.config import Config
+from tympan.config import Config, wants_spans
 from tympan.engine.base import Engine
 from tympan.errors import OriginError, RestartingError, TympanError
 from tympan.messages import AudioFormat
@@ -21,6 +21,7 @@ from tympan.session.observed import Observer
 
 if TYPE_CHECKING:
     from tympan.server.connection import Connection
+    from tympan.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Service:
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
         self.recorder = Recorder(config.recording, self._count_recording) if config.recording.record_folder else None
+        self.tracing = _tracing()
         self.draining = False
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
@@ -70,15 +72,19 @@ class Service:
         await self.engine.stop()
         if self.recorder is not None:
             await self.recorder.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
 
     @property
     def is_watching(self) -> bool:
         """Whether sessions need observers."""
-        return self.recorder is not None
+        return self.recorder is not None or self.tracing is not None
 
     def observers(self, request: Request, protocol: str, audio_format: AudioFormat) -> Iterator[Observer]:
         """Those of a session that has just been opened."""
         info = self.engine.info
+        if self.tracing is not None:
+            yield self.tracing.begin(request, protocol, info.model)
         if self.recorder is not None:
             recording = self.recorder.begin(request, protocol, info.model, audio_format, info.sample_rate)
             if recording is not None:
@@ -164,3 +170,15 @@ class Service:
             self.keys.refresh()
             for guest in list(self._guests):
                 guest.check_limits(loop.time())
+
+
+def _tracing() -> Tracing | None:
+    """Where the variables for it are set by whoever runs many programs, not all of them need have the package."""
+    if not wants_spans():
+        return None
+    try:
+        from tympan.server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        logger.warning("no spans: the package %s is missing: pip install 'tympan[otel]'", error.name)
+        return None
+    return Tracing()
