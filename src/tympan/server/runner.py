@@ -9,8 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from tympan.config import Config
-from tympan.errors import ConfigError
 from tympan.server.app import PROTOCOLS
+from tympan.server.door import listen, tls_context
 from tympan.server.http_protocol import HttpProtocol
 from tympan.server.logs import log_config
 from tympan.server.service import Service
@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 # uvicorn cuts a socket at its limit without a word. Ours comes first, with a sentence; this one bounds memory.
 HARD_LIMIT_FACTOR = 4
-RECEIVE_BUFFER_BYTES = 128 * 1024  # under three seconds of audio
 
 
 class Runner(uvicorn.Server):
     """uvicorn's server, but SIGTERM and SIGINT let streams end well before sockets are closed."""
 
     def __init__(self, app: FastAPI, config: Config) -> None:
+        """Raises `ConfigError` for a bad certificate."""
+        tls = tls_context(config.server)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -35,34 +36,22 @@ class Runner(uvicorn.Server):
                 ws=protocol_class(app.state.service, PROTOCOLS),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
                 log_config=log_config(config.server),
-                ssl_certfile=config.server.tls_certificate,
-                ssl_keyfile=config.server.tls_key,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
             )
         )
         self._service: Service = app.state.service
-        self._listen_on = (config.server.bind_host, config.server.port)
+        self._settings = config.server
 
-    async def run_until_told(self) -> None:
-        """Bind the port, serve until a signal comes or `should_exit` is set.
+    async def run_until_told(self, listener: socket.socket | None = None) -> None:
+        """Serve on `listener`, by default on the port of the settings, until a signal comes or `should_exit` is set.
 
-        Raises `ConfigError` for a bad address or certificate.
+        Raises `ConfigError` for a bad address.
         """
-        host, port = self._listen_on
-        try:
-            self.config.load()
-        except OSError as error:  # ssl's errors are, too
-            raise ConfigError(f"cannot serve TLS with {self.config.ssl_certfile}: {error.strerror or error}") from None
-        try:
-            listener = socket.create_server(self._listen_on, family=_family(host), backlog=2048)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-        # Accepted sockets inherit it. What lies here delays the answers to a client's pings, so it is little.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        with listener:
-            await self.serve([listener])
+        with listener or listen(self._settings) as bound:
+            await self.serve([bound])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -81,10 +70,6 @@ class Runner(uvicorn.Server):
             server.close()
         await self._service.drain()
         await super().shutdown(sockets)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _named(host: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from tympan.config import Config, wants_spans
-from tympan.engine.base import Engine
+from tympan.engine.base import Engine, starting
 from tympan.errors import OriginError, RestartingError, TympanError
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Offer, Request
@@ -114,7 +114,9 @@ class Service:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
         if self.draining:
             return "the server is restarting"
-        return "" if self.engine.ready else "the engine is not running"
+        if self.engine.ready:
+            return ""
+        return starting(self.engine) if self.engine.stage else "the engine is not running"
 
     def admit(self, credential: str | None, headers: Mapping[str, str]) -> None:
         """Whether a client may open a stream, slots aside; header names in lower case.
