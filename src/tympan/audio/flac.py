@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from tympan.messages import Samples
 
+_BLOCK_SAMPLES = 8192  # encoded at once: a call costs as much as a few thousand samples
 _FULL_SCALE = 32768  # as the decoder of 16-bit audio has it: what came as such is written bit for bit
 
 
@@ -25,9 +26,18 @@ class FlacWriter:
         self._layout = "stereo" if channels == 2 else "mono"
         self._container = av.open(file, "w", format="flac")
         self._stream = self._container.add_stream("flac", rate=sample_rate, layout=self._layout)
+        self._stream.codec_context.thread_count = 1
+        self._waiting: list[Samples] = []
 
     def write(self, samples: Samples) -> None:
-        """Float32 `[n, channels]`; what is outside [-1, 1] is clipped."""
+        """Float32 `[n, channels]`; what is outside [-1, 1] is clipped. Keeps a third of a second back."""
+        self._waiting.append(samples)
+        if sum(map(len, self._waiting)) >= _BLOCK_SAMPLES:
+            self._encode()
+
+    def _encode(self) -> None:
+        samples = np.concatenate(self._waiting)
+        self._waiting.clear()
         values = np.clip(np.rint(samples * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(values.reshape(1, -1), format="s16", layout=self._layout)
         frame.sample_rate = self._sample_rate
@@ -36,6 +46,8 @@ class FlacWriter:
     def close(self) -> None:
         """Writes the last samples, and the length into the file's head."""
         try:
+            if self._waiting:
+                self._encode()
             self._container.mux(self._stream.encode(None))
             self._container.close()
         except FFmpegError as error:  # libav's word for what the file has raised before

@@ -1,6 +1,6 @@
 """Recordings of streams: what was heard and what was told, on disk, where the operator has asked for it.
 
-A stream never waits for the disk. The event loop leaves what goes by in a queue, and one thread writes it, four times a
+A stream never waits for the disk. The event loop leaves what goes by in a queue, and one thread writes it, ten times a
 second. When the disk is full or fails, the folder has reached its size, or its consent is taken back, recording stops:
 what was open is left incomplete, one line in the log says why, and the streams go on. Later it is tried again.
 Nothing is ever deleted: what an operator asked to keep is the operator's to remove.
@@ -34,7 +34,7 @@ from tympan.session.observed import Observer, Outcome
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 0.25
+BEAT_SECONDS = 0.1
 RETRY_SECONDS = 60.0
 STOP_SECONDS = 10.0  # for what waits at the end; a disk that hangs must not keep the server from stopping
 MOST_WAITING_BYTES = 64 << 20

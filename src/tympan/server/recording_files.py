@@ -61,31 +61,31 @@ class RecordingFiles:
     def __init__(self, folder: Path, id: str, sample_rate: int, channels: int) -> None:
         self._folder = folder
         self._id = id
-        self.bytes = 0
-        """Of both files so far."""
+        self._audio_bytes = self._line_bytes = 0
         with ExitStack() as opened:
             self._audio = opened.enter_context(_create(self._part("flac")))
             self._lines = opened.enter_context(_create(self._part("jsonl")))
             self._flac = FlacWriter(self._audio, sample_rate, channels)
             self._opened = opened.pop_all()
 
+    @property
+    def bytes(self) -> int:
+        """Of both files so far."""
+        return self._audio_bytes + self._line_bytes
+
     def write_line(self, fields: Mapping[str, Any]) -> None:
         """One line of JSON."""
-        self._lines.write(msgspec.json.encode(fields) + b"\n")
-        self._count()
+        self._line_bytes += self._lines.write(msgspec.json.encode(fields) + b"\n")
 
     def write_audio(self, samples: Samples) -> None:
         """Float32 `[n, channels]`."""
         self._flac.write(samples)
-        self._count()
-
-    def _count(self) -> None:
-        self.bytes = self._audio.tell() + self._lines.tell()
+        self._audio_bytes = self._audio.tell()
 
     def complete(self) -> None:
         """The session has ended, and everything is there."""
         self._flac.close()
-        self._count()
+        self._audio_bytes = self._audio.tell()
         self._opened.close()
         self._rename("")
 
