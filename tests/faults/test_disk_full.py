@@ -75,7 +75,7 @@ def test_a_full_disk_costs_recordings_and_no_word(
         log = capfd.readouterr().err
         assert log.count("recording has stopped") == 1
         assert f"{STREAMS} recordings are incomplete" in log
-        assert "No space left on device" in log
+        assert "streams go on: the disk is full" in log
         assert "Traceback" not in log
         assert any(len(audio_of(file)) > 24_000 for file in disk.glob("*.flac")), "what was written can be heard"
 

@@ -17,7 +17,7 @@ from support.speech import clip
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, MissingPackageError
 from tympan.server import recording
 
 
@@ -193,4 +193,12 @@ def test_a_folder_that_is_not_fit_keeps_the_server_from_starting(folder: Path, s
 
 def test_its_error_is_one_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="record_folder"), LiveServer(record_folder=str(tmp_path / "none")):
+        pass
+
+
+def test_a_package_that_is_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("tympan.server.recording", "tympan.server.recording_files", "tympan.audio.flac"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(MissingPackageError, match=r"tympan\[recording\]"), LiveServer(record_folder=str(folder)):
         pass

@@ -38,7 +38,7 @@ BEAT_SECONDS = 0.1
 RETRY_SECONDS = 60.0
 STOP_SECONDS = 10.0  # for what waits at the end; a disk that hangs must not keep the server from stopping
 MOST_WAITING_BYTES = 64 << 20
-LEAST_FREE_BYTES = 256 << 10  # to try again on a disk that was full
+LEAST_FREE_BYTES = 256 << 10  # on a disk that is not full
 LINE_BYTES = 256  # what one waiting line is counted for
 
 COMMAND_NAMES: Mapping[type[Command], str] = {Flush: "flush", Finish: "finish", Reset: "reset", SetFormat: "format"}
@@ -197,7 +197,7 @@ class Recorder:
             try:
                 self._work_off(recording, work)
             except OSError as error:
-                self._stop_recording(error.strerror or str(error))
+                self._stop_recording("the disk is full" if self._disk_is_full() else error.strerror or str(error))
             except Exception:
                 logger.exception("a recording broke")
                 self._stop_recording("internal error")
@@ -256,9 +256,14 @@ class Recorder:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             self._folder_bytes = size_of(self.folder)
-            is_full = shutil.disk_usage(self.folder).free < LEAST_FREE_BYTES
         except OSError:
             return
-        if not (is_full or unfit(self.folder) or self._folder_bytes >= self._most_bytes):
+        if not (self._disk_is_full() or unfit(self.folder) or self._folder_bytes >= self._most_bytes):
             self.stopped_because = ""
             logger.info("recording goes on")
+
+    def _disk_is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self.folder).free < LEAST_FREE_BYTES
+        except OSError:
+            return False

@@ -65,7 +65,7 @@ class RecordingFiles:
         with ExitStack() as opened:
             self._audio = opened.enter_context(_create(self._part("flac")))
             self._lines = opened.enter_context(_create(self._part("jsonl")))
-            self._flac = FlacWriter(self._audio, sample_rate, channels)
+            self._flac = FlacWriter(self._audio.fileno(), sample_rate, channels)
             self._opened = opened.pop_all()
 
     @property
@@ -80,12 +80,12 @@ class RecordingFiles:
     def write_audio(self, samples: Samples) -> None:
         """Float32 `[n, channels]`."""
         self._flac.write(samples)
-        self._audio_bytes = self._audio.tell()
+        self._audio_bytes = os.fstat(self._audio.fileno()).st_size
 
     def complete(self) -> None:
         """The session has ended, and everything is there."""
         self._flac.close()
-        self._audio_bytes = self._audio.tell()
+        self._audio_bytes = os.fstat(self._audio.fileno()).st_size
         self._opened.close()
         self._rename("")
 
@@ -106,4 +106,4 @@ class RecordingFiles:
 
 
 def _create(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from tympan.config import Config, wants_spans
 from tympan.engine.base import Engine, starting
-from tympan.errors import OriginError, RestartingError, TympanError
+from tympan.errors import MissingPackageError, OriginError, RestartingError, TympanError
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Offer, Request
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
-from tympan.server.recording import Recorder
 from tympan.session.observed import Observer
 
 if TYPE_CHECKING:
     from tympan.server.connection import Connection
+    from tympan.server.recording import Recorder
     from tympan.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Service:
         self.keys = Keyring(config.server.api_keys, config.server.token_secret, None if file is None else Path(file))
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
-        self.recorder = Recorder(config.recording, self._count_recording) if config.recording.record_folder else None
+        self.recorder = _recorder(config, self._count_recording)
         self.tracing = _tracing()
         self.draining = False
         self._guests: set[Guest] = set()
@@ -172,6 +172,19 @@ class Service:
             self.keys.refresh()
             for guest in list(self._guests):
                 guest.check_limits(loop.time())
+
+
+def _recorder(config: Config, count: Callable[[str], None]) -> Recorder | None:
+    """Raises `ConfigError` and `MissingPackageError`: who asked for recordings would not miss them in time."""
+    if config.recording.record_folder is None:
+        return None
+    try:
+        from tympan.server.recording import Recorder
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"recording needs the package {error.name}: pip install 'tympan[recording]'"
+        ) from None
+    return Recorder(config.recording, count)
 
 
 def _tracing() -> Tracing | None:
