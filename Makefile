@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz check clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz check audit clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
@@ -35,8 +35,11 @@ check: .venv/dev.done  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
+	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
+
 clean:
-	rm -rf .venv .venv-clients .venv-deploy
+	rm -rf .venv .venv-audit .venv-clients .venv-deploy
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -53,6 +56,11 @@ clean:
 .venv-clients/done: pyproject.toml constraints-clients.txt
 	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
+	touch $@
+
+.venv-audit/done: Makefile
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	touch $@
 
 .venv-deploy/done: pyproject.toml constraints.txt

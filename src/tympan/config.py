@@ -17,7 +17,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tympan.errors import ConfigError
-from tympan.settings import DeploySettings, KeySettings, LimitSettings, ModelSettings, ServerSettings, TurnSettings
+from tympan.settings import (
+    DeploySettings,
+    KeySettings,
+    LimitSettings,
+    ModelSettings,
+    RecordingSettings,
+    ServerSettings,
+    TurnSettings,
+)
 
 __all__ = [
     "Config",
@@ -25,6 +33,7 @@ __all__ = [
     "KeySettings",
     "LimitSettings",
     "ModelSettings",
+    "RecordingSettings",
     "ServerSettings",
     "Setting",
     "TurnSettings",
@@ -33,6 +42,7 @@ __all__ = [
     "config_file",
     "load_config",
     "settings",
+    "wants_spans",
 ]
 
 SECRETS = ("api_keys", "token_secret")
@@ -46,6 +56,7 @@ class Config(Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     keys: KeySettings = KeySettings()
     turns: TurnSettings = TurnSettings()
+    recording: RecordingSettings = RecordingSettings()
     deploy: DeploySettings = DeploySettings()
 
 
@@ -162,6 +173,14 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Where this program may keep what it can find out again."""
     variables = os.environ if environment is None else environment
     return Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tympan"
+
+
+def wants_spans(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether OpenTelemetry's own variables say where spans go, and do not say that none should."""
+    variables = os.environ if environment is None else environment
+    endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    is_off = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return bool(endpoint) and not is_off and variables.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
 
 
 def _explain(message: str) -> str:

@@ -77,6 +77,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         str, Meta(description="debug, info, warning or error", pattern="^(debug|info|warning|error)$")
     ] = "info"
+    log_format: Annotated[str, Meta(description="text, or json: one object a line", pattern="^(text|json)$")] = "text"
 
     @property
     def bind_host(self) -> str:
@@ -143,6 +144,21 @@ class TurnSettings(Struct, frozen=True, kw_only=True):
     turn_holdoff_steps: Annotated[
         int, Meta(description="first steps of a stream in which P(pause) is not believed", ge=0)
     ] = 12
+
+
+class RecordingSettings(Struct, frozen=True, kw_only=True):
+    """Whether what clients say is kept. It is not, unless the operator names a folder that was made for it."""
+
+    record_folder: Annotated[
+        str | None,
+        Meta(
+            description="keep the audio and events of every stream here: a folder that only its owner may enter, with "
+            "a file CONSENT that says who has agreed to it"
+        ),
+    ] = None
+    record_bytes: Annotated[
+        int, Meta(description="size of that folder at which recording stops; nothing is deleted", gt=0)
+    ] = 10 * 1024**3
 
 
 class DeploySettings(Struct, frozen=True, kw_only=True):

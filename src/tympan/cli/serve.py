@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging.config
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.errors import MissingPackageError
+from tympan.server.door import WaitingRoom, listen
+from tympan.server.logs import log_config
 
 if TYPE_CHECKING:
     from tympan.server.runner import Runner
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    add_settings(parser, sections=("model", "server", "limits", "turns"))
+    add_settings(parser, sections=("model", "server", "limits", "turns", "recording"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,15 +33,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(config: Config) -> int:
+    logging.config.dictConfig(log_config(config.server))
     engine = create_engine(config.model)
-    try:
-        # Both take a second or two. The engine is up before the port is bound: a model that cannot be had is one
-        # sentence, not a trace.
-        make_runner, _ = await asyncio.gather(asyncio.to_thread(_import_server), engine.start())
-        await make_runner(config, engine).run_until_told()
-    finally:
-        await engine.stop()
+    with listen(config.server) as listener:
+        try:
+            async with WaitingRoom(listener, config.server, engine):
+                # Both take a second or two. The server starts no engine: a model that cannot be had is one sentence,
+                # not a trace.
+                runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
+            await runner.run_until_told(listener)
+        finally:
+            await engine.stop()
     return 0
+
+
+async def _make_runner(config: Config, engine: Engine) -> Runner:
+    """Raises `MissingPackageError` and `ConfigError`."""
+    make_runner = await asyncio.to_thread(_import_server)
+    return make_runner(config, engine)
 
 
 def _import_server() -> Callable[[Config, Engine], Runner]:

@@ -94,6 +94,11 @@ class EngineStream(Protocol):
         """
 
 
+def starting(engine: Engine) -> str:
+    """What an engine that is not ready does, in words."""
+    return f"the engine is starting: {engine.stage}" if engine.stage else "the engine is starting"
+
+
 class Engine(Protocol):
     """A recognizer with a fixed number of slots."""
 
@@ -114,6 +119,10 @@ class Engine(Protocol):
     @property
     def ready(self) -> bool:
         """Whether `open` may be called: started, and not broken."""
+
+    @property
+    def stage(self) -> str:
+        """What `load`, `start` or a start after a fault is doing now, in a word or two; empty where nobody can tell."""
 
     @property
     def start_seconds(self) -> Mapping[str, float]:

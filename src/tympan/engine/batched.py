@@ -99,6 +99,10 @@ class BatchedEngine:
         return self._ready
 
     @property
+    def stage(self) -> str:
+        return self._stages.current
+
+    @property
     def start_seconds(self) -> Mapping[str, float]:
         return self._stages.seconds
 

@@ -168,6 +168,10 @@ class ScriptedEngine:
         return self._loop_task is not None
 
     @property
+    def stage(self) -> str:
+        return ""
+
+    @property
     def start_seconds(self) -> Mapping[str, float]:
         return {}
 

@@ -12,14 +12,18 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.current = ""
+        """The part that is run now; empty between two."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """What runs inside counts as `name`; a name may come again, and adds up."""
         start = time.perf_counter()
+        self.current = name
         try:
             yield
         finally:
+            self.current = ""
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def split(self, name: str, part: str, seconds: float) -> None:

@@ -8,7 +8,6 @@ and a client that comes back in time with the stream's token takes it over with 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable
 
@@ -25,13 +24,11 @@ from tympan.protocols.base import (
     ServerProtocol,
     WireMessage,
 )
-from tympan.server.quota import Lease
+from tympan.server.journal import Journal
 from tympan.server.service import Service
 from tympan.server.wire import NO_CODE, NO_GOODBYE, Wire
 from tympan.session.outbox import Outbox, ResumableOutbox
 from tympan.session.session import Session
-
-logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
 
@@ -50,12 +47,12 @@ class Connection:
         self._service = service
         self._protocol = protocol
         self._request = request
+        self._journal = Journal(service, request, protocol.name)
         self._limits = service.config.limits
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._limits.outbox_messages)
         self._token = ""
         self._session: Session | None = None
-        self._lease: Lease | None = None
         self._farewell: Farewell | None = None
         self._started = False
         self._returned = False
@@ -76,21 +73,15 @@ class Connection:
         try:
             account = service.admit(self.credential, self._request.headers)
             audio_format = self._protocol.start()
-            self._session = Session(
-                self._request.id,
-                service.engine,
+            self._session = self._journal.open(
+                account,
                 audio_format,
-                service.config,
                 self._on_event,
                 self._on_room,
                 self._end,
                 wants_vad=self._protocol.wants_vad,
             )
-            self._lease = account.open(self._session, audio_format.streams, self._opened_at)
         except TympanError as error:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
             return self.refuse(error)
         self._prepare_return()
         service.enter(self)
@@ -98,8 +89,7 @@ class Connection:
 
     def refuse(self, error: TympanError) -> Acceptance | Refusal:
         """Say how to answer the upgrade of a client that is not let in."""
-        self._service.refused(error)
-        logger.info("refused %s: %s", self._request.path, error)
+        self._journal.refused(error)
         refusal = self._protocol.refuse(error)
         if isinstance(refusal, Refusal):
             return refusal
@@ -137,16 +127,13 @@ class Connection:
         else:
             self._service.metrics.connected()
             if self._session is not None:
-                logger.info("%s opened from %s", self._session.id, self._request.path)
                 self._session.start()
         self._send_what_waits()
 
     def _greet_again(self) -> None:
-        assert self._session is not None
         assert self._wire is not None
         assert isinstance(self._protocol, ResumableProtocol)
-        logger.info("%s resumed", self._session.id)
-        self._service.metrics.resumed.inc()
+        self._journal.resumed()
         self._wire.send(self._protocol.resumed())
         if self._held:
             self._wire.pause_reading()
@@ -168,7 +155,7 @@ class Connection:
         except TympanError as error:
             self.fail(error)
         except Exception as error:
-            logger.exception("internal error")
+            self._journal.broke()
             self.fail(error)
 
     def _hold(self) -> None:
@@ -193,7 +180,7 @@ class Connection:
         if goodbye or not self._token or self._service.draining:
             self._leave()
         elif self._wire is not None:
-            logger.info("%s lost its connection", self._request.id)
+            self._journal.lost()
             self._wire = None
             self._lost_at = self._loop.time()
 
@@ -203,7 +190,7 @@ class Connection:
         try:
             answers = self._protocol.send(event, channel)
         except Exception as error:  # the stream must not hang because a protocol could not say something
-            logger.exception("internal error")
+            self._journal.broke()
             self.fail(error)
             return
         for answer in answers:
@@ -245,16 +232,15 @@ class Connection:
     def _end(self, error: Exception | None) -> None:
         if self._farewell is not None:
             return
-        if error is not None and not isinstance(error, TympanError):
-            logger.error("a session failed: %r", error)  # whoever broke has logged the trace
+        if error is not None:
+            self._journal.failed(error)
         self._say_farewell(self._protocol.fail(error))
 
     def _say_farewell(self, farewell: Farewell) -> None:
         """The last words, whatever led to them. Reading goes on, so that the client's close is heard."""
         self._farewell = farewell
         self._ended_at = self._loop.time()
-        if self._lease is not None:
-            self._lease.end(self._ended_at)
+        self._journal.settle()
         self._outbox.put_last(farewell.messages)
         self._on_room()
         self._send_what_waits()
@@ -263,7 +249,7 @@ class Connection:
 
     def check_limits(self, now: float) -> None:
         limits = self._limits
-        if self._session is not None and self._lease is not None and (spent := self._lease.spent(now)) is not None:
+        if self._session is not None and (spent := self._journal.spent()) is not None:
             self._session.stop(spent)
         if self._heard or self._held:
             self._heard, self._heard_at = False, now
@@ -291,19 +277,9 @@ class Connection:
         if self._left:
             return
         self._left = True
-        if self._lease is not None:
-            self._lease.end(self._loop.time())
         self._service.leave(self)
         self._service.resumable.pop(self._token, None)
+        if self._session is not None:
+            self._session.close()
         code = self._farewell.code if self._farewell is not None else 1006
-        metrics = self._service.metrics
-        metrics.sessions.labels(protocol=self._protocol.name, code=str(code)).inc()
-        metrics.dropped.inc(self._outbox.dropped)
-        if self._session is None:
-            return
-        self._session.close()
-        seconds, words = self._session.received_seconds, self._session.words
-        metrics.audio_seconds.inc(seconds)
-        metrics.words.inc(words)
-        metrics.connection_ended(seconds)
-        logger.info("%s closed with %d: %.1f s of audio, %d words", self._session.id, code, seconds, words)
+        self._journal.closed(str(code), self._outbox.dropped)

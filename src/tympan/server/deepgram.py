@@ -83,7 +83,7 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
     told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
     utterances: list[dict[str, Any]] = []
     seconds = 0.0
-    upload = Upload(service, account, opening.id, audio_format, "deepgram")
+    upload = Upload(service, account, opening, audio_format, "deepgram")
     async for event, channel in upload.events(chunks(), body):
         match event:
             case Word():

@@ -19,6 +19,7 @@ STATIC = Path(str(files("tympan.server") / "static"))
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; img-src 'self' data:"
 )
+RECORDED = "What is said here is recorded by whoever runs this server."
 PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
 
 
@@ -40,7 +41,8 @@ def routes(service: Service) -> APIRouter:
             **_engine_fields(service),
             "capacity": engine.capacity,
             "active": engine.active,
-            "notice": engine.info.notice,
+            "recording": _recording(service),
+            "notice": " ".join(filter(None, (engine.info.notice, RECORDED if service.recorder else ""))),
         }
 
     @router.get("/ready")
@@ -66,6 +68,13 @@ def routes(service: Service) -> APIRouter:
         return Response(service.metrics.render(), media_type=service.metrics.content_type)
 
     return router
+
+
+def _recording(service: Service) -> str:
+    """`off`, `on`, or `stopped`; the log says why, and the folder is nobody's business."""
+    if service.recorder is None:
+        return "off"
+    return "stopped" if service.recorder.stopped_because else "on"
 
 
 def _refusal(service: Service, request: Request) -> JSONResponse | None:

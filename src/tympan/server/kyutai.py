@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 
@@ -14,8 +13,9 @@ from fastapi.responses import JSONResponse
 from tympan.errors import CapacityError, TympanError
 from tympan.messages import AudioFormat, Word
 from tympan.protocols.base import Refusal, json_refusal
+from tympan.protocols.base import Request as Opening
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
-from tympan.server.answers import answer
+from tympan.server.answers import answer, request_of
 from tympan.server.quota import Account
 from tympan.server.service import Service
 from tympan.server.uploads import Body, Upload
@@ -62,19 +62,19 @@ def routes(service: Service) -> APIRouter:
 
 async def _transcribe(service: Service, request: Request) -> Response:
     account = service.admit(request.headers.get(KEY_HEADER), request.headers)
-    upload = await _upload(service, account)
+    upload = await _upload(service, account, request_of(request))
     limits = service.config.limits
     body = Body(request, limits, limits.upload_bytes, account)
     words = [event async for event, _ in upload.events(body.request.stream(), body) if isinstance(event, Word)]
     return JSONResponse([fields for word in words for fields in word_fields(word)])
 
 
-async def _upload(service: Service, account: Account) -> Upload:
+async def _upload(service: Service, account: Account, opening: Opening) -> Upload:
     """Waits for a slot, but not for long. Raises `QuotaError`, `CapacityError` and `EngineError`."""
     deadline = asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS
     while True:
         try:
-            return Upload(service, account, str(uuid.uuid4()), AudioFormat("auto"), KyutaiProtocol.name)
+            return Upload(service, account, opening, AudioFormat("auto"), KyutaiProtocol.name)
         except CapacityError:
             if asyncio.get_running_loop().time() > deadline:
                 raise

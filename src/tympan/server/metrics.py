@@ -62,15 +62,24 @@ class Metrics:
         self.dropped = Counter(
             "tympan_dropped_messages_total", "Messages that slow readers did without", registry=registry
         )
+        self.recordings = Counter(
+            "tympan_recordings_total",
+            "Recordings where they are switched on: complete, incomplete, skipped (none could be made), declined",
+            ["outcome"],
+            registry=registry,
+        )
         self.lag = Histogram(
             "tympan_lag_seconds",
             "Audio received but not yet transcribed, once per second of audio and stream",
             buckets=LAG_BUCKETS,
             registry=registry,
         )
-
         self._engine = engine
         self._connections = 0
+        self._make_moshi_servers(registry)
+
+    def _make_moshi_servers(self, registry: CollectorRegistry) -> None:
+        engine = self._engine
         open_channels = Gauge("asr_open_channels", "Streams open now", ["handler"], registry=registry)
         open_channels.labels(handler="all").set_function(lambda: engine.active)
         self._connection_steps = Histogram(

@@ -76,7 +76,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     try:
         service.offer.check_model(_text(form, "model"))
         wish = _wish(form, service.offer.languages)
-        upload = Upload(service, account, opening.id, AudioFormat("auto"), "openai")
+        upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
     except TympanError:
         await form.close()
         raise

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from tympan.config import Config
-from tympan.engine.base import Engine
-from tympan.errors import CapacityError, OriginError, RestartingError, TympanError
-from tympan.protocols.base import Offer
+from tympan.config import Config, wants_spans
+from tympan.engine.base import Engine, starting
+from tympan.errors import CapacityError, MissingPackageError, OriginError, RestartingError, TympanError
+from tympan.messages import AudioFormat
+from tympan.protocols.base import Offer, Request
 from tympan.server.auth import Keyring
 from tympan.server.metrics import Metrics
 from tympan.server.quota import Account
+from tympan.session.observed import Observer
 
 if TYPE_CHECKING:
     from tympan.server.connection import Connection
+    from tympan.server.recording import Recorder
+    from tympan.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class Service:
         """Slots that files have."""
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
+        self.recorder = _recorder(config, self._count_recording)
+        self.tracing = _tracing()
         self.draining = False
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
@@ -61,6 +67,8 @@ class Service:
         """Load the engine, if nobody did. Raises `ModelError`."""
         if not self.engine.ready:
             await self.engine.start()
+        if self.recorder is not None:
+            self.recorder.start()
         self._watchdog = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -68,6 +76,28 @@ class Service:
         if self._watchdog is not None:
             self._watchdog.cancel()
         await self.engine.stop()
+        if self.recorder is not None:
+            await self.recorder.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether sessions need observers."""
+        return self.recorder is not None or self.tracing is not None
+
+    def observers(self, request: Request, protocol: str, audio_format: AudioFormat) -> Iterator[Observer]:
+        """Those of a session that has just been opened."""
+        info = self.engine.info
+        if self.tracing is not None:
+            yield self.tracing.begin(request, protocol, info.model)
+        if self.recorder is not None:
+            recording = self.recorder.begin(request, protocol, info.model, audio_format, info.sample_rate)
+            if recording is not None:
+                yield recording
+
+    def _count_recording(self, outcome: str) -> None:
+        self.metrics.recordings.labels(outcome=outcome).inc()
 
     @property
     def offer(self) -> Offer:
@@ -90,7 +120,9 @@ class Service:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
         if self.draining:
             return "the server is restarting"
-        return "" if self.engine.ready else "the engine is not running"
+        if self.engine.ready:
+            return ""
+        return starting(self.engine) if self.engine.stage else "the engine is not running"
 
     def admit(self, credential: str | None, headers: Mapping[str, str]) -> Account:
         """Whether a client may come in, and on whose account; header names in lower case.
@@ -153,3 +185,28 @@ class Service:
             self.keys.refresh()
             for guest in list(self._guests):
                 guest.check_limits(loop.time())
+
+
+def _recorder(config: Config, count: Callable[[str], None]) -> Recorder | None:
+    """Raises `ConfigError` and `MissingPackageError`: who asked for recordings would not miss them in time."""
+    if config.recording.record_folder is None:
+        return None
+    try:
+        from tympan.server.recording import Recorder
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"recording needs the package {error.name}: pip install 'tympan[recording]'"
+        ) from None
+    return Recorder(config.recording, count)
+
+
+def _tracing() -> Tracing | None:
+    """Where the variables for it are set by whoever runs many programs, not all of them need have the package."""
+    if not wants_spans():
+        return None
+    try:
+        from tympan.server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        logger.warning("no spans: the package %s is missing: pip install 'tympan[otel]'", error.name)
+        return None
+    return Tracing()

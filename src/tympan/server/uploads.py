@@ -15,11 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from tympan.config import LimitSettings
-from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError, TympanError
+from tympan.errors import AudioError, IdleError, SessionTooLongError, TooBigError
 from tympan.messages import Audio, AudioFormat, Event, Finish
+from tympan.protocols.base import Request as Opening
+from tympan.server.journal import Journal
 from tympan.server.quota import Account
 from tympan.server.service import Service
-from tympan.session.session import Session
 
 CHUNK_BYTES = 64 * 1024
 LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
@@ -28,30 +29,19 @@ LOOK_EVERY_SECONDS = 0.5  # for whether the client is still there
 class Upload:
     """Made with its slots taken: raises `QuotaError`, `CapacityError` and `EngineError`. Iterate `events` once."""
 
-    def __init__(self, service: Service, account: Account, id: str, audio_format: AudioFormat, protocol: str) -> None:
+    def __init__(
+        self, service: Service, account: Account, opening: Opening, audio_format: AudioFormat, protocol: str
+    ) -> None:
         self._service = service
-        self._protocol = protocol
+        self._journal = Journal(service, opening, protocol)
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._opened_at = asyncio.get_running_loop().time()
         self._streams = audio_format.streams
         service.check_upload_room(self._streams)
-        self._session = Session(
-            id,
-            service.engine,
-            audio_format,
-            service.config,
-            self._on_event,
-            self._room.set,
-            self._on_end,
-            wants_vad=False,
-            live=False,
+        self._session = self._journal.open(
+            account, audio_format, self._on_event, self._room.set, self._on_end, wants_vad=False, live=False
         )
-        try:
-            self._lease = account.open(self._session, self._streams, self._opened_at)
-        except TympanError:
-            self._session.close()
-            raise
         service.upload_streams += self._streams
 
     @property
@@ -72,16 +62,18 @@ class Upload:
                 yield item
             outcome = "failed" if item is not None else "ok"
             if item is not None:
+                self._journal.failed(item)
                 raise item
         finally:
             feeder.cancel()
             self._session.close()
             self._service.leave(self)
-            self._settle(outcome)
+            self._service.upload_streams -= self._streams
+            self._journal.closed(outcome)
 
     def check_limits(self, now: float) -> None:
         """A file is limited by its size, but a small one may hold days of audio."""
-        spent = self._lease.spent(now)
+        spent = self._journal.spent()
         if spent is not None:
             self._on_end(spent)
         longest = self._service.config.limits.session_seconds
@@ -120,15 +112,6 @@ class Upload:
 
     def _on_end(self, error: Exception | None) -> None:
         self._events.put_nowait(error)
-
-    def _settle(self, outcome: str) -> None:
-        self._lease.end(asyncio.get_running_loop().time())
-        self._service.upload_streams -= self._streams
-        metrics = self._service.metrics
-        metrics.sessions.labels(protocol=self._protocol, code=outcome).inc()
-        metrics.audio_seconds.inc(self._session.received_seconds)
-        metrics.words.inc(self._session.words)
-        metrics.connection_ended(self._session.received_seconds)
 
 
 class Body:

@@ -11,7 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
-from tympan.audio.decoder import open_decoder
+from tympan.audio.decoder import Decoder, open_decoder
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.errors import RestartingError, TympanError
@@ -78,7 +78,7 @@ class Session:
         self._then: Callable[[], None] | None = None
         self._flushes: Counter[int] = Counter()
         self._format = audio_format
-        self._decoder = open_decoder(audio_format, engine.info.sample_rate)
+        self._decoder = self._open_decoder(audio_format)
         self._channels: list[Channel] = []
         try:
             self._open_channels()
@@ -197,7 +197,7 @@ class Session:
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, TympanError):
-            logger.exception("internal error")
+            logger.exception("%s: internal error", self.id, extra={"session": self.id})
         self.close()
         self._ended(error)
 
@@ -216,7 +216,7 @@ class Session:
         assert audio_format.streams == len(self._channels)
         self._decoder.close()
         self._format = audio_format
-        self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
+        self._decoder = self._open_decoder(audio_format)
         if not self.received_seconds:
             for channel in self._channels:
                 channel.declare(audio_format)
@@ -229,6 +229,9 @@ class Session:
         self._channels.clear()
         self._flushes.clear()
         self._open_channels()
+
+    def _open_decoder(self, audio_format: AudioFormat) -> Decoder:
+        return open_decoder(audio_format, self._engine.info.sample_rate)
 
     def _open_channels(self) -> None:
         for number in range(self._format.streams):

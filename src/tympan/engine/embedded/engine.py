@@ -56,6 +56,10 @@ class EmbeddedEngine:
         return self._started and any(worker.alive for worker in self._workers)
 
     @property
+    def stage(self) -> str:
+        return ""
+
+    @property
     def start_seconds(self) -> Mapping[str, float]:
         return {}
 

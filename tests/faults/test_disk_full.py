@@ -1,0 +1,88 @@
+"""A disk that is full, for real: a small file system, which recordings fill while streams go on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from support.recordings import audio_of, consented, names, wait_until
+from support.server import LiveServer
+from websockets.asyncio.client import connect
+
+from tympan.engine.scripted import scripted_words
+from tympan.server import recording
+
+pytestmark = pytest.mark.fault
+
+STREAMS = 8
+FRAMES = 250
+CHUNK_BYTES = 3840
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tympan-test", str(folder)], capture_output=True, check=False
+    )
+    if mounting.returncode:
+        pytest.skip("only root may mount a small disk, and not everywhere")
+    try:
+        yield consented(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+async def speak(server: LiveServer, seed: int) -> list[str]:
+    """Twenty seconds of noise, which no codec makes small; the words that come back."""
+    noise = np.random.default_rng(seed).integers(-9000, 9000, FRAMES * CHUNK_BYTES // 2).astype("<i2").tobytes()
+    async with connect(server.url(events="word"), max_size=None) as socket:
+        for start in range(0, len(noise), CHUNK_BYTES):
+            await socket.send(noise[start : start + CHUNK_BYTES])
+        await socket.send("EOS")
+        messages = [json.loads(message) async for message in socket]
+    assert socket.close_code == 1000
+    assert messages[-1]["type"] == "complete"
+    return [message["text"] for message in messages if message["type"] == "word"]
+
+
+async def speak_all(server: LiveServer) -> list[list[str]]:
+    return list(await asyncio.gather(*(speak(server, seed) for seed in range(STREAMS))))
+
+
+def test_a_full_disk_costs_recordings_and_no_word(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recording, "RETRY_SECONDS", 0.5)
+    expected = [word.text for word in scripted_words(FRAMES)]
+    with LiveServer(record_folder=str(disk), step_ms=20) as server:
+
+        def state() -> str:
+            return str(httpx.get(server.http("/health")).json()["recording"])
+
+        assert asyncio.run(speak_all(server)) == [expected] * STREAMS
+        wait_until(lambda: names(disk).count("*.incomplete.flac") == STREAMS)
+        assert state() == "stopped", "it is tried again, but the disk is still full"
+        assert httpx.get(server.http("/ready")).status_code == 200
+        log = capfd.readouterr().err
+        assert log.count("recording has stopped") == 1
+        assert f"{STREAMS} recordings are incomplete" in log
+        assert "streams go on: the disk is full" in log
+        assert "Traceback" not in log
+        assert any(len(audio_of(file)) > 24_000 for file in disk.glob("*.flac")), "what was written can be heard"
+
+        assert asyncio.run(speak(server, 0)) == expected, "and nobody notices that there is no recording"
+
+        for file in disk.glob("*.incomplete.*"):
+            file.unlink()
+        wait_until(lambda: state() == "on")
+        asyncio.run(speak(server, 0))
+        wait_until(lambda: names(disk) == ["*.flac", "*.jsonl"])
