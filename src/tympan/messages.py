@@ -106,6 +106,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Warning:
+    """Something about the audio looks wrong, or the model fell silent on it, in plain words; `code` is its stable name."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Flushed:
     """Every word of the audio before the `Flush` with this mark has been released."""
 
@@ -124,7 +132,7 @@ class Failed:
     error: Exception
 
 
-EngineEvent = Partial | Word | Progress | Flushed | Finished | Failed
+EngineEvent = Partial | Word | Progress | Warning | Flushed | Finished | Failed
 
 
 # --- Events: what a session adds -------------------------------------------------------------------------------------
@@ -175,14 +183,6 @@ class Lag:
     received: float
     processed: float
     behind: float
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """Something about the audio looks wrong, in plain words; `code` is its stable name."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import numpy as np
+
 from tympan.engine.base import EngineInfo
 from tympan.engine.scheduler import Row
 from tympan.engine.step import StepResult
@@ -53,4 +55,5 @@ class CountingRunner:
             index = row.slot.index
             self.frames[index] = 0 if row.fresh else self.frames[index] + 1
             tokens.append(counting_token(self.frames[index]))
-        return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows))
+        levels = [0.0 if row.frame is None else float(np.square(row.frame).mean()) ** 0.5 for row in rows]
+        return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows), levels)

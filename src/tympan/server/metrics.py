@@ -39,6 +39,11 @@ class Metrics:
         self._engine_lag = Gauge(
             "tympan_engine_lag_seconds", "Age of the oldest live frame of the last step", registry=registry
         )
+        self._stalls = Counter(
+            "tympan_stalls_total",
+            "Times that the model was started again for a stream, after speech without a word",
+            registry=registry,
+        )
         engine.observe = self.observe_step
         self.sessions = Counter(
             "tympan_sessions_total",
@@ -95,6 +100,8 @@ class Metrics:
         self._asr_step.observe(step.seconds)
         self._backlog.set(step.waiting_frames)
         self._engine_lag.set(step.lag_seconds)
+        if step.stalls:
+            self._stalls.inc(step.stalls)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
