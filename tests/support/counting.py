@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,3 +58,23 @@ class CountingRunner:
             tokens.append(counting_token(self.frames[index]))
         levels = [0.0 if row.frame is None else float(np.square(row.frame).mean()) ** 0.5 for row in rows]
         return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows), levels)
+
+
+class FreezingRunner(CountingRunner):
+    """Falls silent at one frame of every stream until it is started again. What it says depends on the frame alone."""
+
+    def __init__(self, freezes_at: int, slots: int = 4) -> None:
+        super().__init__(slots)
+        self._freezes_at = freezes_at
+        self._frozen = [False] * slots
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        counted = super().launch(rows)
+        tokens = []
+        for row in rows:
+            index = row.slot.index
+            self._frozen[index] = not row.fresh and self._frozen[index]
+            if row.number == self._freezes_at and not row.replayed:
+                self._frozen[index] = True
+            tokens.append(PADDING if self._frozen[index] else counting_token(row.number))
+        return replace(counted, tokens=tokens)
