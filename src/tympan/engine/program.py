@@ -80,7 +80,7 @@ class StepProgram:
 
     def _hear(self, frames: Tensor, slots: Tensor, begin: Tensor, codec_slots: Tensor, places: Tensor) -> None:
         """Run the codec, and keep the codes. Where its slot is not the row's, it begins anew: nothing comes of it."""
-        self._mimi_state.reset(codec_slots, torch.where(codec_slots == slots, begin, 0))
+        self._mimi_state.reset(codec_slots, begin.masked_fill(codec_slots != slots, 0))
         codes = self.model.mimi.encode(frames, self._mimi_state, codec_slots)
         self._codes.index_copy_(0, codec_slots * REPLAY_FRAMES + places, codes.to(torch.int16))
         self.results[: len(frames), 2] = torch.linalg.vector_norm(frames, dim=1) / frames.shape[1] ** 0.5
