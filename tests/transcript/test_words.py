@@ -153,7 +153,9 @@ def test_what_comes_before_the_delay_is_not_believed_again() -> None:
     for token in [*WAIT, *[PADDING] * 20]:
         assembler.step(token, 1.0)
     assembler.rewind(10)
-    told = [event for token in [HEL, LO, PADDING, *WAIT, BOUNDARY, WOR, PADDING] for event in assembler.step(token, 1.0)]
+    told = [
+        event for token in [HEL, LO, PADDING, *WAIT, BOUNDARY, WOR, PADDING] for event in assembler.step(token, 1.0)
+    ]
     assert [event for event in told if isinstance(event, Word)] == [Word("wor", time_of(20), time_of(22), 1.0)]
 
 
