@@ -107,7 +107,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """Something about the audio looks wrong, or the model fell silent on it, in plain words; `code` is its stable name."""
+    """Something about the audio looks wrong, or the model fell silent on it; `code` is the stable name of `message`."""
 
     code: str
     message: str

@@ -61,7 +61,7 @@ def test_a_word_takes_everything_back() -> None:
 def test_silence_between_neither_counts_nor_takes_back() -> None:
     """Short answers with long waits in between: the caller of an agent whose model is silent."""
     sounds = ("s" * 5 + " " * 60) * 10
-    assert [number for number, _ in watch(guard(), sounds)][0] == 4 * 65 + 4 + 2
+    assert next(number for number, _ in watch(guard(), sounds)) == 4 * 65 + 4 + 2
 
 
 def test_every_time_in_vain_it_takes_twice_as_much() -> None:

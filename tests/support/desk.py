@@ -13,7 +13,6 @@ from tympan.engine.scheduler import Scheduler, Slot
 from tympan.engine.step import StepResult, flush_frames
 from tympan.messages import Flushed, Samples
 
-
 FRAMES_AGAIN = 20
 
 
