@@ -155,9 +155,11 @@ Turn = dict[int, str]
 
 
 def schedule(slots: int, turns: int) -> list[Turn]:
-    """What each slot's stream does at each turn: frames, pauses, flushes; some leave and others come."""
+    """What each slot's stream does at each turn: frames, pauses, flushes, seldom some frames again; some leave and
+    others come.
+    """
     generator = random.Random(0)
-    choices = ["frame"] * 12 + ["flush", "wait", "wait"] + ["leave"] * (turns > 100)
+    choices = (["frame"] * 12 + ["flush", "wait", "wait"] + ["leave"] * (turns > 100)) * 4 + ["again"]
     return [{slot: generator.choice(choices) for slot in range(slots)} for _ in range(turns)]
 
 
@@ -169,7 +171,7 @@ def by_stream(turns: Sequence[Turn]) -> list[list[tuple[int, str]]]:
         for slot, action in turn.items():
             if action == "leave":
                 current.pop(slot, None)
-            elif action != "wait":
+            elif action != "wait" and (slot in current or action != "again"):
                 if slot not in current:
                     current[slot] = []
                     streams.append(current[slot])
@@ -198,10 +200,13 @@ def follow(runner: KyutaiRunner, turns: Sequence[Turn]) -> list[list[int]]:
 
     for turn in turns:
         for index, action in turn.items():
-            if action == "leave":
-                while not scheduler.idle:  # so that a stream's tokens do not depend on when its slot is taken
+            if action in ("leave", "again"):
+                while not scheduler.idle:  # so that a stream's tokens do not depend on when this happens
                     step()
-                current.pop(index, None)
+                if action == "again" and index in current:
+                    scheduler.replay(current[index], current[index].number - 20)
+                elif action == "leave":
+                    current.pop(index, None)
             elif action != "wait":
                 if index not in current:
                     tokens.append([])

@@ -97,6 +97,13 @@ class Progress(Struct, frozen=True):
     pauses: tuple[float, ...] = ()
 
 
+class Warning(Struct, frozen=True):
+    """Something about the audio looks wrong, or the model fell silent on it; `code` is the stable name of `message`."""
+
+    code: str
+    message: str
+
+
 class Flushed(Struct, frozen=True):
     """Every word of the audio before the `Flush` with this mark has been released."""
 
@@ -113,7 +120,7 @@ class Failed(Struct, frozen=True):
     error: Exception
 
 
-EngineEvent = Partial | Word | Progress | Flushed | Finished | Failed
+EngineEvent = Partial | Word | Progress | Warning | Flushed | Finished | Failed
 
 
 # --- Events: what a session adds -------------------------------------------------------------------------------------
@@ -159,13 +166,6 @@ class Lag(Struct, frozen=True):
     received: float
     processed: float
     behind: float
-
-
-class Warning(Struct, frozen=True):
-    """Something about the audio looks wrong, in plain words; `code` is its stable name."""
-
-    code: str
-    message: str
 
 
 class Complete(Struct, frozen=True):

@@ -38,6 +38,10 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(gt=0)] | None, Meta(description="audio codebooks used, of the model's 32; fewer are faster")
     ] = None
     temperature: Annotated[float, Meta(description="0 is greedy; 0.25 is Kyutai's remedy for freezing", ge=0)] = 0.0
+    stall_seconds: Annotated[
+        float,
+        Meta(description="speech without a word after which a stream's model is started again; 0: never", ge=0),
+    ] = 8.0
     max_streams: Annotated[
         Annotated[int, Meta(gt=0)] | None, Meta(description="streams at once; by default what the engine carries")
     ] = None

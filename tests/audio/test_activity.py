@@ -14,8 +14,9 @@ RATE, FRAME = 24_000, 1_920
 
 def measure(samples: Samples) -> list[float]:
     """Seconds of silence after each frame."""
-    meter = SilenceMeter(RATE)
-    return [meter.push(samples[start : start + FRAME]) for start in range(0, len(samples) - FRAME + 1, FRAME)]
+    meter = SilenceMeter(FRAME / RATE)
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    return [FRAME / RATE * meter.push(float(level)) for level in np.sqrt(np.square(frames).mean(axis=1))]
 
 
 def noise(seconds: float, level: float) -> Samples:

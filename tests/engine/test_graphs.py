@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.desk import Desk, Tenant, voice
+from support.recorded import EagerDevice
 
 from tympan.config import ModelSettings
 from tympan.engine.batched import BatchedEngine
@@ -39,28 +40,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class EagerDevice:
-    """Runs what it was given at every replay, and notes how it was used."""
-
-    def __init__(self) -> None:
-        self.recorded: list[int] = []
-        self.replayed: list[int] = []
-
-    def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        rows: int = run.args[0]  # type: ignore[attr-defined]
-        self.recorded.append(rows)
-        run()
-
-        def replay() -> None:
-            self.replayed.append(rows)
-            run()
-
-        return replay
-
-    def mark(self) -> Callable[[], None]:
-        return lambda: None
-
-
 @cache
 def eager() -> KyutaiRunner:
     return load_runner(SETTINGS)
@@ -74,7 +53,7 @@ def recorded() -> KyutaiRunner:
 
 
 def alone(tenant: Tenant) -> Tenant:
-    desk = Desk(eager())
+    desk = Desk(eager(), tenant.replays)
     for action in tenant.actions:
         desk.act(tenant.number, action)
         desk.step()
@@ -91,7 +70,7 @@ def follow(runner: KyutaiRunner, schedule: list[list[str]]) -> list[Tenant]:
     return desk.finish()
 
 
-action = st.sampled_from(["frame"] * 8 + ["flush", "leave", "wait", "wait", "wait"])
+action = st.sampled_from(["frame"] * 8 + ["flush", "again", "leave", "wait", "wait", "wait"])
 
 
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=20))

@@ -44,14 +44,14 @@ def tiny() -> KyutaiRunner:
 
 def alone(tenant: Tenant) -> Tenant:
     """The same stream by itself."""
-    desk = Desk(tiny())
+    desk = Desk(tiny(), tenant.replays)
     for action in tenant.actions:
         desk.act(tenant.number, action)
         desk.step()
     return desk.finish()[0]
 
 
-action = st.sampled_from(["frame"] * 12 + ["flush", "leave", "wait"])
+action = st.sampled_from(["frame"] * 12 + ["flush", "again", "leave", "wait"])
 
 
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))

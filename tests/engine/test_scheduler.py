@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, Batch, Rest, Scheduler, Slot, bucket
+from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, REPLAY_FRAMES, Batch, Rest, Scheduler, Slot, bucket
 from tympan.messages import Finished, Flushed
 
 FRAME = np.zeros(4, np.float32)
@@ -29,6 +29,14 @@ class Desk:
 
     def mark(self, index: int, mark: Flushed | Finished | Rest) -> None:
         self.scheduler.mark(self.slots[index], mark)
+
+    def replay(self, index: int, start: int) -> int:
+        return self.scheduler.replay(self.slots[index], start)
+
+    def replayed(self) -> list[tuple[int, int, bool]]:
+        """Slot, frame and freshness of the next batch's replayed rows."""
+        rows = [row for row in self.scheduler.next().rows if row.replayed]
+        return [(row.slot.index, row.number, row.fresh) for row in rows]
 
     def run(self) -> list[int]:
         """The slots of the next batch; a silent row is the negative of its slot, less one."""
@@ -178,8 +186,85 @@ def test_only_the_first_row_of_a_slot_is_fresh() -> None:
     assert [row.fresh for _ in range(5) for row in desk.scheduler.next().rows] == [True, False, False, False, False]
 
 
+def test_frames_run_again_before_the_slots_other_work() -> None:
+    desk = Desk(1)
+    desk.push(0, 4)
+    for _ in range(3):
+        desk.run()
+    assert desk.replay(0, 1) == 2
+    assert desk.scheduler.waiting_frames == 3
+    assert [desk.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
+    (row,) = desk.scheduler.next().rows
+    assert (row.number, row.fresh, row.replayed) == (3, False, False)
+    assert desk.scheduler.idle
+
+
+def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_files() -> None:
+    desk = Desk(8)
+    for index in range(6):
+        desk.push(index)
+    desk.run()
+    desk.replay(4, 0)
+    desk.replay(5, 0)
+    desk.push(3, 40)  # a file
+    for index in (0, 1, 2):
+        desk.push(index)
+    batch = desk.scheduler.next()
+    assert [(row.slot.index, row.replayed) for row in batch.rows] == [(0, False), (1, False), (2, False), (4, True)]
+    batch = desk.scheduler.next()
+    assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
+
+
+def test_slots_that_run_again_take_turns() -> None:
+    desk = Desk(3, largest_batch=2)
+    desk.push(0, 4)
+    desk.push(1, 4)
+    for _ in range(4):
+        desk.run()
+    desk.replay(0, 0)
+    desk.replay(1, 0)
+    order: list[int] = []
+    while desk.scheduler.waiting_frames:
+        desk.push(2)
+        order += [index for index, _, _ in desk.replayed()]
+    assert order == [0, 1] * 4
+
+
+def test_a_flush_that_waits_comes_after_what_runs_again_and_one_that_runs_comes_first() -> None:
+    desk = Desk(1)
+    desk.push(0, 2)
+    desk.run()
+    desk.run()
+    desk.mark(0, Flushed(7))
+    assert desk.replay(0, 0) == 2, "none of its silence has run"
+    assert desk.replay(0, 0) == 0, "once is enough"
+    assert [len(desk.replayed()) for _ in range(2)] == [1, 1]
+    assert desk.run() == [-1]
+    assert desk.replay(0, 0) == 0
+    assert [row.mark for _ in range(2) for row in desk.scheduler.next().rows] == [None, Flushed(7)]
+    assert desk.replay(0, 0) == 0, "its words are told"
+    desk.push(0)
+    desk.run()
+    assert desk.replay(0, 0) == 1
+
+
+def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None:
+    desk = Desk(1)
+    desk.push(0, REPLAY_FRAMES + 20)
+    while not desk.scheduler.idle:
+        desk.run()
+    assert desk.replay(0, 3) == REPLAY_FRAMES
+    desk.scheduler.drop(desk.slots[0])
+    assert desk.scheduler.idle
+    assert desk.scheduler.waiting_frames == 0
+    assert desk.replay(0, 3) == 0
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frame", "burst", "flush", "run", "drop"])), max_size=120),
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(["frame", "burst", "flush", "again", "run", "run", "drop"])),
+        max_size=120,
+    ),
     st.integers(1, 8),
 )
 def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
@@ -191,10 +276,17 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     ran: Counter[int] = Counter()
     answered: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
     dropped: set[int] = set()
+    expected: dict[int, int] = dict.fromkeys(range(6), 0)
+    """The number that each slot's next row has."""
 
     def run() -> None:
         batch = desk.scheduler.next()
         indices = [row.slot.index for row in batch.rows]
+        replayed = [row.replayed for row in batch.rows]
+        assert replayed == sorted(replayed)
+        for row in batch.rows:
+            assert row.number == expected[row.slot.index]
+            expected[row.slot.index] += 1
         assert len(indices) == len(set(indices)) <= largest_batch
         assert not dropped & set(indices)
         for slot, mark in batch.answers:
@@ -211,6 +303,8 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
         elif action == "drop":
             dropped.add(index)
             desk.scheduler.drop(desk.slots[index])
+        elif action == "again":
+            expected[index] -= desk.replay(index, expected[index] - 5)
         elif action == "flush":
             asked[index].append(Flushed(len(asked[index])))
             desk.mark(index, asked[index][-1])
@@ -223,6 +317,7 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     for index in set(range(6)) - dropped:
         assert ran[index] == pushed[index]
         assert answered[index] == asked[index]
+    assert desk.scheduler.waiting_frames == 0
 
 
 def test_buckets_are_powers_of_two() -> None:

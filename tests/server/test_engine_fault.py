@@ -6,8 +6,9 @@ import json
 import time
 
 import httpx2 as httpx
+import numpy as np
 import pytest
-from support.counting import CountingRunner
+from support.counting import COUNTING_INFO, CountingRunner, FreezingRunner
 from support.server import LiveServer
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -71,3 +72,19 @@ def test_a_broken_engine_thread(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
             socket.send("EOS")
             assert json.loads(list(socket)[-1]) == {"status": "complete"}
     assert "CUDA error at /secret/path" in capfd.readouterr().err, "the log has what the clients do not"
+
+
+def test_a_model_that_falls_silent() -> None:
+    """Its client is told and gets its words; so is whoever looks at the metrics."""
+    talk = np.tile(np.repeat(np.array([0, 3000], "<i2"), [5 * 1920, 20 * 1920]), 6).tobytes()
+    with LiveServer(engine=BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)) as server:
+        with connect(server.url(events="word")) as socket:
+            socket.send(talk)
+            socket.send("EOS")
+            messages = [json.loads(message) for message in socket]
+        metrics = httpx.get(server.http("/metrics")).text
+    (warning,) = [message for message in messages if message["type"] == "warning"]
+    assert warning["code"] == "stalled"
+    ends = [message["end"] for message in messages if message["type"] == "word"]
+    assert max(np.diff(ends)) < 10 * COUNTING_INFO.frame_seconds, "no gap"
+    assert "tympan_stalls_total 1.0" in metrics

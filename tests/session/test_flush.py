@@ -33,7 +33,9 @@ class Client:
     def __init__(self, engine: BatchedEngine, audio_format: AudioFormat) -> None:
         self.events: list[Event] = []
         self.changed = asyncio.Event()
-        self.session = Session("id", engine, audio_format, Config(), self._on_event, lambda: None, lambda _: None)
+        self.session = Session(
+            "id", engine, audio_format, Config(), self._on_event, lambda: None, lambda _: None, wants_vad=True
+        )
 
     def _on_event(self, event: Event, channel: int) -> None:
         self.events.append(event)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from tympan.engine.base import EngineInfo
 from tympan.engine.scheduler import Row
@@ -53,4 +56,25 @@ class CountingRunner:
             index = row.slot.index
             self.frames[index] = 0 if row.fresh else self.frames[index] + 1
             tokens.append(counting_token(self.frames[index]))
-        return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows))
+        levels = [0.0 if row.frame is None else float(np.square(row.frame).mean()) ** 0.5 for row in rows]
+        return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows), levels)
+
+
+class FreezingRunner(CountingRunner):
+    """Falls silent at one frame of every stream until it is started again. What it says depends on the frame alone."""
+
+    def __init__(self, freezes_at: int, slots: int = 4) -> None:
+        super().__init__(slots)
+        self._freezes_at = freezes_at
+        self._frozen = [False] * slots
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        counted = super().launch(rows)
+        tokens = []
+        for row in rows:
+            index = row.slot.index
+            self._frozen[index] = not row.fresh and self._frozen[index]
+            if row.number == self._freezes_at and not row.replayed:
+                self._frozen[index] = True
+            tokens.append(PADDING if self._frozen[index] else counting_token(row.number))
+        return replace(counted, tokens=tokens)

@@ -13,6 +13,8 @@ from tympan.engine.scheduler import Scheduler, Slot
 from tympan.engine.step import StepResult, flush_frames
 from tympan.messages import Flushed, Samples
 
+FRAMES_AGAIN = 20
+
 
 def voice(stream: int) -> Samples:
     """8 s of speech that differs from stream to stream: the tiny LM's ring of 100 frames wraps."""
@@ -26,6 +28,8 @@ class Tenant:
 
     number: int
     actions: list[str] = field(default_factory=list)
+    replays: list[tuple[int, int]] = field(default_factory=list)
+    """Where its model was started again: the frames that had run, and the first that ran again."""
     tokens: list[int] = field(default_factory=list)
     pauses: list[Sequence[float]] = field(default_factory=list)
 
@@ -33,8 +37,10 @@ class Tenant:
 class Desk:
     """The runner serves one schedule after the other, as slots are reused."""
 
-    def __init__(self, runner: KyutaiRunner) -> None:
+    def __init__(self, runner: KyutaiRunner, replays: Sequence[tuple[int, int]] = ()) -> None:
+        """`replays` are to happen where they happened to the only stream of another schedule."""
         self.runner = runner
+        self.replays = list(replays)
         self.scheduler = Scheduler(flush_frames(runner.info), runner.slots)
         self.slots: dict[int, Slot] = {}
 
@@ -42,6 +48,10 @@ class Desk:
         if action == "leave":
             if slot in self.slots:
                 self.scheduler.drop(self.slots.pop(slot))
+            return
+        if action == "again":
+            if slot in self.slots:
+                self._replay(self.slots[slot], self.slots[slot].number - FRAMES_AGAIN)
             return
         if slot not in self.slots:
             self.slots[slot] = Slot(slot, Tenant(number=slot))
@@ -55,7 +65,19 @@ class Desk:
             frame = voice(tenant.number)[frames_so_far * 1920 :][:1920]
             self.scheduler.push(self.slots[slot], 0.0, frame)
 
+    def _replay(self, slot: Slot, start: int) -> bool:
+        assert isinstance(slot.tenant, Tenant)
+        begun = self.scheduler.replay(slot, start) > 0
+        if begun:
+            slot.tenant.replays.append((slot.number, start))
+        return begun
+
     def step(self) -> None:
+        for slot in self.slots.values() if self.replays else ():
+            number, start = self.replays[0]
+            if slot.number == number and self._replay(slot, start):
+                self.replays.pop(0)
+                break
         batch = self.scheduler.next()
         if not batch.rows:
             return
@@ -70,6 +92,6 @@ class Desk:
             tenant.pauses.append(pauses)
 
     def finish(self) -> list[Tenant]:
-        while not self.scheduler.idle:
+        while self.replays or not self.scheduler.idle:
             self.step()
         return [slot.tenant for slot in self.slots.values() if isinstance(slot.tenant, Tenant)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tympan.messages import Partial, Word
@@ -126,3 +127,103 @@ def test_any_tokens_give_ordered_words_inside_the_audio(steps: list[tuple[int, b
     assert all(word.text.strip() == word.text != "" for word in words)
     assert all(0 <= word.start <= word.end <= received * 0.08 + 1e-9 for word in words)
     assert all(earlier.end <= later.start for earlier, later in pairwise(words))
+
+
+def test_what_is_heard_again_is_told_once() -> None:
+    assembler = WordAssembler(Pieces(), 0.5)
+    said = [*WAIT, BOUNDARY, HEL, LO, PADDING, PADDING]
+    first = [event for token in said for event in assembler.step(token, 1.0)]
+    assert assembler.rewind(0) == []
+    again = [event for token in [*said, BOUNDARY, WOR, LD, PADDING] for event in assembler.step(token, 1.0)]
+    assert [event.text for event in first if isinstance(event, Word)] == ["hello"]
+    assert [event for event in again if isinstance(event, Word)] == [Word("world", time_of(12), time_of(15), 1.0)]
+    assert [event.text for event in again if isinstance(event, Partial)] == ["wor", "world", ""]
+
+
+def test_what_was_pending_is_taken_back() -> None:
+    assembler = WordAssembler(Pieces(), 0.5)
+    for token in [*WAIT, BOUNDARY, HEL]:
+        assembler.step(token, 1.0)
+    assert assembler.rewind(2) == [Partial("", 0.0)]
+    assert assembler.release() == []
+
+
+def test_what_comes_before_the_delay_is_not_believed_again() -> None:
+    assembler = WordAssembler(Pieces(), 0.5)
+    for token in [*WAIT, *[PADDING] * 20]:
+        assembler.step(token, 1.0)
+    assembler.rewind(10)
+    told = [
+        event for token in [HEL, LO, PADDING, *WAIT, BOUNDARY, WOR, PADDING] for event in assembler.step(token, 1.0)
+    ]
+    assert [event for event in told if isinstance(event, Word)] == [Word("wor", time_of(20), time_of(22), 1.0)]
+
+
+class NumberedWords:
+    """Ids 10, 12, … begin word 0, 1, …, each by itself; the odd ones go on with it."""
+
+    size = 100
+
+    def piece(self, token: int) -> str:
+        return f"▁{token // 2 - 5}" if token % 2 == 0 else "x"
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word that a model says: a boundary at frame `start`, then its pieces."""
+
+    start: int
+    pieces: int
+
+    @property
+    def end(self) -> int:
+        """The frame of the token that releases it."""
+        return self.start + self.pieces + 1
+
+
+@st.composite
+def speeches(draw: st.DrawFn) -> list[Spoken]:
+    words: list[Spoken] = []
+    end = 7
+    for _ in range(draw(st.integers(1, 12))):
+        words.append(Spoken(end + draw(st.sampled_from([0, 0, 1, 9])), draw(st.integers(2, 5))))
+        end = words[-1].end
+    return words
+
+
+def tokens(words: list[Spoken], frames: int) -> list[int]:
+    """For `NumberedWords`."""
+    said = [PADDING] * frames
+    for index, word in enumerate(words):
+        for place in range(word.pieces):
+            said[word.start + 1 + place] = 10 + 2 * index + (place > 0)
+        said[word.start] = BOUNDARY
+    return said
+
+
+@given(speeches(), st.data(), st.integers(-1, 1))
+@settings(max_examples=300)
+def test_a_stall_loses_and_doubles_no_word_that_is_heard_again(
+    words: list[Spoken], data: st.DataObject, moved: int
+) -> None:
+    """The model hears the words up to a frame earlier or later the second time; every word is three frames or more."""
+    frames = words[-1].end + 10
+    heard_first = data.draw(st.integers(0, len(words)), "words before the model falls silent")
+    stalled_at = words[heard_first - 1].end + data.draw(st.integers(0, 1)) if heard_first else 0
+    restarted_at = data.draw(st.integers(stalled_at + 1, frames), "frame at which it is started again")
+    back_to = data.draw(st.integers(0, restarted_at - 1), "the first frame that is heard again")
+    again = [Spoken(word.start + moved, word.pieces) for word in words]
+
+    assembler = WordAssembler(NumberedWords(), 0.5)
+    first = tokens(words[:heard_first], frames)[:restarted_at]
+    events = [event for token in first for event in assembler.step(token, 1.0)]
+    events += assembler.rewind(back_to)
+    events += [event for token in tokens(again, frames)[back_to:] for event in assembler.step(token, 1.0)]
+    told = [event for event in events if isinstance(event, Word)]
+
+    assert all(earlier.end <= later.start for earlier, later in pairwise(told))
+    assert all(word.end <= frames * 0.08 for word in told)
+    told_texts = [word.text for word in told]
+    for index, word in enumerate(again):
+        if index < heard_first or word.start >= back_to + 6:
+            assert told_texts.count(f"{index}{'x' * (word.pieces - 1)}") == 1

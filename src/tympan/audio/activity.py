@@ -1,13 +1,10 @@
-"""Silence by energy, for engines whose model says nothing about pauses."""
+"""Silence by energy: for engines whose model says nothing about pauses, and for what a model should have heard."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from tympan.messages import Samples
-
-SPEECH_ABOVE_FLOOR_DB = 10.0
-QUIETEST_SPEECH_DB = -50.0  # of full scale
+SPEECH_ABOVE_FLOOR = 10.0 ** (10.0 / 20.0)  # 10 dB
+QUIETEST_SPEECH = 10.0 ** (-50.0 / 20.0)  # -50 dB of full scale
+QUIETEST_FLOOR = 10.0 ** (-100.0 / 20.0)
 FLOOR_RISES_DB_PER_SECOND = 1.0  # noise that stays is floor after a while; speech has pauses that pull it down again
 
 
@@ -19,16 +16,16 @@ def pauses_from_silence(silence_seconds: float, horizons: tuple[float, ...]) -> 
 class SilenceMeter:
     """Follows the noise floor of one stream; a frame is speech when it stands out of it."""
 
-    def __init__(self, sample_rate: int) -> None:
-        self._sample_rate = sample_rate
-        self._floor_db = 0.0
-        self._silence = 0.0
+    def __init__(self, frame_seconds: float) -> None:
+        self._rise = 10.0 ** (FLOOR_RISES_DB_PER_SECOND * frame_seconds / 20.0)
+        self._floor = 1.0
+        self._silent_frames = 0
 
-    def push(self, frame: Samples) -> float:
-        """One frame, mono float32 `[n]`; returns the seconds of silence up to its end."""
-        seconds = len(frame) / self._sample_rate
-        level_db = 10.0 * float(np.log10(np.dot(frame, frame) / len(frame) + 1e-10))
-        self._floor_db = min(level_db, self._floor_db + FLOOR_RISES_DB_PER_SECOND * seconds)
-        is_speech = level_db > max(self._floor_db + SPEECH_ABOVE_FLOOR_DB, QUIETEST_SPEECH_DB)
-        self._silence = 0.0 if is_speech else self._silence + seconds
-        return self._silence
+    def push(self, level: float) -> int:
+        """The root mean square of one frame's samples; returns how many frames up to this one were silent in a row."""
+        self._floor = max(min(level, self._floor * self._rise), QUIETEST_FLOOR)
+        if level > max(self._floor * SPEECH_ABOVE_FLOOR, QUIETEST_SPEECH):
+            self._silent_frames = 0
+        else:
+            self._silent_frames += 1
+        return self._silent_frames

@@ -66,6 +66,8 @@ class StepReport:
     """Frames of all streams that the engine still has before it."""
     lag_seconds: float
     """How long ago the oldest live frame of this step came."""
+    stalls: int = 0
+    """Streams whose model was started again in it, because it had given no word for too much speech."""
 
 
 Observe = Callable[[StepReport], None]

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
@@ -36,7 +37,9 @@ GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
 
 
 Trace = Callable[[int, Sequence[float]], None]
-"""Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included."""
+"""Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included, and
+those that a stream's model was given again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class BatchedEngine:
     """`make_runner` is called in the engine thread. If that thread breaks, every stream fails and a new one is started.
 
     read: what `load` does; `make_runner` must do without. stages: what both tell of how long their parts took.
+    stall_seconds: of speech without a word, after which a stream's model is started again; 0 for never.
     """
 
     def __init__(
@@ -61,7 +65,9 @@ class BatchedEngine:
         *,
         read: Callable[[], None] = lambda: None,
         stages: Stages | None = None,
+        stall_seconds: float = 0.0,
     ) -> None:
+        self.stall_seconds = stall_seconds
         self._make_runner = make_runner
         self._read = read
         self._stages = stages or Stages()
@@ -219,27 +225,27 @@ class BatchedEngine:
             began = time.monotonic()
             result = runner.launch(batch.rows) if batch.rows else None
             if untold is not None:
-                self._tell_step(untold, runner.info.frame_seconds)
+                self._tell_step(untold, scheduler)
                 untold = None
             if batch.answers:
                 self._tell(self._post_results, tell_answers(batch))
             if result is None:
-                if not batch.answers:
+                if scheduler.idle:
                     self._wake.wait()
                 continue
             if not isinstance(result, StepResult):
                 result.wait()
             untold = FinishedStep(batch, result, _report(batch, began, scheduler.waiting_frames))
             if isinstance(result, StepResult):
-                self._tell_step(untold, runner.info.frame_seconds)
+                self._tell_step(untold, scheduler)
                 untold = None
 
-    def _tell_step(self, step: FinishedStep, frame_seconds: float) -> None:
+    def _tell_step(self, step: FinishedStep, scheduler: Scheduler) -> None:
         result = step.result if isinstance(step.result, StepResult) else step.result.read()
         if self._trace is not None:
             for token, pauses in zip(result.tokens, result.pauses, strict=True):
                 self._trace(token, pauses)
-        self._tell(self._post_results, tell_events(step.batch, result, frame_seconds), step.report)
+        self._tell(self._post_results, tell_events(step.batch, result, scheduler.replay), step.report)
 
     def _take_in(self, scheduler: Scheduler) -> None:
         while self._inbox:
@@ -261,7 +267,8 @@ class BatchedEngine:
 def _report(batch: Batch, began: float, waiting_frames: int) -> StepReport:
     now = time.monotonic()
     lag = max((now - row.arrival for row in batch.rows if row.arrival is not None), default=0.0)
-    return StepReport(now - began, len(batch.rows), waiting_frames, lag)
+    replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
+    return StepReport(now - began, len(batch.rows), waiting_frames, lag, sum(row.fresh for row in replayed))
 
 
 def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:

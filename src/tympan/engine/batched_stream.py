@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tympan.audio.activity import SilenceMeter, pauses_from_silence
 from tympan.engine.base import Deliver, EngineInfo
-from tympan.engine.scheduler import Batch, Rest, Slot
+from tympan.engine.scheduler import Batch, Rest, Row, Slot
+from tympan.engine.stall import StallGuard
 from tympan.engine.step import StepResult
-from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples
+from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples, Warning
 from tympan.transcript.tokenizer import Tokenizer
 from tympan.transcript.words import WordAssembler
+
+logger = logging.getLogger(__name__)
+
+Replay = Callable[[Slot, int], int]
+"""As `Scheduler.replay`."""
 
 Letter = tuple[Slot, Samples | Flushed | Finished | Rest | None, float]
 """Work for a slot and when it came; `None` drops the stream."""
@@ -19,6 +27,8 @@ Letter = tuple[Slot, Samples | Flushed | Finished | Rest | None, float]
 
 class Owner(Protocol):
     """The engine, as its streams see it."""
+
+    stall_seconds: float
 
     @property
     def info(self) -> EngineInfo: ...
@@ -37,18 +47,42 @@ class BatchedStream:
     """The loop's end of a slot."""
 
     def __init__(self, engine: Owner, index: int, deliver: Deliver, *, live: bool) -> None:
+        info = engine.info
         self.slot = Slot(index, self, live)
         self.deliver = deliver
         self.open = True
         self.frames = 0
-        self.words = WordAssembler(engine.tokenizer, engine.info.delay_seconds)
-        self.silence = SilenceMeter(engine.info.sample_rate) if engine.info.turns_from == "energy" else None
+        self.frame_seconds = info.frame_seconds
+        self.words = WordAssembler(engine.tokenizer, info.delay_seconds)
+        self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
+        self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
+        self.silence = SilenceMeter(info.frame_seconds) if self.guard or self.energy_horizons else None
         self._engine = engine
 
-    def pauses_by_energy(self, frame: Samples) -> tuple[float, ...]:
-        """For models without pause heads."""
-        assert self.silence is not None
-        return pauses_from_silence(self.silence.push(frame), self._engine.info.pause_horizons)
+    def hear(self, row: Row, pauses: Sequence[float], level: float, replay: Replay) -> list[EngineEvent]:
+        """What a frame of audio causes beside words: progress, and a warning where the model is started again."""
+        self.frames += 1
+        silent_frames = 0 if self.silence is None else self.silence.push(level)
+        if self.energy_horizons:
+            pauses = pauses_from_silence(silent_frames * self.frame_seconds, self.energy_horizons)
+        progress = Progress(round(self.frames * self.frame_seconds, 3), tuple(pauses))
+        start = None if self.guard is None else self.guard.hear(row.number, silent_frames, pauses)
+        return [progress] if start is None else [progress, *self._start_again(start, replay)]
+
+    def hear_again(self, row: Row, token: int, probability: float) -> list[EngineEvent]:
+        """What a frame gives that is run once more."""
+        taken_back = self.words.rewind(row.number) if row.fresh else []
+        return [*taken_back, *self.words.step(token, probability)]
+
+    def _start_again(self, start: int, replay: Replay) -> list[EngineEvent]:
+        frames = replay(self.slot, start)
+        if not frames:
+            return []
+        assert self.guard is not None
+        self.guard.started()
+        seconds = frames * self.frame_seconds
+        logger.warning("slot %d: speech without a word; its model starts again, %.1f s back", self.slot.index, seconds)
+        return [Warning("stalled", f"there was speech but no word: the model starts again, {seconds:.1f} s back")]
 
     def push(self, frame: Samples) -> None:
         self._engine.post((self.slot, frame, time.monotonic()))
@@ -74,21 +108,23 @@ def tell_answers(batch: Batch) -> list[tuple[BatchedStream, list[EngineEvent]]]:
     return told
 
 
-def tell_events(
-    batch: Batch, result: StepResult, frame_seconds: float
-) -> list[tuple[BatchedStream, list[EngineEvent]]]:
-    """Each row's events, in the order of the seam: words, progress, marks."""
+def tell_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[BatchedStream, list[EngineEvent]]]:
+    """Each row's events, in the order of the seam: words, progress, warnings, marks."""
     told: list[tuple[BatchedStream, list[EngineEvent]]] = []
-    for row, token, probability, pauses in zip(
-        batch.rows, result.tokens, result.probabilities, result.pauses, strict=True
+    for row, token, probability, pauses, level in zip(
+        batch.rows, result.tokens, result.probabilities, result.pauses, result.levels, strict=True
     ):
         stream = row.slot.tenant
         assert isinstance(stream, BatchedStream)
-        events: list[EngineEvent] = [*stream.words.step(token, probability, injected=row.injected)]
+        events: list[EngineEvent]
+        if row.replayed:
+            events = stream.hear_again(row, token, probability)
+        else:
+            events = [*stream.words.step(token, probability, injected=row.injected)]
+        if events and stream.guard is not None:
+            stream.guard.text(row.number)
         if row.frame is not None and not row.injected:
-            stream.frames += 1
-            told_pauses = tuple(pauses) if stream.silence is None else stream.pauses_by_energy(row.frame)
-            events.append(Progress(round(stream.frames * frame_seconds, 3), told_pauses))
+            events += stream.hear(row, pauses, level, replay)
         if row.mark is not None:
             events += stream.words.release()
             events.append(row.mark)

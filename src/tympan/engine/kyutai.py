@@ -47,7 +47,9 @@ def create_kyutai_engine(
 ) -> BatchedEngine:
     """The engine for `settings.model`; everything heavy happens in its thread, when it is started."""
     source = ModelSource(settings, most_streams)
-    return BatchedEngine(source.make_runner, trace, read=source.read, stages=source.stages)
+    return BatchedEngine(
+        source.make_runner, trace, read=source.read, stages=source.stages, stall_seconds=settings.stall_seconds
+    )
 
 
 class ModelSource:

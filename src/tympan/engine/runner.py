@@ -12,20 +12,20 @@ from torch import Tensor
 from tympan.engine.base import EngineInfo
 from tympan.engine.graphs import Device, Graphs
 from tympan.engine.program import CONTINUE, LoadedModel, StepProgram
-from tympan.engine.scheduler import Row
+from tympan.engine.scheduler import REPLAY_FRAMES, Row
 from tympan.engine.step import StepResult
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """Results on their way to the host, ``[B, 2 + pause heads]`` float32, and how to wait for them."""
+    """Results on their way to the host, ``[B, 3 + pause heads]`` float32, and how to wait for them."""
 
     results: Tensor
     wait: Callable[[], None]
 
     def read(self) -> StepResult:
-        tokens, probabilities = self.results[:, 0].to(torch.int64), self.results[:, 1]
-        return StepResult(tokens.tolist(), probabilities.tolist(), self.results[:, 2:].tolist())
+        tokens, probabilities, levels = self.results[:, 0].to(torch.int64), self.results[:, 1], self.results[:, 2]
+        return StepResult(tokens.tolist(), probabilities.tolist(), self.results[:, 3:].tolist(), levels.tolist())
 
 
 class KyutaiRunner:
@@ -57,7 +57,8 @@ class KyutaiRunner:
         # Two in turn: one step's are read while the next one's arrive.
         self._results = torch.zeros((2, *self.program.results.shape), pin_memory=pinned)
         self._turn = 0
-        self._padding = torch.tensor([slots, 0, 0])  # a new stream, in the slot behind those of the streams
+        self._spare = slots
+        self._padding = torch.tensor([slots, 0, 0, slots, 0])  # a new stream, in the slot behind those of the streams
         self._device = device
         start = time.perf_counter()
         self._graphs = None if device is None else self._record(device)
@@ -66,7 +67,7 @@ class KyutaiRunner:
     def launch(self, rows: Sequence[Row]) -> StepResult | LaunchedStep:
         size = self.fill(rows)
         if self._graphs is None or self._device is None:
-            self.program.run(size)
+            self.program.run(size, sum(not row.replayed for row in rows))
             return LaunchedStep(self.program.results[:size], lambda: None).read()
         self._graphs.run(size)
         self._turn = 1 - self._turn
@@ -75,17 +76,23 @@ class KyutaiRunner:
         return LaunchedStep(results, self._device.mark())
 
     def fill(self, rows: Sequence[Row]) -> int:
-        """Bring the rows into the program's buffers; returns how many rows are to run, padding included."""
+        """Bring the rows into the program's buffers; returns how many rows are to run, padding included.
+
+        A graph has the codec run for every row: for replayed ones in the slot of the padding.
+        """
         frames, control = self._frames.numpy(), []
         for place, row in enumerate(rows):
+            slot, codes = row.slot.index, row.number % REPLAY_FRAMES
             frames[place] = 0.0 if row.frame is None else row.frame
-            if row.fresh:
-                control.append((row.slot.index, self.begin, self._next_seed))
+            if row.replayed:
+                control.append((slot, self.begin if row.fresh else CONTINUE, CONTINUE, self._spare, codes))
+            elif row.fresh:
+                control.append((slot, self.begin, self._next_seed, slot, codes))
                 self._next_seed += 1
             else:
-                control.append((row.slot.index, CONTINUE, 0))
+                control.append((slot, CONTINUE, CONTINUE, slot, codes))
         size = len(rows) if self._graphs is None else self._graphs.bucket(len(rows))
-        self._control[: len(rows)] = torch.tensor(control)
+        self._control.numpy()[: len(rows)] = control
         self._control[len(rows) : size] = self._padding
         self.program.frames[:size].copy_(self._frames[:size], non_blocking=True)
         self.program.control[:size].copy_(self._control[:size], non_blocking=True)

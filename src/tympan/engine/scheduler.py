@@ -10,7 +10,8 @@ one. So batches grow by themselves as load grows. Three kinds of work, in this o
 2. *Live frames*, oldest first, when there are more than a batch holds.
 3. *Backlog*: files, and slots with more than `LIVE_FRAMES` waiting, which catch up. They share, in turn, what room the
    live frames leave in their bucket; without live frames they have it all. Where live frames fill their bucket, a
-   small one is doubled, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`.
+   small one is doubled, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before them come
+   slots whose model is started again: they run frames a second time, from codes, ahead of their other work.
 
 So files add to a live caller's wait a step of backlog alone, which was running when the frame came, and hardly more.
 """
@@ -28,6 +29,7 @@ LANE_STEPS = 8
 LIVE_FRAMES = 13  # a client that sends a second of audio at a time is still live
 SMALL_BATCH = 16  # below it most of a step's time goes into reading the weights, however many rows there are
 PATIENCE_STEPS = 8  # that backlog waits for a row, at most
+REPLAY_FRAMES = 150  # the codes of so many are kept of each slot: 12 s, 9 KiB
 
 Mark = Flushed | Finished
 
@@ -53,6 +55,12 @@ class Slot:
     fresh: bool = True
     silent_frames: int = 0
     unflushed: bool = False
+    number: int = 0
+    """Of the next frame, of audio or of silence: how many the codec has been given."""
+    oldest: int = 0
+    """The first frame that may be run again: none from before a flush, whose words are all told."""
+    again: int = 0
+    """The next frame to run again."""
 
     @property
     def in_backlog(self) -> bool:
@@ -72,6 +80,8 @@ class Row:
     `injected`: of a flush, and not of the stream's clock.
 
     `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
+    `number` is the frame's among all of its slot. A `replayed` row is that frame once more: the language model runs on
+    the codes it had, the codec not at all; a fresh one starts the language model anew.
     """
 
     slot: Slot
@@ -80,11 +90,13 @@ class Row:
     mark: Mark | None = None
     arrival: float | None = None
     injected: bool = False
+    number: int = 0
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What to run, and the marks that can be answered without running anything."""
+    """What to run, replayed rows last, and the marks that can be answered without running anything."""
 
     rows: Sequence[Row]
     answers: Sequence[tuple[Slot, Mark]]
@@ -98,6 +110,7 @@ class Scheduler:
         self._largest_batch = largest_batch
         self._ready: dict[Slot, None] = {}
         self._lane: dict[Slot, None] = {}
+        self._replaying: dict[Slot, None] = {}
         self._answers: list[tuple[Slot, Mark]] = []
         self._lane_credit = LANE_STEPS
         self._patience = PATIENCE_STEPS
@@ -106,7 +119,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (self._ready or self._lane or self._answers)
+        return not (self._ready or self._lane or self._replaying or self._answers)
 
     def push(self, slot: Slot, arrival: float, frame: Samples) -> None:
         slot.work.append((arrival, frame))
@@ -123,33 +136,54 @@ class Scheduler:
         slot.work.clear()
         self.waiting_frames -= slot.waiting_frames
         slot.waiting_frames = 0
-        self._ready.pop(slot, None)
-        self._lane.pop(slot, None)
+        slot.oldest = slot.number
+        self._leave_queues(slot)
         self._answers = [(other, mark) for other, mark in self._answers if other is not slot]
+
+    def replay(self, slot: Slot, start: int) -> int:
+        """Start the slot's model anew: before its other work, the frames it has run from `start` on, or as many as are
+        kept, run once more.
+
+        Returns how many that is. 0: nothing is done, because the slot is in the middle of a flush, or after one, or
+        gone.
+        """
+        start = max(start, slot.oldest, slot.number - REPLAY_FRAMES)
+        frames = slot.number - start
+        if frames <= 0 or slot in self._replaying or 0 < slot.silent_frames < self._flush_frames:
+            return 0
+        slot.fresh, slot.again = True, start
+        slot.waiting_frames += frames
+        self.waiting_frames += frames
+        self._leave_queues(slot)
+        self._replaying[slot] = None
+        return frames
 
     def next(self) -> Batch:
         """The next batch; empty when there is nothing to do."""
         answers, self._answers = self._answers, []
-        alone = bool(self._lane) and (not self._ready or self._lane_credit > 0)
+        others_wait = bool(self._ready or self._replaying)
+        alone = bool(self._lane) and (not others_wait or self._lane_credit > 0)
         if not alone:
             self._lane_credit = min(LANE_STEPS, self._lane_credit + 1)
-        elif self._ready:
+        elif others_wait:
             self._lane_credit -= 1
         hurried = list(islice(self._lane, self._largest_batch if alone else self._largest_batch - 1))
-        others = [] if alone else self._choose(self._largest_batch - len(hurried))
-        return Batch([*map(self._silence, hurried), *map(self._take, others)], answers)
+        others, again = ([], []) if alone else self._choose(self._largest_batch - len(hurried))
+        rows = [*map(self._silence, hurried), *map(self._take, others), *map(self._repeat, again)]
+        return Batch(rows, answers)
 
-    def _choose(self, most: int) -> list[Slot]:
-        """At most `most` slots that have a frame."""
+    def _choose(self, most: int) -> tuple[list[Slot], list[Slot]]:
+        """At most `most` slots: those that have a frame, and those that run one again."""
         live = [slot for slot in self._ready if not slot.in_backlog]
         backlog = [slot for slot in self._ready if slot.in_backlog]
         if len(live) >= most:
-            return sorted(live, key=lambda slot: slot.arrival)[:most]
+            return sorted(live, key=lambda slot: slot.arrival)[:most], []
         room = most - len(live)
-        if backlog:
+        if backlog or self._replaying:
             room = min(room, self._room_beside(len(live))) if live else room
             self._patience = PATIENCE_STEPS if room else self._patience - 1
-        return live + backlog[:room]
+        again = list(islice(self._replaying, room))
+        return live + backlog[: room - len(again)], again
 
     def _room_beside(self, live: int) -> int:
         """Rows for backlog."""
@@ -165,25 +199,41 @@ class Scheduler:
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
         slot.unflushed = True
-        row = Row(slot, head[1], self._is_fresh(slot), arrival=arrival)
+        row = Row(slot, head[1], self._is_fresh(slot), arrival=arrival, number=slot.number)
+        slot.number += 1
         del self._ready[slot]
         self._settle(slot)
         return row
 
     def _silence(self, slot: Slot) -> Row:
         slot.silent_frames -= 1
+        number = slot.number
+        slot.oldest = slot.number = number + 1
         head = slot.work[0]
         if isinstance(head, Rest):
             slot.work[0] = head.mark
-            return Row(slot, head.frame, self._is_fresh(slot), injected=True)
+            return Row(slot, head.frame, self._is_fresh(slot), injected=True, number=number)
         if slot.silent_frames:
-            return Row(slot, None, self._is_fresh(slot), injected=True)
+            return Row(slot, None, self._is_fresh(slot), injected=True, number=number)
         mark = slot.work.popleft()
         assert isinstance(mark, Mark)
         slot.unflushed = False
-        row = Row(slot, None, self._is_fresh(slot), mark, injected=True)
+        row = Row(slot, None, self._is_fresh(slot), mark, injected=True, number=number)
         del self._lane[slot]
         self._settle(slot)
+        return row
+
+    def _repeat(self, slot: Slot) -> Row:
+        """The next frame that runs again; the slot goes to the end of the row."""
+        row = Row(slot, None, self._is_fresh(slot), number=slot.again, replayed=True)
+        slot.again += 1
+        slot.waiting_frames -= 1
+        self.waiting_frames -= 1
+        del self._replaying[slot]
+        if slot.again < slot.number:
+            self._replaying[slot] = None
+        else:
+            self._settle(slot)
         return row
 
     @staticmethod
@@ -193,7 +243,7 @@ class Scheduler:
 
     def _settle(self, slot: Slot) -> None:
         """Put the slot where its head belongs. Marks with no audio before them are answered at once."""
-        if slot in self._lane or slot in self._ready:
+        if slot in self._lane or slot in self._ready or slot in self._replaying:
             return
         while slot.work and not isinstance(slot.work[0], tuple):
             rest = isinstance(slot.work[0], Rest)
@@ -204,6 +254,10 @@ class Scheduler:
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]
         if slot.work:
             self._ready[slot] = None
+
+    def _leave_queues(self, slot: Slot) -> None:
+        for queue in (self._ready, self._lane, self._replaying):
+            queue.pop(slot, None)
 
 
 def bucket(rows: int) -> int:

@@ -13,11 +13,14 @@ from tympan.transcript.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step gave, a value per row: text token, its probability, P(pause) for each horizon."""
+    """What one step gave, a value per row: text token, its probability, P(pause) for each horizon; and the root mean
+    square of the row's samples, where it has any.
+    """
 
     tokens: Sequence[int]
     probabilities: Sequence[float]
     pauses: Sequence[Sequence[float]]
+    levels: Sequence[float]
 
 
 class Pending(Protocol):

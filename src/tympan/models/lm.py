@@ -61,10 +61,12 @@ class LMState:
     frequency: Tensor
 
     def reset(self, rows: Tensor, begin: Tensor | None = None, seeds: Tensor | None = None) -> None:
-        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`, with ``seeds [n]`` int64."""
+        """Start anew in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`. ``seeds [n]`` int64: a negative one
+        leaves the slot's as it is.
+        """
         restart(self.position, rows, begin)
-        if begin is not None and seeds is not None:
-            self.seed.index_copy_(0, rows, torch.where(begin < 0, self.seed.index_select(0, rows), seeds))
+        if seeds is not None:
+            self.seed.index_copy_(0, rows, torch.where(seeds < 0, self.seed.index_select(0, rows), seeds))
 
 
 class LM(nn.Module):

@@ -21,6 +21,44 @@ STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.
 LAG_BUCKETS = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
 
+class StepMetrics:
+    """What the engine's steps tell: how long they take, what waits for them, whom the model left in the lurch."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._step = Histogram(
+            "tympan_step_seconds",
+            "Time of one step of the engine, of the 0.08 s that a frame lasts",
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self._asr_step = Histogram(
+            "asr_model_step_duration",
+            "Seconds that a step of the model took",
+            buckets=ASR_STEP_BUCKETS,
+            registry=registry,
+        )
+        self._backlog = Gauge(
+            "tympan_backlog_frames", "Frames that the engine has not run yet, of all streams", registry=registry
+        )
+        self._lag = Gauge(
+            "tympan_engine_lag_seconds", "Age of the oldest live frame of the last step", registry=registry
+        )
+        self._stalls = Counter(
+            "tympan_stalls_total",
+            "Times that a stream's model was started again after speech without a word",
+            registry=registry,
+        )
+
+    def observe(self, step: StepReport) -> None:
+        """Runs on the loop, once per step of the engine."""
+        self._step.observe(step.seconds)
+        self._asr_step.observe(step.seconds)
+        self._backlog.set(step.waiting_frames)
+        self._lag.set(step.lag_seconds)
+        if step.stalls:
+            self._stalls.inc(step.stalls)
+
+
 class Metrics:
     """Counted by connections; the gauges ask the engine when they are read."""
 
@@ -32,19 +70,7 @@ class Metrics:
         capacity.set_function(lambda: engine.capacity)
         active = Gauge("tympan_active_streams", "Streams that the engine carries now", registry=registry)
         active.set_function(lambda: engine.active)
-        self._step = Histogram(
-            "tympan_step_seconds",
-            "Time of one step of the engine, of the 0.08 s that a frame lasts",
-            buckets=STEP_BUCKETS,
-            registry=registry,
-        )
-        self._backlog = Gauge(
-            "tympan_backlog_frames", "Frames that the engine has not run yet, of all streams", registry=registry
-        )
-        self._engine_lag = Gauge(
-            "tympan_engine_lag_seconds", "Age of the oldest live frame of the last step", registry=registry
-        )
-        engine.observe = self.observe_step
+        engine.observe = StepMetrics(registry).observe
         self.sessions = Counter(
             "tympan_sessions_total",
             "Sessions ended, by protocol and close code",
@@ -88,12 +114,6 @@ class Metrics:
             buckets=CONNECTION_STEPS_BUCKETS,
             registry=registry,
         )
-        self._asr_step = Histogram(
-            "asr_model_step_duration",
-            "Seconds that a step of the model took",
-            buckets=ASR_STEP_BUCKETS,
-            registry=registry,
-        )
 
     def show_keys(self, accounts: Callable[[], Iterable[Account]]) -> None:
         """Let the keys that have names be seen: as many as the operator has named, and nothing else of them."""
@@ -106,13 +126,6 @@ class Metrics:
     def connection_ended(self, audio_seconds: float) -> None:
         """A stream ended, after so much audio."""
         self._connection_steps.observe(round(audio_seconds / self._engine.info.frame_seconds))
-
-    def observe_step(self, step: StepReport) -> None:
-        """Runs on the loop, once per step of the engine."""
-        self._step.observe(step.seconds)
-        self._asr_step.observe(step.seconds)
-        self._backlog.set(step.waiting_frames)
-        self._engine_lag.set(step.lag_seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -25,6 +25,7 @@ from tympan.messages import (
     Progress,
     Samples,
     Vad,
+    Warning,
     Word,
 )
 from tympan.transcript.segments import Segmenter
@@ -124,6 +125,8 @@ class Channel:
                     self._emit(event)
                 case Word():
                     self._on_word(event)
+                case Warning():
+                    self._emit(event)
                 case Flushed():
                     self._emit_all(self._segments.close())
                     self._owner.on_flushed(event.mark)

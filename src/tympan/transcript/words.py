@@ -7,6 +7,10 @@ may skip the boundary, so one release can hold several words; the first one of a
 Times follow Kyutai's production server, so that its clients see the times they know: LM position k is k / 12.5 - 0.40
 s with the half-second model, that is, k frames less the model's delay less `EARLY_SECONDS`. Silence injected by a
 flush does not move the clock.
+
+A model that was started again says once more what it had said of the frames that it is given again. A word is that of
+before when its middle lies before the end of the last released one: so none is lost or doubled as long as the second
+hearing moves no word by half its length.
 """
 
 from __future__ import annotations
@@ -31,12 +35,15 @@ class WordAssembler:
         self._tokenizer = tokenizer
         self._lag_seconds = delay_seconds - EARLY_SECONDS
         self._delay_frames = int(delay_seconds / FRAME_SECONDS)
+        self._believed_from = self._delay_frames
         self._position = 0
         self._received_frames = 0
         self._injected_frames = 0
         self._injecting_frames = 0
         self._boundary = 0.0
+        self._heard_until = 0.0
         self._released_until = 0.0
+        self._known_until = 0.0
         self._pieces: list[str] = []
         self._positions: list[int] = []
         self._log_probability: list[float] = []
@@ -53,12 +60,27 @@ class WordAssembler:
             if token == BOUNDARY:
                 self._boundary = self._time(self._position)
             return events
-        if self._position < self._delay_frames:
+        if self._position < self._believed_from:
             return []
         self._pieces.append(self._tokenizer.piece(token))
         self._positions.append(self._position)
         self._log_probability.append(math.log(max(probability, 1e-9)))
+        if self._is_known(self._position):
+            return []
         return [Partial(text_of(self._pieces).strip(" \ufffd"), round(self._start(self._positions[0]), 3))]
+
+    def rewind(self, position: int) -> list[WordEvent]:
+        """The model was started again: the next token is that of frame `position`, counted from 0. Between that one and
+        now there is no silence of a flush.
+        """
+        taken_back: list[WordEvent] = [Partial("", round(self._released_until, 3))] if self._pieces else []
+        self._forget_pieces()
+        self._received_frames -= self._position - position
+        self._position = position
+        self._believed_from = self._position + self._delay_frames
+        self._boundary = self._heard_until = self._time(self._position)
+        self._known_until = self._released_until
+        return taken_back
 
     def release(self) -> list[WordEvent]:
         """End a flush: the pending word goes out, and the frames injected for it leave the clock."""
@@ -76,12 +98,24 @@ class WordAssembler:
             text = text_of(self._pieces[first:last]).strip()
             if not text:
                 continue
+            begin = max(start, self._heard_until)
+            self._heard_until = max(begin, end)
+            if begin + self._heard_until < 2 * self._known_until:
+                continue
             confidence = math.exp(sum(self._log_probability[first:last]) / (last - first))
-            begin = max(start, self._released_until)
+            begin = max(begin, self._released_until)
             self._released_until = max(begin, end)
             events.append(Word(text, round(begin, 3), round(self._released_until, 3), round(confidence, 4)))
+        was_shown = not self._is_known(self._positions[-1])
+        self._forget_pieces()
+        return [*events, Partial("", round(self._released_until, 3))] if events or was_shown else []
+
+    def _is_known(self, position: int) -> bool:
+        """Whether a piece there can only be of words released before the model was started again."""
+        return self._known_until > 0.0 and self._time(position) <= self._known_until
+
+    def _forget_pieces(self) -> None:
         self._pieces, self._positions, self._log_probability = [], [], []
-        return [*events, Partial("", round(self._released_until, 3))]
 
     def _words(self) -> list[tuple[int, int]]:
         """Where each word's pieces start and end; a piece that starts with a space starts a word."""
@@ -91,7 +125,7 @@ class WordAssembler:
     def _start(self, position: int) -> float:
         """A word starts at the boundary before it; one of several in a release, at the frame before its first piece."""
         first = position == self._positions[0]
-        return max(self._boundary, self._released_until) if first else self._time(position - 1)
+        return max(self._boundary, self._heard_until) if first else self._time(position - 1)
 
     def _time(self, position: int) -> float:
         """Seconds of received audio at an LM position."""

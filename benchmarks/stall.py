@@ -1,0 +1,59 @@
+"""What it takes to start a stream's model again: 12 s of codes once more, through the language model alone.
+
+    python benchmarks/stall.py [--model random:1b] [--dtype auto]
+
+Median time of a step of one live stream at full context; how long all frames that are kept take to run again, by
+themselves, which is how far the stream is behind then; and how much later it has caught up. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from statistics import median
+
+from tympan.config import ModelSettings
+from tympan.engine.calibrate import full_context_rows
+from tympan.engine.kyutai import load_runner
+from tympan.engine.runner import KyutaiRunner
+from tympan.engine.scheduler import REPLAY_FRAMES, Row, Slot
+from tympan.engine.step import StepResult
+
+WARM_UP_STEPS, STEPS = 5, 60
+
+
+def seconds(runner: KyutaiRunner, row: Row) -> float:
+    """Of a step of this row alone."""
+    began = time.perf_counter()
+    result = runner.launch([row])
+    if not isinstance(result, StepResult):
+        result.wait()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random:1b")
+    parser.add_argument("--dtype", default="auto")
+    arguments = parser.parse_args()
+    runner = load_runner(ModelSettings(model=arguments.model, dtype=arguments.dtype, max_streams=2))
+    (live,) = full_context_rows(runner, 1)
+    step = median([seconds(runner, live) for _ in range(WARM_UP_STEPS + STEPS)][WARM_UP_STEPS:])
+    runner.begin = 0
+    slot = Slot(1, None)
+    again = (Row(slot, None, number == 0, number=number, replayed=True) for number in range(REPLAY_FRAMES))
+    behind = sum(seconds(runner, row) for row in again)
+    gain = 1 - step / runner.info.frame_seconds
+    report = {
+        "device": runner.info.device,
+        "engine": runner.info.engine,
+        "step_ms": round(1000 * step, 1),
+        "behind_s": round(behind, 2),
+        "caught_up_s": round(behind * (1 / gain - 1), 1) if gain > 0 else None,
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

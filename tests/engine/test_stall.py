@@ -1,0 +1,135 @@
+"""When a model is said to have fallen silent on speech, and where it starts again: no model, no thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.counting import COUNTING_INFO
+from support.speech import clip
+
+from tympan.audio.activity import SilenceMeter
+from tympan.engine.scheduler import REPLAY_FRAMES
+from tympan.engine.stall import LEAD_FRAMES, PATIENCE_FRAMES, StallGuard
+from tympan.messages import Samples
+
+LIMIT = 25  # frames of speech
+SECONDS = LIMIT * 0.08
+PAUSING, EXPECTING = (0.9,) * 4, (0.1,) * 4
+
+Restart = tuple[int, int]
+"""The frame at which a model is started again, and the one it starts from."""
+
+
+def watch(guard: StallGuard, sounds: str, pauses: Sequence[float] = PAUSING) -> list[Restart]:
+    """Frames from 0 on: `s`peech, ` ` silence, `w` speech with a word told."""
+    restarts, silent = [], 0
+    for number, sound in enumerate(sounds):
+        silent = silent + 1 if sound == " " else 0
+        if sound == "w":
+            guard.text(number)
+        start = guard.hear(number, silent, pauses)
+        if start is not None:
+            restarts.append((number, start))
+            guard.started()
+    return restarts
+
+
+def guard() -> StallGuard:
+    return StallGuard(SECONDS, COUNTING_INFO)
+
+
+def test_silence_is_no_stall_and_words_are_none() -> None:
+    assert watch(guard(), " " * 1000) == []
+    assert watch(guard(), "ssss ssw " * 200) == []
+
+
+def test_a_pause_is_waited_for_and_need_not_come() -> None:
+    assert watch(guard(), "s" * (LIMIT + 5) + "  ") == [(LIMIT + 6, LIMIT + 5)]
+    assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), "not 0: that would be the same again"
+
+
+def test_a_word_takes_everything_back() -> None:
+    assert watch(guard(), ("s" * (LIMIT + 5) + "w") * 20) == []
+
+
+def test_silence_between_neither_counts_nor_takes_back() -> None:
+    """Short answers with long waits in between: the caller of an agent whose model is silent."""
+    sounds = ("s" * 5 + " " * 60) * 10
+    assert next(number for number, _ in watch(guard(), sounds)) == 4 * 65 + 4 + 2
+
+
+def test_every_time_in_vain_it_takes_twice_as_much() -> None:
+    sounds = ("s" * 9 + "  ") * 600
+    heard = [number * 9 / 11 for number, _ in watch(guard(), sounds)]
+    assert len(heard) == int(math.log2(len(sounds) * 9 / 11 / LIMIT + 1))
+    gaps = [later - earlier for earlier, later in zip([0, *heard], heard, strict=False)]
+    for times, gap in enumerate(gaps):
+        assert gap == pytest.approx(LIMIT * 2**times, abs=10)
+
+
+def test_a_word_makes_it_the_first_time_again() -> None:
+    quiet = "s" * LIMIT + "  "
+    restarts = watch(guard(), quiet + "w" + quiet + "w" + quiet)
+    assert len(restarts) == 3
+
+
+def test_a_model_that_expects_a_word_and_gives_none_is_found_sooner_and_a_pause_excuses_nothing() -> None:
+    sounds = "s" * 200
+    (first, _), *_ = watch(guard(), sounds, EXPECTING)
+    assert first == math.ceil(LIMIT / 2) - 1 + PATIENCE_FRAMES
+    by_energy = StallGuard(SECONDS, replace(COUNTING_INFO, turns_from="energy"))
+    assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), "only a model's heads say so"
+
+
+def test_it_starts_in_the_last_pause_before_what_is_missing() -> None:
+    delay = 6
+    sounds = " " * 20 + "s" * 10 + "    " + "s" * 12 + "w" + "  " + "s" * LIMIT + "  "
+    ((_, start),) = watch(guard(), sounds)
+    assert start == 30, "the word at 46 was said at 40, after this pause"
+    sounds = " " * 20 + "w" * 10 + "s" * delay + "   " + "s" * LIMIT + "  "
+    ((_, start),) = watch(guard(), sounds)
+    assert start == 20 - LEAD_FRAMES, "there is a later pause, but after the last word"
+
+
+def test_without_a_pause_before_it_the_first_one_in_it_will_do() -> None:
+    ((_, start),) = watch(guard(), "s" * 10 + "  " + "s" * 5 + "  " + "s" * 10 + "  ")
+    assert start == 10
+
+
+@given(st.lists(st.sampled_from(["s", "s", " ", "  ", "sssss", "w"]), max_size=400), st.booleans())
+def test_it_always_starts_within_what_is_kept(parts: list[str], expecting: bool) -> None:
+    for number, start in watch(guard(), "".join(parts), EXPECTING if expecting else PAUSING):
+        assert max(1, number + 1 - REPLAY_FRAMES) <= start <= number
+
+
+def restarts_of(samples: Samples, seconds: float = 8.0) -> list[Restart]:
+    """A model that never says a word hears these."""
+    listening, meter, found = StallGuard(seconds, COUNTING_INFO), SilenceMeter(0.08), []
+    frames = samples[: len(samples) // 1920 * 1920].reshape(-1, 1920)
+    for number, level in enumerate(np.sqrt(np.square(frames).mean(axis=1))):
+        start = listening.hear(number, meter.push(float(level)), PAUSING)
+        if start is not None:
+            found.append((number, start))
+            listening.started()
+    return found
+
+
+@pytest.mark.parametrize("name", ["counting", "quick_brown_fox", "hello_world"])
+def test_real_speech_without_a_word_is_noticed_within_a_sentence_or_two(name: str) -> None:
+    (number, start), *_ = restarts_of(np.resize(clip(name).at(24_000), 30 * 24_000))
+    assert 8 <= number * 0.08 <= 14
+    assert number - start >= 100, "most of it is heard again"
+
+
+def test_noise_that_stays_is_no_speech_and_beats_are_soon_left_alone() -> None:
+    random = np.random.default_rng(0)
+    noise = random.standard_normal(600 * 24_000).astype(np.float32)
+    assert restarts_of(0.05 * noise) == []
+    beat = np.exp(-6 * (2 * np.arange(len(noise)) / 24_000 % 1)).astype(np.float32)
+    assert len(restarts_of(0.3 * beat * noise)) == 5, "in ten minutes"

@@ -1,0 +1,161 @@
+"""A model that falls silent on speech, behind the engine's seam: what clients get is what they would have got."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from support.counting import COUNTING_INFO, FreezingRunner
+from support.listener import Listener
+
+from tympan.engine.base import StepReport
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.scheduler import Row
+from tympan.engine.step import Runner, StepResult
+from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples, Warning, Word
+
+SPEECH = np.full(COUNTING_INFO.frame_samples, 0.1, np.float32)
+PAUSE = np.zeros(COUNTING_INFO.frame_samples, np.float32)
+TALK = ([PAUSE] * 5 + [SPEECH] * 20) * 8
+NEVER = -1
+
+
+@dataclass
+class Later:
+    result: StepResult
+
+    def wait(self) -> None:
+        pass
+
+    def read(self) -> StepResult:
+        return self.result
+
+
+class FreezingBeside(FreezingRunner):
+    """Its steps are read while the next one runs."""
+
+    def launch(self, rows: Sequence[Row]) -> Later:  # type: ignore[override]
+        return Later(super().launch(rows))
+
+
+async def listen(
+    runner: Runner,
+    talk: Sequence[Samples | int],
+    stall_seconds: float = 4.0,
+    observe: list[StepReport] | None = None,
+    live: bool = False,
+) -> list[EngineEvent]:
+    """Events of a stream of frames and flushes. `live`: the next frame is pushed once the one before is done."""
+    engine = BatchedEngine(lambda: runner, stall_seconds=stall_seconds)
+    await engine.start()
+    if observe is not None:
+        engine.observe = observe.append
+    listener = Listener()
+    stream = engine.open(listener)
+    for done, item in enumerate(talk):
+        if isinstance(item, int):
+            stream.flush(item)
+        else:
+            stream.push(item)
+            if live:
+                await listener.wait_for(Progress, count=done + 1)
+    stream.finish()
+    await listener.wait_for_end()
+    await engine.stop()
+    return listener.events
+
+
+def transcript(events: list[EngineEvent]) -> list[EngineEvent]:
+    return [event for event in events if isinstance(event, Word | Flushed | Finished)]
+
+
+@pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("freezes_at", [31, 60, 101])
+async def test_no_word_is_lost_or_doubled(kind: type[FreezingRunner], live: bool, freezes_at: int) -> None:
+    reports: list[StepReport] = []
+    expected = await listen(kind(NEVER), TALK)
+    found = await listen(kind(freezes_at), TALK, observe=reports, live=live)
+    assert transcript(found) == transcript(expected)
+    assert len([event for event in transcript(found) if isinstance(event, Word)]) >= 45
+    (warning,) = [event for event in found if isinstance(event, Warning)]
+    assert warning.code == "stalled"
+    assert sum(report.stalls for report in reports) == 1
+    assert len([event for event in found if isinstance(event, Progress)]) == len(TALK)
+
+
+async def test_without_the_guard_they_are_lost() -> None:
+    expected = await listen(FreezingRunner(NEVER), TALK)
+    found = await listen(FreezingRunner(60), TALK, stall_seconds=0)
+    assert len(transcript(found)) < len(transcript(expected)) / 2
+    assert not any(isinstance(event, Warning) for event in found)
+
+
+@pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
+@pytest.mark.parametrize("place", range(64, 100, 3))
+async def test_flushes_keep_their_order_and_have_their_words(kind: type[FreezingRunner], place: int) -> None:
+    """A flush anywhere around the moment at which the model is started again."""
+    talk: list[Samples | int] = list(TALK)
+    talk[place:place] = [1, 2]
+    expected = transcript(await listen(kind(NEVER), talk))
+    found = transcript(await listen(kind(60), talk))
+    marks = [event for event in found if isinstance(event, Flushed | Finished)]
+    assert marks == [Flushed(1), Flushed(2), Finished()]
+    flushed = found.index(Flushed(1))
+    received = place * 0.08
+    assert all(event.end <= received + 1e-9 for event in found[:flushed] if isinstance(event, Word))
+    late = [event for event in found[flushed:] if isinstance(event, Word)]
+    assert all(event.start >= received - 0.5 for event in late), "none that the flush was to release"
+    assert set(map(str, found[-20:])) == set(map(str, expected[-20:])), "and then it goes on"
+
+
+async def test_other_streams_notice_nothing() -> None:
+    engine = BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)
+    await engine.start()
+    talking, quiet = Listener(), Listener()
+    streams = [engine.open(talking), engine.open(quiet)]
+    for frame in TALK:
+        streams[0].push(frame)
+        streams[1].push(PAUSE)
+    for stream in streams:
+        stream.finish()
+    await asyncio.gather(talking.wait_for_end(), quiet.wait_for_end())
+    await engine.stop()
+
+    alone = await listen(FreezingRunner(60), [PAUSE] * len(TALK))
+    assert quiet.events == alone
+    assert talking.of(Warning)
+    assert not quiet.of(Warning)
+
+
+async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
+    runner = FreezingRunner(60, slots=1)
+    engine = BatchedEngine(lambda: runner, stall_seconds=4.0)
+    await engine.start()
+    listener = Listener()
+    stream = engine.open(listener)
+    for frame in TALK:
+        stream.push(frame)
+    await listener.wait_for(Warning)
+    stream.close()
+    after = Listener()
+    stream = engine.open(after)
+    for frame in TALK[:50]:
+        stream.push(frame)
+    stream.finish()
+    await after.wait_for_end()
+    await engine.stop()
+    assert transcript(after.events) == transcript(await listen(FreezingRunner(NEVER), TALK[:50]))
+
+
+async def test_the_log_has_a_line_of_it_and_no_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = await listen(FreezingRunner(60), TALK)
+    (record,) = [record for record in caplog.records if record.name.startswith("tympan.engine")]
+    assert "slot" in record.message
+    texts = {event.text for event in found if isinstance(event, Word)}
+    assert not texts & set(record.message.split())
