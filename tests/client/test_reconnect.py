@@ -191,7 +191,7 @@ async def test_a_container_cannot_go_on_in_its_middle(connect: Callable[..., Str
     assert (caught.value.reason, caught.value.close_code) == ("restarting", 1012)
 
 
-@pytest.mark.parametrize("code", [1003, 1007, 1008, 1009, 1011])
+@pytest.mark.parametrize("code", [1003, 1007, 1008, 1009])
 async def test_other_ends_are_errors_in_the_servers_words(code: int, connect: Callable[..., Stream]) -> None:
     life = Life(100, code=code, error=("some_code", "some sentence"))
     async with NativeDouble([life]) as server, connect(server.url) as stream:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,19 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        return runner.run(_serve(config_from(arguments)))
+        lost = runner.run(_serve(config_from(arguments)))
+    if lost:
+        print(f"tympan: {lost}: start it again", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter's own end may wait for a thread that hangs in a library
+    return 0
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config) -> str:
+    """Why only a new process helps; empty after a signal."""
     engine = create_engine(config.model)
     try:
         # Both take a second or two. The engine is up before the port is bound: a model that cannot be had is one
         # sentence, not a trace.
         make_runner, _ = await asyncio.gather(asyncio.to_thread(_import_server), engine.start())
-        await make_runner(config, engine).run_until_told()
+        return await make_runner(config, engine).run_until_told()
     finally:
         await engine.stop()
-    return 0
 
 
 def _import_server() -> Callable[[Config, Engine], Runner]:

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
+from tympan.engine.pulse import Pulse
 from tympan.engine.scheduler import Batch, Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import Pending, Runner, StepResult, flush_frames
@@ -74,6 +77,9 @@ class BatchedEngine:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._began: float | None = None  # when the thread took up what it is at; None while it waits for work
+        self._pulse = Pulse()
+        self._lost = ""
         self._crashes = 0
         self._ran_since = 0.0
         self._restart: asyncio.TimerHandle | None = None
@@ -119,12 +125,21 @@ class BatchedEngine:
         self._streams.add(stream)
         return stream
 
+    def check(self, longest_seconds: int) -> str:
+        """A thread that hangs in a library's code cannot be ended, and it holds the device."""
+        if not self._lost and self._pulse.looks(self._began) >= longest_seconds:
+            self._lost = f"the engine has got nothing done for {longest_seconds} s"
+            logger.critical("%s; it is at\n%s", self._lost, _where(self._thread))
+            self._ready = False
+            self._fail_streams(EngineError(self._lost))
+        return self._lost
+
     async def stop(self) -> None:
         self._stopping = True
         self._wake.set()
         if self._restart is not None:
             self._restart.cancel()
-        if self._thread is not None:
+        if self._thread is not None and not self._lost:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
         self._ready = False
@@ -192,6 +207,7 @@ class BatchedEngine:
     # --- the engine thread ---------------------------------------------------------------------------------------
 
     def _run(self, loaded: asyncio.Future[Runner]) -> None:
+        self._began = None
         try:
             runner = self._make_runner()
         except Exception as error:
@@ -212,7 +228,7 @@ class BatchedEngine:
             self._wake.clear()
             self._take_in(scheduler)
             batch = scheduler.next()
-            began = time.monotonic()
+            self._began = began = time.monotonic()
             result = runner.launch(batch.rows) if batch.rows else None
             if untold is not None:
                 self._tell_step(untold, runner.info.frame_seconds)
@@ -221,6 +237,7 @@ class BatchedEngine:
                 self._tell(self._post_results, tell_answers(batch))
             if result is None:
                 if not batch.answers:
+                    self._began = None
                     self._wake.wait()
                 continue
             if not isinstance(result, StepResult):
@@ -252,6 +269,13 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
+
+
+def _where(thread: threading.Thread | None) -> str:
+    """The lines that a thread is at."""
+    assert thread is not None
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else "its end"
 
 
 def _report(batch: Batch, began: float, waiting_frames: int) -> StepReport:

@@ -54,8 +54,9 @@ class Runner(uvicorn.Server):
         self._service: Service = app.state.service
         self._listen_on = (config.server.bind_host, config.server.port)
 
-    async def run_until_told(self) -> None:
-        """Bind the port, serve until a signal comes or `should_exit` is set.
+    async def run_until_told(self) -> str:
+        """Bind the port, serve until a signal comes or `should_exit` is set; or until only a new process helps: then
+        the answer says why, else it is empty.
 
         Raises `ConfigError` for a bad address or certificate.
         """
@@ -72,6 +73,7 @@ class Runner(uvicorn.Server):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         with listener:
             await self.serve([listener])
+        return self._service.lost
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -82,6 +84,10 @@ class Runner(uvicorn.Server):
         what = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
         scheme = "https" if self.config.is_ssl else "http"
         logger.info("Tympan %s serves %s on %s://%s:%d", version(), what, scheme, _named(host), port)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: whether to stop."""
+        return await super().on_tick(counter) or bool(self._service.lost)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

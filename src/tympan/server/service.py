@@ -46,6 +46,8 @@ class Service:
         self.resumable: dict[str, Connection] = {}
         """Open streams, by the token that their clients can come back with."""
         self.draining = False
+        self.lost = ""
+        """Why only an end of the process helps, in words; empty while something else does."""
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -84,6 +86,8 @@ class Service:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
         if self.draining:
             return "the server is restarting"
+        if self.lost:
+            return self.lost
         return "" if self.engine.ready else "the engine is not running"
 
     def admit(self, credential: str | None, headers: Mapping[str, str]) -> None:
@@ -138,5 +142,6 @@ class Service:
         while True:
             await asyncio.sleep(WATCH_EVERY_SECONDS)
             self.keys.refresh()
+            self.lost = self.engine.check(self.config.limits.engine_seconds)
             for guest in list(self._guests):
                 guest.check_limits(loop.time())

@@ -12,6 +12,7 @@ import numpy as np
 
 from tympan.engine.base import Deliver, hand_over
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
+from tympan.engine.pulse import Pulse
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Samples
 
@@ -58,6 +59,8 @@ class Worker:
         self._work = asyncio.Event()
         self._warm = asyncio.Event()
         self._process: Process | None = None
+        self._asked: Question | None = None
+        self._pulse = Pulse()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -99,6 +102,12 @@ class Worker:
         if stream in self._streams:
             self._streams.remove(stream)
             self._free.append(stream.slot)
+
+    def check(self, longest_seconds: int) -> None:
+        """A process that has not answered for so long is killed, and so is found dead."""
+        if self._pulse.looks(self._asked) >= longest_seconds and self._process is not None:
+            logger.error("a recognizer process has not answered for %d s and is killed", longest_seconds)
+            self._process.kill()
 
     def wake(self) -> None:
         self._work.set()
@@ -156,8 +165,10 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._asked = question
         self._process.stdin.write(pack(question))
         events: list[EngineEvent] = await read_frame_async(self._process.stdout)
+        self._asked = None
         return events
 
     def _fail_streams(self, error: Exception) -> None:
@@ -167,6 +178,7 @@ class Worker:
 
     async def _end_process(self) -> None:
         self._warm.clear()
+        self._asked = None
         if self._process is None:
             return
         if self._process.returncode is None:
