@@ -105,7 +105,8 @@ class Worker:
 
     def check(self, longest_seconds: int) -> None:
         """A process that has not answered for so long is killed, and so is found dead."""
-        if self._pulse.looks(self._asked) >= longest_seconds and self._process is not None:
+        if self._pulse.looks(self._asked) >= longest_seconds and self.alive:
+            assert self._process is not None
             logger.error("a recognizer process has not answered for %d s and is killed", longest_seconds)
             self._process.kill()
 
@@ -121,6 +122,8 @@ class Worker:
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
         self._warm.set()
+        self._ended = asyncio.create_task(self._process.wait())
+        self._ended.add_done_callback(lambda ended: self.wake())
 
     async def _run(self) -> None:
         while True:
@@ -137,6 +140,8 @@ class Worker:
     async def _serve(self) -> None:
         """One piece of work after the other, the streams in turn, for as long as the process lives."""
         while True:
+            if not self.alive:  # nobody opens a stream on a dead process: no question would find it so
+                raise EngineError("it ended by itself")
             self._work.clear()
             stream = self._next()
             if stream is None:
@@ -165,6 +170,8 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._process.stdin.is_closing():  # uvloop's would raise `RuntimeError`
+            raise EngineError("its pipe is closed")
         self._asked = question
         self._process.stdin.write(pack(question))
         events: list[EngineEvent] = await read_frame_async(self._process.stdout)
