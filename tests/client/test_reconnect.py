@@ -119,6 +119,26 @@ async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_ne
     assert [life.flushes for life in server.used] == [[1], [2]]
 
 
+async def test_an_engine_that_broke_is_started_again(connect: Callable[..., Stream]) -> None:
+    """1011 comes without a last word: half a word was heard, and is heard again."""
+    data = ramp(2.0)
+    async with (
+        NativeDouble([Life(11_000, code=1011, complete=False, error=("internal", "internal error")), Life()]) as server,
+        connect(server.url) as stream,
+    ):
+        words = [event async for event in stream.transcribe(chunks(data)) if isinstance(event, Word)]
+    assert [word.start * RATE for word in words] == pytest.approx([int(word.text) for word in words], abs=0.01)
+
+
+async def test_audio_that_breaks_every_server_is_not_sent_for_ever(connect: Callable[..., Stream]) -> None:
+    lives = [Life(9_000, code=1011, complete=False, error=("internal", "internal error")) for _ in range(9)]
+    async with NativeDouble(lives) as server:
+        with pytest.raises(tympan.ServerError, match="internal error"):
+            async with connect(server.url) as stream:
+                await received(stream, chunks(ramp(0.6)))
+        assert len(server.used) <= 1 + 3 + 1, "three attempts, and one more for the words of the first"
+
+
 async def test_a_slow_reader_goes_on_after_the_last_word_it_was_given(connect: Callable[..., Stream]) -> None:
     """1013 without `complete`: half a word was heard and not released, so it is heard again."""
     data = ramp(2.0)

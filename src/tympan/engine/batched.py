@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
-from tympan.engine.pulse import Pulse
+from tympan.engine.pulse import Pulse, where
 from tympan.engine.scheduler import Batch, Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import Pending, Runner, StepResult, flush_frames
@@ -129,7 +128,8 @@ class BatchedEngine:
         """A thread that hangs in a library's code cannot be ended, and it holds the device."""
         if not self._lost and self._pulse.looks(self._began) >= longest_seconds:
             self._lost = f"the engine has got nothing done for {longest_seconds} s"
-            logger.critical("%s; it is at\n%s", self._lost, _where(self._thread))
+            assert self._thread is not None
+            logger.critical("%s; it is at\n%s", self._lost, where(self._thread))
             self._ready = False
             self._fail_streams(EngineError(self._lost))
         return self._lost
@@ -218,6 +218,9 @@ class BatchedEngine:
         try:
             self._serve(runner)
         except Exception as error:
+            # Whoever keeps the error, as a log may, must not keep the device's memory: the next runner needs it.
+            traceback.clear_frames(error.__traceback__)
+            del runner, loaded
             self._tell(self._crashed, error)
 
     def _serve(self, runner: Runner) -> None:
@@ -269,13 +272,6 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
-
-
-def _where(thread: threading.Thread | None) -> str:
-    """The lines that a thread is at."""
-    assert thread is not None
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame is not None else "its end"
 
 
 def _report(batch: Batch, began: float, waiting_frames: int) -> StepReport:

@@ -1,6 +1,10 @@
-"""Whether what has work goes on with it."""
+"""Whether what has work goes on with it, and where it is if not."""
 
 from __future__ import annotations
+
+import sys
+import threading
+import traceback
 
 
 class Pulse:
@@ -17,3 +21,9 @@ class Pulse:
         self._looks = self._looks + 1 if piece is not None and piece is self._piece else 0
         self._piece = piece
         return self._looks
+
+
+def where(thread: threading.Thread) -> str:
+    """The lines that a running thread is at."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else "its end"
