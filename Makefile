@@ -30,7 +30,7 @@ test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean h
 	$(BIN)/python -m pytest -m fuzz $(ARGS)
 
 test-faults: .venv/dev.done  ## processes killed and hung, networks cut, clocks that jump; prints what was lost: minutes
-	$(BIN)/python -m pytest -m fault -s $(ARGS)
+	$(BIN)/python -m pytest -m fault -s tests/faults $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

@@ -92,7 +92,7 @@ STAGES = (
         900,
         last_line,
     ),
-    Stage("faults", f"{TESTS} -m fault", f"{TESTS} -m fault -k clock", 600, passed),
+    Stage("faults", f"{TESTS} -m fault tests/faults", f"{TESTS} -m fault tests/faults -k clock", 600, passed),
     Stage(
         "fuzz",
         f"{TESTS} -m fuzz tests/fuzz/test_fuzz_protocols.py",
@@ -160,7 +160,8 @@ def commit_now() -> str:
     """With a plus where the files are not those of the commit."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "src", "tests", "benchmarks/*.py"], capture_output=True)
+    sources = ("src", "tests", "benchmarks/*.py")
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *sources], capture_output=True, check=True)
     return head.stdout.strip() + ("+" if changed.stdout else "")
 
 

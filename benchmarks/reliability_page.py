@@ -9,7 +9,8 @@ Result = Mapping[str, Any]
 
 HEAD = """# Reliability
 
-What has been tried on the service, with what came of it. All of this page is made by one command, from the files in `benchmarks/results/reliability`:
+What has been tried on the service, with what came of it. All of this page is made by one command, from the files in
+`benchmarks/results/reliability`:
 
 ```sh
 python benchmarks/reliability.py             # measures all of it; --render makes the page alone
@@ -17,24 +18,29 @@ python benchmarks/reliability.py             # measures all of it; --render make
 """
 
 FAULT_NOTES = """
-Callers speak **marks** through the SDK at the pace of speech: 80 ms of one level that says which caller's which word it is, so that words are a function
-of the audio, whatever session hears it. The server is a process of its own, under something that starts it again when it ends. All of it is real but the
-model: a batched engine whose runner hears marks, or the embedded engine with a stand-in for PocketSphinx.
+Callers speak **marks** through the SDK at the pace of speech: 80 ms of one level that says which caller's which word
+it is, so that words are a function of the audio, whatever session hears it. The server is a process of its own, under
+something that starts it again when it ends. All of it is real but the model: a batched engine whose runner hears
+marks, or the embedded engine with a stand-in for PocketSphinx.
 
-- *Killed* is SIGKILL. The SDK opens new sessions on the next process and sends again what brought no words. A client that is killed gives its slots back at
-  once; after `resume_seconds` (2 in the test) and a second if it asked for a way back.
-- *Hung*: a process that is stopped (SIGSTOP) is killed after `engine_seconds` (2 in the test) and started again. A thread that hangs in native code cannot
-  be: the streams are told, and the server's process ends with exit code 1.
-- *Packets dropped*: the wire between two network namespaces is down. *Gone for good*: nothing passes on the old connections, and nobody ends them; the SDK
-  then asks after `QUIET_SECONDS` (1 in the test, in place of 20), and waits once more as long.
-- *Out of memory*: a step wants more than there is, and raises. Every stream gets 1011, the engine is made anew, the SDK goes on. A *start* that runs out of memory
-  is one sentence and exit code 2.
+- *Killed* is SIGKILL. The SDK opens new sessions on the next process and sends again what brought no words. A client
+  that is killed gives its slots back at once; after `resume_seconds` (2 in the test) and a second if it asked for a
+  way back.
+- *Hung*: a process that is stopped (SIGSTOP) is killed after `engine_seconds` (2 in the test) and started again. A
+  thread that hangs in native code cannot be: the streams are told, and the server's process ends with exit code 1.
+- *Packets dropped*: the wire between two network namespaces is down. *Gone for good*: nothing passes on the old
+  connections, and nobody ends them; the SDK then asks after `QUIET_SECONDS` (1 in the test, in place of 20), and
+  waits once more as long.
+- *Out of memory*: a step wants more than there is, and raises. Every stream gets 1011, the engine is made anew, the
+  SDK goes on. A *start* that runs out of memory is one sentence and exit code 2.
 - *Clock*: the server's wall clock jumps an hour ahead, then two back (in its process; the machine's is left alone).
 
-The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two words.
+The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two
+words.
 
-What no test here shows: a word that is being said at the moment of a SIGTERM is cut in two, and each half is heard by itself. Marks end where messages
-do, so that none of them is cut. Where a process is killed, the word is sent again whole.
+What no test here shows: a word that is being said at the moment of a SIGTERM is cut in two, and each half is heard by
+itself. Marks end where messages do, so that none of them is cut. Where a process is killed, the word is sent again
+whole.
 """
 
 
@@ -44,7 +50,9 @@ def load(figures: Result) -> str:
     broke = f"{figures['errors'] or 'no'} session{'s' if figures['errors'] > 1 else ''} broke"
     rows = {
         "words": f"{figures['words']:,}: {wrong}; {broke}",
-        "the server's memory, first and last tenth": f"{figures['server_mib_first']} and {figures['server_mib_last']} MiB",
+        "the server's memory, first and last tenth": (
+            f"{figures['server_mib_first']} and {figures['server_mib_last']} MiB"
+        ),
         "added to the model's own delay, p50 / p95 / p99": f"{delays[0]} ms",
         "flush to answer, p50 / p95 / p99": f"{delays[1]} ms",
         "CPU of the server / of the callers, per second of a stream": (
@@ -61,8 +69,8 @@ def load(figures: Result) -> str:
 def front(figures: Result) -> str:
     milliseconds = figures["ms_per_stream_second"]
     return (
-        f"{milliseconds['tympan']} ms of CPU per second of a stream, {figures['ratio']} times a bare FastAPI handler that "
-        f"only receives ({milliseconds['bare']} ms); {figures['streams']} streams."
+        f"{milliseconds['tympan']} ms of CPU per second of a stream, {figures['ratio']} times a bare FastAPI handler "
+        f"that only receives ({milliseconds['bare']} ms); {figures['streams']} streams."
     )
 
 
@@ -78,9 +86,9 @@ def faults(figures: Result) -> str:
 def fuzz(figures: Result) -> str:
     counts = ", ".join(f"{name} {count:,}" for name, count in figures["frames"].items())
     return (
-        f"Generated frames of every protocol, against the real connection, session and engine: {counts}. Nothing that a "
-        "client sends is more than its own mistake: the connection ends with a code of the table, the slots are free, "
-        "nothing is logged as our fault."
+        f"Generated frames of every protocol, against the real connection, session and engine: {counts}. Nothing that "
+        "a client sends is more than its own mistake: the connection ends with a code of the table, the slots are "
+        "free, nothing is logged as our fault."
     )
 
 
@@ -93,9 +101,9 @@ def abuse(figures: Result) -> str:
 
 def connections(figures: Result) -> str:
     return (
-        "A proxy cuts connections at random moments, mid-message, in a flush, after the end: every word comes once, with "
-        f"its time; {figures['passed']} tests passed. In Chromium `tests/browser/test_page.py` does the same with the "
-        "page. [How](protocols/native.md#when-the-connection-is-lost)."
+        "A proxy cuts connections at random moments, mid-message, in a flush, after the end: every word comes once, "
+        f"with its time; {figures['passed']} tests passed. In Chromium `tests/browser/test_page.py` does the same with "
+        "the page. [How](protocols/native.md#when-the-connection-is-lost)."
     )
 
 
@@ -103,9 +111,10 @@ def day(figures: Result) -> str:
     (line,) = figures["lines"]
     return (
         f"{line['hours']} hours of 8 kHz telephone audio through decoder, resampler, session, scheduler and words, in "
-        f"simulated time, with {line['flushes']} flushes: the clock is that of the frames to the end, {line['words']:,} "
-        f"words, every one in its place, and {line['grown_mib']} MiB more memory after the first hour. Two hours through "
-        "the real engine, in a busy batch, equal the same two hours alone (`tests/engine/test_two_hours.py`)."
+        f"simulated time, with {line['flushes']} flushes: the clock is that of the frames to the end, "
+        f"{line['words']:,} words, every one in its place, and {line['grown_mib']} MiB more memory after the first "
+        "hour. Two hours through the real engine, in a busy batch, equal the same two hours alone "
+        "(`tests/engine/test_two_hours.py`)."
     )
 
 

@@ -63,9 +63,10 @@ def test_lost_words_are_in_the_page(reliability: ModuleType, kept: Results) -> N
     )
 
 
-def test_a_stage_reads_what_its_command_prints(reliability: ModuleType) -> None:
-    command = """python -c print('native:_5_frames,_2_conversations,_ends\\n{\\"fault\\":1}\\n1_passed'.replace('_','\\x20'))"""
-    stage = reliability.Stage("x", command, "", 20, reliability.fuzzed)
+def test_a_stage_reads_what_its_command_prints(reliability: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "prints.py"
+    script.write_text("""print('native: 5 frames, 2 conversations, ends\\n{"fault": 1}\\n1 passed')""")
+    stage = reliability.Stage("x", f"python {script}", "", 20, reliability.fuzzed)
     found = reliability.run(stage, stage.command, "abc")
     assert found["figures"] == {"frames": {"native": 5}, "passed": 1, "skipped": 0, "lines": [{"fault": 1}]}
     assert found["commit"] == "abc"
