@@ -38,9 +38,8 @@ marks, or the embedded engine with a stand-in for PocketSphinx.
 The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two
 words.
 
-What no test here shows: a word that is being said at the moment of a SIGTERM is cut in two, and each half is heard by
-itself. Marks end where messages do, so that none of them is cut. Where a process is killed, the word is sent again
-whole.
+A message ends in the middle of every mark, so that a server that is told to stop (SIGTERM) always cuts words in two. It
+says so before its last words (`restarting`); the SDK drops them, and the next server hears the whole word.
 """
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Lag,
         Partial,
         Ready,
+        Restarting,
         Segment,
         Turn,
         Vad,
@@ -77,6 +78,7 @@ __all__ = [
     "Partial",
     "Ready",
     "RequestError",
+    "Restarting",
     "RestartingError",
     "ResumeError",
     "Segment",
@@ -104,7 +106,10 @@ _HOMES = {
     "connect": "tympan.client.stream",
     "connect_sync": "tympan.client.sync",
     **dict.fromkeys(
-        ("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Segment", "Turn", "Vad", "Warning", "Word"),
+        (
+            *("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Restarting"),
+            *("Segment", "Turn", "Vad", "Warning", "Word"),
+        ),
         "tympan.messages",
     ),
 }

@@ -186,6 +186,13 @@ class Warning:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarting:
+    """The server goes down: what follows is all that can be said at once, half a word included. Who can send audio
+    again has it heard whole by another session.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """The last event of a session: everything received has been answered."""
 
@@ -193,4 +200,4 @@ class Complete:
     words: int
 
 
-Event = Partial | Word | Flushed | Ready | Segment | Turn | Vad | Lag | Warning | Complete
+Event = Partial | Word | Flushed | Ready | Segment | Turn | Vad | Lag | Warning | Restarting | Complete

@@ -15,7 +15,7 @@ from native_double import RATE, Life, NativeDouble, Refusal, ramp
 import tympan
 from tympan.client.backoff import Backoff
 from tympan.client.stream import Stream
-from tympan.messages import Complete, Event, Flushed, Ready, Word
+from tympan.messages import Complete, Event, Flushed, Ready, Segment, Turn, Word
 
 
 class Waits(list[float]):
@@ -117,6 +117,37 @@ async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_ne
         marks = [event.mark async for event in stream if isinstance(event, Flushed)]
     assert marks == [first, second] == [1, 2]
     assert [life.flushes for life in server.used] == [[1], [2]]
+
+
+async def test_a_word_in_the_middle_of_which_a_server_restarts_is_heard_whole(connect: Callable[..., Stream]) -> None:
+    """The first server says two words and three quarters of a third, which is kept back and heard again."""
+    data = ramp(2.0)
+    async with NativeDouble([Life(11_000, restarting=True), Life()]) as server, connect(server.url) as stream:
+        events = await received(stream, chunks(data))
+    first, second = server.used
+    assert bytes(first.received) == data[:11_000]
+    again = int(np.frombuffer(bytes(second.received[:2]), "<i2")[0])
+    assert again == pytest.approx(0.5 * RATE, abs=0.0015 * RATE)
+    assert bytes(second.received) == data[2 * again :]
+    words = [event for event in events if isinstance(event, Word)]
+    assert [word.start for word in words[:8]] == pytest.approx([number / 4 for number in range(8)], abs=0.002)
+    assert [word.end - word.start for word in words[:8]] == pytest.approx([0.25] * 8, abs=0.002)
+    assert events[-1] == Complete(pytest.approx(2.0, abs=0.001), len(words))
+    # What was told of the first session is a segment of its own; its turn ends with it.
+    assert [type(event) for event in events[:6]] == [Ready, Word, Word, Segment, Turn, Word]
+    assert events[3] == Segment(f"{words[0].text} {words[1].text}", 0.0, 0.5)
+
+
+async def test_a_server_that_restarts_and_does_not_come_back_has_said_what_it_could(
+    connect: Callable[..., Stream],
+) -> None:
+    async with NativeDouble([Life(11_000, restarting=True)]) as server, connect(server.url, attempts=0) as stream:
+        heard: list[Event] = []
+        with pytest.raises(tympan.ServerError, match="1012"):
+            async for event in stream.transcribe(chunks(ramp(2.0))):
+                heard += [event]
+    assert [event.end for event in heard if isinstance(event, Word)] == [0.25, 0.5, 0.6875]
+    assert len(server.used) == 1
 
 
 async def test_an_engine_that_broke_is_started_again(connect: Callable[..., Stream]) -> None:

@@ -1,7 +1,8 @@
 """Audio whose words are a function of the audio alone, so that a word that is lost or heard twice is seen as such.
 
 A mark is 80 ms of one constant 16-bit level that says which stream and which word it is; one comes every 0.4 s, silence
-lies between. Whoever hears a quarter of one, wherever frames are cut, has heard the word.
+lies between. Half of it is in one message and half in the next, so that whoever stops between two messages cuts words
+in two. Who hears a quarter of one has heard the word.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def texts(stream: int, count: int) -> list[str]:
 
 
 def starts(count: int) -> list[float]:
-    """When each word begins, in seconds of the stream's audio."""
+    """When the frame begins in which each word does, in seconds of the stream's audio."""
     return [(FIRST_CHUNK + word * STRIDE_CHUNKS) * CHUNK_SECONDS for word in range(count)]
 
 
@@ -40,11 +41,11 @@ def chunks(stream: int, count: int, sample_rate: int) -> list[bytes]:
     """16-bit audio with so many words, in messages of 80 ms."""
     assert count <= WORDS_PER_STREAM
     size = round(CHUNK_SECONDS * sample_rate)
-    audio = [bytes(2 * size)] * (FIRST_CHUNK + count * STRIDE_CHUNKS)
+    audio = np.zeros((FIRST_CHUNK + count * STRIDE_CHUNKS) * size, "<i2")
     for word in range(count):
-        level = LEVEL_STEP * (1 + stream * WORDS_PER_STREAM + word)
-        audio[FIRST_CHUNK + word * STRIDE_CHUNKS] = np.full(size, level, "<i2").tobytes()
-    return audio
+        start = (FIRST_CHUNK + word * STRIDE_CHUNKS) * size + size // 2
+        audio[start : start + size] = LEVEL_STEP * (1 + stream * WORDS_PER_STREAM + word)
+    return [chunk.tobytes() for chunk in audio.reshape(-1, size)]
 
 
 class Ear:

@@ -20,6 +20,7 @@ from tympan.messages import (
     Lag,
     Partial,
     Ready,
+    Restarting,
     Segment,
     Turn,
     Vad,
@@ -49,6 +50,7 @@ _EVENT_TYPES: Final[dict[str, type[Event]]] = {
     "vad": Vad,
     "lag": Lag,
     "warning": Warning,
+    "restarting": Restarting,
     "complete": Complete,
 }
 

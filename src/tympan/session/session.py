@@ -27,6 +27,7 @@ from tympan.messages import (
     KeepAlive,
     Ready,
     Reset,
+    Restarting,
     Samples,
     SetFormat,
 )
@@ -206,6 +207,8 @@ class Session:
             self._channels.append(Channel(self._engine, self._format, self._turns, self, number))
 
     def _finish(self) -> None:
+        if self._restarting:
+            self._emit(Restarting(), 0)
         for channel in self._channels:
             channel.finish()
 
