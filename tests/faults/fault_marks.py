@@ -56,14 +56,15 @@ class Ear:
         self._number = 0
         self._heard = 0
 
-    def hear(self, levels: Levels) -> list[int]:
-        """The numbers of the words that have been recognized with these samples."""
-        recognized = []
+    def hear(self, levels: Levels) -> list[tuple[int, int]]:
+        """The numbers of the words that have been recognized with these samples, and at which of them each began."""
+        recognized, place = [], 0
         for number, samples in runs((levels + LEVEL_STEP // 2) // LEVEL_STEP):
             before = self._heard if number == self._number else 0
             self._number, self._heard = number, before + samples
             if number > 0 and before < self._enough <= self._heard:
-                recognized.append(number - 1)
+                recognized.append((number - 1, place - before))
+            place += samples
         return recognized
 
 

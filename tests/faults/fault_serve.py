@@ -70,7 +70,7 @@ class Runner:
         self._frames[slot] += 1
         frame, coming = self._frames[slot], self._coming[slot]
         if row.frame is not None:
-            for number in self._ears[slot].hear(np.rint(row.frame * 32768).astype(int)):
+            for number, _ in self._ears[slot].hear(np.rint(row.frame * 32768).astype(int)):
                 coming[frame + BOUNDARY_AFTER_FRAMES] = BOUNDARY
                 coming[frame + BOUNDARY_AFTER_FRAMES + 1] = FIRST_PIECE + number
         return coming.pop(frame, PADDING)

@@ -8,6 +8,7 @@ import numpy as np
 from fault_marks import Ear, text_of
 
 FRAME_SAMPLES = 160  # of 10 ms
+MARK_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class Decoder:
 
     def process_raw(self, pcm: bytes) -> None:
         levels = np.frombuffer(pcm, "<i2").astype(int)
+        for number, place in self._ear.hear(levels):
+            start = max(0, self._samples + place) // FRAME_SAMPLES
+            self._segments.append(Segment(text_of(number), start, start + MARK_FRAMES))
         self._samples += len(levels)
-        end = self._samples // FRAME_SAMPLES
-        self._segments += [Segment(text_of(number), max(0, end - 8), end - 1) for number in self._ear.hear(levels)]
 
     def end_utt(self) -> None:
         """There is no second pass."""
