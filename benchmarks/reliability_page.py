@@ -38,7 +38,7 @@ marks, or the embedded engine with a stand-in for PocketSphinx.
 The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two
 words.
 
-A message ends in the middle of every mark, so that a server that is told to stop (SIGTERM) always cuts words in two. It
+A message ends in the middle of every mark, so that a server that is told to stop (SIGTERM) finds words cut in two. It
 says so before its last words (`restarting`); the SDK drops them, and the next server hears the whole word.
 """
 
