@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz check audit clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz test-faults check audit clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 test: .venv/dev.done  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not exactness and not clients and not long and not deploy and not fuzz" $(ARGS)
+	$(BIN)/python -m pytest -m "not exactness and not clients and not long and not deploy and not fuzz and not fault" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -28,6 +28,9 @@ test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, R
 
 test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean harm: minutes
 	$(BIN)/python -m pytest -m fuzz $(ARGS)
+
+test-faults: .venv/dev.done  ## processes killed and hung, networks cut, clocks that jump; prints what was lost: minutes
+	$(BIN)/python -m pytest -m fault -s tests/faults $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Lag,
         Partial,
         Ready,
+        Restarting,
         Segment,
         Turn,
         Vad,
@@ -79,6 +80,7 @@ __all__ = [
     "QuotaError",
     "Ready",
     "RequestError",
+    "Restarting",
     "RestartingError",
     "ResumeError",
     "Segment",
@@ -106,7 +108,10 @@ _HOMES = {
     "connect": "tympan.client.stream",
     "connect_sync": "tympan.client.sync",
     **dict.fromkeys(
-        ("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Segment", "Turn", "Vad", "Warning", "Word"),
+        (
+            *("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Restarting"),
+            *("Segment", "Turn", "Vad", "Warning", "Word"),
+        ),
         "tympan.messages",
     ),
 }

@@ -168,6 +168,12 @@ class Lag(Struct, frozen=True):
     behind: float
 
 
+class Restarting(Struct, frozen=True):
+    """The server goes down: what follows is all that can be said at once, half a word included. Who can send audio
+    again has it heard whole by another session.
+    """
+
+
 class Complete(Struct, frozen=True):
     """The last event of a session: everything received has been answered."""
 
@@ -175,4 +181,4 @@ class Complete(Struct, frozen=True):
     words: int
 
 
-Event = Partial | Word | Flushed | Ready | Segment | Turn | Vad | Lag | Warning | Complete
+Event = Partial | Word | Flushed | Ready | Segment | Turn | Vad | Lag | Warning | Restarting | Complete

@@ -107,6 +107,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
         Meta(description="age at which a stream gets its last words and 1012, before a platform cuts it"),
     ] = None
     idle_seconds: Annotated[float, Meta(description="longest time without a message from the client", gt=0)] = 60.0
+    engine_seconds: Annotated[
+        int, Meta(description="longest time the engine may take over a step before it is taken for hung", gt=0)
+    ] = 10
     resume_seconds: Annotated[
         float, Meta(description="longest time a lost client may take to come back for its stream; 0: none may", ge=0)
     ] = 10.0

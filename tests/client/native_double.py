@@ -37,6 +37,8 @@ class Life:
     finish_code: int = 1000
     complete: bool = True
     words: bool = True
+    restarting: bool = False
+    """Whether it says before its last words that it goes down."""
     error: tuple[str, str] | None = None
     received: bytearray = field(default_factory=bytearray)
     flushes: list[int] = field(default_factory=list)
@@ -125,9 +127,14 @@ class NativeDouble:
         samples = np.frombuffer(bytes(life.received[: len(life.received) // 2 * 2]), "<i2")
         starts = range(0, len(samples) if life.complete else len(samples) // WORD_SAMPLES * WORD_SAMPLES, WORD_SAMPLES)
         for start in starts:
+            if life.restarting and start == starts[-1]:
+                await self._say(socket, "restarting")
             end = min(start + WORD_SAMPLES, len(samples)) / RATE
             if life.words:
                 await self._say(socket, "word", text=str(samples[start]), start=start / RATE, end=end, confidence=1.0)
+        if life.restarting:
+            await self._say(socket, "segment", text="all", start=0.0, end=len(samples) / RATE)
+            await self._say(socket, "turn", state="ended", time=len(samples) / RATE, probability=1.0)
         if life.error is not None:
             await self._say(socket, "error", code=life.error[0], message=life.error[1])
         elif life.complete:

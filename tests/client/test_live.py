@@ -13,6 +13,7 @@ from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
 import tympan
+from tympan.client import transport
 from tympan.client.backoff import Backoff
 from tympan.engine.scripted import scripted_words
 from tympan.messages import Complete, Event, Flushed, Lag, Partial, Ready, Samples, Segment, Turn, Vad, Word
@@ -197,3 +198,13 @@ async def test_a_restart_of_the_real_server() -> None:
     assert [word.start for word in words] == sorted(word.start for word in words)
     assert words[-1].end > 4.0
     assert [word.text for word in words].count("word0") == 2, "the second server's script begins anew"
+
+
+async def test_a_server_that_has_nothing_to_say_is_not_a_network_that_is_gone(
+    scripted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "QUIET_SECONDS", 0.1)
+    async with tympan.connect(scripted, events=("word",), backoff=Backoff(attempts=0)) as stream:
+        await asyncio.sleep(1.0)
+        events = [event async for event in stream.transcribe(silence(12.0))]
+    assert words_of(events) == scripted_words(150)

@@ -15,7 +15,7 @@ from native_double import RATE, Life, NativeDouble, Refusal, ramp
 import tympan
 from tympan.client.backoff import Backoff
 from tympan.client.stream import Stream
-from tympan.messages import Complete, Event, Flushed, Ready, Word
+from tympan.messages import Complete, Event, Flushed, Ready, Segment, Turn, Word
 
 
 class Waits(list[float]):
@@ -119,6 +119,57 @@ async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_ne
     assert [life.flushes for life in server.used] == [[1], [2]]
 
 
+async def test_a_word_in_the_middle_of_which_a_server_restarts_is_heard_whole(connect: Callable[..., Stream]) -> None:
+    """The first server says two words and three quarters of a third, which is kept back and heard again."""
+    data = ramp(2.0)
+    async with NativeDouble([Life(11_000, restarting=True), Life()]) as server, connect(server.url) as stream:
+        events = await received(stream, chunks(data))
+    first, second = server.used
+    assert bytes(first.received) == data[:11_000]
+    again = int(np.frombuffer(bytes(second.received[:2]), "<i2")[0])
+    assert again == pytest.approx(0.5 * RATE, abs=0.0015 * RATE)
+    assert bytes(second.received) == data[2 * again :]
+    words = [event for event in events if isinstance(event, Word)]
+    assert [word.start for word in words[:8]] == pytest.approx([number / 4 for number in range(8)], abs=0.002)
+    assert [word.end - word.start for word in words[:8]] == pytest.approx([0.25] * 8, abs=0.002)
+    assert events[-1] == Complete(pytest.approx(2.0, abs=0.001), len(words))
+    # What was told of the first session is a segment of its own; its turn ends with it.
+    assert [type(event) for event in events[:6]] == [Ready, Word, Word, Segment, Turn, Word]
+    assert events[3] == Segment(f"{words[0].text} {words[1].text}", 0.0, 0.5)
+
+
+async def test_a_server_that_restarts_and_does_not_come_back_has_said_what_it_could(
+    connect: Callable[..., Stream],
+) -> None:
+    async with NativeDouble([Life(11_000, restarting=True)]) as server, connect(server.url, attempts=0) as stream:
+        heard: list[Event] = []
+        with pytest.raises(tympan.ServerError, match="1012"):
+            async for event in stream.transcribe(chunks(ramp(2.0))):
+                heard += [event]
+    assert [event.end for event in heard if isinstance(event, Word)] == [0.25, 0.5, 0.6875]
+    assert len(server.used) == 1
+
+
+async def test_an_engine_that_broke_is_started_again(connect: Callable[..., Stream]) -> None:
+    """1011 comes without a last word: half a word was heard, and is heard again."""
+    data = ramp(2.0)
+    async with (
+        NativeDouble([Life(11_000, code=1011, complete=False, error=("internal", "internal error")), Life()]) as server,
+        connect(server.url) as stream,
+    ):
+        words = [event async for event in stream.transcribe(chunks(data)) if isinstance(event, Word)]
+    assert [word.start * RATE for word in words] == pytest.approx([int(word.text) for word in words], abs=0.01)
+
+
+async def test_audio_that_breaks_every_server_is_not_sent_for_ever(connect: Callable[..., Stream]) -> None:
+    lives = [Life(9_000, code=1011, complete=False, error=("internal", "internal error")) for _ in range(9)]
+    async with NativeDouble(lives) as server:
+        with pytest.raises(tympan.ServerError, match="internal error"):
+            async with connect(server.url) as stream:
+                await received(stream, chunks(ramp(0.6)))
+        assert len(server.used) <= 1 + 3 + 1, "three attempts, and one more for the words of the first"
+
+
 async def test_a_slow_reader_goes_on_after_the_last_word_it_was_given(connect: Callable[..., Stream]) -> None:
     """1013 without `complete`: half a word was heard and not released, so it is heard again."""
     data = ramp(2.0)
@@ -191,7 +242,7 @@ async def test_a_container_cannot_go_on_in_its_middle(connect: Callable[..., Str
     assert (caught.value.reason, caught.value.close_code) == ("restarting", 1012)
 
 
-@pytest.mark.parametrize("code", [1003, 1007, 1008, 1009, 1011])
+@pytest.mark.parametrize("code", [1003, 1007, 1008, 1009])
 async def test_other_ends_are_errors_in_the_servers_words(code: int, connect: Callable[..., Stream]) -> None:
     life = Life(100, code=code, error=("some_code", "some sentence"))
     async with NativeDouble([life]) as server, connect(server.url) as stream:

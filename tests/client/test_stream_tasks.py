@@ -225,6 +225,6 @@ async def test_a_waiting_send_learns_that_the_stream_has_failed(no_task_left: No
     async with connect(line) as stream:
         sending = asyncio.create_task(stream.send(b"ab"))
         await line.offered.wait()
-        line.answers.put_nowait(NoConnectionError("closed", "gone", code=1011, reason="internal"))
+        line.answers.put_nowait(NoConnectionError("closed", "gone", code=1008, reason="policy"))
         with pytest.raises(tympan.ServerError, match="gone"):
             await sending

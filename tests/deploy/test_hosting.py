@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 
 import pytest
@@ -93,3 +94,22 @@ async def test_carrying_less_than_was_told_is_said(
     await host.engine.stop()
     assert host.engine.capacity == min(carried or told, told)
     assert ("set maximum_streams" in caplog.text) == warned
+
+
+def test_a_container_whose_engine_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(WatchedEngine, "check", lambda self, longest_seconds: "it hangs", raising=True)
+    host = ListeningHost(config())
+    host.load()
+    host.start()
+    host.listen()
+    assert ended.wait(10)
+    host.stop()
+    assert codes == [1]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.desk import Desk, Tenant, voice
 
 from tympan.config import ModelSettings
+from tympan.engine import kyutai
 from tympan.engine.kyutai import create_kyutai_engine, load_runner
 from tympan.engine.placement import place
 from tympan.engine.runner import KyutaiRunner
@@ -158,3 +159,22 @@ def test_a_model_that_cannot_be_had_is_one_sentence(model: str, sentence: str, t
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert sentence in result.stderr
+
+
+def _out_of_memory() -> Exception:
+    """What torch raises on a CPU."""
+    try:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error.with_traceback(None)
+    raise AssertionError("there was enough")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), _out_of_memory()])
+def test_a_start_without_enough_memory_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(kyutai, "load_runner", too_much)
+    with pytest.raises(ConfigError, match="the memory does not suffice to start random:tiny"):
+        kyutai.ModelSource(SETTINGS).make_runner()

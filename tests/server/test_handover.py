@@ -22,3 +22,16 @@ async def test_an_old_stream_gets_its_last_words_and_1012() -> None:
     assert closed.value.rcvd.code == 1012
     assert any(message.get("final") for message in messages)
     assert messages[-1] == {"status": "complete"}
+
+
+async def test_clients_that_can_send_audio_again_are_told_before_a_word_is_cut() -> None:
+    """`word1` begins at 0.4 s and is four frames long: of the 7 frames there are, it has two."""
+    with LiveServer(max_streams=1, handover_seconds=0.5) as server:
+        async with connect(server.url(events="word")) as client:
+            await client.send(bytes(7 * 3840))
+            messages = [json.loads(await client.recv())]
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    messages.append(json.loads(await client.recv()))
+    assert [message["type"] for message in messages] == ["restarting", "word", "word", "complete"]
+    assert messages[2]["end"] == 0.56

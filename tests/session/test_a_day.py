@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,4 +118,7 @@ async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
     assert DAY_SECONDS - 1 < listener.last_word.end <= DAY_SECONDS
     assert listener.odd == []
     assert listener.most_behind <= Config().limits.backlog_seconds + MESSAGE_SECONDS + 0.08
-    assert max(memory[1:]) - min(memory[1:]) < 4 * 1024 * 1024, memory
+    grown = max(memory[1:]) - min(memory[1:])
+    figures = {"hours": DAY_SECONDS // 3600, "flushes": listener.flushed, "words": listener.words}
+    print(f"\n{json.dumps(figures | {'grown_mib': round(grown / 2**20, 2)})}")
+    assert grown < 4 * 1024 * 1024, memory

@@ -12,7 +12,8 @@ from typing import Self
 class Proxy:
     """Passes TCP connections on to `port`. Each is cut after so many bytes, both ways together; the last are not.
 
-    `half_open`: only the client's side is cut, and the server learns nothing of it.
+    `half_open`: only the client's side is cut, and the server learns nothing of it. While `flowing` is not set, nothing
+    passes; while `is_up` is false, new connections are cut at once.
     """
 
     def __init__(self, port: int, budgets: Iterable[int] = (), half_open: bool = False) -> None:
@@ -22,6 +23,9 @@ class Proxy:
         self._open: set[_Link] = set()
         self._over = asyncio.Event()
         self.connections = 0
+        self.is_up = True
+        self.flowing = asyncio.Event()
+        self.flowing.set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -45,7 +49,10 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        link = _Link(self._budgets.pop(0) if self._budgets else None)
+        if not self.is_up:
+            writer.transport.abort()
+            return
+        link = _Link(self._budgets.pop(0) if self._budgets else None, self.flowing)
         self._open.add(link)
         answers, server = await asyncio.open_connection("127.0.0.1", self._target)
         up = asyncio.create_task(link.pump(reader, server))
@@ -68,8 +75,9 @@ class Proxy:
 
 
 class _Link:
-    def __init__(self, budget: int | None) -> None:
+    def __init__(self, budget: int | None, flowing: asyncio.Event) -> None:
         self._left = budget
+        self._flowing = flowing
         self.cut = asyncio.Event()
 
     async def pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -78,6 +86,7 @@ class _Link:
                 if self._left is not None:
                     data = data[: self._left]
                     self._left -= len(data)
+                await self._flowing.wait()
                 sink.write(data)
                 await sink.drain()
                 if self._left == 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging.config
+import os
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,10 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        return runner.run(_serve(config_from(arguments)))
+        lost = runner.run(_serve(config_from(arguments)))
+    if lost:
+        print(f"tympan: {lost}: start it again", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter's own end may wait for a thread that hangs in a library
+    return 0
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config) -> str:
+    """Why only a new process helps; empty after a signal."""
     logging.config.dictConfig(log_config(config.server))
     engine = create_engine(config.model)
     with listen(config.server) as listener:
@@ -41,10 +48,9 @@ async def _serve(config: Config) -> int:
                 # Both take a second or two. The server starts no engine: a model that cannot be had is one sentence,
                 # not a trace.
                 runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
-            await runner.run_until_told(listener)
+            return await runner.run_until_told(listener)
         finally:
             await engine.stop()
-    return 0
 
 
 async def _make_runner(config: Config, engine: Engine) -> Runner:

@@ -18,7 +18,9 @@ from tympan.messages import Ready
 
 logger = logging.getLogger(__name__)
 
-RETRIED_CLOSE_CODES: Final = frozenset({1012, 1013})
+RETRIED_CLOSE_CODES: Final = frozenset({1011, 1012, 1013})
+"""Its engine broke and is started again, it restarts, it is full. Audio that breaks a server brings no word, so that it
+is not sent for ever."""
 LOST_CODE: Final = 1006
 BUSY_STATUS: Final = 503
 RESTART_STATUSES: Final = frozenset({502, 503, 504})

@@ -26,8 +26,10 @@ from tympan.client.dialer import Dialer, bad_message, last_words
 from tympan.client.line import Line
 from tympan.client.mailbox import Mailbox
 from tympan.client.outbox import Outbox
+from tympan.client.seam import Seam
 from tympan.client.source import AudioLike, AudioSource, items
 from tympan.client.transport import Connection, NoConnectionError, Transport, open_websocket
+from tympan.errors import ServerError
 from tympan.messages import Complete, Event, Flushed, Lag, Ready, Word
 
 UNRELEASED_SECONDS: Final = 30.0
@@ -76,6 +78,7 @@ class Stream:
         self._wanted = wanted
         self._outbox = Outbox(audio)
         self._line = Line(dialer, self._outbox)
+        self._seam = Seam(wanted)
         self._mailbox = Mailbox()
         self._ready: Ready | None = None
         self._complete: Complete | None = None
@@ -192,8 +195,18 @@ class Stream:
         while (ended := await self._converse()) is not None:
             if self._complete is not None and ended.code == 1000:
                 break
-            if not await self._line.reopen(ended):
+            try:
+                same_session = await self._line.reopen(ended)
+            except ServerError:
+                for event in self._seam.release():
+                    self._take(event)
+                if self._all_answered():
+                    break
+                raise
+            if not same_session:
                 self._complete = None
+                for event in self._seam.close():
+                    self._deliver(event)
         assert self._complete is not None
         self._deliver(self._complete)
 
@@ -242,6 +255,8 @@ class Stream:
     def _take(self, event: Event) -> None:
         """Account for one event of the current session, and pass it on with the time of the whole stream."""
         whole = wire.shifted(event, self._outbox.base_seconds)
+        if self._seam.keeps_back(event, whole):
+            return
         match event:
             case Ready():
                 return
@@ -259,6 +274,7 @@ class Stream:
                 self._acknowledge(event.audio_seconds)
                 self._complete = Complete(event.audio_seconds + self._outbox.base_seconds, self._words)
                 return
+        self._seam.told(whole)
         self._deliver(whole)
 
     def _acknowledge(self, seconds: float) -> None:

@@ -6,6 +6,8 @@ Another transport (a TLS context of one's own, an in-process server, a recording
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import email.utils
 import json
 import ssl as ssl_module
@@ -22,7 +24,9 @@ from tympan.errors import ServerError
 
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
-PING_INTERVAL_SECONDS: Final = 20.0
+QUIET_SECONDS: Final = 20.0
+"""After so long without a message a ping is sent; after as long again, with neither message nor answer, the connection
+is lost. The kernel alone would take a quarter of an hour to know that a network is not there any more."""
 
 _REASONS: Final = {
     1000: "incomplete",
@@ -97,9 +101,7 @@ async def open_websocket(
             max_size=None,
             open_timeout=OPEN_TIMEOUT_SECONDS,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
-            ping_interval=PING_INTERVAL_SECONDS,
-            # A server that is busy with the audio already on its way answers a ping only after it: that is no failure.
-            ping_timeout=None,
+            ping_interval=None,
             ssl=ssl or (True if url.startswith("wss:") else None),
         )
     except InvalidStatus as refusal:
@@ -116,6 +118,7 @@ class _WebSocket:
 
     def __init__(self, socket: websockets.asyncio.client.ClientConnection) -> None:
         self._socket = socket
+        self._asking: asyncio.Task[None] | None = None
 
     async def send(self, frame: str | bytes) -> None:
         try:
@@ -124,12 +127,30 @@ class _WebSocket:
             raise _closed(closed) from None
 
     async def receive(self) -> str | bytes:
+        """A server that is busy with the audio already on its way answers a ping only after it; but it says words."""
+        self._stop_asking()
         try:
-            return await self._socket.recv()
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    return await asyncio.wait_for(self._socket.recv(), QUIET_SECONDS)
+                if self._asking is not None and not self._asking.done():
+                    raise NoConnectionError("closed", "the network is gone", code=1006, reason=_REASONS[1006])
+                self._asking = asyncio.create_task(self._ask())
         except ConnectionClosed as closed:
             raise _closed(closed) from None
 
+    async def _ask(self) -> None:
+        """Ends with the answer to a ping. A network that is gone may not even take the ping."""
+        with contextlib.suppress(ConnectionClosed):  # the reader learns why
+            await (await self._socket.ping())
+
+    def _stop_asking(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
     async def close(self) -> None:
+        self._stop_asking()
         await self._socket.close()
 
 

@@ -21,6 +21,7 @@ from tympan.messages import (
     Lag,
     Partial,
     Ready,
+    Restarting,
     Segment,
     Turn,
     Vad,
@@ -50,6 +51,7 @@ _EVENT_TYPES: Final[dict[str, type[Event]]] = {
     "vad": Vad,
     "lag": Lag,
     "warning": Warning,
+    "restarting": Restarting,
     "complete": Complete,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -122,7 +123,7 @@ class ListeningHost(Host):
         super().__init__(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: Runner | None = None
-        self._serving: asyncio.Future[None] | None = None
+        self._serving: asyncio.Future[str] | None = None
 
     def start(self) -> None:
         """The engine alone."""
@@ -160,7 +161,14 @@ class ListeningHost(Host):
             if self._serving.done():
                 await self._serving
                 raise EngineError("the service ended before it was up")
+        self._serving.add_done_callback(_end_if_lost)
 
 
-async def _wait_for(serving: asyncio.Future[None]) -> None:
+async def _wait_for(serving: asyncio.Future[str]) -> None:
     await serving
+
+
+def _end_if_lost(serving: asyncio.Future[str]) -> None:
+    """The platform starts another container in place of one whose process has ended."""
+    if not serving.cancelled() and serving.exception() is None and serving.result():
+        os._exit(1)

@@ -144,5 +144,11 @@ class Engine(Protocol):
         Raises `CapacityError` when all are taken, `EngineError` when the engine is broken.
         """
 
+    def check(self, longest_seconds: int) -> str:
+        """Called once a second. What has had work before it and got none of it done for so long hangs: its streams get
+        `Failed`, and it is started again. Where it cannot be, the answer says why only an end of the process helps;
+        else it is empty.
+        """
+
     async def stop(self) -> None:
         """Free the device. Streams still open get `Failed`."""

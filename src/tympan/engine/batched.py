@@ -16,16 +16,16 @@ import asyncio
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
-from tympan.engine.scheduler import Batch, Rest, Scheduler
+from tympan.engine.pulse import Pulse, where
+from tympan.engine.scheduler import Rest, Scheduler
 from tympan.engine.stages import Stages
-from tympan.engine.step import Pending, Runner, StepResult, flush_frames
+from tympan.engine.step import FinishedStep, Runner, StepResult, flush_frames, step_report
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed
 from tympan.transcript.tokenizer import Tokenizer
@@ -35,20 +35,10 @@ logger = logging.getLogger(__name__)
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # before the first, second, … restart in a row
 GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
 
-
 Trace = Callable[[int, Sequence[float]], None]
 """Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included, and
 those that a stream's model was given again.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedStep:
-    """A step that the device has done; `result` is what to read, or what was read on the spot."""
-
-    batch: Batch
-    result: StepResult | Pending
-    report: StepReport
 
 
 class BatchedEngine:
@@ -80,6 +70,9 @@ class BatchedEngine:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._began: float | None = None  # when the thread took up what it is at; None while it waits for work
+        self._pulse = Pulse()
+        self._lost = ""
         self._crashes = 0
         self._ran_since = 0.0
         self._restart: asyncio.TimerHandle | None = None
@@ -129,12 +122,22 @@ class BatchedEngine:
         self._streams.add(stream)
         return stream
 
+    def check(self, longest_seconds: int) -> str:
+        """A thread that hangs in a library's code cannot be ended, and it holds the device."""
+        if not self._lost and self._pulse.looks(self._began) >= longest_seconds:
+            self._lost = f"the engine has got nothing done for {longest_seconds} s"
+            assert self._thread is not None
+            logger.critical("%s; it is at\n%s", self._lost, where(self._thread))
+            self._ready = False
+            self._fail_streams(EngineError(self._lost))
+        return self._lost
+
     async def stop(self) -> None:
         self._stopping = True
         self._wake.set()
         if self._restart is not None:
             self._restart.cancel()
-        if self._thread is not None:
+        if self._thread is not None and not self._lost:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
         self._ready = False
@@ -202,6 +205,7 @@ class BatchedEngine:
     # --- the engine thread ---------------------------------------------------------------------------------------
 
     def _run(self, loaded: asyncio.Future[Runner]) -> None:
+        self._began = None
         try:
             runner = self._make_runner()
         except Exception as error:
@@ -212,6 +216,9 @@ class BatchedEngine:
         try:
             self._serve(runner)
         except Exception as error:
+            # Whoever keeps the error, as a log may, must not keep the device's memory: the next runner needs it.
+            traceback.clear_frames(error.__traceback__)
+            del runner, loaded
             self._tell(self._crashed, error)
 
     def _serve(self, runner: Runner) -> None:
@@ -222,7 +229,7 @@ class BatchedEngine:
             self._wake.clear()
             self._take_in(scheduler)
             batch = scheduler.next()
-            began = time.monotonic()
+            self._began = began = time.monotonic()
             result = runner.launch(batch.rows) if batch.rows else None
             if untold is not None:
                 self._tell_step(untold, scheduler)
@@ -231,11 +238,12 @@ class BatchedEngine:
                 self._tell(self._post_results, tell_answers(batch))
             if result is None:
                 if scheduler.idle:
+                    self._began = None
                     self._wake.wait()
                 continue
             if not isinstance(result, StepResult):
                 result.wait()
-            untold = FinishedStep(batch, result, _report(batch, began, scheduler.waiting_frames))
+            untold = FinishedStep(batch, result, step_report(batch, began, scheduler.waiting_frames))
             if isinstance(result, StepResult):
                 self._tell_step(untold, scheduler)
                 untold = None
@@ -262,13 +270,6 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
-
-
-def _report(batch: Batch, began: float, waiting_frames: int) -> StepReport:
-    now = time.monotonic()
-    lag = max((now - row.arrival for row in batch.rows if row.arrival is not None), default=0.0)
-    replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
-    return StepReport(now - began, len(batch.rows), waiting_frames, lag, sum(row.fresh for row in replayed))
 
 
 def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:

@@ -67,13 +67,26 @@ class ModelSource:
             self._checkpoint = open_checkpoint(self._settings.model).in_memory()
 
     def make_runner(self) -> KyutaiRunner:
-        """As `load_runner`."""
+        """As `load_runner`; memory that runs out anywhere is a `ConfigError`, too."""
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             self.stages.seconds.clear()  # of an earlier thread
-        runner = load_runner(self._settings, self._most_streams, checkpoint, self.stages)
+        try:
+            runner = load_runner(self._settings, self._most_streams, checkpoint, self.stages)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"the memory does not suffice to start {self._settings.model}; "
+                "a smaller --dtype or fewer --max-streams take less"
+            ) from None
         logger.info("started: %s", self.stages)
         return runner
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """On a CPU torch has no class of its own for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def load_runner(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
-from tympan.engine.base import EngineInfo
-from tympan.engine.scheduler import Row
+from tympan.engine.base import EngineInfo, StepReport
+from tympan.engine.scheduler import Batch, Row
 from tympan.transcript.tokenizer import Tokenizer
 
 
@@ -33,6 +35,15 @@ class Pending(Protocol):
         """Its result, once `wait` has returned; the next step may run already, but not the one after that."""
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedStep:
+    """A step that the device has done; `result` is what to read, or what was read on the spot."""
+
+    batch: Batch
+    result: StepResult | Pending
+    report: StepReport
+
+
 class Runner(Protocol):
     """The model on its device. All but the attributes is called from the engine thread only."""
 
@@ -50,3 +61,11 @@ class Runner(Protocol):
 def flush_frames(info: EngineInfo) -> int:
     """Silent frames that bring the last word through the model's delay, and the token after it that releases it."""
     return int(info.delay_seconds / info.frame_seconds) + 1
+
+
+def step_report(batch: Batch, began: float, waiting_frames: int) -> StepReport:
+    """Of a step that began at `began`, in seconds of the monotonic clock, and is done now."""
+    now = time.monotonic()
+    lag = max((now - row.arrival for row in batch.rows if row.arrival is not None), default=0.0)
+    replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
+    return StepReport(now - began, len(batch.rows), waiting_frames, lag, sum(row.fresh for row in replayed))

@@ -22,6 +22,7 @@ from tympan.messages import (
     Lag,
     Partial,
     Ready,
+    Restarting,
     Segment,
     Turn,
     Vad,
@@ -53,7 +54,12 @@ SELECTABLE: Mapping[str, type[Event]] = {
     "vad": Vad,
     "lag": Lag,
 }
-ALWAYS: Mapping[str, type[Event]] = {"warning": Warning, "flushed": Flushed, "complete": Complete}
+ALWAYS: Mapping[str, type[Event]] = {
+    "warning": Warning,
+    "flushed": Flushed,
+    "restarting": Restarting,
+    "complete": Complete,
+}
 TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
 
 PASSING = (Vad, Lag, Partial)

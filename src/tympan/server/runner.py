@@ -45,13 +45,15 @@ class Runner(uvicorn.Server):
         self._service: Service = app.state.service
         self._settings = config.server
 
-    async def run_until_told(self, listener: socket.socket | None = None) -> None:
-        """Serve on `listener`, by default on the port of the settings, until a signal comes or `should_exit` is set.
+    async def run_until_told(self, listener: socket.socket | None = None) -> str:
+        """Serve on `listener`, by default on the port of the settings, until a signal comes or `should_exit` is set; or
+        until only a new process helps: then the answer says why, else it is empty.
 
         Raises `ConfigError` for a bad address.
         """
         with listener or listen(self._settings) as bound:
             await self.serve([bound])
+        return self._service.lost
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -64,6 +66,10 @@ class Runner(uvicorn.Server):
         logger.info("Tympan %s serves %s on %s://%s:%d", version(), what, scheme, _named(host), port)
         if self._service.recorder is not None:
             logger.warning("streams are recorded in %s", self._service.recorder.folder)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: whether to stop."""
+        return await super().on_tick(counter) or bool(self._service.lost)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -58,6 +58,8 @@ class Service:
         self.recorder = _recorder(config, self._count_recording)
         self.tracing = _tracing()
         self.draining = False
+        self.lost = ""
+        """Why only an end of the process helps, in words; empty while something else does."""
         self._guests: set[Guest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -120,6 +122,8 @@ class Service:
         """Why nobody is let in, in words; empty when clients are, slots aside."""
         if self.draining:
             return "the server is restarting"
+        if self.lost:
+            return self.lost
         if self.engine.ready:
             return ""
         return starting(self.engine) if self.engine.stage else "the engine is not running"
@@ -183,6 +187,7 @@ class Service:
         while True:
             await asyncio.sleep(WATCH_EVERY_SECONDS)
             self.keys.refresh()
+            self.lost = self.engine.check(self.config.limits.engine_seconds)
             for guest in list(self._guests):
                 guest.check_limits(loop.time())
 

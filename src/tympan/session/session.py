@@ -27,6 +27,7 @@ from tympan.messages import (
     KeepAlive,
     Ready,
     Reset,
+    Restarting,
     Samples,
     SetFormat,
 )
@@ -244,6 +245,8 @@ class Session:
         self._running -= 1
 
     def _finish(self) -> None:
+        if isinstance(self._end, RestartingError):
+            self._emit(Restarting(), 0)
         for channel in self._channels:
             channel.finish()
 

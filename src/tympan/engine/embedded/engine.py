@@ -82,6 +82,11 @@ class EmbeddedEngine:
             raise CapacityError(f"all {self._capacity} streams are taken; try again later")
         return worker.open(deliver)
 
+    def check(self, longest_seconds: int) -> str:
+        for worker in self._workers:
+            worker.check(longest_seconds)
+        return ""
+
     async def stop(self) -> None:
         self._started = False
         await asyncio.gather(*(worker.stop() for worker in self._workers))

@@ -12,6 +12,7 @@ import numpy as np
 
 from tympan.engine.base import Deliver, hand_over
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
+from tympan.engine.pulse import Pulse
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Samples
 
@@ -59,6 +60,8 @@ class Worker:
         self._work = asyncio.Event()
         self._warm = asyncio.Event()
         self._process: Process | None = None
+        self._asked: Question | None = None
+        self._pulse = Pulse()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -101,6 +104,13 @@ class Worker:
             self._streams.remove(stream)
             self._free.append(stream.slot)
 
+    def check(self, longest_seconds: int) -> None:
+        """A process that has not answered for so long is killed, and so is found dead."""
+        if self._pulse.looks(self._asked) >= longest_seconds and self.alive:
+            assert self._process is not None
+            logger.error("a recognizer process has not answered for %d s and is killed", longest_seconds)
+            self._process.kill()
+
     def wake(self) -> None:
         self._work.set()
 
@@ -113,6 +123,8 @@ class Worker:
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
         self._warm.set()
+        self._ended = asyncio.create_task(self._process.wait())
+        self._ended.add_done_callback(lambda ended: self.wake())
 
     async def _run(self) -> None:
         while True:
@@ -129,6 +141,8 @@ class Worker:
     async def _serve(self) -> None:
         """One piece of work after the other, the streams in turn, for as long as the process lives."""
         while True:
+            if not self.alive:  # nobody opens a stream on a dead process: no question would find it so
+                raise EngineError("it ended by itself")
             self._work.clear()
             stream = self._next()
             if stream is None:
@@ -157,8 +171,12 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._process.stdin.is_closing():  # uvloop's would raise `RuntimeError`
+            raise EngineError("its pipe is closed")
+        self._asked = question
         self._process.stdin.write(pack(question))
         events: list[EngineEvent] = await read_frame_async(self._process.stdout)
+        self._asked = None
         return events
 
     def _fail_streams(self, error: Exception) -> None:
@@ -168,6 +186,7 @@ class Worker:
 
     async def _end_process(self) -> None:
         self._warm.clear()
+        self._asked = None
         if self._process is None:
             return
         if self._process.returncode is None:

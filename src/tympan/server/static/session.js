@@ -6,7 +6,7 @@ import { whyRefused } from "./service.js";
 
 const BACKOFF_SECONDS = [0.5, 1, 2, 4, 8, 8, 8, 8, 8];
 const LOST = 1006;
-const WORTH_ANOTHER = new Set([1005, LOST, 1012, 1013]); // cut off, restarting, too slow
+const WORTH_ANOTHER = new Set([1005, LOST, 1011, 1012, 1013]); // cut off, broke, restarting, too slow
 const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // of what has come, when a stream is resumed
 const SAME_WORD_SECONDS = 0.02;
 

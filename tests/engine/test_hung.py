@@ -1,0 +1,185 @@
+"""Engines that get nothing done: found by counting looks, ended where that can be, told where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+import weakref
+from collections.abc import Sequence
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import uvloop
+from support.counting import COUNTING_INFO, CountingRunner
+from support.listener import Listener, frames_of, hear
+from support.server import LiveServer, PlainServer
+from support.speech import clip
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tympan.config import ModelSettings
+from tympan.engine import batched
+from tympan.engine.base import EngineInfo
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.embedded.engine import EmbeddedEngine
+from tympan.engine.pulse import Pulse
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult
+from tympan.messages import Failed, Finished, Progress
+
+FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
+LONGEST_SECONDS = 3
+
+
+def test_looks_are_counted_while_the_same_piece_is_undone() -> None:
+    pulse, first, second = Pulse(), object(), object()
+    assert [pulse.looks(piece) for piece in (None, first, first, first, second, None, None, second)] == [
+        *(0, 0, 1, 2, 0, 0, 0, 0)
+    ]
+
+
+async def test_a_hung_thread_fails_its_streams_and_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    runner = CountingRunner()
+    engine = BatchedEngine(lambda: runner)
+    await engine.start()
+    busy, idle = Listener(), Listener()
+    stream = engine.open(busy)
+    engine.open(idle)
+    assert [engine.check(LONGEST_SECONDS) for _ in range(9)] == [""] * 9, "without work nothing hangs"
+    runner.gate.clear()
+    stream.push(FRAME)
+    await _until(lambda: engine._began is not None)
+    answers = [engine.check(LONGEST_SECONDS) for _ in range(LONGEST_SECONDS + 2)]
+    assert answers == ["", "", "", *["the engine has got nothing done for 3 s"] * 2]
+    assert not engine.ready
+    for listener in (busy, idle):
+        (failed,) = listener.of(Failed)
+        assert "nothing done" in str(failed)
+    assert "self.gate.wait()" in caplog.text, "the log says where"
+    async with asyncio.timeout(1):
+        await engine.stop()
+    runner.gate.set()
+
+
+async def test_an_engine_that_works_does_not_hang() -> None:
+    engine = BatchedEngine(CountingRunner)
+    await engine.start()
+    listener = Listener()
+    stream = engine.open(listener)
+    for count in range(1, 10):
+        stream.push(FRAME)
+        await listener.wait_for(Progress, count=count)
+        assert engine.check(1) == ""
+    await engine.stop()
+
+
+@pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["our server", "ASGI"])
+def test_readiness_tells_why_and_our_server_ends(kind: type[LiveServer], caplog: pytest.LogCaptureFixture) -> None:
+    runner = CountingRunner()
+    with kind(engine=BatchedEngine(lambda: runner), engine_seconds=1) as server:
+        with connect(server.url()) as client:
+            runner.gate.clear()
+            client.send(bytes(3840))
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    client.recv(timeout=10)
+            assert client.close_code == 1011
+        if kind is LiveServer:
+            server._thread.join(10)
+            assert not server._thread.is_alive()
+        else:
+            ready = httpx.get(server.http("/ready"))
+            assert (ready.status_code, ready.json()["reason"]) == (503, "the engine has got nothing done for 1 s")
+            with pytest.raises(InvalidStatus, match="503"):
+                connect(server.url()).__enter__()
+    runner.gate.set()
+
+
+class Heavy(CountingRunner):
+    """Runs out of memory at its first step."""
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        raise MemoryError("too much")
+
+
+async def test_a_broken_runner_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them would not fit into the device."""
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.1,))
+    made: list[weakref.ref[CountingRunner]] = []
+    gone: list[bool] = []
+
+    def make() -> CountingRunner:
+        gc.disable()  # nobody may have to look for it
+        gone.append(all(each() is None for each in made))
+        runner = CountingRunner() if made else Heavy()
+        made.append(weakref.ref(runner))
+        return runner
+
+    engine = BatchedEngine(make)
+    await engine.start()
+    listener = Listener()
+    engine.open(listener).push(FRAME)
+    await listener.wait_for(Failed)
+    await _until(lambda: engine.ready)
+    gc.enable()
+    assert gone == [True, True], "whoever keeps the error, as the log does"
+    assert (await hear(engine, FRAME)).events[-1] == Finished()
+    await engine.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("after_seconds", [0.0, 0.3])
+def test_a_recognizer_process_that_dies_or_hangs_comes_back(number: signal.Signals, after_seconds: float) -> None:
+    """Under the event loop that serves; between two questions, too."""
+
+    async def run() -> None:
+        engine = EmbeddedEngine(ModelSettings(max_streams=1))
+        await engine.start()
+        listener = Listener()
+        stream = engine.open(listener)
+        stream.push(_silence(engine.info))
+        await listener.wait_for(Progress)
+        process = engine._workers[0]._process
+        assert process is not None
+        os.kill(process.pid, number)
+        await asyncio.sleep(after_seconds)
+        stream.push(_silence(engine.info))
+        for _ in range(LONGEST_SECONDS + 2):  # the question is asked after the first
+            assert engine.check(LONGEST_SECONDS) == ""
+            await asyncio.sleep(0.05)
+        await listener.wait_for(Failed)
+        await engine._workers[0].until_alive()
+        heard = await hear(engine, clip("hello_world").at(engine.info.sample_rate))
+        assert heard.words[0].text == "hello"
+        await engine.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+async def test_a_recognizer_process_that_dies_without_a_stream_comes_back() -> None:
+    engine = EmbeddedEngine(ModelSettings(max_streams=1))
+    await engine.start()
+    process = engine._workers[0]._process
+    assert process is not None
+    process.kill()
+    await process.wait()
+    await _until(lambda: engine.ready and engine._workers[0]._process is not process)
+    assert (await hear(engine, clip("hello_world").at(engine.info.sample_rate))).words[0].text == "hello"
+    await engine.stop()
+
+
+def _silence(info: EngineInfo) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return frames_of(np.zeros(info.frame_samples, np.float32), info)[0]
+
+
+async def _until(holds: object) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
