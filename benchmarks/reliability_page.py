@@ -33,6 +33,8 @@ marks, or the embedded engine with a stand-in for PocketSphinx.
   waits once more as long.
 - *Out of memory*: a step wants more than there is, and raises. Every stream gets 1011, the engine is made anew, the
   SDK goes on. A *start* that runs out of memory is one sentence and exit code 2.
+- *Disk full*: eight streams are recorded on a file system of 1 MiB, which is full within seconds. Recording stops with
+  one line in the log, the server stays ready, and it records again when there is room.
 - *Clock*: the server's wall clock jumps an hour ahead, then two back (in its process; the machine's is left alone).
 
 The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two
@@ -158,4 +160,6 @@ def table(heads: list[str], rows: Any) -> str:
 def shown(value: object) -> str:
     if isinstance(value, list):
         return " / ".join("–" if each is None else f"{each:g}" for each in value)
+    if value is None:
+        return "–"
     return f"{value:,}" if isinstance(value, int) else str(value)

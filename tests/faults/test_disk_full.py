@@ -58,6 +58,20 @@ async def speak_all(server: LiveServer) -> list[list[str]]:
     return list(await asyncio.gather(*(speak(server, seed) for seed in range(STREAMS))))
 
 
+def report(heard: list[list[str]], expected: list[str]) -> None:
+    """One line of JSON, as the other faults have."""
+    figures = {
+        "fault": "disk full while recording",
+        "streams": STREAMS,
+        "words": STREAMS * len(expected),
+        "lost": sum(len(set(expected) - set(words)) for words in heard),
+        "repeated": sum(len(words) - len(set(words)) for words in heard),
+        "errors": 0,
+        "seconds_without_words": None,  # not spoken at the pace of speech
+    }
+    print(f"\n{json.dumps(figures)}", flush=True)
+
+
 def test_a_full_disk_costs_recordings_and_no_word(
     disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +82,9 @@ def test_a_full_disk_costs_recordings_and_no_word(
         def state() -> str:
             return str(httpx.get(server.http("/health")).json()["recording"])
 
-        assert asyncio.run(speak_all(server)) == [expected] * STREAMS
+        heard = asyncio.run(speak_all(server))
+        report(heard, expected)
+        assert heard == [expected] * STREAMS
         wait_until(lambda: names(disk).count("*.incomplete.flac") == STREAMS)
         assert state() == "stopped", "it is tried again, but the disk is still full"
         assert httpx.get(server.http("/ready")).status_code == 200
