@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import asdict
 
 from tympan.audio.files import decode_file
@@ -33,7 +34,8 @@ async def print_tokens(config: Config, files: Sequence[Path]) -> None:
         tokens.append(token)
         pauses.append([round(probability, 6) for probability in probabilities])
 
-    engine = create_kyutai_engine(config.model, trace)
+    # A model that is started again would say some of them twice.
+    engine = create_kyutai_engine(msgspec.structs.replace(config.model, stall_seconds=0.0), trace)
     await engine.start()
     try:
         for file in files:
