@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, create_connection
 
 import httpx2 as httpx
 import pytest
@@ -155,3 +155,16 @@ def test_a_line_is_json_whatever_is_in_it() -> None:
     assert "\n" not in line
     assert json.loads(line)["message"] == "half a pair: \\ud800\nand more"
     assert "object" in json.loads(line)["odd"]
+
+
+def test_a_client_that_leaves_its_upload_is_no_fault_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    with LiveServer(step_ms=20, **JSON_FORM) as server:
+        with create_connection(("127.0.0.1", server.port)) as socket:
+            path = "/v1/listen?encoding=linear16&sample_rate=24000"
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
+            socket.sendall(head.encode() + bytes(48_000 * 10))
+            wait_until(lambda: server.service.engine.active == 1)
+        wait_until(lambda: server.service.engine.active == 0)
+    log = [line for line in entries(capfd.readouterr().err) if line.get("protocol") == "deepgram"]
+    assert [line.get("close_code") for line in log] == [None, "cancelled"]
+    assert {line["level"] for line in log} == {"info"}

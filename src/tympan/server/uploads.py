@@ -60,6 +60,8 @@ class Upload:
         try:
             while isinstance(item := await self._events.get(), tuple):
                 yield item
+            if isinstance(item, ClientDisconnect):
+                raise item
             outcome = "failed" if item is not None else "ok"
             if item is not None:
                 self._journal.failed(item)
