@@ -1,7 +1,6 @@
 """Samples to a FLAC file, written as they come.
 
-By libsndfile: its encoder takes a fifth of a MiB for each open file, where libav's takes 7, and it leaves the
-interpreter to other threads once for every write, not once for every packet.
+By libsndfile, whose encoder takes a fifth of a MiB for each open file; libav's takes 7.
 """
 
 from __future__ import annotations
