@@ -62,8 +62,8 @@ def slow(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Server]:
-    """The scripted engine, for those who have the key `open sesame`."""
-    yield from running(tmp_path / "server.log", "--model", "scripted", "--api-key", "open sesame")
+    """The scripted engine, for those who have the key `open+sesame`."""
+    yield from running(tmp_path / "server.log", "--model", "scripted", "--api-key", "open+sesame")
 
 
 @pytest.fixture(scope="module")

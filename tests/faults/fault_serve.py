@@ -61,7 +61,8 @@ class Runner:
     def launch(self, rows: Sequence[Row]) -> StepResult:
         while self.faults:
             self.faults.pop()()
-        return StepResult([self._step(row) for row in rows], [0.5] * len(rows), [PAUSES] * len(rows))
+        count = len(rows)
+        return StepResult([self._step(row) for row in rows], [0.5] * count, [PAUSES] * count, [0.0] * count)
 
     def _step(self, row: Row) -> int:
         slot = row.slot.index

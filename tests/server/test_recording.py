@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
+from msgspec import structs
 from support.recordings import audio_of, consented, lines_of, names, wait_until
 from support.server import LiveServer
 from support.speech import clip
@@ -18,6 +19,7 @@ from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
 from tympan.errors import ConfigError, MissingPackageError
+from tympan.messages import AudioFormat
 from tympan.server import recording
 
 
@@ -55,7 +57,7 @@ def test_a_recording_holds_what_was_sent_and_what_was_told(server: LiveServer, f
     assert audio_of(folder / f"{id}.flac")[:, 0].tobytes() == pcm, "bit for bit"
     head, *lines = lines_of(folder / f"{id}.jsonl")
     assert (head["session"], head["protocol"], head["model"], head["path"]) == (id, "native", "scripted", "/v1/stream")
-    assert head["format"] == {"encoding": "s16le", "sample_rate": 24_000, "channels": 1, "mixed": False}
+    assert head["format"] == structs.asdict(AudioFormat("s16le", 24_000, 1))
     assert "Everybody who speaks" in head["consent"]
     words = [line for line in lines if line.get("event") == "word"]
     assert [word["text"] for word in words] == [word["text"] for word in messages if word["type"] == "word"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from msgspec.structs import replace
 
 from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.errors import FrameError, ParameterError
