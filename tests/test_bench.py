@@ -52,6 +52,7 @@ def bench(*arguments: str) -> dict[str, object]:
     return last
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_bare_machine_measures_live_streams() -> None:
     tiny = ("--model", "random:tiny", "--device", "cpu", "--dtype", "f32")

@@ -210,6 +210,7 @@ def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: V
     assert spoken(document) == words(page)
 
 
+@pytest.mark.long
 def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
     slow: Server, visit: Visit, minute: Path
 ) -> None:

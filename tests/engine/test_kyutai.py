@@ -70,6 +70,7 @@ def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[s
         np.testing.assert_allclose(tenant.pauses, expected.pauses, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
     desk = Desk(tiny())
     for turn in range(99):

@@ -172,7 +172,7 @@ class Session:
     def _hear(self, blocks: Iterator[Samples], then: Callable[[], None] | None) -> None:
         """`blocks` are float32 `[n, channels]`. Above the high-water mark the rest waits for the engine."""
         for block in blocks:
-            while block.shape[1] < self.channels:
+            while block.shape[1] < len(self._channels):
                 self._drop_channel()
             full = False
             for channel in self._channels:
