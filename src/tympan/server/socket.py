@@ -1,4 +1,4 @@
-"""WebSockets by picows, under uvicorn: a message reaches its connection within the read that brought it.
+"""WebSockets by picows, under uvicorn: a message reaches its connection in the turn of the event loop that read it.
 
 Between uvicorn and an ASGI app a message passes a queue, a task and two dictionaries, which cost more than all that
 Tympan does with 80 ms of audio. Where the server is not ours, `asgi_socket.py` takes that way.
