@@ -85,7 +85,9 @@ def namespace() -> Iterator[None]:
                 pytest.skip(f"no network namespace here: {done.stderr.strip()}")
         yield
     finally:
-        subprocess.run(["ip", "netns", "del", NAMESPACE], capture_output=True, check=False)
+        # The wire goes with its namespace, but some time later: the next test could find it there still.
+        for command in (f"ip link del {OUTSIDE}", f"ip netns del {NAMESPACE}"):
+            subprocess.run(command.split(), capture_output=True, check=False)
 
 
 @pytest.mark.usefixtures("namespace")
