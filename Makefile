@@ -9,9 +9,9 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
-# Half of the time goes into waiting. Two processes with two threads each would wait for each other.
+# In two processes: half of the time goes into waiting.
 test: .venv/dev.done  ## every test but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes

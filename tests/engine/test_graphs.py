@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -28,16 +27,10 @@ from tympan.models.randomized import PRESETS
 from tympan.session.local import transcribe
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SLOTS = 12
 SETTINGS = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=SLOTS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,16 +25,10 @@ from tympan.errors import ConfigError
 from tympan.messages import Event, Samples
 from tympan.session.local import transcribe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SLOTS = 16
 SETTINGS = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=SLOTS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

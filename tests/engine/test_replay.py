@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,15 +18,9 @@ from tympan.engine.step import StepResult, flush_frames
 from tympan.messages import Flushed, Samples
 from tympan.models.load import open_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SILENCE = np.zeros(1920, np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_runner(recorded: bool, temperature: float = 0.0) -> KyutaiRunner:

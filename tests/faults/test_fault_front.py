@@ -15,28 +15,27 @@ from fault_server import ENVIRONMENT, HERE, marks_server
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
 
 
-async def test_front_killed(tmp_path: Path) -> None:
-    crowd = Crowd.of(50, seconds=10)
-    with marks_server(tmp_path / "log") as server:
+async def signalled(crowd: Crowd, log: Path, number: signal.Signals) -> None:
+    """Its server gets a signal while everybody speaks, and another one takes its place."""
+    with marks_server(log) as server:
         talking = crowd.start(server.url)
         await crowd.until_heard(5)
         crowd.broken()
-        server.signal(signal.SIGKILL)
+        server.signal(number)
         await talking
-        assert server.exits == [-signal.SIGKILL]
+        assert server.exits == [-number]
+
+
+async def test_front_killed(tmp_path: Path) -> None:
+    crowd = Crowd.of(50, seconds=10)
+    await signalled(crowd, tmp_path / "log", signal.SIGKILL)
     assert none_lost(crowd.figures("front process killed"))
     assert set(crowd.ends()) <= {1006, 1008}, "1008: there is no stream to resume"
 
 
 async def test_sigterm_under_load(tmp_path: Path) -> None:
     crowd = Crowd.of(100, seconds=10)
-    with marks_server(tmp_path / "log") as server:
-        talking = crowd.start(server.url)
-        await crowd.until_heard(5)
-        crowd.broken()
-        server.signal(signal.SIGTERM)
-        await talking
-        assert server.exits == [-signal.SIGTERM]
+    await signalled(crowd, tmp_path / "log", signal.SIGTERM)
     assert none_lost(crowd.figures("SIGTERM"))
     assert crowd.ends() == {1012: 100}
 
