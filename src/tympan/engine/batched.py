@@ -20,14 +20,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
 from tympan.engine.pulse import Pulse, where
-from tympan.engine.scheduler import Rest, Scheduler
+from tympan.engine.scheduler import Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import FinishedStep, Runner, StepResult, flush_frames, step_report
 from tympan.errors import CapacityError, EngineError
-from tympan.messages import EngineEvent, Failed, Finished, Flushed
+from tympan.messages import EngineEvent, Failed, Finished
 from tympan.transcript.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -145,7 +147,8 @@ class BatchedEngine:
 
     def post(self, letter: Letter) -> None:
         self._inbox.append(letter)
-        self._wake.set()
+        if not self._wake.is_set():  # else the thread looks into the inbox after this anyway; setting takes a lock
+            self._wake.set()
 
     def release(self, stream: BatchedStream) -> None:
         """The stream's slot is free for the next one: the thread works its letters off in order."""
@@ -258,13 +261,12 @@ class BatchedEngine:
     def _take_in(self, scheduler: Scheduler) -> None:
         while self._inbox:
             slot, item, arrival = self._inbox.popleft()
-            match item:
-                case None:
-                    scheduler.drop(slot)
-                case Flushed() | Finished() | Rest():
-                    scheduler.mark(slot, item)
-                case _:
-                    scheduler.push(slot, arrival, item)
+            if isinstance(item, np.ndarray):
+                scheduler.push(slot, arrival, item)
+            elif item is None:
+                scheduler.drop(slot)
+            else:
+                scheduler.mark(slot, item)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         """Call on the loop; where that is gone already, nobody wants to know."""

@@ -52,37 +52,43 @@ class BatchedStream:
         self.deliver = deliver
         self.open = True
         self.frames = 0
-        self.frame_seconds = info.frame_seconds
+        self.frame_samples, self.sample_rate = info.frame_samples, info.sample_rate
         self.words = WordAssembler(engine.tokenizer, info.delay_seconds)
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
         self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
         self.silence = SilenceMeter(info.frame_seconds) if self.guard or self.energy_horizons else None
         self._engine = engine
 
-    def hear(self, row: Row, pauses: Sequence[float], level: float, replay: Replay) -> list[EngineEvent]:
-        """What a frame of audio causes beside words: progress, and a warning where the model is started again."""
+    def hear(self, row: Row, pauses: Sequence[float], level: float, replay: Replay, events: list[EngineEvent]) -> None:
+        """Adds what a frame of audio causes beside words: progress, and a warning where the model is started again."""
         self.frames += 1
         silent_frames = 0 if self.silence is None else self.silence.push(level)
         if self.energy_horizons:
-            pauses = pauses_from_silence(silent_frames * self.frame_seconds, self.energy_horizons)
-        progress = Progress(round(self.frames * self.frame_seconds, 3), tuple(pauses))
-        start = None if self.guard is None else self.guard.hear(row.number, silent_frames, pauses)
-        return [progress] if start is None else [progress, *self._start_again(start, replay)]
+            pauses = pauses_from_silence(self._seconds(silent_frames), self.energy_horizons)
+        events.append(Progress(self._seconds(self.frames), tuple(pauses)))
+        if self.guard is not None:
+            start = self.guard.hear(row.number, silent_frames, pauses)
+            if start is not None:
+                self._start_again(start, replay, events)
 
     def hear_again(self, row: Row, token: int, probability: float) -> list[EngineEvent]:
         """What a frame gives that is run once more."""
         taken_back = self.words.rewind(row.number) if row.fresh else []
-        return [*taken_back, *self.words.step(token, probability)]
+        return taken_back + self.words.step(token, probability)
 
-    def _start_again(self, start: int, replay: Replay) -> list[EngineEvent]:
+    def _start_again(self, start: int, replay: Replay, events: list[EngineEvent]) -> None:
         frames = replay(self.slot, start)
         if not frames:
-            return []
+            return
         assert self.guard is not None
         self.guard.started()
-        seconds = frames * self.frame_seconds
+        seconds = self._seconds(frames)
         logger.warning("slot %d: speech without a word; its model starts again, %.1f s back", self.slot.index, seconds)
-        return [Warning("stalled", f"there was speech but no word: the model starts again, {seconds:.1f} s back")]
+        message = f"there was speech but no word: the model starts again, {seconds:.1f} s back"
+        events.append(Warning("stalled", message))
+
+    def _seconds(self, frames: int) -> float:
+        return frames * self.frame_samples / self.sample_rate
 
     def push(self, frame: Samples) -> None:
         self._engine.post((self.slot, frame, time.monotonic()))
@@ -116,15 +122,14 @@ def tell_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[
     ):
         stream = row.slot.tenant
         assert isinstance(stream, BatchedStream)
-        events: list[EngineEvent]
         if row.replayed:
             events = stream.hear_again(row, token, probability)
         else:
-            events = [*stream.words.step(token, probability, injected=row.injected)]
+            events = stream.words.step(token, probability, row.injected)
         if events and stream.guard is not None:
             stream.guard.text(row.number)
         if row.frame is not None and not row.injected:
-            events += stream.hear(row, pauses, level, replay)
+            stream.hear(row, pauses, level, replay, events)
         if row.mark is not None:
             events += stream.words.release()
             events.append(row.mark)

@@ -52,8 +52,10 @@ class KyutaiRunner:
         self._next_seed = seed
         self.begin = begin
         pinned = model.device.type == "cuda"
-        self._frames = torch.zeros(self.program.frames.shape, pin_memory=pinned)
-        self._control = torch.zeros(self.program.control.shape, dtype=torch.int64, pin_memory=pinned)
+        self._frames, self._control = self.program.frames, self.program.control
+        if model.device.type != "cpu":
+            self._frames = torch.zeros(self._frames.shape, pin_memory=pinned)
+            self._control = torch.zeros(self._control.shape, dtype=torch.int64, pin_memory=pinned)
         # Two in turn: one step's are read while the next one's arrive.
         self._results = torch.zeros((2, *self.program.results.shape), pin_memory=pinned)
         self._turn = 0

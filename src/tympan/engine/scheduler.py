@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec import Struct
+
 from tympan.messages import Finished, Flushed, Samples
 
 LANE_STEPS = 8
@@ -74,8 +76,7 @@ class Slot:
         return head[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True, gc=False):
     """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
     `injected`: of a flush, and not of the stream's clock.
 
@@ -174,10 +175,14 @@ class Scheduler:
 
     def _choose(self, most: int) -> tuple[list[Slot], list[Slot]]:
         """At most `most` slots: those that have a frame, and those that run one again."""
-        live = [slot for slot in self._ready if not slot.in_backlog]
-        backlog = [slot for slot in self._ready if slot.in_backlog]
+        live: list[Slot] = []
+        backlog: list[Slot] = []
+        for slot in self._ready:
+            (backlog if slot.in_backlog else live).append(slot)
+        if len(live) > most:
+            live.sort(key=lambda slot: slot.arrival)
         if len(live) >= most:
-            return sorted(live, key=lambda slot: slot.arrival)[:most], []
+            return live[:most], []
         room = most - len(live)
         if backlog or self._replaying:
             room = min(room, self._room_beside(len(live))) if live else room
@@ -193,14 +198,16 @@ class Scheduler:
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""
-        arrival = None if slot.in_backlog else slot.arrival
+        in_backlog = slot.in_backlog
         head = slot.work.popleft()
         assert isinstance(head, tuple)
+        arrival, frame = head
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
         slot.unflushed = True
-        row = Row(slot, head[1], self._is_fresh(slot), arrival=arrival, number=slot.number)
-        slot.number += 1
+        number = slot.number
+        row = Row(slot, frame, self._is_fresh(slot), None, None if in_backlog else arrival, number=number)
+        slot.number = number + 1
         del self._ready[slot]
         self._settle(slot)
         return row

@@ -31,6 +31,9 @@ class Tokenizer(Protocol):
 
 def text_of(pieces: Sequence[str]) -> str:
     """The text of ``pieces`` in order: ``▁`` become spaces, runs of byte pieces become characters."""
+    whole = "".join(pieces)
+    if "<0x" not in whole:
+        return whole.replace(WORD_START, " ")
     data = bytearray()
     for piece in pieces:
         byte = _BYTE.fullmatch(piece)
@@ -95,13 +98,16 @@ class SyntheticTokenizer:
     _VOWELS = "aeiou"
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self._pieces = [self._make(token) for token in range(size)]
 
     @property
     def size(self) -> int:
-        return self._size
+        return len(self._pieces)
 
     def piece(self, token: int) -> str:
+        return self._pieces[token]
+
+    def _make(self, token: int) -> str:
         if token < 4:
             return ""
         number, letters = token, ""
