@@ -17,6 +17,11 @@ from msgspec import Struct
 Samples = npt.NDArray[np.float32]
 """Audio in [-1, 1]. `[n]` is mono; `[n, channels]` is interleaved channels. Every function says which."""
 
+Pcm = npt.NDArray[np.float32 | np.int16]
+"""The same, or as it mostly comes: 16-bit integers, of which 32768 stands for 1. They stay what they are until a model
+takes them: of each stream's way through the server, turning them into floats was a fifth.
+"""
+
 
 class AudioFormat(Struct, frozen=True):
     """What the bytes of a stream are: one of `audio.format.ENCODINGS`, samples per second, and 1 or 2 channels.

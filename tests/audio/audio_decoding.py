@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
-from tympan.messages import AudioFormat, Samples
+from tympan.audio.pcm import as_float
+from tympan.messages import AudioFormat, Pcm, Samples
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
@@ -27,12 +28,12 @@ def cuts() -> st.SearchStrategy[list[int]]:
 
 
 def decoded(pieces: Iterable[bytes], format: AudioFormat, sample_rate: int = 24_000) -> Samples:
-    """All samples, `[n, channels]`."""
-    blocks = [np.zeros((0, format.channels), np.float32), *_blocks(pieces, format, sample_rate)]
-    return np.concatenate(blocks)
+    """All samples as floats, `[n, channels]`."""
+    blocks = map(as_float, _blocks(pieces, format, sample_rate))
+    return np.concatenate([np.zeros((0, format.channels), np.float32), *blocks])
 
 
-def _blocks(pieces: Iterable[bytes], format: AudioFormat, sample_rate: int) -> Iterator[Samples]:
+def _blocks(pieces: Iterable[bytes], format: AudioFormat, sample_rate: int) -> Iterator[Pcm]:
     with closing(open_decoder(format, sample_rate)) as decoder:
         for piece in pieces:
             yield from decoder.decode(piece)

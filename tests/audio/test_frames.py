@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.audio.frames import Framer
+from tympan.audio.pcm import as_float
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 17))
@@ -25,6 +26,32 @@ def test_any_split_gives_the_same_frames(sizes: list[int], frame_samples: int) -
     padded = np.zeros(-(-len(signal) // frame_samples) * frame_samples, np.float32)
     padded[: len(signal)] = signal
     np.testing.assert_array_equal(joined, padded)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=20), st.integers(1, 17))
+def test_integers_and_floats_make_the_frames_that_floats_make(
+    parts: list[tuple[int, bool]], frame_samples: int
+) -> None:
+    mixed, plain = Framer(frame_samples), Framer(frame_samples)
+    got: list[list[float]] = []
+    expected: list[list[float]] = []
+    start = 0
+    for size, as_it_came in parts:
+        samples = np.arange(start, start + size, dtype=np.int16)
+        got += [as_float(frame).tolist() for frame in mixed.push(samples if as_it_came else as_float(samples))]
+        expected += [frame.tolist() for frame in plain.push(as_float(samples))]
+        start += size
+    got += [as_float(rest).tolist() for rest in [mixed.pad()] if rest is not None]
+    expected += [rest.tolist() for rest in [plain.pad()] if rest is not None]
+    assert got == expected
+
+
+def test_frames_of_one_type_keep_it() -> None:
+    framer = Framer(4)
+    assert [frame.dtype for frame in framer.push(np.ones(6, np.int16))] == [np.int16]
+    rest = framer.pad()
+    assert rest is not None
+    assert rest.dtype == np.int16
 
 
 def test_parts_of_frames_are_copied() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
 from tympan.audio.format import RAW_ENCODINGS
-from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
+from tympan.audio.pcm import SAMPLE_BYTES, as_float, as_integers, put_as_float, samples_from_bytes
 from tympan.messages import AudioFormat
 
 
@@ -48,6 +48,34 @@ def test_16_bits() -> None:
     data = np.array([0, 1, -1, 32767, -32768, 16384], "<i2").tobytes()
     expected = [[0], [1 / 32768], [-1 / 32768], [32767 / 32768], [-1], [0.5]]
     assert decoded([data], AudioFormat("s16le", 24_000, 1)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("format", "kept"),
+    [
+        (AudioFormat("s16le", 24_000, 2), True),
+        (AudioFormat("s16le", 24_000, 2, mixed=True), False),
+        (AudioFormat("s16le", 16_000, 1), False),
+    ],
+)
+def test_16_bits_stay_what_they_are_where_nothing_is_computed(format: AudioFormat, kept: bool) -> None:
+    blocks = list(open_decoder(format).decode(bytes(3_840)))
+    assert [block.dtype for block in blocks] == [np.int16 if kept else np.float32]
+
+
+@given(st.lists(st.integers(-(1 << 15), (1 << 15) - 1)))
+def test_integers_are_floats_and_back(values: list[int]) -> None:
+    integers = np.array(values, np.int16)
+    floats = as_float(integers)
+    assert floats.tolist() == [value / 32768 for value in values]
+    assert as_integers(floats).tolist() == as_integers(integers).tolist() == values
+    into = np.empty_like(floats)
+    put_as_float(integers, into)
+    assert into.tolist() == floats.tolist()
+
+
+def test_what_is_too_loud_for_integers_is_clipped() -> None:
+    assert as_integers(np.array([1.5, 1.0, -1e6, 0.4 / 32768], np.float32)).tolist() == [32767, 32767, -32768, 0]
 
 
 def test_two_channels_are_interleaved() -> None:
@@ -105,7 +133,9 @@ def test_what_was_not_pulled_comes_with_the_next_call() -> None:
     decoder = open_decoder(AudioFormat("s16le", 24_000, 1))
     first = next(decoder.decode(data))
     rest = list(decoder.finish())
-    np.testing.assert_array_equal(np.concatenate([first, *rest]), decoded([data], AudioFormat("s16le", 24_000, 1)))
+    np.testing.assert_array_equal(
+        as_float(np.concatenate([first, *rest])), decoded([data], AudioFormat("s16le", 24_000, 1))
+    )
 
 
 def test_close_twice() -> None:

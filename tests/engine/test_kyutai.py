@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.desk import Desk, Tenant, voice
 
+from tympan.audio.pcm import as_float, as_integers
 from tympan.config import ModelSettings
 from tympan.engine import kyutai
 from tympan.engine.kyutai import create_kyutai_engine, load_runner
@@ -22,7 +24,7 @@ from tympan.engine.placement import place
 from tympan.engine.runner import KyutaiRunner
 from tympan.engine.scheduler import Scheduler, Slot
 from tympan.errors import ConfigError
-from tympan.messages import Event, Samples
+from tympan.messages import Event, Pcm
 from tympan.session.local import transcribe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +80,7 @@ def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
         assert tenant.tokens == alone(tenant).tokens
 
 
-async def events_of(blocks: list[Samples], seen: list[int]) -> list[Event]:
+async def events_of(blocks: Sequence[Pcm], seen: list[int]) -> list[Event]:
     engine = create_kyutai_engine(SETTINGS, trace=lambda token, pauses: seen.append(token))
     await engine.start()
     events = [event async for event in transcribe(engine, blocks)]
@@ -98,6 +100,15 @@ async def test_chunking_does_not_matter(size: int) -> None:
     assert [event for event in found if type(event).__name__ in kinds] == [
         event for event in expected if type(event).__name__ in kinds
     ]
+
+
+async def test_integers_are_heard_as_the_floats_that_they_stand_for() -> None:
+    integers = as_integers(voice(3)[:60_000])
+    floats: list[int] = []
+    as_they_come: list[int] = []
+    await events_of([as_float(integers)], floats)
+    await events_of([integers[:1_000], integers[1_000:]], as_they_come)
+    assert as_they_come == floats
 
 
 async def test_temperature_is_seeded_per_stream() -> None:

@@ -8,28 +8,28 @@ from typing import Protocol
 from tympan.audio.container import ContainerDecoder
 from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.audio.pcm import PcmDecoder
-from tympan.messages import AudioFormat, Samples
+from tympan.messages import AudioFormat, Pcm
 
 
 class Decoder(Protocol):
-    """Decodes one stream. Samples are float32 `[n, channels]` at the target rate, at most about one second per block.
+    """Decodes one stream: samples `[n, channels]` at the target rate, not to be changed, a second per block or so.
 
     Synchronous and deterministic: the samples depend on the bytes, never on how they were split. Iterators are lazy
     (a container decodes at most 16 blocks ahead), so a small file that holds hours of audio costs no memory. What was
     not pulled comes with the next call. After an `AudioError` only `close` is left. Not for two threads at once.
     """
 
-    def decode(self, data: bytes) -> Iterator[Samples]:
+    def decode(self, data: bytes) -> Iterator[Pcm]:
         """Everything decodable from the bytes so far. Raises `AudioError`."""
         ...
 
-    def flush(self) -> Iterator[Samples]:
+    def flush(self) -> Iterator[Pcm]:
         """What the resampler of raw samples holds back, as if silence followed; it does not come again. Containers have
         nothing to give but in their own time: a flush leaves at most a packet and 40 ms of them unheard.
         """
         ...
 
-    def finish(self) -> Iterator[Samples]:
+    def finish(self) -> Iterator[Pcm]:
         """The tail: remainders of codec and resampler. A truncated last sample is dropped. Raises `AudioError`."""
         ...
 

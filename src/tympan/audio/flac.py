@@ -6,11 +6,11 @@ By libsndfile, whose encoder takes a fifth of a MiB for each open file; libav's 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from soundfile import LibsndfileError, SoundFile
 
-from tympan.messages import Samples
-
-_FULL_SCALE = 32768  # as the decoder of 16-bit audio has it: what came as such is written bit for bit
+from tympan.audio.pcm import as_integers
+from tympan.messages import Pcm
 
 
 class FlacWriter:
@@ -23,12 +23,12 @@ class FlacWriter:
         """`descriptor` is of a file open for reading and writing."""
         self._file = SoundFile(descriptor, "w", sample_rate, channels, subtype="PCM_16", format="FLAC", closefd=False)
         self._block_samples = sample_rate
-        self._waiting: list[Samples] = []
+        self._waiting: list[npt.NDArray[np.int16]] = []
         self._waiting_samples = 0
 
-    def write(self, samples: Samples) -> None:
-        """Float32 `[n, channels]`; what is outside [-1, 1] is clipped."""
-        self._waiting.append(samples)
+    def write(self, samples: Pcm) -> None:
+        """`[n, channels]`; what is outside [-1, 1] is clipped."""
+        self._waiting.append(as_integers(samples))
         self._waiting_samples += len(samples)
         if self._waiting_samples >= self._block_samples:
             self._encode()
@@ -37,9 +37,8 @@ class FlacWriter:
         samples = np.concatenate(self._waiting)
         self._waiting.clear()
         self._waiting_samples = 0
-        values = np.clip(np.rint(samples * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
         try:
-            self._file.write(values)
+            self._file.write(samples)
         except LibsndfileError as error:  # it has no number that says why
             raise OSError(f"a FLAC file cannot be written: {error}") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tympan.audio.g711 import alaw_table, mulaw_table
 from tympan.audio.resample import Resampler
-from tympan.messages import AudioFormat, Samples
+from tympan.messages import AudioFormat, Pcm, Samples
 
 SAMPLE_BYTES = {
     "u8": 1,
@@ -24,47 +25,48 @@ SAMPLE_BYTES = {
 # Sound is in [-1, 1]. Values near float32's limit, which wrong bytes give, would overflow in the
 # resampler's sums and reach the model as infinities.
 _LARGEST = 1e6
+_SIXTEEN_BITS = np.float32(1 / (1 << 15))
 
 
 class PcmDecoder:
     """Decodes `s16le`, `f32le`, `mulaw` and `alaw`; the contract is `tympan.audio.decoder.Decoder`.
 
+    Samples of 16 bits that need not be resampled or mixed stay as they are, and the bytes in which they came with them.
     Float samples that are no number become 0. Values outside [-1, 1] are kept, up to a million.
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
+        self._mixed = format.mixed and format.channels > 1
+        stays = format.encoding == "s16le" and format.sample_rate == sample_rate and not self._mixed
         self._read = READERS[format.encoding]
         self._channels = format.channels
         self._frame_bytes = SAMPLE_BYTES[format.encoding] * format.channels
         self._block_bytes = self._frame_bytes * format.sample_rate
-        self._mixed = format.mixed and format.channels > 1
-        self._resampler = Resampler(format.sample_rate, sample_rate, format.streams)
+        self._resampler = None if stays else Resampler(format.sample_rate, sample_rate, format.streams)
         self._waiting = bytearray()
 
-    def decode(self, data: bytes) -> Iterator[Samples]:
+    def decode(self, data: bytes) -> Iterator[Pcm]:
         if not self._waiting and 0 < len(data) <= self._block_bytes and not len(data) % self._frame_bytes:
             samples = self._samples(data)  # the usual message: nothing is kept of it
             return iter((samples,) if len(samples) else ())
         self._waiting += data
         return self._whole_frames()
 
-    def flush(self) -> Iterator[Samples]:
+    def flush(self) -> Iterator[Pcm]:
         yield from self._whole_frames()
-        samples = self._resampler.flush()
-        if len(samples):
+        if self._resampler is not None and len(samples := self._resampler.flush()):
             yield samples
 
-    def finish(self) -> Iterator[Samples]:
+    def finish(self) -> Iterator[Pcm]:
         yield from self._whole_frames()
         self._waiting.clear()
-        samples = self._resampler.finish()
-        if len(samples):
+        if self._resampler is not None and len(samples := self._resampler.finish()):
             yield samples
 
     def close(self) -> None:
         self._waiting.clear()
 
-    def _whole_frames(self) -> Iterator[Samples]:
+    def _whole_frames(self) -> Iterator[Pcm]:
         while len(self._waiting) >= self._frame_bytes:
             whole = len(self._waiting) - len(self._waiting) % self._frame_bytes
             block = bytes(self._waiting[: min(whole, self._block_bytes)])
@@ -73,9 +75,32 @@ class PcmDecoder:
             if len(samples):
                 yield samples
 
-    def _samples(self, block: bytes) -> Samples:
+    def _samples(self, block: bytes) -> Pcm:
+        if self._resampler is None:
+            return np.frombuffer(block, "<i2").reshape(-1, self._channels)
         values = self._read(block).reshape(-1, self._channels)
         return self._resampler.push(mean_of(values) if self._mixed else values)
+
+
+def as_float(pcm: Pcm) -> Samples:
+    """Float32 of the same shape; floats are returned as they are."""
+    return cast(Samples, pcm * _SIXTEEN_BITS if pcm.dtype == np.int16 else pcm)
+
+
+def put_as_float(pcm: Pcm, into: Samples) -> None:
+    """The same, into an array of that shape."""
+    if pcm.dtype == np.int16:
+        np.multiply(pcm, _SIXTEEN_BITS, out=into)
+    else:
+        into[:] = pcm
+
+
+def as_integers(pcm: Pcm) -> npt.NDArray[np.int16]:
+    """16-bit integers of the same shape, to the nearest; what is outside [-1, 1] is clipped."""
+    if pcm.dtype == np.int16:
+        return cast(npt.NDArray[np.int16], pcm)
+    values: npt.NDArray[np.int16] = np.clip(np.rint(pcm / _SIXTEEN_BITS), -(1 << 15), (1 << 15) - 1).astype(np.int16)
+    return values
 
 
 def mean_of(samples: Samples) -> Samples:

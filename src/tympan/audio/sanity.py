@@ -9,7 +9,8 @@ import numpy as np
 
 from tympan.audio.format import INTEGER_ENCODINGS, RAW_ENCODINGS
 from tympan.audio.pace import PaceCheck
-from tympan.messages import AudioFormat, Samples, Warning
+from tympan.audio.pcm import as_float
+from tympan.messages import AudioFormat, Pcm, Samples, Warning
 
 _SILENT_SECONDS = 5
 _SILENCE = 1e-4  # -80 dB: three steps of 16 bits
@@ -64,8 +65,8 @@ class SanityCheck:
         if format.encoding in RAW_ENCODINGS:
             self._checks += [Noise(format, sample_rate), PaceCheck(format, sample_rate)]
 
-    def push(self, samples: Samples) -> Sequence[Warning]:
-        """Mono float32 `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
+    def push(self, samples: Pcm) -> Sequence[Warning]:
+        """Mono `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
         if self._to_skip >= len(samples):
             self._to_skip -= len(samples)
             return ()
@@ -77,7 +78,7 @@ class SanityCheck:
                 samples = samples[skipped:]
                 continue
             taken = samples[: self._missing]
-            self._parts.append(taken)
+            self._parts.append(as_float(taken))
             self._missing -= len(taken)
             if self._missing:
                 break

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tympan.messages import EngineEvent, Samples
+from tympan.messages import EngineEvent, Pcm
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class EngineInfo:
     engine: str
     device: str
     sample_rate: int
-    """Samples per second of the frames it takes."""
+    """Pcm per second of the frames it takes."""
     frame_samples: int
-    """Samples in one frame; a stream is pushed whole frames only."""
+    """Pcm in one frame; a stream is pushed whole frames only."""
     delay_seconds: float
     """How much audio after a word the engine hears before it releases it, at the least."""
     pause_horizons: tuple[float, ...]
@@ -76,12 +76,12 @@ Observe = Callable[[StepReport], None]
 class EngineStream(Protocol):
     """One slot of an engine. None of these block; all are called on the engine's event loop."""
 
-    def push(self, frame: Samples) -> None:
-        """Queue one frame, float32 `[frame_samples]`. Every frame is answered by one `Progress`, unless `close` comes
+    def push(self, frame: Pcm) -> None:
+        """Queue one frame, `[frame_samples]`. Every frame is answered by one `Progress`, unless `close` comes
         first.
         """
 
-    def flush(self, mark: int, rest: Samples | None = None) -> None:
+    def flush(self, mark: int, rest: Pcm | None = None) -> None:
         """After the frames pushed so far: release all pending words, then `Flushed(mark)`. Word times are not moved
         by it. `rest` is a frame that has only begun, filled up with zeros: it is heard before the words are released,
         and is not counted.

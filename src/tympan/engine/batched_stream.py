@@ -12,7 +12,7 @@ from tympan.engine.base import Deliver, EngineInfo
 from tympan.engine.scheduler import Batch, Rest, Row, Slot
 from tympan.engine.stall import StallGuard
 from tympan.engine.step import StepResult
-from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples, Warning
+from tympan.messages import EngineEvent, Finished, Flushed, Pcm, Progress, Warning
 from tympan.transcript.tokenizer import Tokenizer
 from tympan.transcript.words import WordAssembler
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Replay = Callable[[Slot, int], int]
 """As `Scheduler.replay`."""
 
-Letter = tuple[Slot, Samples | Flushed | Finished | Rest | None, float]
+Letter = tuple[Slot, Pcm | Flushed | Finished | Rest | None, float]
 """Work for a slot and when it came; `None` drops the stream."""
 
 
@@ -90,10 +90,10 @@ class BatchedStream:
     def _seconds(self, frames: int) -> float:
         return frames * self.frame_samples / self.sample_rate
 
-    def push(self, frame: Samples) -> None:
+    def push(self, frame: Pcm) -> None:
         self._engine.post((self.slot, frame, time.monotonic()))
 
-    def flush(self, mark: int, rest: Samples | None = None) -> None:
+    def flush(self, mark: int, rest: Pcm | None = None) -> None:
         self._engine.post((self.slot, Flushed(mark) if rest is None else Rest(rest, Flushed(mark)), 0.0))
 
     def finish(self) -> None:

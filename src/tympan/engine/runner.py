@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tympan.audio.pcm import put_as_float
 from tympan.engine.base import EngineInfo
 from tympan.engine.graphs import Device, Graphs
 from tympan.engine.program import CONTINUE, LoadedModel, StepProgram
@@ -85,7 +86,10 @@ class KyutaiRunner:
         frames, control = self._frames.numpy(), []
         for place, row in enumerate(rows):
             slot, codes = row.slot.index, row.number % REPLAY_FRAMES
-            frames[place] = 0.0 if row.frame is None else row.frame
+            if row.frame is None:
+                frames[place] = 0.0
+            else:
+                put_as_float(row.frame, frames[place])
             if row.replayed:
                 control.append((slot, self.begin if row.fresh else CONTINUE, CONTINUE, self._spare, codes))
             elif row.fresh:

@@ -25,7 +25,7 @@ from itertools import islice
 
 from msgspec import Struct
 
-from tympan.messages import Finished, Flushed, Samples
+from tympan.messages import Finished, Flushed, Pcm
 
 LANE_STEPS = 8
 LIVE_FRAMES = 13  # a client that sends a second of audio at a time is still live
@@ -40,7 +40,7 @@ Mark = Flushed | Finished
 class Rest:
     """A frame that has only begun, to be heard beside the clock, and the flush that it is for."""
 
-    frame: Samples
+    frame: Pcm
     mark: Flushed
 
 
@@ -52,7 +52,7 @@ class Slot:
     tenant: object
     live: bool = True
     """Not a file, however few of its frames have come."""
-    work: deque[tuple[float, Samples] | Rest | Mark] = field(default_factory=deque)
+    work: deque[tuple[float, Pcm] | Rest | Mark] = field(default_factory=deque)
     waiting_frames: int = 0
     fresh: bool = True
     silent_frames: int = 0
@@ -86,7 +86,7 @@ class Row(Struct, frozen=True, gc=False):
     """
 
     slot: Slot
-    frame: Samples | None
+    frame: Pcm | None
     fresh: bool
     mark: Mark | None = None
     arrival: float | None = None
@@ -122,7 +122,7 @@ class Scheduler:
     def idle(self) -> bool:
         return not (self._ready or self._lane or self._replaying or self._answers)
 
-    def push(self, slot: Slot, arrival: float, frame: Samples) -> None:
+    def push(self, slot: Slot, arrival: float, frame: Pcm) -> None:
         slot.work.append((arrival, frame))
         slot.waiting_frames += 1
         self.waiting_frames += 1

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.errors import CapacityError, EngineError
-from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Progress, Samples, Word
+from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Word
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +83,13 @@ class ScriptedStream:
         self._next_start = word_start_frame(0)  # of the word that has not been released yet
         self.waiting_frames = 0
 
-    def push(self, frame: Samples) -> None:
+    def push(self, frame: Pcm) -> None:
         assert frame.shape == (INFO.frame_samples,)
         self.waiting_frames += 1
         self._work.append(None)
         self._engine.wake(self)
 
-    def flush(self, mark: int, rest: Samples | None = None) -> None:
+    def flush(self, mark: int, rest: Pcm | None = None) -> None:
         self._work.append(Flushed(mark))
         self._engine.wake(self)
 

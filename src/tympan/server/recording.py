@@ -26,7 +26,7 @@ import numpy as np
 
 from tympan.config import RecordingSettings
 from tympan.errors import ConfigError
-from tympan.messages import Audio, AudioFormat, Command, Event, Finish, Flush, KeepAlive, Reset, Samples, SetFormat
+from tympan.messages import Audio, AudioFormat, Command, Event, Finish, Flush, KeepAlive, Pcm, Reset, SetFormat
 from tympan.protocols.base import Request
 from tympan.protocols.native import TYPE_NAMES
 from tympan.server.recording_files import RecordingFiles, consent, size_of, unfit
@@ -68,7 +68,7 @@ class End(Enum):
     GIVE_UP = auto()
 
 
-Work = Opening | Samples | Note | End
+Work = Opening | Pcm | Note | End
 
 
 def declines(request: Request) -> bool:
@@ -88,7 +88,7 @@ class Recording(Observer):
         self._samples = 0
         self._began = time.monotonic()
 
-    def heard(self, samples: Samples) -> None:
+    def heard(self, samples: Pcm) -> None:
         self._samples += len(samples)
         self._recorder.put(self, samples, samples.nbytes)
 

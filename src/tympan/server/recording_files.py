@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from tympan.audio.flac import FlacWriter
-from tympan.messages import Samples
+from tympan.messages import Pcm
 
 CONSENT = "CONSENT"
 MOST_CONSENT = 2000  # characters of it, in every recording's first line
@@ -77,8 +77,8 @@ class RecordingFiles:
         """One line of JSON."""
         self._line_bytes += self._lines.write(msgspec.json.encode(fields) + b"\n")
 
-    def write_audio(self, samples: Samples) -> None:
-        """Float32 `[n, channels]`."""
+    def write_audio(self, samples: Pcm) -> None:
+        """`[n, channels]`."""
         self._flac.write(samples)
         self._audio_bytes = os.fstat(self._audio.fileno()).st_size
 

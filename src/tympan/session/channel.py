@@ -22,8 +22,8 @@ from tympan.messages import (
     Flushed,
     Lag,
     Partial,
+    Pcm,
     Progress,
-    Samples,
     Vad,
     Warning,
     Word,
@@ -90,8 +90,8 @@ class Channel:
         """Nothing was heard yet, and what comes is in another format: another sort of audio looks wrong."""
         self._sanity = SanityCheck(audio_format, self._sample_rate)
 
-    def hear(self, samples: Samples) -> None:
-        """More audio, float32 `[n]` at the engine's rate."""
+    def hear(self, samples: Pcm) -> None:
+        """More audio, `[n]` at the engine's rate."""
         self._received_samples += len(samples)
         for warning in self._sanity.push(samples):
             self._emit(warning)

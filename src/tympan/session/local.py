@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from tympan.config import LimitSettings, TurnSettings
 from tympan.engine.base import Engine
-from tympan.messages import AudioFormat, Complete, Event, Samples
+from tympan.messages import AudioFormat, Complete, Event, Pcm
 from tympan.session.channel import Channel
 
 
@@ -35,9 +35,9 @@ class _Inbox:
 
 
 async def transcribe(
-    engine: Engine, blocks: Iterable[Samples], turns: TurnSettings | None = None, limits: LimitSettings | None = None
+    engine: Engine, blocks: Iterable[Pcm], turns: TurnSettings | None = None, limits: LimitSettings | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Events of mono float32 `blocks` at the engine's rate; the last one is `Complete`.
+    """Events of mono `blocks` at the engine's rate; the last one is `Complete`.
 
     `blocks` is drawn from a thread, one at a time, as fast as the engine goes: a file longer than memory is fine.
     Raises `CapacityError`, whatever reading `blocks` raises, and the engine's error if it fails.
@@ -58,7 +58,7 @@ async def transcribe(
         channel.close()
 
 
-async def _feed(channel: Channel, inbox: _Inbox, blocks: Iterable[Samples], most_frames: float) -> None:
+async def _feed(channel: Channel, inbox: _Inbox, blocks: Iterable[Pcm], most_frames: float) -> None:
     iterator = iter(blocks)
     try:
         while (block := await asyncio.to_thread(next, iterator, None)) is not None:

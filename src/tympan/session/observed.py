@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tympan.audio.decoder import Decoder
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.messages import AudioFormat, Command, Event, Flush, Samples
+from tympan.messages import AudioFormat, Command, Event, Flush, Pcm
 from tympan.session.session import EmitOn, Ended, Session
 
 
@@ -29,8 +29,8 @@ class Outcome:
 class Observer:
     """Sees all that goes through one session, on the event loop. Must not block, and must not raise."""
 
-    def heard(self, samples: Samples) -> None:
-        """Audio on its way to the engine: float32 `[n, channels]` at the engine's rate, not to be changed."""
+    def heard(self, samples: Pcm) -> None:
+        """Audio on its way to the engine: `[n, channels]` at the engine's rate, not to be changed."""
 
     def asked(self, command: Command) -> None:
         """A command on its way to the session, audio included."""
@@ -90,19 +90,19 @@ class _Overheard:
         self._decoder = decoder
         self._observers = observers
 
-    def decode(self, data: bytes) -> Iterator[Samples]:
+    def decode(self, data: bytes) -> Iterator[Pcm]:
         return self._overheard(self._decoder.decode(data))
 
-    def flush(self) -> Iterator[Samples]:
+    def flush(self) -> Iterator[Pcm]:
         return self._overheard(self._decoder.flush())
 
-    def finish(self) -> Iterator[Samples]:
+    def finish(self) -> Iterator[Pcm]:
         return self._overheard(self._decoder.finish())
 
     def close(self) -> None:
         self._decoder.close()
 
-    def _overheard(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
+    def _overheard(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
         for block in blocks:
             for observer in self._observers:
                 observer.heard(block)

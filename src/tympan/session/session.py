@@ -25,10 +25,10 @@ from tympan.messages import (
     Flush,
     Flushed,
     KeepAlive,
+    Pcm,
     Ready,
     Reset,
     Restarting,
-    Samples,
     SetFormat,
 )
 from tympan.session.channel import Channel
@@ -75,7 +75,7 @@ class Session:
         self._forgotten_seconds = 0.0
         self.held = False
         self._waiting: deque[Command] = deque()
-        self._rest: Iterator[Samples] = iter(())
+        self._rest: Iterator[Pcm] = iter(())
         self._then: Callable[[], None] | None = None
         self._flushes: Counter[int] = Counter()
         self._format = audio_format
@@ -169,8 +169,8 @@ class Session:
             case KeepAlive():
                 pass
 
-    def _hear(self, blocks: Iterator[Samples], then: Callable[[], None] | None) -> None:
-        """`blocks` are float32 `[n, channels]`. Above the high-water mark the rest waits for the engine."""
+    def _hear(self, blocks: Iterator[Pcm], then: Callable[[], None] | None) -> None:
+        """`blocks` are `[n, channels]`. Above the high-water mark the rest waits for the engine."""
         for block in blocks:
             while block.shape[1] < len(self._channels):
                 self._drop_channel()

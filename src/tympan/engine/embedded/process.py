@@ -8,13 +8,12 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 
-import numpy as np
-
+from tympan.audio.pcm import as_integers
 from tympan.engine.base import Deliver, hand_over
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
 from tympan.engine.pulse import Pulse
 from tympan.errors import EngineError
-from tympan.messages import EngineEvent, Failed, Finished, Flushed, Samples
+from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +29,12 @@ class EmbeddedStream:
         self.deliver = deliver
         self.work: deque[Question | Flushed | Finished] = deque([Reset(slot)])
 
-    def push(self, frame: Samples) -> None:
-        self._queue(Hear(self.slot, _pcm(frame)))
+    def push(self, frame: Pcm) -> None:
+        self._queue(Hear(self.slot, _bytes(frame)))
 
-    def flush(self, mark: int, rest: Samples | None = None) -> None:
+    def flush(self, mark: int, rest: Pcm | None = None) -> None:
         if rest is not None:
-            self._queue(Hear(self.slot, _pcm(rest), counted=False))
+            self._queue(Hear(self.slot, _bytes(rest), counted=False))
         self._queue(Flushed(mark))
 
     def finish(self) -> None:
@@ -197,5 +196,5 @@ class Worker:
         self._process = None
 
 
-def _pcm(frame: Samples) -> bytes:
-    return (np.clip(frame, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+def _bytes(frame: Pcm) -> bytes:
+    return as_integers(frame).tobytes()
