@@ -196,6 +196,7 @@ def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: V
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
     expect(page.locator("#transcript")).to_contain_text("word2")
+    expect(page.locator(".partial")).to_be_visible()  # the server goes down in the middle of a word
     one_stream.stop()
     expect(page.get_by_role("alert")).to_contain_text("Reconnecting")
     before = words(page)
@@ -208,6 +209,21 @@ def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: V
     document = json.loads(downloaded(page, "json")[1])
     assert in_time_order(document)
     assert spoken(document) == words(page)
+    lengths = [word["end"] - word["start"] for word in document["words"][:-1]]
+    assert min(lengths) == pytest.approx(max(lengths), abs=0.001), "a word was cut in two"
+
+
+def test_a_word_cut_by_a_restart_is_kept_where_no_server_comes_back(one_stream: Server, visit: Visit) -> None:
+    page = visit.page
+    visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
+    start(page, one_stream.url)
+    expect(page.locator("#transcript")).to_contain_text("word2")
+    expect(page.locator(".partial")).to_be_visible()
+    one_stream.stop()
+    expect(page.get_by_role("alert")).to_contain_text("Reconnecting")
+    before = words(page)
+    stop(page)
+    assert words(page) == [*before, f"word{len(before)}"]
 
 
 @pytest.mark.long

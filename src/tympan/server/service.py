@@ -135,10 +135,8 @@ class Service:
         """
         self._check_origin(headers)
         account = self.keys.check(credential)
-        if self.draining:
-            raise RestartingError("the server is restarting; try again in a moment")
-        if not self.engine.ready:
-            raise RestartingError("the engine is starting; try again in a moment")
+        if reason := self.not_ready_because:
+            raise RestartingError(f"{reason}; try again in a moment")
         return account
 
     def check_upload_room(self, streams: int) -> None:

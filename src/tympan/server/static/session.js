@@ -8,7 +8,9 @@ const BACKOFF_SECONDS = [0.5, 1, 2, 4, 8, 8, 8, 8, 8];
 const LOST = 1006;
 const WORTH_ANOTHER = new Set([1005, LOST, 1011, 1012, 1013]); // cut off, broke, restarting, too slow
 const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // of what has come, when a stream is resumed
+const NEVER_KEPT = new Set(["error", "resumed"]);
 const SAME_WORD_SECONDS = 0.02;
+const UNRELEASED_SECONDS = 30; // no word is released later than that after the audio behind it was transcribed
 
 /** The server ended or refused the stream; the message is fit to be shown. */
 export class SessionError extends Error {
@@ -35,6 +37,7 @@ export class Session {
   #resumed = 0; // `#reached` when this stream was opened: words before it are heard for the second time
   #token = ""; // to go on with this stream on another connection
   #received = 0; // messages of this stream
+  #kept = null; // messages after `restarting`: the next stream hears their audio again, and whole
   #attempts = 0;
   #stopping = false;
   #ended = false; // nothing more comes from the source
@@ -54,10 +57,14 @@ export class Session {
   /** Resolves when the recording is complete or was stopped, rejects with `SessionError`. */
   async run() {
     this.#on.state("connecting");
-    while (await this.#oneStream()) {
-      if (!this.#stopping) this.#on.state("reconnecting");
-      await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
-      if (this.#abandoned) return;
+    try {
+      while (await this.#oneStream()) {
+        if (!this.#stopping) this.#on.state("reconnecting");
+        await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
+        if (this.#abandoned) return;
+      }
+    } finally {
+      this.#tellKept();
     }
   }
 
@@ -101,6 +108,7 @@ export class Session {
     }
     if (this.#abandoned) this.#stream.close();
     if (!resuming) {
+      this.#kept = null;
       this.#offset = this.#source.start(this.#stream, this.#resumed);
       this.#on.state("running");
     }
@@ -134,12 +142,21 @@ export class Session {
 
   #receive(message) {
     if (!NOT_COUNTED.has(message.type)) this.#received++;
+    if (this.#kept && !NEVER_KEPT.has(message.type)) {
+      this.#completed ||= message.type === "complete";
+      this.#kept.push(message);
+      return;
+    }
     switch (message.type) {
       case "ready":
         this.#token = message.resume ?? "";
         return;
       case "resumed":
         return this.#goOn(message.audio_bytes);
+      case "restarting":
+        this.#transcript.partial("");
+        this.#kept = [];
+        return;
       case "partial":
         return this.#transcript.partial(message.text);
       case "word":
@@ -150,6 +167,7 @@ export class Session {
         return this.#on.turn(message.state);
       case "lag":
         this.#attempts = 0;
+        this.#reached = Math.max(this.#reached, this.#offset + message.processed - UNRELEASED_SECONDS);
         return this.#on.lag({ ...message, processed: message.processed + this.#offset });
       case "warning":
         return this.#on.warning(message.message);
@@ -161,6 +179,13 @@ export class Session {
         this.#reached = Math.max(this.#reached, this.#offset + message.audio_seconds);
         this.#on.complete(this.#offset + message.audio_seconds);
     }
+  }
+
+  /** There is no next stream: what the last one said at its end is all that there will be. */
+  #tellKept() {
+    const kept = this.#kept ?? [];
+    this.#kept = null;
+    for (const message of kept) this.#receive(message);
   }
 
   /** The server has kept the stream, and has got so much of its audio. */
