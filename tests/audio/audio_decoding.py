@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
-from tympan.audio.pcm import as_float
+from tympan.audio.samples import as_float
 from tympan.messages import AudioFormat, Pcm, Samples
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.audio.frames import Framer
-from tympan.audio.pcm import as_float
+from tympan.audio.samples import as_float
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 17))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tympan.audio.decoder import open_decoder
 from tympan.audio.format import RAW_ENCODINGS
-from tympan.audio.pcm import SAMPLE_BYTES, as_float, as_integers, put_as_float, samples_from_bytes
+from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
+from tympan.audio.samples import as_float, as_integers, put_as_float
 from tympan.messages import AudioFormat
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.desk import Desk, Tenant, voice
 
-from tympan.audio.pcm import as_float, as_integers
+from tympan.audio.samples import as_float, as_integers
 from tympan.config import ModelSettings
 from tympan.engine import kyutai
 from tympan.engine.kyutai import create_kyutai_engine, load_runner

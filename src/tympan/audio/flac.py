@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from soundfile import LibsndfileError, SoundFile
 
-from tympan.audio.pcm import as_integers
+from tympan.audio.samples import as_integers
 from tympan.messages import Pcm
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tympan.audio.pcm import as_float
+from tympan.audio.samples import as_float
 from tympan.messages import Pcm
 
 

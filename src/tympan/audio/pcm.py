@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,6 @@ SAMPLE_BYTES = {
 # Sound is in [-1, 1]. Values near float32's limit, which wrong bytes give, would overflow in the
 # resampler's sums and reach the model as infinities.
 _LARGEST = 1e6
-_SIXTEEN_BITS = np.float32(1 / (1 << 15))
 
 
 class PcmDecoder:
@@ -80,27 +78,6 @@ class PcmDecoder:
             return np.frombuffer(block, "<i2").reshape(-1, self._channels)
         values = self._read(block).reshape(-1, self._channels)
         return self._resampler.push(mean_of(values) if self._mixed else values)
-
-
-def as_float(pcm: Pcm) -> Samples:
-    """Float32 of the same shape; floats are returned as they are."""
-    return cast(Samples, pcm * _SIXTEEN_BITS if pcm.dtype == np.int16 else pcm)
-
-
-def put_as_float(pcm: Pcm, into: Samples) -> None:
-    """The same, into an array of that shape."""
-    if pcm.dtype == np.int16:
-        np.multiply(pcm, _SIXTEEN_BITS, out=into)
-    else:
-        into[:] = pcm
-
-
-def as_integers(pcm: Pcm) -> npt.NDArray[np.int16]:
-    """16-bit integers of the same shape, to the nearest; what is outside [-1, 1] is clipped."""
-    if pcm.dtype == np.int16:
-        return cast(npt.NDArray[np.int16], pcm)
-    values: npt.NDArray[np.int16] = np.clip(np.rint(pcm / _SIXTEEN_BITS), -(1 << 15), (1 << 15) - 1).astype(np.int16)
-    return values
 
 
 def mean_of(samples: Samples) -> Samples:

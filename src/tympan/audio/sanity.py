@@ -9,7 +9,7 @@ import numpy as np
 
 from tympan.audio.format import INTEGER_ENCODINGS, RAW_ENCODINGS
 from tympan.audio.pace import PaceCheck
-from tympan.audio.pcm import as_float
+from tympan.audio.samples import as_float
 from tympan.messages import AudioFormat, Pcm, Samples, Warning
 
 _SILENT_SECONDS = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tympan.audio.pcm import put_as_float
+from tympan.audio.samples import put_as_float
 from tympan.engine.base import EngineInfo
 from tympan.engine.graphs import Device, Graphs
 from tympan.engine.program import CONTINUE, LoadedModel, StepProgram

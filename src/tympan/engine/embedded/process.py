@@ -8,7 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 
-from tympan.audio.pcm import as_integers
+from tympan.audio.samples import as_integers
 from tympan.engine.base import Deliver, hand_over
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
 from tympan.engine.pulse import Pulse
