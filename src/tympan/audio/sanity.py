@@ -56,7 +56,7 @@ class SanityCheck:
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
         self._rate = sample_rate
-        self._parts: list[Samples] = []
+        self._parts: list[Pcm] = []
         self._missing = sample_rate
         self._to_skip = 0
         self._seconds = 0
@@ -78,12 +78,12 @@ class SanityCheck:
                 samples = samples[skipped:]
                 continue
             taken = samples[: self._missing]
-            self._parts.append(as_float(taken))
+            self._parts.append(taken)
             self._missing -= len(taken)
             if self._missing:
                 break
             samples = samples[len(taken) :]
-            warnings += self._look(np.concatenate(self._parts))
+            warnings += self._look(np.concatenate([as_float(part) for part in self._parts]))
             self._parts, self._missing = [], self._rate
             self._seconds += 1
             if self._seconds >= _EVERY_SECOND_UNTIL:
