@@ -20,6 +20,7 @@ import numpy as np
 from fault_marks import Ear, text_of
 from support.counting import COUNTING_INFO, PAUSES
 
+from tympan.audio.samples import as_integers
 from tympan.cli.main import main
 from tympan.config import ModelSettings
 from tympan.engine import registry
@@ -71,7 +72,7 @@ class Runner:
         self._frames[slot] += 1
         frame, coming = self._frames[slot], self._coming[slot]
         if row.frame is not None:
-            for number, _ in self._ears[slot].hear(np.rint(row.frame * 32768).astype(int)):
+            for number, _ in self._ears[slot].hear(as_integers(row.frame).astype(int)):
                 coming[frame + BOUNDARY_AFTER_FRAMES] = BOUNDARY
                 coming[frame + BOUNDARY_AFTER_FRAMES + 1] = FIRST_PIECE + number
         return coming.pop(frame, PADDING)

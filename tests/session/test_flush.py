@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.counting import CountingRunner
 
+from tympan.audio.samples import as_float
 from tympan.config import Config
 from tympan.engine.batched import BatchedEngine
 from tympan.engine.scheduler import Row
@@ -25,7 +26,7 @@ class Ear(CountingRunner):
         self.heard: list[tuple[Samples, bool]] = []
 
     def launch(self, rows: Sequence[Row]) -> StepResult:
-        self.heard += [(row.frame, not row.injected) for row in rows if row.frame is not None]
+        self.heard += [(as_float(row.frame), not row.injected) for row in rows if row.frame is not None]
         return super().launch(rows)
 
 

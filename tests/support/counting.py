@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tympan.audio.samples import as_float
 from tympan.engine.base import EngineInfo
 from tympan.engine.scheduler import Row
 from tympan.engine.step import StepResult
@@ -56,7 +57,7 @@ class CountingRunner:
             index = row.slot.index
             self.frames[index] = 0 if row.fresh else self.frames[index] + 1
             tokens.append(counting_token(self.frames[index]))
-        levels = [0.0 if row.frame is None else float(np.square(row.frame).mean()) ** 0.5 for row in rows]
+        levels = [0.0 if row.frame is None else float(np.square(as_float(row.frame)).mean()) ** 0.5 for row in rows]
         return StepResult(tokens, [0.5] * len(rows), [PAUSES] * len(rows), levels)
 
 
