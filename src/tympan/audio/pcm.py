@@ -24,6 +24,7 @@ SAMPLE_BYTES = {
 # Sound is in [-1, 1]. Values near float32's limit, which wrong bytes give, would overflow in the
 # resampler's sums and reach the model as infinities.
 _LARGEST = 1e6
+_S16LE = np.dtype("<i2")  # reading the name takes as long as the rest
 
 
 class PcmDecoder:
@@ -75,7 +76,7 @@ class PcmDecoder:
 
     def _samples(self, block: bytes) -> Pcm:
         if self._resampler is None:
-            return np.frombuffer(block, "<i2").reshape(-1, self._channels)
+            return np.frombuffer(block, _S16LE).reshape(-1, self._channels)
         values = self._read(block).reshape(-1, self._channels)
         return self._resampler.push(mean_of(values) if self._mixed else values)
 
