@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from tympan.engine.base import StepReport
 from tympan.engine.batched import BatchedEngine
 from tympan.engine.scheduler import Row
 from tympan.engine.step import StepResult, flush_frames
-from tympan.errors import EngineError, ModelError
+from tympan.errors import ConfigError, EngineError, ModelError
 from tympan.messages import Failed, Finished, Flushed, Progress
 
 FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
@@ -145,6 +146,17 @@ async def test_a_closed_stream_frees_its_slot_within_one_step(
     stream.close()
     await hear(engine, FRAME)
     assert sum(runners[0].batches) < 1000
+
+
+async def test_a_thread_that_cannot_be_had_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine = BatchedEngine(CountingRunner)
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="the memory does not suffice"):
+        patched.setattr(threading.Thread, "start", start)
+        await engine.start()
+    await engine.stop()
 
 
 async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ def names(folder: Path) -> list[str]:
     return sorted("*" + path.name[36:] for path in folder.iterdir() if path.name != "CONSENT")
 
 
-def audio_of(file: Path) -> npt.NDArray[np.int16]:
-    """`[n, channels]`."""
-    with av.open(str(file)) as container:
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+def audio_of(file: Path, *, cut: bool = False) -> npt.NDArray[np.int16]:
+    """`[n, channels]`; of a file that was `cut` off, what comes before the cut."""
+    frames: list[npt.NDArray[Any]] = []
+    with av.open(str(file)) as container, suppress(av.InvalidDataError) if cut else nullcontext():
         channels = container.streams.audio[0].channels
+        frames.extend(frame.to_ndarray() for frame in container.decode(audio=0))  # up to where it raises
     assert all(frame.dtype == np.int16 for frame in frames)
-    return np.concatenate([frame.reshape(-1, channels) for frame in frames])
+    return np.concatenate([np.zeros((0, channels), np.int16), *(frame.reshape(-1, channels) for frame in frames)])
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:

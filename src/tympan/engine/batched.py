@@ -28,7 +28,7 @@ from tympan.engine.pulse import Pulse, where
 from tympan.engine.scheduler import Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import FinishedStep, Runner, StepResult, flush_frames, step_report
-from tympan.errors import CapacityError, EngineError
+from tympan.errors import CapacityError, ConfigError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished
 from tympan.transcript.tokenizer import Tokenizer
 
@@ -161,8 +161,12 @@ class BatchedEngine:
     async def _start_thread(self) -> None:
         self._stopping = False
         loaded: asyncio.Future[Runner] = self._events.create_future()
-        self._thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # Python's only word for it
+            raise ConfigError("the memory does not suffice to start a thread for the engine") from error
+        self._thread = thread
         runner = await loaded
         self._info, self._capacity, self._tokenizer = runner.info, runner.slots, runner.tokenizer
         self._free = list(range(runner.slots))
