@@ -151,9 +151,13 @@ def run(stage: Stage, command: str, commit: str) -> Figures:
 def machine() -> str:
     """Processor, cores, memory."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    named = re.search(r"model name\s*: (.+)", text)
+    facts = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text, re.MULTILINE))
+    name = facts.get("model name", platform.machine())
+    number = (
+        f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    )  # names are vague
     memory = round(psutil.virtual_memory().total / 2**30)
-    return f"{named[1] if named else platform.machine()}, {os.cpu_count()} cores, {memory} GiB"
+    return f"{name}{number}, {os.cpu_count()} cores, {memory} GiB"
 
 
 def commit_now() -> str:
