@@ -153,9 +153,8 @@ def machine() -> str:
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     facts = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text, re.MULTILINE))
     name = facts.get("model name", platform.machine())
-    number = (
-        f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
-    )  # names are vague
+    # A hypervisor's name for a processor is that of several generations.
+    number = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
     memory = round(psutil.virtual_memory().total / 2**30)
     return f"{name}{number}, {os.cpu_count()} cores, {memory} GiB"
 

@@ -19,7 +19,7 @@ Samples = npt.NDArray[np.float32]
 
 Pcm = npt.NDArray[np.float32 | np.int16]
 """The same, or as it mostly comes: 16-bit integers, of which 32768 stands for 1. They stay what they are until a model
-takes them: of each stream's way through the server, turning them into floats was a fifth.
+takes them: nothing is copied on their way.
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from tympan.engine.base import StepReport
 from tympan.engine.batched import BatchedEngine
 from tympan.engine.scheduler import Row
 from tympan.engine.step import StepResult, flush_frames
-from tympan.errors import ConfigError, EngineError, ModelError
+from tympan.errors import EngineError, ModelError
 from tympan.messages import Failed, Finished, Flushed, Progress
 
 FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
@@ -148,14 +148,24 @@ async def test_a_closed_stream_frees_its_slot_within_one_step(
     assert sum(runners[0].batches) < 1000
 
 
-async def test_a_thread_that_cannot_be_had_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+async def test_a_failed_start_keeps_no_memory_of_the_model() -> None:
+    weights: list[weakref.ref[CountingRunner]] = []
 
-    engine = BatchedEngine(CountingRunner)
-    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="the memory does not suffice"):
-        patched.setattr(threading.Thread, "start", start)
+    def read() -> CountingRunner:
+        half_read = CountingRunner()
+        weights.append(weakref.ref(half_read))
+        raise MemoryError
+
+    def load() -> CountingRunner:
+        try:
+            return read()
+        except MemoryError:
+            raise ModelError("no room") from None
+
+    engine = BatchedEngine(load)
+    with pytest.raises(ModelError) as kept:
         await engine.start()
+    assert weights[0]() is None, kept.value
     await engine.stop()
 
 

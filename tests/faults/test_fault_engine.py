@@ -82,5 +82,5 @@ def test_a_start_that_runs_out_of_memory_is_one_sentence() -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("tympan: the memory does not suffice to start"), result.stderr
+    assert result.stderr.startswith("tympan: the memory does not suffice to start random:1b;"), result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -28,9 +28,9 @@ class EngineInfo:
     engine: str
     device: str
     sample_rate: int
-    """Pcm per second of the frames it takes."""
+    """Samples per second of the frames it takes."""
     frame_samples: int
-    """Pcm in one frame; a stream is pushed whole frames only."""
+    """Samples in one frame; a stream is pushed whole frames only."""
     delay_seconds: float
     """How much audio after a word the engine hears before it releases it, at the least."""
     pause_horizons: tuple[float, ...]

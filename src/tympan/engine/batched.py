@@ -28,7 +28,7 @@ from tympan.engine.pulse import Pulse, where
 from tympan.engine.scheduler import Scheduler
 from tympan.engine.stages import Stages
 from tympan.engine.step import FinishedStep, Runner, StepResult, flush_frames, step_report
-from tympan.errors import CapacityError, ConfigError, EngineError
+from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished
 from tympan.transcript.tokenizer import Tokenizer
 
@@ -161,12 +161,8 @@ class BatchedEngine:
     async def _start_thread(self) -> None:
         self._stopping = False
         loaded: asyncio.Future[Runner] = self._events.create_future()
-        thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # Python's only word for it
-            raise ConfigError("the memory does not suffice to start a thread for the engine") from error
-        self._thread = thread
+        self._thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
+        self._thread.start()
         runner = await loaded
         self._info, self._capacity, self._tokenizer = runner.info, runner.slots, runner.tokenizer
         self._free = list(range(runner.slots))
@@ -216,6 +212,7 @@ class BatchedEngine:
         try:
             runner = self._make_runner()
         except Exception as error:
+            _let_go(error)
             self._tell(_resolve, loaded, None, error)
             return
         self._inbox.clear()
@@ -223,8 +220,7 @@ class BatchedEngine:
         try:
             self._serve(runner)
         except Exception as error:
-            # Whoever keeps the error, as a log may, must not keep the device's memory: the next runner needs it.
-            traceback.clear_frames(error.__traceback__)
+            _let_go(error)
             del runner, loaded
             self._tell(self._crashed, error)
 
@@ -276,6 +272,15 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Whoever keeps the error, as a log may, must not keep the memory of what raised it: the next runner needs it, or
+    the thread that is to end the process.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:

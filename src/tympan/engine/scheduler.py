@@ -205,9 +205,9 @@ class Scheduler:
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
         slot.unflushed = True
-        number = slot.number
-        row = Row(slot, frame, self._is_fresh(slot), None, None if in_backlog else arrival, number=number)
-        slot.number = number + 1
+        waited_for = None if in_backlog else arrival
+        row = Row(slot, frame, self._is_fresh(slot), arrival=waited_for, number=slot.number)
+        slot.number += 1
         del self._ready[slot]
         self._settle(slot)
         return row
