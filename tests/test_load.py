@@ -119,12 +119,12 @@ async def test_refusals_and_a_restart_are_counted_not_raised() -> None:
 
 async def test_real_speech_is_held_to_what_one_stream_was_given(tmp_path: Path) -> None:
     """The text beside it has a word too many, so its error rate cannot be zero."""
-    said = clip("quick_brown_fox")
-    with wave.open(str(tmp_path / "fox.wav"), "wb") as writer:
+    said = clip("counting")
+    with wave.open(str(tmp_path / "numbers.wav"), "wb") as writer:
         writer.setparams((1, 2, 16_000, 0, "NONE", ""))
         writer.writeframes(said.pcm(16_000))
-    (tmp_path / "fox.txt").write_text(f"{said.text} zebra")
-    speech = read_speech(tmp_path / "fox.wav", 24_000, 0.08)
+    (tmp_path / "numbers.txt").write_text(f"{said.text} zebra")
+    speech = read_speech(tmp_path / "numbers.wav", 24_000, 0.08)
     with LiveServer(model="embedded", max_streams=2) as server:
         load = Plan(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
         result = await measure(load, speech)

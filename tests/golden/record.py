@@ -25,6 +25,7 @@ from tympan.server import app
 
 FRAME = bytes(2 * 1920)
 CYCLE_FRAMES = 75  # of the script: ten words, then two seconds of pause
+EAGER_FRAMES = 63  # of these: the pause is as long as an eager end of a turn asks for
 
 
 @contextmanager
@@ -140,8 +141,10 @@ def flux() -> None:
     live = {"encoding": "linear16", "sample_rate": 24_000, "model": "flux-general-en"}
     with recorded("eager_and_real_ends", "/v2/listen", **live, eager_eot_threshold=0.4) as (_, socket):
         for _ in range(2):
-            send_frames(socket, CYCLE_FRAMES)
-            wait_for(socket, "EndOfTurn")
+            send_frames(socket, EAGER_FRAMES)
+            wait_for(socket, '"EagerEndOfTurn"')
+            send_frames(socket, CYCLE_FRAMES - EAGER_FRAMES)
+            wait_for(socket, '"EndOfTurn"')
         say(socket, type="CloseStream")
     with recorded("forced_ends_and_thresholds", "/v2/listen", **live) as (_, socket):
         say(socket, type="Configure", thresholds={"eot_threshold": 0.8})

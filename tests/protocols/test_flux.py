@@ -59,8 +59,9 @@ class Conversation:
             self.hear(Vad(round(self.frame * FRAME, 2), (pause,) * 4))
 
     def word(self, text: str) -> None:
-        now = round(self.frame * FRAME, 2)
-        self.hear(Word(text, now, now, 0.9))
+        """One that ended with the frame before, and was released with this one."""
+        time = round((self.frame - 1) * FRAME, 2)
+        self.hear(Word(text, time, time, 0.9))
 
     def flushed(self) -> None:
         self.hear(Flushed(self.flushes.pop(0).mark))
@@ -84,8 +85,8 @@ def test_a_turn_from_its_first_word_to_its_end() -> None:
     assert talk.told[0] == {"type": "Connected", "request_id": "an-id", "sequence_id": 0}
     end = talk.told[-1]
     assert (end["turn_index"], end["trigger"], end["end_of_turn_confidence"]) == (0, "model", PAUSE)
-    assert end["words"][0] == {"word": "hello", "confidence": 0.9, "start": 1.04, "end": 1.04}
-    assert (end["audio_window_start"], end["audio_window_end"]) == (1.04, 1.12)
+    assert end["words"][0] == {"word": "hello", "confidence": 0.9, "start": 0.96, "end": 0.96}
+    assert (end["audio_window_start"], end["audio_window_end"]) == (0.96, 1.12)
     assert not any("trigger" in each for each in talk.told[:-1])
 
 

@@ -29,11 +29,15 @@ class Recorder:
     """A protocol object that writes down its life; `MakeProtocol` with the file bound first."""
 
     def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, offer: Offer) -> None:
-        self._protocol = make_protocol(request, offer)
+        self._protocol: ServerProtocol = make_protocol(request, offer)
         self.name = self._protocol.name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
         self._write({"request": msgspec.to_builtins(request), "offer": msgspec.to_builtins(offer)})
+
+    @property
+    def wants_vad(self) -> bool:
+        return self._protocol.wants_vad
 
     def credential(self) -> str | None:
         return self._protocol.credential()

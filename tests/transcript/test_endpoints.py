@@ -110,6 +110,32 @@ def test_until_it_is_settled_nothing_else_is_decided_and_words_belong_to_the_tur
     assert stream.kinds == ["started", "ended", "started"]
 
 
+def test_a_word_that_starts_after_the_decision_settles_it_and_opens_the_next_turn() -> None:
+    """As it goes where a flush is answered after the audio that came since."""
+    stream = speaking(SURE)
+    stream.frames(1, 0.9)
+    ended = stream.decisions[-1]
+    for late in (Vad(9.0, (0.9,) * 4), Word("late", ended.time - 0.2, ended.time + 0.1, 1.0), Partial("", 9.0)):
+        assert stream.endpointer.overtaken(late) is None
+        stream.hear(late)
+    stream.frames(3, 0.1)
+    assert stream.endpointer.overtaken(Partial("ne", ended.time)) is ended
+    stream.hear(Partial("ne", ended.time))
+    stream.frames(1, 0.9)
+    assert stream.kinds == ["started", "ended", "started", "ended"]
+    assert not stream.endpointer.settle(ended), "the flush has nothing more to say"
+
+
+def test_an_end_does_not_wait_for_the_words_of_a_pause() -> None:
+    stream = speaking(SURE)
+    stream.frames(1, 0.5)
+    paused = stream.decisions[-1]
+    stream.frames(1, 0.9)
+    assert stream.kinds == ["started", "paused", "ended"]
+    assert not stream.endpointer.settle(paused)
+    assert stream.settle()
+
+
 def test_the_first_frames_are_not_believed() -> None:
     stream = Stream(SURE)
     stream.word()

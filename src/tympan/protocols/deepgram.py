@@ -148,12 +148,13 @@ class DeepgramProtocol:
                 return list(self._on_flushed(event.mark))
             case Complete():
                 return list(self._on_complete(event))
-        actions = list(self._on_endpoints(event, channel))
+        actions = [*self._on_overtaken(event, channel), *self._on_endpoints(event, channel)]
         if isinstance(event, Vad):
             actions += self._on_frame(event, channel)
         return actions
 
     def _on_word(self, word: Word, channel: int) -> Iterator[Answer]:
+        yield from self._on_overtaken(word, channel)
         transcript = self._transcripts[channel]
         transcript.word(word)
         yield from self._on_endpoints(word, channel)
@@ -161,6 +162,11 @@ class DeepgramProtocol:
             yield self._final(channel, word.end)
         elif self._interim:
             yield Passing(self._results(channel, transcript.words, transcript.start, word.end - transcript.start))
+
+    def _on_overtaken(self, event: Event, channel: int) -> Iterator[WireMessage]:
+        transcript = self._transcripts[channel]
+        if (endpoint := transcript.endpointer.overtaken(event)) is not None:
+            yield self._final(channel, endpoint.end_of(transcript.words), speech_final=True)
 
     def _on_endpoints(self, event: Event, channel: int) -> Iterator[WireMessage | Flush]:
         for endpoint in self._transcripts[channel].endpointer.hear(event):
@@ -192,7 +198,7 @@ class DeepgramProtocol:
                 transcript.endpointer.end()
                 yield self._final(channel, transcript.heard, speech_final=True, from_finalize=True)
             elif transcript.endpointer.settle(endpoint):  # else the client finalized before its words were there
-                yield self._final(channel, transcript.heard, speech_final=True)
+                yield self._final(channel, endpoint.end_of(transcript.words), speech_final=True)
 
     def _on_complete(self, complete: Complete) -> Iterator[WireMessage]:
         for channel, transcript in enumerate(self._transcripts):

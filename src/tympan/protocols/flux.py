@@ -146,6 +146,11 @@ class FluxProtocol:
         )
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
+        if (endpoint := self._endpointer.overtaken(event)) is not None:
+            return (self._on_settled(endpoint), *self._on_event(event))
+        return self._on_event(event)
+
+    def _on_event(self, event: Event) -> Sequence[Answer]:
         match event:
             case Ready():
                 return (self._tell("Connected"),)
@@ -161,7 +166,7 @@ class FluxProtocol:
             case Flushed():
                 return tuple(self._on_flushed(event.mark))
             case Complete():
-                return (self._end_turn("model"),) if self._endpointer.speaking or self._words else ()
+                return (self._end_turn("model", self._heard),) if self._endpointer.speaking or self._words else ()
         return tuple(self._on_turn(event))
 
     def _on_turn(self, event: Event) -> Iterator[WireMessage | Flush]:
@@ -187,25 +192,27 @@ class FluxProtocol:
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
         endpoint = self._flushes.pop(mark)
         if endpoint is None:
-            yield self._end_turn("manual")
-        elif not self._endpointer.settle(endpoint):
-            return  # the client ended the turn before the model could
-        elif endpoint.kind == "paused":
-            self._eager = True
-            yield self._turn_info("EagerEndOfTurn")
-        else:
-            yield self._end_turn(endpoint.trigger)
+            yield self._end_turn("manual", self._heard)
+        elif self._endpointer.settle(endpoint):  # else the client ended the turn before the model could
+            yield self._on_settled(endpoint)
 
-    def _end_turn(self, trigger: str) -> str:
-        message = self._turn_info("EndOfTurn", trigger=trigger)
+    def _on_settled(self, endpoint: Endpoint) -> str:
+        end = endpoint.end_of(self._words)
+        if endpoint.kind == "ended":
+            return self._end_turn(endpoint.trigger, end)
+        self._eager = True
+        return self._turn_info("EagerEndOfTurn", end)
+
+    def _end_turn(self, trigger: str, end: float) -> str:
+        message = self._turn_info("EndOfTurn", end, trigger=trigger)
         self._endpointer.end()
         self._eager = False
         self._words = []
         self._turn += 1
-        self._turn_start = self._heard
+        self._turn_start = end
         return message
 
-    def _turn_info(self, event: str, **more: str) -> str:
+    def _turn_info(self, event: str, end: float | None = None, **more: str) -> str:
         words: list[dict[str, Any]] = [
             {"word": word.text, "confidence": word.confidence, "start": word.start, "end": word.end}
             for word in self._words
@@ -218,7 +225,7 @@ class FluxProtocol:
             event=event,
             turn_index=self._turn,
             audio_window_start=round(self._turn_start, 3),
-            audio_window_end=round(max(self._heard, self._turn_start), 3),
+            audio_window_end=round(max(self._heard if end is None else end, self._turn_start), 3),
             transcript=" ".join(word["word"] for word in words),
             words=words,
             end_of_turn_confidence=round(self._pause, 4),

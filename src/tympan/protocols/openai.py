@@ -115,10 +115,12 @@ class OpenAIProtocol:
             case Flushed():
                 return tuple(self._on_flushed(event.mark))
             case Complete():
-                return tuple(self._commit()) if self._words else ()
+                return tuple(self._commit(self._heard)) if self._words else ()
             case Vad():
                 self._heard = max(self._heard, event.time)
-        return tuple(self._on_speech(event))
+        endpoint = self._endpointer.overtaken(event)
+        ended = () if endpoint is None else self._commit(endpoint.end_of(self._words))
+        return (*ended, *self._on_speech(event))
 
     def _on_speech(self, event: Event) -> Iterator[WireMessage | Flush]:
         for endpoint in self._endpointer.hear(event):
@@ -138,20 +140,21 @@ class OpenAIProtocol:
 
     def _on_flushed(self, mark: int) -> Iterator[WireMessage]:
         what_for = self._flushes.pop(mark)
-        if isinstance(what_for, Endpoint) and not self._endpointer.settle(what_for):
-            return  # the client committed before its words were there
-        if what_for == "clear":
-            self._next_item()
+        if isinstance(what_for, Endpoint):
+            if self._endpointer.settle(what_for):  # else the client committed before its words were there
+                yield from self._commit(what_for.end_of(self._words))
+        elif what_for == "clear":
+            self._next_item(self._heard)
             yield self._tell("input_audio_buffer.cleared")
         else:
-            yield from self._commit()
+            yield from self._commit(self._heard)
 
-    def _commit(self) -> Iterator[WireMessage]:
+    def _commit(self, end: float) -> Iterator[WireMessage]:
         """An item is complete, empty or not."""
         item, previous = self._item, self._committed
         if self._told_start:
-            end = round(1000 * self._heard)
-            yield self._tell("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item)
+            milliseconds = round(1000 * end)
+            yield self._tell("input_audio_buffer.speech_stopped", audio_end_ms=milliseconds, item_id=item)
         yield self._tell("input_audio_buffer.committed", previous_item_id=previous, item_id=item)
         yield self._tell(
             "conversation.item.created" if self._beta else "conversation.item.added",
@@ -165,7 +168,7 @@ class OpenAIProtocol:
                 "content": [{"type": "input_audio", "transcript": None}],
             },
         )
-        seconds = round(max(self._heard - self._item_start, 0.0), 3)
+        seconds = round(max(end - self._item_start, 0.0), 3)
         yield self._tell(
             f"{TRANSCRIPTION}.completed",
             **self._of_item(),
@@ -177,14 +180,14 @@ class OpenAIProtocol:
             usage={"type": "duration", "seconds": seconds},
         )
         self._committed = item
-        self._next_item()
+        self._next_item(end)
 
-    def _next_item(self) -> None:
+    def _next_item(self, start: float) -> None:
         self._endpointer.end()
         self._items += 1
         self._words = []
         self._told_start = False
-        self._item_start = self._heard
+        self._item_start = start
 
     @property
     def _item(self) -> str:

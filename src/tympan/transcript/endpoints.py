@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from tympan.messages import Event, Partial, Vad, Word
 
@@ -50,10 +50,15 @@ class Endpoint:
     probability: float = 0.0
     trigger: Literal["model", "silence", "timeout"] = "model"
 
+    def end_of(self, words: Sequence[Word]) -> float:
+        """Where a turn of these words ends that this has ended: a flush that brings them late makes it no longer."""
+        return max([self.time, *(word.end for word in words[-1:])])
+
 
 class Endpointer:
     """Fed with every event of one stream. After `paused` and `ended` it waits for `settle`, so that whoever asked for
-    the turn's last words (a flush) has them before the next decision; words until then belong to the turn.
+    the turn's last words (a flush) has them before the next decision; words until then belong to the turn, unless they
+    start after the decision (`overtaken`).
     """
 
     def __init__(self, rule: Rule | None, horizons: Sequence[float]) -> None:
@@ -70,10 +75,22 @@ class Endpointer:
         self._silent_since: float | None = None
 
     def hear(self, event: Event) -> Iterator[Endpoint]:
-        if isinstance(event, Word) or (isinstance(event, Partial) and event.text):
+        if _is_speech(event):
             yield from self._on_speech(event.start)
         elif isinstance(event, Vad):
             yield from self._on_frame(event)
+
+    def overtaken(self, event: Event) -> Endpoint | None:
+        """The decision that is settled by this word's starting after it; call it before `hear`.
+
+        So it goes where the engine is behind: the flush waits its turn behind the audio that came since, and that
+        audio brings the turn's last words itself, and then the next turn's first.
+        """
+        decision = self._waiting_for
+        if decision is None or not _is_speech(event) or event.start < decision.time:
+            return None
+        self.settle(decision)
+        return decision
 
     def settle(self, decision: Endpoint) -> bool:
         """The last words of what has paused or ended are there.
@@ -88,12 +105,13 @@ class Endpointer:
         return True
 
     def end(self) -> None:
-        """Somebody else ended the turn."""
+        """Somebody else ended the turn, if one is open."""
+        self._fell = self._fell and not self.speaking
         self._close()
         self._waiting_for = None
 
     def _close(self) -> None:
-        self.speaking = self._paused = self._fell = False
+        self.speaking = self._paused = False
 
     def _on_speech(self, start: float) -> Iterator[Endpoint]:
         self._heard_at = self._now
@@ -114,10 +132,16 @@ class Endpointer:
         elif self._silent_since is None:
             self._silent_since = vad.time - SILENT_ABOVE * self._shortest
         decision = self._decide(vad.pauses[self.head])
-        if decision is not None and self.speaking and self._waiting_for is None:
+        if decision is not None and self.speaking and self._may_decide(decision):
             self._paused = decision.kind == "paused"
+            self._fell = self._paused  # what falls before this is settled is the next turn's
             self._waiting_for = decision
             yield decision
+
+    def _may_decide(self, decision: Endpoint) -> bool:
+        """An end does not wait for what was to be told of a pause before it."""
+        waiting = self._waiting_for
+        return waiting is None or (waiting.kind == "paused" and decision.kind == "ended")
 
     def _decide(self, pause: float) -> Endpoint | None:
         now = self._now
@@ -138,3 +162,7 @@ class Endpointer:
                 if eager and not self._paused:
                     return Endpoint("paused", now, pause)
         return None
+
+
+def _is_speech(event: Event) -> TypeGuard[Word | Partial]:
+    return isinstance(event, Word) or (isinstance(event, Partial) and bool(event.text))
