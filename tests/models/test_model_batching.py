@@ -119,6 +119,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.long
 @given(first=st.lists(st.integers(0, 11), min_size=1, max_size=SLOTS), events=EVENTS)
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 def test_any_schedule(first: list[int], events: list[tuple]) -> None:  # type: ignore[type-arg]
@@ -131,6 +132,7 @@ def test_any_schedule(first: list[int], events: list[tuple]) -> None:  # type: i
         assert_equal(trace, seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_sixteen_streams_past_both_rings(temperature: float) -> None:
     server = Server(model(temperature))
