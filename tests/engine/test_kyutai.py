@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_fields
 from support.desk import Desk, Tenant, voice
 
 from tympan.audio.samples import as_float, as_integers
@@ -24,7 +26,8 @@ from tympan.engine.placement import place
 from tympan.engine.runner import KyutaiRunner
 from tympan.engine.scheduler import Scheduler, Slot
 from tympan.errors import ConfigError
-from tympan.messages import Event, Pcm
+from tympan.messages import Complete, Event, Pcm, Word
+from tympan.models import randomized
 from tympan.session.local import transcribe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,6 +89,30 @@ async def events_of(blocks: Sequence[Pcm], seen: list[int]) -> list[Event]:
     events = [event async for event in transcribe(engine, blocks)]
     await engine.stop()
     return events
+
+
+async def test_a_model_that_wants_silence_before_a_stream_hears_it_and_times_do_not_count_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One second, as the 2.6B's: 13 frames, so that no frame of the audio moves."""
+    samples = voice(3)[:99_000]
+    plain: list[int] = []
+    silence = np.zeros(13 * 1920, np.float32)
+    expected = await events_of([silence, samples], plain)
+    monkeypatch.setitem(randomized.PRESETS, "tiny", replace(randomized.PRESETS["tiny"], silence_prefix_seconds=1.0))
+    tokens: list[int] = []
+    found = await events_of([samples], tokens)
+    assert tokens == plain
+    words = [event for event in found if isinstance(event, Word)]
+    of_audio = [word for word in words if word.start >= 1.0]  # a random model says words of silence, too
+    shifted = [
+        replace_fields(event, start=round(event.start - 1.04, 3), end=round(event.end - 1.04, 3))
+        for event in expected
+        if isinstance(event, Word) and event.start >= 2.04
+    ]
+    assert of_audio == shifted
+    assert len(of_audio) > 3
+    assert found[-1] == Complete(round(len(samples) / 24_000, 6), len(words))
 
 
 @pytest.mark.parametrize("size", [1, 77, 1919, 1920, 24_000])

@@ -17,8 +17,8 @@ FRAME = np.zeros(4, np.float32)
 class Desk:
     """A scheduler with named slots and a clock that counts pushes."""
 
-    def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8) -> None:
-        self.scheduler = Scheduler(flush_frames, largest_batch)
+    def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8, prefix_frames: int = 0) -> None:
+        self.scheduler = Scheduler(flush_frames, largest_batch, prefix_frames)
         self.slots = [Slot(index, None) for index in range(slots)]
         self.clock = 0.0
 
@@ -333,4 +333,40 @@ def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
     assert [row.arrival for row in rows] == [1.0, None]
     assert desk.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
     desk.scheduler.drop(desk.slots[1])
+    assert desk.scheduler.waiting_frames == 0
+
+
+def test_silence_goes_before_the_first_frame_that_a_slot_hears_and_no_other() -> None:
+    desk = Desk(2, prefix_frames=2)
+    desk.push(0, 2)
+    desk.push(1)
+    first = desk.scheduler.next()
+    assert shown(first) == [-1, -2]
+    assert all(row.fresh and row.injected and row.mark is None and row.arrival is None for row in first.rows)
+    assert [desk.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
+    desk.push(1)
+    assert desk.run() == [1]
+    assert [slot.number for slot in desk.slots] == [4, 4]
+    assert desk.replay(0, 0) == 2, "the silence is not run again"
+
+
+def test_silence_goes_before_a_frame_that_has_only_begun_but_not_before_a_flush_of_nothing() -> None:
+    desk = Desk(2, flush_frames=3, prefix_frames=2)
+    desk.mark(0, Rest(FRAME, Flushed(7)))
+    desk.mark(1, Flushed(8))
+    batch = desk.scheduler.next()
+    assert shown(batch) == [-1]
+    assert batch.answers == [(desk.slots[1], Flushed(8))]
+    batches = [desk.scheduler.next() for _ in range(5)]
+    assert [shown(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
+    assert [batch.rows[0].mark for batch in batches] == [None, None, None, None, Flushed(7)]
+    assert desk.scheduler.idle
+
+
+def test_a_slot_that_is_dropped_before_its_first_frame_has_run_is_gone() -> None:
+    desk = Desk(1, prefix_frames=2)
+    desk.push(0, 3)
+    desk.run()
+    desk.scheduler.drop(desk.slots[0])
+    assert desk.scheduler.idle
     assert desk.scheduler.waiting_frames == 0

@@ -57,6 +57,23 @@ def test_a_boundary_ends_one_word_and_starts_the_next() -> None:
     ]
 
 
+def test_silence_before_the_stream_moves_no_time_and_what_is_said_of_it_is_not_believed() -> None:
+    tokens = [*WAIT, BOUNDARY, HEL, LO, BOUNDARY, WOR, LD, PADDING]
+    assembler = WordAssembler(Pieces(), delay_seconds=0.5, prefix_frames=13)
+    before = [assembler.step(token, 1.0, injected=True) for token in [PADDING] * 11 + [A, PADDING]]
+    after = [event for token in tokens for event in assembler.step(token, 1.0)]
+    flushed = [event for token in [A, PADDING] for event in assembler.step(token, 1.0, injected=True)]
+    assembler.release()
+    later = [event for token in [HEL, LO, PADDING] for event in assembler.step(token, 1.0)]
+    assert not any(before)
+
+    plain = WordAssembler(Pieces(), delay_seconds=0.5)
+    assert after == [event for token in tokens for event in plain.step(token, 1.0)]
+    assert flushed == [event for token in [A, PADDING] for event in plain.step(token, 1.0, injected=True)]
+    plain.release()
+    assert later == [event for token in [HEL, LO, PADDING] for event in plain.step(token, 1.0)]
+
+
 def test_one_release_may_hold_several_words() -> None:
     words = assemble(*WAIT, BOUNDARY, HEL, LO, WOR, LD, A, PADDING)
     assert [word.text for word in words] == ["hello", "world", "a"]

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _sheet(model: Description, dtype: str) -> str:
     heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads: turns come from energy"
+    prefix = f", {model.silence_prefix_seconds:g} s of silence before a stream" if model.silence_prefix_seconds else ""
     weights = model.lm_bytes + model.mimi_bytes
     stream = f"{model.lm_stream_bytes / MIB:.2f} MiB cache and {model.mimi_stream_bytes / MIB:.2f} MiB codec"
     return "\n".join(
@@ -50,7 +51,7 @@ def _sheet(model: Description, dtype: str) -> str:
             f"  weights      {weights / GIB:.2f} GiB as {dtype}, the codec as f32",
             f"  per stream   {stream}",
             f"  context      {model.context_seconds:.0f} s",
-            f"  delay        {model.delay_seconds:g} s",
+            f"  delay        {model.delay_seconds:g} s{prefix}",
             f"  codebooks    {model.codebooks}",
             f"  pauses       {heads}",
         ]

@@ -38,6 +38,8 @@ class EngineInfo:
     turns_from: Literal["model", "energy", "script"]
     """Where pause probabilities come from."""
     languages: tuple[str, ...]
+    silence_prefix_seconds: float = 0.0
+    """Silence that the model is to hear before a stream's audio. The engine sees to it, and times do not count it."""
     notice: str = ""
     """One sentence that users of this engine should know; empty if there is none."""
 

@@ -11,7 +11,7 @@ from tympan.audio.activity import SilenceMeter, pauses_from_silence
 from tympan.engine.base import Deliver, EngineInfo
 from tympan.engine.scheduler import Batch, Rest, Row, Slot
 from tympan.engine.stall import StallGuard
-from tympan.engine.step import StepResult
+from tympan.engine.step import StepResult, prefix_frames
 from tympan.messages import EngineEvent, Finished, Flushed, Pcm, Progress, Warning
 from tympan.transcript.tokenizer import Tokenizer
 from tympan.transcript.words import WordAssembler
@@ -53,7 +53,7 @@ class BatchedStream:
         self.open = True
         self.frames = 0
         self.frame_samples, self.sample_rate = info.frame_samples, info.sample_rate
-        self.words = WordAssembler(engine.tokenizer, info.delay_seconds)
+        self.words = WordAssembler(engine.tokenizer, info.delay_seconds, prefix_frames(info))
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
         self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
         self.silence = SilenceMeter(info.frame_seconds) if self.guard or self.energy_horizons else None

@@ -199,6 +199,7 @@ def describe_engine(checkpoint: Checkpoint, placement: Placement) -> EngineInfo:
         delay_seconds=checkpoint.config.delay_seconds,
         pause_horizons=PAUSE_HORIZONS,
         turns_from="model" if heads else "energy",
+        silence_prefix_seconds=checkpoint.config.silence_prefix_seconds,
         languages=("en",) if "2.6b" in checkpoint.name or checkpoint.name.endswith("-en") else ("en", "fr"),
         notice="Random weights: the words mean nothing." if checkpoint.layout == "random" else "",
     )

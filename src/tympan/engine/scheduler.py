@@ -78,7 +78,7 @@ class Slot:
 
 class Row(Struct, frozen=True, gc=False):
     """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
-    `injected`: of a flush, and not of the stream's clock.
+    `injected`: of a flush or the prefix, and not of the stream's clock.
 
     `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
     `number` is the frame's among all of its slot. A `replayed` row is that frame once more: the language model runs on
@@ -104,11 +104,14 @@ class Batch:
 
 
 class Scheduler:
-    """`flush_frames` silent frames push a word through the model's delay; a batch has `largest_batch` rows at most."""
+    """`flush_frames` silent frames push a word through the model's delay; a batch has `largest_batch` rows at most.
+    `prefix_frames` silent frames go before the first that a slot hears.
+    """
 
-    def __init__(self, flush_frames: int, largest_batch: int) -> None:
+    def __init__(self, flush_frames: int, largest_batch: int, prefix_frames: int = 0) -> None:
         self._flush_frames = flush_frames
         self._largest_batch = largest_batch
+        self._prefix_frames = prefix_frames
         self._ready: dict[Slot, None] = {}
         self._lane: dict[Slot, None] = {}
         self._replaying: dict[Slot, None] = {}
@@ -170,7 +173,7 @@ class Scheduler:
             self._lane_credit -= 1
         hurried = list(islice(self._lane, self._largest_batch if alone else self._largest_batch - 1))
         others, again = ([], []) if alone else self._choose(self._largest_batch - len(hurried))
-        rows = [*map(self._silence, hurried), *map(self._take, others), *map(self._repeat, again)]
+        rows = [*map(self._hurry, hurried), *map(self._take, others), *map(self._repeat, again)]
         return Batch(rows, answers)
 
     def _choose(self, most: int) -> tuple[list[Slot], list[Slot]]:
@@ -212,10 +215,17 @@ class Scheduler:
         self._settle(slot)
         return row
 
-    def _silence(self, slot: Slot) -> Row:
-        slot.silent_frames -= 1
+    def _hurry(self, slot: Slot) -> Row:
+        """The next frame of a prefix or a flush: silence, or what has only begun."""
         number = slot.number
         slot.oldest = slot.number = number + 1
+        if number < self._prefix_frames:
+            row = Row(slot, None, self._is_fresh(slot), injected=True, number=number)
+            if slot.number == self._prefix_frames:
+                del self._lane[slot]
+                self._settle(slot)
+            return row
+        slot.silent_frames -= 1
         head = slot.work[0]
         if isinstance(head, Rest):
             slot.work[0] = head.mark
@@ -260,7 +270,8 @@ class Scheduler:
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]
         if slot.work:
-            self._ready[slot] = None
+            queue = self._lane if slot.number < self._prefix_frames else self._ready
+            queue[slot] = None
 
     def _leave_queues(self, slot: Slot) -> None:
         for queue in (self._ready, self._lane, self._replaying):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ class Runner(Protocol):
 def flush_frames(info: EngineInfo) -> int:
     """Silent frames that bring the last word through the model's delay, and the token after it that releases it."""
     return int(info.delay_seconds / info.frame_seconds) + 1
+
+
+def prefix_frames(info: EngineInfo) -> int:
+    """Silent frames before a stream's audio. Kyutai's scripts put half a frame less there, where it is 12.5 frames:
+    a stream would wait half a frame longer for every word.
+    """
+    return math.ceil(info.silence_prefix_seconds / info.frame_seconds)
 
 
 def step_report(batch: Batch, began: float, waiting_frames: int) -> StepReport:

@@ -29,6 +29,7 @@ class Description:
     lm_stream_bytes: int
     mimi_stream_bytes: int
     delay_seconds: float
+    silence_prefix_seconds: float
     pause_heads: int
     codebooks: int
     context_seconds: float
@@ -110,6 +111,7 @@ def describe(
         lm_stream_bytes=_ring_elements(config.lm.transformer) * dtype.itemsize,
         mimi_stream_bytes=(_ring_elements(config.mimi.transformer) + convolutions) * 4,
         delay_seconds=config.delay_seconds,
+        silence_prefix_seconds=config.silence_prefix_seconds,
         pause_heads=config.lm.pause_heads,
         codebooks=used,
         context_seconds=config.lm.transformer.context / config.mimi.frame_rate,

@@ -5,8 +5,8 @@ anything else is a SentencePiece id. Pieces gather until a 0 or 3 follows: only 
 may skip the boundary, so one release can hold several words; the first one of a stream can be empty.
 
 Times follow Kyutai's production server, so that its clients see the times they know: LM position k is k / 12.5 - 0.40
-s with the half-second model, that is, k frames less the model's delay less `EARLY_SECONDS`. Silence injected by a
-flush does not move the clock. They are kept as whole milliseconds, which are exact and need no rounding.
+s with the half-second model, that is, k frames less the model's delay less `EARLY_SECONDS`. Silence injected before a
+stream or by a flush does not move the clock. They are kept as whole milliseconds, which are exact and need no rounding.
 
 A model that was started again says once more what it had said of the frames that it is given again. A word is that of
 before when its middle lies before the end of the last released one: so none is lost or doubled as long as the second
@@ -32,14 +32,15 @@ WordEvents = list[EngineEvent]
 class WordAssembler:
     """One stream's words. `step` takes the token of every frame, in order; `release` ends a flush."""
 
-    def __init__(self, tokenizer: Tokenizer, delay_seconds: float) -> None:
+    def __init__(self, tokenizer: Tokenizer, delay_seconds: float, prefix_frames: int = 0) -> None:
         self._tokenizer = tokenizer
         self._lag_ms = round(1000 * (delay_seconds - EARLY_SECONDS))
         self._delay_frames = int(1000 * delay_seconds / FRAME_MS)
-        self._believed_from = self._delay_frames
+        self._prefix_frames = prefix_frames
+        self._believed_from = prefix_frames + self._delay_frames
         self._position = 0
         self._received_frames = 0
-        self._injected_frames = 0
+        self._injected_frames = prefix_frames
         self._injecting_frames = 0
         self._boundary = 0  # this and the next three in milliseconds
         self._heard_until = 0
@@ -50,12 +51,14 @@ class WordAssembler:
         self._log_probability: list[float] = []
 
     def step(self, token: int, probability: float, injected: bool = False) -> WordEvents:
-        """The token that one more frame gave; `injected` frames are a flush's silence, not received audio."""
+        """The token that one more frame gave; `injected` frames are silence of a flush or, the first `prefix_frames` of
+        a stream, before it: not received audio.
+        """
         self._position += 1
-        if injected:
-            self._injecting_frames += 1
-        else:
+        if not injected:
             self._received_frames += 1
+        elif self._position > self._prefix_frames:
+            self._injecting_frames += 1
         if token in (PADDING, BOUNDARY):
             events = self._release() if self._pieces else []
             if token == BOUNDARY:
