@@ -31,8 +31,8 @@ from tympan.engine.kyutai import describe_engine, load_model, measure_scales, qu
 from tympan.engine.placement import place
 from tympan.engine.program import LoadedModel
 from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Scheduler, Slot
-from tympan.engine.step import StepResult, flush_frames, prefix_frames
+from tympan.engine.scheduler import Slot
+from tympan.engine.step import StepResult, scheduler_for
 from tympan.messages import Flushed
 from tympan.models.attention import FP8, Places, Ring, mix, window
 from tympan.models.lm import LM
@@ -182,7 +182,7 @@ def by_stream(turns: Sequence[Turn]) -> list[list[tuple[int, str]]]:
 def follow(runner: KyutaiRunner, turns: Sequence[Turn]) -> list[list[int]]:
     """Tokens of every stream, in the order in which they begin."""
     voice = synthetic_voice(400 * 1920, 24_000, torch.Generator().manual_seed(5)).view(400, 1920).numpy()
-    scheduler = Scheduler(flush_frames(runner.info), runner.slots, prefix_frames(runner.info))
+    scheduler = scheduler_for(runner)
     tokens: list[list[int]] = []
     current: dict[int, Slot] = {}
     pushed: dict[Slot, int] = {}

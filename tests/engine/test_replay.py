@@ -13,8 +13,8 @@ from tympan.engine.kyutai import describe_engine, load_model
 from tympan.engine.placement import place
 from tympan.engine.program import LoadedModel
 from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import REPLAY_FRAMES, Scheduler, Slot
-from tympan.engine.step import StepResult, flush_frames, prefix_frames
+from tympan.engine.scheduler import REPLAY_FRAMES, Slot
+from tympan.engine.step import StepResult, scheduler_for
 from tympan.messages import Flushed, Samples
 from tympan.models.load import open_checkpoint
 
@@ -44,7 +44,7 @@ class Line:
 
     def __init__(self, runner: KyutaiRunner) -> None:
         self.runner = runner
-        self.scheduler = Scheduler(flush_frames(runner.info), runner.slots, prefix_frames(runner.info))
+        self.scheduler = scheduler_for(runner)
         self.slots = [Slot(index, None) for index in range(runner.slots)]
         self.tokens: list[int] = []
         self._pushed = 0

@@ -28,7 +28,8 @@ def stream(turns: list[tuple[int, int]]) -> Iterator[Event]:
     """Turns of so many words, each followed by so many frames of silence: every frame's `Vad`, and the words
     `DELAY_FRAMES` after their end. It begins with the silence in which the model is not believed.
     """
-    frame, released_at, silence_of = 0, {}, [True] * 16
+    released_at: dict[int, Word] = {}
+    silence_of = [True] * 16
     for number, (words, silence) in enumerate(turns):
         for word in range(words):
             start = len(silence_of) * FRAME

@@ -9,8 +9,8 @@ import numpy as np
 
 from support.speech import clip
 from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Scheduler, Slot
-from tympan.engine.step import StepResult, flush_frames, prefix_frames
+from tympan.engine.scheduler import Slot
+from tympan.engine.step import StepResult, scheduler_for
 from tympan.messages import Flushed, Samples
 
 FRAMES_AGAIN = 20
@@ -41,7 +41,7 @@ class Desk:
         """`replays` are to happen where they happened to the only stream of another schedule."""
         self.runner = runner
         self.replays = list(replays)
-        self.scheduler = Scheduler(flush_frames(runner.info), runner.slots, prefix_frames(runner.info))
+        self.scheduler = scheduler_for(runner)
         self.slots: dict[int, Slot] = {}
 
     def act(self, slot: int, action: str) -> None:

@@ -27,7 +27,7 @@ from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, te
 from tympan.engine.pulse import Pulse, where
 from tympan.engine.scheduler import Scheduler
 from tympan.engine.stages import Stages
-from tympan.engine.step import FinishedStep, Runner, StepResult, flush_frames, prefix_frames, step_report
+from tympan.engine.step import FinishedStep, Runner, StepResult, scheduler_for, step_report
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished
 from tympan.transcript.tokenizer import Tokenizer
@@ -226,8 +226,7 @@ class BatchedEngine:
 
     def _serve(self, runner: Runner) -> None:
         """Until told to stop: take in what came, run who is next, tell what it gave."""
-        info = runner.info
-        scheduler = Scheduler(flush_frames(info), runner.slots, prefix_frames(info))
+        scheduler = scheduler_for(runner)
         untold: FinishedStep | None = None
         while not self._stopping:
             self._wake.clear()

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Protocol
 
 from tympan.engine.base import EngineInfo, StepReport
-from tympan.engine.scheduler import Batch, Row
+from tympan.engine.scheduler import Batch, Row, Scheduler
 from tympan.transcript.tokenizer import Tokenizer
 
 
@@ -69,6 +69,11 @@ def prefix_frames(info: EngineInfo) -> int:
     a stream would wait half a frame longer for every word.
     """
     return math.ceil(info.silence_prefix_seconds / info.frame_seconds)
+
+
+def scheduler_for(runner: Runner) -> Scheduler:
+    """For its model and its slots."""
+    return Scheduler(flush_frames(runner.info), runner.slots, prefix_frames(runner.info))
 
 
 def step_report(batch: Batch, began: float, waiting_frames: int) -> StepReport:

@@ -141,20 +141,20 @@ class DeepgramProtocol:
         return Flush(self._marks)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
+        actions: list[Answer] = list(self._on_overtaken(event, channel))
         match event:
             case Word():
-                return list(self._on_word(event, channel))
+                return [*actions, *self._on_word(event, channel)]
             case Flushed():
                 return list(self._on_flushed(event.mark))
             case Complete():
                 return list(self._on_complete(event))
-        actions = [*self._on_overtaken(event, channel), *self._on_endpoints(event, channel)]
+        actions += self._on_endpoints(event, channel)
         if isinstance(event, Vad):
             actions += self._on_frame(event, channel)
         return actions
 
     def _on_word(self, word: Word, channel: int) -> Iterator[Answer]:
-        yield from self._on_overtaken(word, channel)
         transcript = self._transcripts[channel]
         transcript.word(word)
         yield from self._on_endpoints(word, channel)
