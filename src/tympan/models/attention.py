@@ -151,7 +151,8 @@ def mix(projected: Tensor, ring: Ring, layer: int, seen: Window | Places, turn: 
 
 
 def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: Places, turn: Rotation) -> Tensor:
-    from tympan.models.kernels.attention import read_window, rotate_and_write
+    from tympan.models.kernels.attention import read_window
+    from tympan.models.kernels.ring_write import rotate_and_write
 
     keys, values = ring.keys[layer], ring.values[layer]
     scales = None if ring.scales is None else ring.scales[:, layer]

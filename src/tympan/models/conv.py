@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tympan.models import kernels
 from tympan.models.fastest import fastest
 from tympan.models.linear import Product, multiplies_here
 
@@ -41,6 +42,24 @@ class StreamingConv(nn.Module):
     def init_context(self, slots: int, *, device: torch.device) -> Tensor:
         """Past input of every slot, ``[slots, kernel - stride, in]`` float32."""
         return torch.zeros(slots, self.context_steps, self.in_channels, device=device)
+
+    def stream(self, x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor, *, elu: bool = False) -> Tensor:
+        """Return the outputs of new steps ``x [B, T, in]``, ``[B, T / stride, out]``, and advance the history.
+
+        Args:
+            x: The new steps; left as they are.
+            context, rows, fresh: As for :func:`with_past`.
+            elu: Whether the input goes through an ELU first; the history is kept as it was before.
+        """
+        if kernels.usable(x.device):
+            from tympan.models.kernels.windows import gather_windows
+
+            shape = {"kernel": self.kernel, "stride": self.stride}
+            windows = gather_windows(x.contiguous(), context, rows, fresh, **shape, elu=elu)
+            return functional.linear(windows, self.weight, self.bias)
+        joined = with_past(x, context, rows, fresh)
+        out: Tensor = self(functional.elu_(joined) if elu else joined)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [B, kernel - stride + T, in]`` with its past in front; returns ``[B, T / stride, out]``."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tympan.models.config import SeanetConfig
-from tympan.models.conv import StreamingConv, with_past
+from tympan.models.conv import StreamingConv
 
 
 class Residual(nn.Module):
@@ -25,8 +25,8 @@ class Residual(nn.Module):
         self.widen = StreamingConv(hidden, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
-        # Pasts are kept before the activation, which can then run in place; the few steps of past run through it again.
-        hidden = self.narrow(functional.elu_(with_past(x, context, rows, fresh)))
+        # The history is kept before the activation: its few steps go through it again, and x stays as it is.
+        hidden = self.narrow.stream(x, context, rows, fresh, elu=True)
         out: Tensor = self.widen(functional.elu_(hidden))
         return out.add_(x)
 
@@ -41,7 +41,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, contexts: Iterator[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
         x = self.residual(x, next(contexts), rows, fresh)
-        out: Tensor = self.down(functional.elu_(with_past(x, next(contexts), rows, fresh)))
+        out: Tensor = self.down.stream(x, next(contexts), rows, fresh, elu=True)
         return out
 
 
@@ -68,8 +68,8 @@ class SeanetEncoder(nn.Module):
     def forward(self, x: Tensor, contexts: list[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
         """``x [B, samples, 1]``; ``rows [B]`` and ``fresh [B, 1, 1]`` as for :func:`with_past`."""
         past = iter(contexts)
-        x = self.first(with_past(x, next(past), rows, fresh))
+        x = self.first.stream(x, next(past), rows, fresh)
         for stage in self.stages:
             x = stage(x, past, rows, fresh)
-        out: Tensor = self.last(functional.elu_(with_past(x, next(past), rows, fresh)))
+        out: Tensor = self.last.stream(x, next(past), rows, fresh, elu=True)
         return out

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tympan.models.attention import FP8, Ring, decode, encode, mix, window
-from tympan.models.kernels.attention import read_window, rotate_and_write, split_count
+from tympan.models.kernels.attention import ReadConfig, read_window, split_count
+from tympan.models.kernels.ring_write import rotate_and_write
 from tympan.models.rope import Rotation, frequencies, rotation
 
 HEADS, WIDTH = 4, 16
@@ -40,7 +41,7 @@ def by_kernels(projected: Tensor, ring: Ring, rows: Tensor, positions: Tensor, t
     keys, values = ring.keys[0], ring.values[0]
     scales = None if ring.scales is None else ring.scales[:, 0]
     query = rotate_and_write(projected, turn.cos, turn.sin, rows, positions, keys, values, scales)
-    return read_window(query, rows, positions, keys, values, scales, block=8, splits=splits)
+    return read_window(query, rows, positions, keys, values, scales, config=ReadConfig(8, 4, 1), splits=splits)
 
 
 def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int, dtype: torch.dtype) -> None:

@@ -1,8 +1,9 @@
-"""Attention of one or two new steps over the ring, in place: rotate and write, then read each row's window once.
+"""Attention of one or two queries over the ring, which is read once and where it lies.
 
-A step reads every cached key and value of its rows once and computes little with them, so memory sets the time. One
-program serves one row and head, and all its loads are whole vectors. Where rows and heads alone are too few to fill
-the GPU, the context is split between programs, and a second kernel puts the parts together.
+A step reads every cached key and value of its rows once and computes little with them, so the memory's rate should set
+its time. That takes few instructions per entry: tiles are two-dimensional, loads are 16 bytes wide, threads exchange
+nothing but partial dot products, and no barrier stands in the loop. One program serves one row and head. Where rows and
+heads are too few to fill the GPU, the context is split between programs, and a second kernel joins the parts.
 
 The ring may hold 8-bit floats (e4m3) with one scale per layer and head.
 Shapes: ``B`` rows, ``T`` steps (1 or 2), ``H`` heads, ``C`` ring capacity, ``D`` head dimension, a power of two.
@@ -11,74 +12,73 @@ Shapes: ``B`` rows, ``T`` steps (1 or 2), ``H`` heads, ``C`` ring capacity, ``D`
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# Of keys, and of values, that a program loads at once. With more, or with fewer loads in flight, either registers or
-# barriers keep fewer programs on a processor.
-_TILE = 2048
-_STAGES = 3
+# A finite minimum in the place of -inf: differences of scores are then never not-a-number.
+_LOWEST = tl.constexpr(-1e30)
 _MOST_SPLITS = 16
 _PROGRAMS_PER_PROCESSOR = 4
 _INTERPRETED_PROCESSORS = 8
 
 
-@triton.jit
-def _rotate_and_write(
-    projected,
-    cos,
-    sin,
-    rows,
-    positions,
-    query,
-    keys,
-    values,
-    key_scales,
-    value_scales,
-    capacity,
-    STEPS: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SCALED: tl.constexpr,
-):
-    """Program (row and step, head): rotates its query and key, puts key and value into the ring."""
-    place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    slot = tl.load(rows + place // STEPS)
-    entry = tl.load(positions + place) % capacity
-    lane = tl.arange(0, WIDTH)
-    turn_cos = tl.load(cos + place * WIDTH + lane)
-    turn_sin = tl.load(sin + place * WIDTH + lane)
-    source = projected + (place * 3 * HEADS + head) * WIDTH
-    partner = lane ^ 1
-    q = tl.load(source + lane).to(tl.float32) * turn_cos + tl.load(source + partner).to(tl.float32) * turn_sin
-    source += HEADS * WIDTH
-    k = tl.load(source + lane).to(tl.float32) * turn_cos + tl.load(source + partner).to(tl.float32) * turn_sin
-    v = tl.load(source + HEADS * WIDTH + lane).to(tl.float32)
-    if SCALED:
-        k = tl.minimum(tl.maximum(k / tl.load(key_scales + head), -448.0), 448.0)
-        v = tl.minimum(tl.maximum(v / tl.load(value_scales + head), -448.0), 448.0)
-    tl.store(query + (place * HEADS + head) * WIDTH + lane, q.to(query.dtype.element_ty))
-    target = ((slot * HEADS + head) * capacity + entry) * WIDTH + lane
-    tl.store(keys + target, k.to(keys.dtype.element_ty))
-    tl.store(values + target, v.to(values.dtype.element_ty))
+class ReadConfig(NamedTuple):
+    """How a program of the attention kernel reads: entries per iteration, warps, and tiles in flight or in use."""
+
+    block: int
+    warps: int
+    stages: int
+
+
+CONFIGS = (ReadConfig(32, 4, 3), ReadConfig(16, 4, 3), ReadConfig(32, 4, 2), ReadConfig(16, 2, 3))
+"""What calibration chooses from; the first is the default."""
+
+_selected: dict[tuple[int, int, torch.dtype], ReadConfig] = {}
+
+
+def selected_config(steps: int, width: int, dtype: torch.dtype) -> ReadConfig:
+    """Return the configuration for queries per row, head dimension and element type of the ring."""
+    return _selected.get((steps, width, dtype), CONFIGS[0])
+
+
+def select_config(steps: int, width: int, dtype: torch.dtype, config: ReadConfig) -> None:
+    """Use ``config`` for this kind of ring from now on, in kernels and in graphs that are recorded later."""
+    _selected[steps, width, dtype] = config
 
 
 @triton.jit
-def _take_in(q, k, v, visible, best, total, mixed):
-    """One block of the ring into the running softmax: largest score, sum of weights, weighted sum of values.
+def _accumulate(q, k, v, hidden, best, total, mixed):
+    """Add one tile of the ring, ``k`` and ``v [BLOCK, WIDTH]``, to the running softmax of one query.
 
-    Every lane of a block has a softmax of its own: nothing is exchanged between threads until the end.
+    Each of the BLOCK lanes keeps a softmax of its own (largest score, sum of weights, weighted sum of values), so that
+    threads exchange nothing but the partial dot products until the loop has ended.
     """
-    score = tl.sum(q[:, None, :] * k.to(tl.float32)[None, :, :], axis=2)
-    score = tl.where(visible, score, float("-inf"))
+    score = tl.where(hidden, _LOWEST, tl.sum(k.to(tl.float32) * q[None, :], axis=1))
     new_best = tl.maximum(best, score)
-    base = tl.where(new_best == float("-inf"), 0.0, new_best)
-    decay, weight = tl.exp2(best - base), tl.exp2(score - base)
-    mixed = mixed * decay[:, :, None] + weight[:, :, None] * v.to(tl.float32)[None, :, :]
-    return new_best, total * decay + weight, mixed
+    decay, weight = tl.exp2(best - new_best), tl.exp2(score - new_best)
+    return new_best, total * decay + weight, mixed * decay[:, None] + weight[:, None] * v.to(tl.float32)
+
+
+@triton.jit
+def _store_result(
+    best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH: tl.constexpr, SPLITS: tl.constexpr
+):
+    """Join the lanes' softmaxes, and store the output of ``place`` or, of a split context, its ``part``."""
+    width = tl.arange(0, WIDTH)
+    top = tl.max(best, axis=0)
+    # A lane that saw no entry has the lowest score and counts for nothing beside one that did.
+    factor = tl.exp2(best - top)
+    total, mixed = tl.sum(total * factor, axis=0), tl.sum(mixed * factor[:, None], axis=0) * value_scale
+    if SPLITS == 1:
+        tl.store(out + place * WIDTH + width, (mixed / total).to(out.dtype.element_ty))
+    else:
+        tl.store(parts + part * WIDTH + width, mixed)
+        tl.store(sums + part * 2, top)
+        tl.store(sums + part * 2 + 1, total)
 
 
 @triton.jit
@@ -103,99 +103,71 @@ def _read_window(
     STAGES: tl.constexpr,
     SCALED: tl.constexpr,
 ):
-    """Program (row, head, part of the context)."""
+    """Program (row, head, part of the context): attention of the row's one or two queries."""
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     last = tl.load(positions + row * STEPS + STEPS - 1)
     newest = (last % capacity).to(tl.int32)
+    # Keys are rotated before they are cached, so an entry's place in the ring does not matter, only whether it is
+    # filled.
     length = tl.minimum(last + 1, capacity).to(tl.int32)
-    step, lane, width = tl.arange(0, STEPS), tl.arange(0, BLOCK), tl.arange(0, WIDTH)
-    place = ((row * STEPS + step) * HEADS + head) * WIDTH
-    q = tl.load(query + place[:, None] + width[None, :]).to(tl.float32) * scale
-    if SCALED:
-        q *= tl.load(key_scales + head)
-    start = (tl.load(rows + row) * HEADS + head) * capacity * WIDTH
     share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
-    end = tl.minimum((split + 1) * share, length)
-    best = tl.full([STEPS, BLOCK], float("-inf"), tl.float32)
-    total = tl.zeros([STEPS, BLOCK], tl.float32)
-    mixed = tl.zeros([STEPS, BLOCK, WIDTH], tl.float32)
-    for first in tl.range(split * share, end, BLOCK, num_stages=STAGES):
-        entry = first + lane
-        inside = entry < end
-        at = start + entry[:, None] * WIDTH + width[None, :]
-        k = tl.load(keys + at, mask=inside[:, None], other=0.0)
-        v = tl.load(values + at, mask=inside[:, None], other=0.0)
-        # All steps are in the ring before any attends: a query must not see the ones after its own.
-        age = (newest - entry + capacity) % capacity
-        visible = inside[None, :] & (age[None, :] >= (STEPS - 1 - step)[:, None])
-        best, total, mixed = _take_in(q, k, v, visible, best, total, mixed)
-    top = tl.max(best, axis=1)
-    factor = tl.exp2(best - tl.where(top == float("-inf"), 0.0, top)[:, None])
-    total_sum, mixed_sum = tl.sum(total * factor, axis=1), tl.sum(mixed * factor[:, :, None], axis=1)
+    begin, end = split * share, tl.minimum((split + 1) * share, length)
+
+    lane, width = tl.arange(0, BLOCK), tl.arange(0, WIDTH)
+    key_scale, value_scale = scale, 1.0
     if SCALED:
-        mixed_sum *= tl.load(value_scales + head)
-    if SPLITS == 1:
-        tl.store(out + place[:, None] + width[None, :], (mixed_sum / total_sum[:, None]).to(out.dtype.element_ty))
-    else:
-        part = ((row * HEADS + head) * SPLITS + split) * STEPS + step
-        tl.store(parts + part[:, None] * WIDTH + width[None, :], mixed_sum)
-        tl.store(sums + part * 2, top)
-        tl.store(sums + part * 2 + 1, total_sum)
+        key_scale *= tl.load(key_scales + head)
+        value_scale = tl.load(value_scales + head)
+    place = row * STEPS * HEADS + head
+    first_query = tl.load(query + place * WIDTH + width).to(tl.float32) * key_scale
+    best = tl.full([BLOCK], _LOWEST, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    mixed = tl.zeros([BLOCK, WIDTH], tl.float32)
+    if STEPS == 2:
+        second_query = tl.load(query + (place + HEADS) * WIDTH + width).to(tl.float32) * key_scale
+        second_best, second_total, second_mixed = best, total, mixed
+
+    # The row's 64-bit offset is added once; inside a row's ring 32 bits suffice.
+    start = (tl.load(rows + row) * HEADS + head) * capacity * WIDTH
+    keys += start
+    values += start
+    # STAGES - 1 tiles are on their way while one is computed with: that keeps enough bytes in flight.
+    for first in tl.range(begin, end, BLOCK, num_stages=STAGES):
+        # Past the end the last entry is read again, which the cache holds: loads need no mask, and what was never
+        # written is never read.
+        at = tl.minimum(first + lane, length - 1)[:, None] * WIDTH + width[None, :]
+        k, v = tl.load(keys + at), tl.load(values + at)
+        hidden = first + lane >= end
+        if STEPS == 2:
+            second_best, second_total, second_mixed = _accumulate(
+                second_query, k, v, hidden, second_best, second_total, second_mixed
+            )
+            # Both steps are in the ring before either attends: the first query must not see the second's entry.
+            hidden |= first + lane == newest
+        best, total, mixed = _accumulate(first_query, k, v, hidden, best, total, mixed)
+
+    part = (place * SPLITS + split).to(tl.int64)
+    _store_result(best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH, SPLITS)
+    if STEPS == 2:
+        place += HEADS
+        part += HEADS * SPLITS
+        _store_result(
+            second_best, second_total, second_mixed, value_scale, place, part, out, parts, sums, WIDTH, SPLITS
+        )
 
 
 @triton.jit
 def _join_parts(parts, sums, out, STEPS: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr):
     """Program (row and step, head): the parts' outputs, each by its share of the softmax's sum."""
     place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    row, step = place // STEPS, place % STEPS
     split, width = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
-    part = ((row * HEADS + head) * SPLITS + split) * STEPS + step
+    part = (place * HEADS + head) * SPLITS + split
     top = tl.load(sums + part * 2)
     factor = tl.exp2(top - tl.max(top, axis=0))
     total = tl.sum(tl.load(sums + part * 2 + 1) * factor, axis=0)
     mixed = tl.load(parts + part[:, None] * WIDTH + width[None, :])
     mixed = tl.sum(mixed * factor[:, None], axis=0) / total
     tl.store(out + (place * HEADS + head) * WIDTH + width, mixed.to(out.dtype.element_ty))
-
-
-def rotate_and_write(
-    projected: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    rows: Tensor,
-    positions: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    scales: Tensor | None,
-) -> Tensor:
-    """Rotate queries and keys, put keys and values into one layer of the ring.
-
-    projected: ``[B, T, 3, H, D]``, queries, keys, values. cos, sin: ``[B, 1, T, D]`` float32. rows: ``[B]`` int64.
-    positions: ``[B, T]`` int64, consecutive along T. keys, values: ``[slots, H, C, D]``. scales: ``[2, H]`` float32
-    for a ring of 8-bit floats. Returns the rotated queries ``[B, T, H, D]`` in the dtype of ``projected``.
-    """
-    batch, steps, _, heads, width = projected.shape
-    query = torch.empty(batch, steps, heads, width, device=projected.device, dtype=projected.dtype)
-    key_scales, value_scales = (keys, keys) if scales is None else scales.unbind()
-    _rotate_and_write[(batch * steps, heads)](
-        projected.contiguous(),
-        cos,
-        sin,
-        rows,
-        positions.contiguous(),
-        query,
-        keys,
-        values,
-        key_scales,
-        value_scales,
-        keys.shape[2],
-        STEPS=steps,
-        HEADS=heads,
-        WIDTH=width,
-        SCALED=scales is not None,
-        num_warps=1,
-    )
-    return query
 
 
 def read_window(
@@ -206,26 +178,34 @@ def read_window(
     values: Tensor,
     scales: Tensor | None,
     *,
-    block: int | None = None,
+    config: ReadConfig | None = None,
     splits: int | None = None,
-    warps: int = 4,
-    stages: int = _STAGES,
 ) -> Tensor:
-    """Scaled dot-product attention of ``query [B, T, H, D]`` over one layer of the ring; same shape and dtype.
+    """Return scaled dot-product attention over one layer of the ring.
 
-    The other arguments are those of :func:`rotate_and_write`. block: entries of the ring that a program loads at once.
-    splits: programs that share a row's context; both are powers of two. warps: of a program. stages: blocks that it
-    has in flight.
+    Args:
+        query: ``[B, T, H, D]``, one or two rotated queries per row.
+        rows: ``[B]`` int64, the slot of each row.
+        positions: ``[B, T]`` int64, consecutive along T.
+        keys, values: ``[slots, H, C, D]``, the queries' own steps included.
+        scales: ``[2, H]`` float32 for a ring of 8-bit floats, else None.
+        config: How a program reads; by default what :func:`select_config` chose for this kind of ring.
+        splits: Programs that share a row's context, a power of two; by default as many as fill the GPU.
+
+    Returns:
+        The shape and dtype of ``query``.
     """
     batch, steps, heads, width = query.shape
+    assert steps in (1, 2), "the kernel handles one or two queries per row"
     capacity = keys.shape[2]
-    block = max(1, _TILE // (steps * width)) if block is None else block
-    splits = split_count(batch * heads, capacity, block, processors(query.device)) if splits is None else splits
+    config = selected_config(steps, width, keys.dtype) if config is None else config
+    if splits is None:
+        splits = split_count(batch * heads, capacity, config.block, processors(query.device))
     out = torch.empty_like(query)
     parts, sums = out, out
     if splits > 1:
-        parts = torch.empty(batch, heads, splits, steps, width, device=query.device)
-        sums = torch.empty(batch, heads, splits, steps, 2, device=query.device)
+        parts = torch.empty(batch, steps, heads, splits, width, device=query.device)
+        sums = torch.empty(batch, steps, heads, splits, 2, device=query.device)
     key_scales, value_scales = (keys, keys) if scales is None else scales.unbind()
     _read_window[(batch, heads, splits)](
         query,
@@ -243,11 +223,11 @@ def read_window(
         STEPS=steps,
         HEADS=heads,
         WIDTH=width,
-        BLOCK=block,
+        BLOCK=config.block,
         SPLITS=splits,
-        STAGES=stages,
+        STAGES=config.stages,
         SCALED=scales is not None,
-        num_warps=warps,
+        num_warps=config.warps,
     )
     if splits > 1:
         shape = {"STEPS": steps, "HEADS": heads, "WIDTH": width, "SPLITS": splits}

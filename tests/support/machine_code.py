@@ -1,0 +1,115 @@
+"""Kernels compiled ahead of time, and the instructions of their inner loops.
+
+Triton's wheel carries NVIDIA's assembler and disassembler, so no GPU is needed. What is counted is the loop that runs
+once per block of the ring: a kernel whose loop has too many instructions per byte cannot reach the memory's rate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)(.*?);")
+_LABEL = re.compile(r"^(\.L_x_\d+):")
+_BRANCH = re.compile(r"\(?(\.L_x_\d+)\)?")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one compilation needs.
+
+    name: ``module.function`` in ``tympan.models.kernels``. types: Triton's type of every argument that is not constant.
+    constants: values of the compile-time arguments. warps, stages: as for the launch.
+    """
+
+    name: str
+    types: Mapping[str, str]
+    constants: Mapping[str, object]
+    warps: int = 4
+    stages: int = 3
+
+
+@dataclass(frozen=True)
+class LoopCount:
+    """Instructions in the body of the innermost loop with the most instructions, by kind."""
+
+    instructions: int
+    shuffles: int
+    barriers: int
+    special_functions: int
+    wide_loads: int
+    registers: int
+
+
+def compile_kernel(kernel: Kernel, capability: int) -> tuple[bytes, int]:
+    """The machine code (a cubin) for a compute capability such as 90, and the registers of a thread."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, _, function = kernel.name.partition(".")
+    compiled = getattr(importlib.import_module(f"tympan.models.kernels.{module}"), function)
+    places = {name: (place,) for place, name in enumerate(compiled.arg_names)}
+    signature = {name: "constexpr" if name in kernel.constants else kernel.types[name] for name in compiled.arg_names}
+    # PyTorch's tensors begin at multiples of 16 bytes; Triton assumes so at a launch as well.
+    aligned = {places[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if kind[0] == "*"}
+    values = {places[name]: value for name, value in kernel.constants.items()}
+    source = ASTSource(fn=compiled, signature=signature, constexprs=values, attrs=aligned)
+    options = {"num_warps": kernel.warps, "num_stages": kernel.stages}
+    result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return result.asm["cubin"], _registers(result.asm["cubin"])
+
+
+def count_loop(code: bytes, registers: int = 0) -> LoopCount:
+    """Count the instructions of the kernel's loop. Raises ValueError if it has none."""
+    lines = _tool("nvdisasm", "-c", code).splitlines()
+    body = max(_loops(lines), key=len, default=None)
+    if body is None:
+        raise ValueError("the kernel has no loop")
+    names = [match[1] for line in body if (match := _INSTRUCTION.match(line))]
+    return LoopCount(
+        instructions=sum(not name.startswith("NOP") for name in names),
+        shuffles=sum(name.startswith("SHFL") for name in names),
+        barriers=sum(name.startswith("BAR") for name in names),
+        special_functions=sum(name.startswith("MUFU") for name in names),
+        wide_loads=sum(name.startswith("LDG") and ".128" in name for name in names),
+        registers=registers,
+    )
+
+
+def _loops(lines: list[str]) -> list[list[str]]:
+    """The lines between each backward branch and its target, for loops that contain no other."""
+    labels: dict[str, int] = {}
+    spans: list[tuple[int, int]] = []
+    for number, line in enumerate(lines):
+        if label := _LABEL.match(line):
+            labels[label[1]] = number
+        instruction = _INSTRUCTION.match(line)
+        if instruction and instruction[1].startswith("BRA"):
+            target = _BRANCH.search(instruction[2])
+            # The endless loop after the last instruction branches to itself.
+            if target and labels.get(target[1], number) < number - 2:
+                spans.append((labels[target[1]], number))
+    inner = [span for span in spans if not any(other != span and span[0] <= other[0] and other[1] <= span[1] for other in spans)]
+    return [lines[start:end] for start, end in inner]
+
+
+def _registers(code: bytes) -> int:
+    found = re.search(r"REG:(\d+)", _tool("cuobjdump", "-res-usage", code))
+    return int(found[1]) if found else 0
+
+
+def _tool(name: str, option: str, code: bytes) -> str:
+    import triton
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(code)
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+        result = subprocess.run([tool, option, file], capture_output=True, text=True, check=True, timeout=60)
+    return result.stdout + result.stderr
