@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 
 from tympan.config import ModelSettings
 from tympan.errors import ConfigError
+from tympan.models import kernels
 from tympan.models.attention import FP8
 
 FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -52,3 +54,16 @@ def place(settings: ModelSettings) -> Placement:
     if settings.kv_dtype != "auto":
         cache = CACHES[settings.kv_dtype]
     return Placement(device, kind, wide, cache)
+
+
+def prepare(device: torch.device) -> None:
+    """Set up PyTorch for steps on ``device``. Call it before the first step and before a CUDA graph is recorded.
+
+    Float32 products keep all their bits: Mimi's codes depend on them, and some containers allow TF32 through
+    `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`. Convolutions need no such setting, because on a GPU none goes through cuDNN.
+    """
+    with warnings.catch_warnings():
+        # PyTorch 2.9 calls this function deprecated; the newer setting is not in 2.8, and mixing the two raises there.
+        warnings.simplefilter("ignore")
+        torch.set_float32_matmul_precision("highest")
+    kernels.usable(device)  # the trial of Triton
