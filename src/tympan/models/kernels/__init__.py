@@ -33,7 +33,7 @@ def usable(device: torch.device) -> bool:
     if device.type != "cuda":
         knobs: Any = getattr(sys.modules.get("triton"), "knobs", None)
         return device.type == "cpu" and knobs is not None and bool(knobs.runtime.interpret)
-    if device.index is None and torch.cuda.is_available():
+    if device == torch.device("cuda") and torch.cuda.is_available():
         return usable(torch.device("cuda", torch.cuda.current_device()))  # so that each GPU is tried once
     try:
         cause = _missing(device)
