@@ -6,6 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from tympan.engine.placement import place
+from tympan.errors import ConfigError
+from tympan.settings import ModelSettings
+
 LOAD = """
 import torch
 from tympan.engine.kyutai import load_model
@@ -45,3 +52,20 @@ def test_f16_steps_run_without_triton() -> None:
     command = [sys.executable, "-c", WITHOUT_TRITON]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize(
+    ("capability", "instead"),
+    [((9, 0), "--dtype bf16 or --dtype fp8"), ((8, 0), "--dtype bf16"), ((7, 5), "--dtype f16")],
+)
+def test_a_gpu_refuses_integer_weights(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, capability: tuple[int, int], instead: str
+) -> None:
+    """Their products are made for a CPU: on a GPU they would widen a layer for every row."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    with pytest.raises(ConfigError, match=f"^{dtype} weights run on a CPU only; use {instead}, or --device cpu$"):
+        place(ModelSettings(dtype=dtype))
+    assert place(ModelSettings(device="cpu", dtype=dtype)).kind == dtype

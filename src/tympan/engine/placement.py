@@ -44,6 +44,9 @@ def place(settings: ModelSettings) -> Placement:
     half = "f16" if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
     kind = settings.dtype if settings.dtype != "auto" else half if on_gpu else "int8"
     fp8 = on_gpu and torch.cuda.get_device_capability() >= _FP8_CAPABILITY
+    if on_gpu and kind in ("int8", "int4"):
+        instead = f"--dtype {half} or --dtype fp8" if fp8 else f"--dtype {half}"
+        raise ConfigError(f"{kind} weights run on a CPU only; use {instead}, or --device cpu")
     if kind == "fp8" and not fp8:
         raise ConfigError(f"8-bit float weights need a GPU of compute capability 8.9 or later; use --dtype {half}")
     if settings.kv_dtype == "fp8" and on_gpu and not fp8:
