@@ -30,7 +30,7 @@ class Fp8Linear(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight, scale = to_fp8(weight.detach())  # plain attributes: no parameters, no buffers
-        self.scale = scale.t()  # [1, out]
+        self.scale = scale.view(1, -1)  # [1, out]
         self._multiply = product_for(weight.device)
         self.out_features, self.in_features = weight.shape
 
@@ -105,7 +105,7 @@ def _is_right(x: Tensor, weight: Tensor, device: torch.device) -> bool:
     (rows, row_scales), (channels, channel_scales) = to_fp8(x), to_fp8(weight)
     expected = (rows.float() * row_scales) @ (channels.float() * channel_scales).t()
     on_device = [part.to(device) for part in (rows, channels, row_scales, channel_scales)]
-    found = multiply_scaled(on_device[0], on_device[1].t(), on_device[2], on_device[3].t())
+    found = multiply_scaled(on_device[0], on_device[1].t(), on_device[2], on_device[3].view(1, -1))
     return bool((found.float().cpu() - expected).norm() < _TRIAL_ERROR * expected.norm())
 
 
