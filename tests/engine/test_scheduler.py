@@ -8,7 +8,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.engine.buckets import bucket
 from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, PATIENCE_STEPS, REPLAY_FRAMES, Batch, Rest, Scheduler, Slot
 from tympan.messages import Finished, Flushed
 

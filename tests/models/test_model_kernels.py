@@ -48,7 +48,14 @@ def joining(steps: int, width: int) -> Kernel:
 
 def writing(ring: str) -> Kernel:
     scales = "*fp32" if ring == "fp8e4nv" else "*" + ring
-    types = {"projected": "*bf16", "cos": "*fp32", "sin": "*fp32", "rows": "*i64", "positions": "*i64", "query": "*bf16"}
+    types = {
+        "projected": "*bf16",
+        "cos": "*fp32",
+        "sin": "*fp32",
+        "rows": "*i64",
+        "positions": "*i64",
+        "query": "*bf16",
+    }
     types |= {"keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales, "capacity": "i32"}
     constants = {"STEPS": 1, "HEADS": 16, "WIDTH": 128, "SCALED": ring == "fp8e4nv"}
     return Kernel("ring_write._rotate_and_write", types, constants, warps=1)
@@ -61,7 +68,9 @@ def windows(channels: int, kernel: int, stride: int, outputs: int) -> Kernel:
     constants = {"HISTORY": (kernel - stride) * channels, "WINDOW": window, "HOP": stride * channels}
     constants |= {"OUTPUTS": outputs, "WIDTH": 1 << (window - 1).bit_length(), "ELU": channels > 1}
     multiples = ("length",) if channels > 1 else ()
-    return Kernel("windows._gather_windows", types | {"outputs": "i32", "length": "i32"}, constants, multiples=multiples)
+    return Kernel(
+        "windows._gather_windows", types | {"outputs": "i32", "length": "i32"}, constants, multiples=multiples
+    )
 
 
 def start(integer: str) -> Kernel:
@@ -139,9 +148,9 @@ def test_kernels_compile(capability: int, kernel: Kernel) -> None:
     assert compile_kernel(kernel, capability)
 
 
-# Warp instructions per cache entry (one key and one value) allowed in the loop. The rate of an H100's memory, 3 TB/s of
-# copies, needs at most 3e12 / 512 entries of bf16 a second; 132 multiprocessors issue 927e9 instructions a second. So 79
-# instructions would take half of what it can issue. For 8-bit entries it is 40.
+# Warp instructions per cache entry (one key and one value) that the loop may have. An H100 copies at 3 TB/s, which is
+# 5.9e9 entries of bf16 a second; its 132 multiprocessors issue 927e9 instructions a second. Half of that is 79
+# instructions per entry, and 40 for entries of 8 bits.
 LIMITS = {"bf16": 48, "fp16": 48, "fp8e4nv": 39, "fp32": 48}
 
 

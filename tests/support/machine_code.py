@@ -23,9 +23,9 @@ _BRANCH = re.compile(r"\(?(\.L_x_\d+)\)?")
 class Kernel:
     """What one compilation needs.
 
-    name: ``module.function`` in ``tympan.models.kernels``. types: Triton's type of every argument that is not constant.
-    constants: values of the compile-time arguments. multiples: integer arguments that are multiples of 16. warps: as for
-    the launch.
+    name: ``module.function`` in ``tympan.models.kernels``. types: Triton's type of each argument that is no constant.
+    constants: values of the compile-time arguments. multiples: integer arguments that are multiples of 16. warps: as
+    for the launch.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class LoopCount:
-    """Instructions of one warp in one pass through the longest innermost loop, by kind; and the registers of a thread."""
+    """Instructions of a warp in one pass through the longest innermost loop, by kind; registers of a thread."""
 
     instructions: int
     shuffles: int
@@ -94,7 +94,7 @@ def count_loop(code: bytes) -> LoopCount:
 
 
 def _loops(lines: list[str]) -> list[list[str]]:
-    """The lines between each backward branch and its target, for loops that contain no other."""
+    """Return the lines between each backward branch and its target, for loops that contain no other."""
     labels: dict[str, int] = {}
     spans: list[tuple[int, int]] = []
     for number, line in enumerate(lines):

@@ -19,7 +19,7 @@ def as_float(pcm: Pcm) -> Samples:
 
 
 def join_as_float(frames: Sequence[Pcm], into: Samples) -> None:
-    """Write frames of equal length to the rows of ``into [len(frames), samples]`` as float32, in a few calls for all."""
+    """Write frames of equal length to the rows of ``into [len(frames), samples]`` as float32, all at once."""
     if not frames:
         return
     flat = into.reshape(-1)

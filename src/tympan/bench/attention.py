@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
         replay()
     events[-1].record()
     torch.cuda.synchronize(device)
-    seconds: float = median(start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)) / 1000
+    seconds: float = median(start.elapsed_time(end) for start, end in pairwise(events)) / 1000
     return rows * layers * 2 * heads * capacity * width * ring.keys.element_size() / seconds
 
 

@@ -10,8 +10,8 @@ one. So batches grow by themselves as load grows. Three kinds of work, in this o
 2. *Live frames*, oldest first, when there are more than a batch holds.
 3. *Backlog*: files, and slots with more than `LIVE_FRAMES` waiting, which catch up. They share, in turn, what room the
    live frames leave in their bucket; without live frames they have it all. Where live frames fill their bucket, a
-   small one grows to the next, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before them come
-   slots whose model is started again: they run frames a second time, from codes, ahead of their other work.
+   small one grows to the next, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before
+   them come slots whose model is started again: they run frames a second time, from codes, ahead of their other work.
 
 So files add to a live caller's wait a step of backlog alone, which was running when the frame came, and hardly more.
 """

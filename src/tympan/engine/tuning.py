@@ -21,7 +21,7 @@ _OLD_POSITION = 1 << 20  # of a stream whose ring has long been full
 def select_read_config(ring: Ring, rows: int, dtype: torch.dtype) -> None:
     """Time every configuration on ``ring`` and select the fastest for kernels and graphs that follow.
 
-    Does nothing where kernels do not run. Must be called before steps are recorded. What the ring holds is left as it is.
+    Does nothing where kernels do not run. Must be called before steps are recorded. Does not change the ring.
 
     Args:
         ring: The language model's, as it will be served.

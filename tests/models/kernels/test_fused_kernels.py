@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tympan.models import kernels
-from tympan.models.config import QuantizerConfig
 from tympan.models.attention import FP8, raw
+from tympan.models.config import QuantizerConfig
 from tympan.models.kernels.fused import choose_largest, rms_norm, store_start, sum_embeddings
 from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
 from tympan.models.load import open_checkpoint

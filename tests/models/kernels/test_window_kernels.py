@@ -11,7 +11,7 @@ from tympan.models.conv import StreamingConv, with_past
 from tympan.models.kernels.windows import gather_windows
 
 SLOTS = 6
-# Channels, kernel, stride, steps: the shapes of SEANet's convolutions with fewer channels, the last with the fewest steps.
+# Channels, kernel, stride, steps: SEANet's convolutions with fewer channels, the last with its fewest steps.
 SHAPES = [(1, 7, 1, 48), (4, 3, 1, 48), (4, 8, 4, 48), (8, 10, 5, 20), (8, 12, 6, 12), (8, 16, 8, 16), (64, 3, 1, 2)]
 
 

@@ -1,9 +1,10 @@
 """Attention of one or two queries over the ring, which is read once and where it lies.
 
 A step reads every cached key and value of its rows once and computes little with them, so the memory's rate should set
-its time. That takes few instructions per entry: tiles are two-dimensional, loads are 16 bytes wide, threads exchange
-nothing but partial dot products, and no barrier stands in the loop. One program serves one row and head. Where rows and
-heads are too few to fill the GPU, the context is split between programs, and a second kernel joins the parts.
+its time. That takes few instructions per entry and many bytes in flight: tiles are two-dimensional, copies are 16 bytes
+wide and run ahead of the computation, and threads exchange nothing but partial dot products. One program serves one row
+and head. Where rows and heads are too few to fill the GPU, the context is split between programs, and a second kernel
+joins the parts.
 
 The ring may hold 8-bit floats (e4m3) with one scale per layer and head.
 Shapes: ``B`` rows, ``T`` steps (1 or 2), ``H`` heads, ``C`` ring capacity, ``D`` head dimension, a power of two.
@@ -64,6 +65,16 @@ def _accumulate(q, k, v, hidden, best, total, mixed):
 
 
 @triton.jit
+def _filled(positions, row, capacity, STEPS: tl.constexpr):
+    """Return the newest entry of the row's ring, and how many entries are filled.
+
+    Keys are rotated before they are cached, so the order of the entries does not matter.
+    """
+    last = tl.load(positions + row * STEPS + STEPS - 1)
+    return (last % capacity).to(tl.int32), tl.minimum(last + 1, capacity).to(tl.int32)
+
+
+@triton.jit
 def _store_result(
     best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH: tl.constexpr, SPLITS: tl.constexpr
 ):
@@ -105,36 +116,27 @@ def _read_window(
 ):
     """Program (row, head, part of the context): attention of the row's one or two queries."""
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    last = tl.load(positions + row * STEPS + STEPS - 1)
-    newest = (last % capacity).to(tl.int32)
-    # Keys are rotated before they are cached, so an entry's place in the ring does not matter, only whether it is
-    # filled.
-    length = tl.minimum(last + 1, capacity).to(tl.int32)
+    newest, length = _filled(positions, row, capacity, STEPS)
     share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
     begin, end = split * share, tl.minimum((split + 1) * share, length)
-
-    lane, width = tl.arange(0, BLOCK), tl.arange(0, WIDTH)
-    key_scale, value_scale = scale, 1.0
+    lane, width, value_scale = tl.arange(0, BLOCK), tl.arange(0, WIDTH), 1.0
     if SCALED:
-        key_scale *= tl.load(key_scales + head)
+        scale *= tl.load(key_scales + head)
         value_scale = tl.load(value_scales + head)
     place = row * STEPS * HEADS + head
-    first_query = tl.load(query + place * WIDTH + width).to(tl.float32) * key_scale
+    first_query = tl.load(query + place * WIDTH + width).to(tl.float32) * scale
     best = tl.full([BLOCK], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     mixed = tl.zeros([BLOCK, WIDTH], tl.float32)
     if STEPS == 2:
-        second_query = tl.load(query + (place + HEADS) * WIDTH + width).to(tl.float32) * key_scale
+        second_query = tl.load(query + (place + HEADS) * WIDTH + width).to(tl.float32) * scale
         second_best, second_total, second_mixed = best, total, mixed
-
     # The row's 64-bit offset is added once; inside a row's ring 32 bits suffice.
     start = (tl.load(rows + row) * HEADS + head) * capacity * WIDTH
-    keys += start
-    values += start
+    keys, values = keys + start, values + start
     # STAGES - 1 tiles are on their way while one is computed with: that keeps enough bytes in flight.
     for first in tl.range(begin, end, BLOCK, num_stages=STAGES):
-        # Past the end the last entry is read again, which the cache holds: loads need no mask, and what was never
-        # written is never read.
+        # Past the end the last entry is read again: loads need no mask, and what was never written is never read.
         at = tl.minimum(first + lane, length - 1)[:, None] * WIDTH + width[None, :]
         k, v = tl.load(keys + at), tl.load(values + at)
         hidden = first + lane >= end
@@ -145,15 +147,12 @@ def _read_window(
             # Both steps are in the ring before either attends: the first query must not see the second's entry.
             hidden |= first + lane == newest
         best, total, mixed = _accumulate(first_query, k, v, hidden, best, total, mixed)
-
     part = (place * SPLITS + split).to(tl.int64)
     _store_result(best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH, SPLITS)
     if STEPS == 2:
-        place += HEADS
+        best, total, mixed, place = second_best, second_total, second_mixed, place + HEADS
         part += HEADS * SPLITS
-        _store_result(
-            second_best, second_total, second_mixed, value_scale, place, part, out, parts, sums, WIDTH, SPLITS
-        )
+        _store_result(best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH, SPLITS)
 
 
 @triton.jit
@@ -197,15 +196,12 @@ def read_window(
     """
     batch, steps, heads, width = query.shape
     assert steps in (1, 2), "the kernel handles one or two queries per row"
-    capacity = keys.shape[2]
     config = selected_config(steps, width, keys.dtype) if config is None else config
     if splits is None:
-        splits = split_count(batch * heads, capacity, config.block, processors(query.device))
+        splits = split_count(batch * heads, keys.shape[2], config.block, processors(query.device))
     out = torch.empty_like(query)
-    parts, sums = out, out
-    if splits > 1:
-        parts = torch.empty(batch, steps, heads, splits, width, device=query.device)
-        sums = torch.empty(batch, steps, heads, splits, 2, device=query.device)
+    parts = torch.empty(*query.shape[:3], splits if splits > 1 else 0, width, device=query.device)
+    sums = torch.empty(*parts.shape[:-1], 2, device=query.device)
     key_scales, value_scales = (keys, keys) if scales is None else scales.unbind()
     _read_window[(batch, heads, splits)](
         query,
@@ -218,7 +214,7 @@ def read_window(
         out,
         parts,
         sums,
-        capacity,
+        keys.shape[2],
         math.log2(math.e) / math.sqrt(width),
         STEPS=steps,
         HEADS=heads,

@@ -72,8 +72,8 @@ def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest of each row of ``logits [B, V]`` float32, the first among equals, and its softmax probability.
 
     Returns:
-        Tokens ``[B]`` int64, always within the vocabulary, and probabilities ``[B]`` float32: NaN where any logit of the
-        row is NaN.
+        Tokens ``[B]`` int64, always within the vocabulary, and probabilities ``[B]`` float32: NaN where any logit of
+        the row is NaN.
     """
     batch, width = logits.shape
     token = torch.empty(batch, device=logits.device, dtype=torch.int64)

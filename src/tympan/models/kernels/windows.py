@@ -3,7 +3,8 @@
 Plain PyTorch joins history and input, applies the ELU in place and copies the windows: three passes over the signal
 where one suffices. The product that follows is PyTorch's own, in float32.
 
-Shapes: ``B`` rows, ``T`` new steps, ``C`` channels, ``P = kernel - stride`` steps of history, ``O = T / stride`` outputs.
+Shapes: ``B`` rows, ``T`` new steps, ``C`` channels, ``P = kernel - stride`` steps of history, ``O = T / stride``
+outputs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _TILE = 4096  # elements of a program
 
 @triton.jit
 def _elu(x):
-    """ELU with alpha 1. Near zero ``exp(x) - 1`` would cancel, so a polynomial takes its place: within 3e-7 of expm1."""
+    """Return the ELU (alpha 1). Near zero, where ``exp(x) - 1`` cancels, it is computed by a polynomial."""
     tail = x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040))))
     near = x + x * x * (0.5 + x * (1 / 6 + tail))
     negative = tl.where(x > -0.3, near, tl.exp(x) - 1.0)
