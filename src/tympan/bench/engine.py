@@ -18,7 +18,7 @@ from torch import nn
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
 from tympan.engine.calibrate import WARM_UP_STEPS, full_context_rows
-from tympan.engine.graphs import CudaDevice
+from tympan.engine.graphs import CudaDevice, Device
 from tympan.engine.kyutai import describe_engine, load_model
 from tympan.engine.placement import place
 from tympan.engine.program import StepProgram
@@ -59,17 +59,31 @@ class EngineReport:
     rows: Sequence[EngineRow]
 
 
-def measure_engine(settings: ModelSettings, streams: Sequence[int], steps: int = STEPS) -> EngineReport:
-    """Raises `ModelError` and `ConfigError` as the engine does."""
+def measure_engine(
+    settings: ModelSettings, streams: Sequence[int], steps: int = STEPS, recorder: Device | None = None
+) -> EngineReport:
+    """Measure one batch for each number of ``streams``.
+
+    Args:
+        settings: The model, where it runs, and its element types.
+        streams: Streams of each batch.
+        steps: Steps that are timed.
+        recorder: Records each half of a step and replays it; by default steps run eagerly on a CPU and recorded on a GPU.
+
+    Raises:
+        ModelError, ConfigError: As the engine does.
+    """
     checkpoint = open_checkpoint(settings.model)
     placement = place(settings)
+    if recorder is None and placement.device.type == "cuda":
+        recorder = CudaDevice()
     model = load_model(checkpoint, placement, settings)
     info = describe_engine(checkpoint, placement)
     described = describe(checkpoint, dtype=model.cache_dtype, codebooks=settings.codebooks)
     linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # of the embeddings, a step reads a few rows
     rows = []
     for count in streams:
-        codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, placement.device)
+        codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, recorder)
         total = [first + second for first, second in zip(codec, lm, strict=True)]
         moved = linears + count * described.lm_stream_bytes
         rows.append(
@@ -96,15 +110,19 @@ def measure_engine(settings: ModelSettings, streams: Sequence[int], steps: int =
     )
 
 
-def _time_steps(runner: KyutaiRunner, count: int, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
-    """Seconds of codec and language model, for each of `steps` steps; on a GPU each half is one recorded graph."""
+def _time_steps(
+    runner: KyutaiRunner, count: int, steps: int, recorder: Device | None
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of codec and language model for each of ``steps`` steps; a recorder makes each half a graph."""
+    device = runner.program.model.device
     batch = full_context_rows(runner, count)
     runner.fill(batch)
     halves = _Halves(runner.program, count)
     encode, predict = halves.encode, halves.predict
-    if device.type == "cuda":
-        recorder = CudaDevice()
-        encode, predict = recorder.record(encode), recorder.record(predict)
+    if recorder is not None:
+        encode = recorder.record(encode)
+        encode()  # recording computes nothing, and `predict` is run on these codes before it is recorded
+        predict = recorder.record(predict)
     codec, lm = [], []
     for _ in range(WARM_UP_STEPS + steps):
         start = time.perf_counter()

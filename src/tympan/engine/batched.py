@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from tympan.engine.aftermath import release_frames, resolve
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
 from tympan.engine.batched_stream import BatchedStream, Letter, tell_answers, tell_events
 from tympan.engine.pulse import Pulse, where
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # before the first, second, … restart in a row
 GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
+# The engine thread asks for the interpreter's lock when the device is done. By default a busy event loop may keep it for
+# 5 ms, in which the device idles.
+_SWITCH_SECONDS = 0.0005
 
 Trace = Callable[[int, Sequence[float]], None]
 """Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included, and
@@ -49,6 +53,7 @@ class BatchedEngine:
 
     read: what `load` does; `make_runner` must do without. stages: what both tell of how long their parts took.
     stall_seconds: of speech without a word, after which a stream's model is started again; 0 for never.
+    device_lost: called in the engine thread after an error; whether no new thread in this process can use the device.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class BatchedEngine:
         read: Callable[[], None] = lambda: None,
         stages: Stages | None = None,
         stall_seconds: float = 0.0,
+        device_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.stall_seconds = stall_seconds
         self._make_runner = make_runner
@@ -76,6 +82,8 @@ class BatchedEngine:
         self._began: float | None = None  # when the thread took up what it is at; None while it waits for work
         self._pulse = Pulse()
         self._lost = ""
+        self._device_lost = device_lost
+        self._device_is_lost = False
         self._crashes = 0
         self._ran_since = 0.0
         self._restart: asyncio.TimerHandle | None = None
@@ -161,6 +169,7 @@ class BatchedEngine:
 
     async def _start_thread(self) -> None:
         self._stopping = False
+        sys.setswitchinterval(_SWITCH_SECONDS)
         loaded: asyncio.Future[Runner] = self._events.create_future()
         self._thread = threading.Thread(target=self._run, args=(loaded,), name="tympan-engine", daemon=True)
         self._thread.start()
@@ -187,6 +196,12 @@ class BatchedEngine:
 
     def _crashed(self, error: Exception) -> None:
         """Runs on the loop when the thread has ended with an error."""
+        if self._device_is_lost:
+            self._lost = "the device is lost: only a new process can use it"
+            logger.critical("the engine thread broke, and %s", self._lost, exc_info=error)
+            self._ready = False
+            self._fail_streams(error)
+            return
         logger.error("the engine thread broke; its streams end, and it is started again", exc_info=error)
         if self._ready and self._events.time() - self._ran_since > GOOD_RUN_SECONDS:
             self._crashes = 0
@@ -215,15 +230,17 @@ class BatchedEngine:
         try:
             runner = self._make_runner()
         except Exception as error:
-            _let_go(error)
-            self._tell(_resolve, loaded, None, error)
+            self._device_is_lost = self._device_lost()
+            release_frames(error)
+            self._tell(resolve, loaded, None, error)
             return
         self._inbox.clear()
-        self._tell(_resolve, loaded, runner, None)
+        self._tell(resolve, loaded, runner, None)
         try:
             self._serve(runner)
         except Exception as error:
-            _let_go(error)
+            self._device_is_lost = self._device_lost()
+            release_frames(error)
             del runner, loaded
             self._tell(self._crashed, error)
 
@@ -279,22 +296,3 @@ class BatchedEngine:
         """Call on the loop; where that is gone already, nobody wants to know."""
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(callback, *arguments)
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Whoever keeps the error, as a log may, must not keep the memory of what raised it: the next runner needs it, or
-    the thread that is to end the process.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
-
-
-def _resolve(future: asyncio.Future[Runner], runner: Runner | None, error: Exception | None) -> None:
-    if future.cancelled():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        assert runner is not None
-        future.set_result(runner)

@@ -48,8 +48,24 @@ def create_kyutai_engine(
     """The engine for `settings.model`; everything heavy happens in its thread, when it is started."""
     source = ModelSource(settings, most_streams)
     return BatchedEngine(
-        source.make_runner, trace, read=source.read, stages=source.stages, stall_seconds=settings.stall_seconds
+        source.make_runner,
+        trace,
+        read=source.read,
+        stages=source.stages,
+        stall_seconds=settings.stall_seconds,
+        device_lost=device_lost,
     )
+
+
+def device_lost() -> bool:
+    """Return whether the CUDA context is beyond repair, as after an illegal access: then even waiting for it fails."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 class ModelSource:
@@ -218,8 +234,6 @@ def allocate(
 
     Raises `ConfigError` that says what fits.
     """
-    if not kernels.usable(model.device):
-        logger.warning("steps are slow: the kernels need Triton, gcc or clang, and a GPU of compute capability 8.0")
     torch.cuda.empty_cache()  # what loading left over
     free, _ = torch.cuda.mem_get_info(model.device)
     # Without kernels a step copies the rings of its rows, one layer at a time.

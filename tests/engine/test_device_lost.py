@@ -1,0 +1,163 @@
+"""A device that an error has lost for good: the process ends, instead of starting engine threads for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import torch
+from support.counting import COUNTING_INFO, CountingRunner
+from support.listener import Listener
+from support.server import LiveServer, PlainServer
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tympan.engine import batched, kyutai
+from tympan.engine.batched import BatchedEngine
+from tympan.engine.scheduler import Row
+from tympan.engine.step import StepResult
+from tympan.messages import Failed
+
+FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
+LOST = "the device is lost: only a new process can use it"
+
+
+class Device:
+    """After its first error every call fails with the same one, as CUDA's do after an illegal access."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.runners = 0
+
+    def call(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def lost(self) -> bool:
+        try:
+            self.call()
+        except RuntimeError:
+            return True
+        return False
+
+    def runner(self) -> CountingRunner:
+        self.runners += 1
+        self.call()
+        return OnDevice(self)
+
+
+class OnDevice(CountingRunner):
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.device = device
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        self.device.call()
+        assert all(row.frame is None or len(row.frame) == COUNTING_INFO.frame_samples for row in rows)
+        return super().launch(rows)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def restarts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
+
+
+@pytest.mark.usefixtures("restarts_at_once")
+async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    device, listener = Device(), Listener()
+    engine = BatchedEngine(device.runner, device_lost=device.lost)
+    await engine.start()
+    stream = engine.open(listener)
+    device.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    stream.push(FRAME)
+    with caplog.at_level(logging.CRITICAL):
+        await until(lambda: listener.of(Failed))
+    assert engine.check(60) == LOST
+    assert not engine.ready
+    await asyncio.sleep(0.2)
+    assert device.runners == 1
+    assert "illegal memory access" in caplog.text
+    async with asyncio.timeout(5):
+        await engine.stop()
+
+
+@pytest.mark.usefixtures("restarts_at_once")
+async def test_a_device_that_is_lost_while_the_model_loads_again() -> None:
+    """The first thread ends with an error of another kind, and the device fails while the second one starts."""
+    device, listener = Device(), Listener()
+
+    def make() -> CountingRunner:
+        if device.runners == 1:
+            device.error = RuntimeError("CUDA error: unspecified launch failure")
+        return device.runner()
+
+    engine = BatchedEngine(make, device_lost=device.lost)
+    await engine.start()
+    stream = engine.open(listener)
+    stream.push(FRAME[:7])  # a frame of the wrong length breaks the thread
+    await until(lambda: engine.check(60))
+    assert engine.check(60) == LOST
+    assert len(listener.of(Failed)) == 1
+    await asyncio.sleep(0.1)
+    assert device.runners == 2
+    await engine.stop()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.usefixtures("restarts_at_once")
+async def test_memory_that_runs_out_is_no_lost_device() -> None:
+    device, listener = Device(), Listener()
+    engine = BatchedEngine(device.runner, device_lost=lambda: False)
+    await engine.start()
+    stream = engine.open(listener)
+    device.error = torch.OutOfMemoryError("CUDA out of memory")
+    stream.push(FRAME)
+    await until(lambda: listener.of(Failed))
+    device.error = None
+    await until(lambda: engine.ready)
+    assert engine.check(60) == ""
+    await engine.stop()
+
+
+@pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["our server", "ASGI"])
+def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
+    device = Device()
+    engine = BatchedEngine(device.runner, device_lost=device.lost)
+    with kind(engine=engine, engine_seconds=60) as server:
+        with connect(server.url()) as client:
+            device.error = RuntimeError("CUDA error: device-side assert triggered")
+            client.send(bytes(3840))
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    client.recv(timeout=10)
+            assert client.close_code == 1011
+        if kind is LiveServer:
+            server._thread.join(10)
+            assert not server._thread.is_alive()
+        else:
+            ready = httpx.get(server.http("/ready"))
+            assert (ready.status_code, ready.json()["reason"]) == (503, LOST)
+
+
+@pytest.mark.parametrize(
+    ("initialized", "error", "lost"),
+    [(False, RuntimeError("CUDA error"), False), (True, None, False), (True, RuntimeError("CUDA error"), True)],
+)
+def test_the_probe(monkeypatch: pytest.MonkeyPatch, initialized: bool, error: Exception | None, lost: bool) -> None:
+    """A process that never used a GPU is not made to; else waiting for the device shows whether it works."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: _raise(error) if error else None)
+    assert kyutai.device_lost() is lost

@@ -1,0 +1,18 @@
+"""`tympan bench engine` on a device that records as a GPU does."""
+
+from __future__ import annotations
+
+import pytest
+from support.recorded import CapturingDevice
+
+from tympan.bench.engine import measure_engine
+from tympan.config import ModelSettings
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_both_halves_of_a_step_are_recorded_and_replayed() -> None:
+    """Predicting reads the codes that the recorded codec has computed, and not what recording left there."""
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
+    report = measure_engine(settings, [1, 3], steps=2, recorder=CapturingDevice())
+    assert [row.streams for row in report.rows] == [1, 3]
+    assert all(row.step_ms_p50 > 0 for row in report.rows)
