@@ -4,7 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz test-faults check audit clean
+# The oldest and the newest Triton that `torch>=2.8` installs: PyTorch 2.8 brings 3.4.0, 2.15 brings 3.9. PyTorch itself is
+# tested in the version of constraints.txt only: the others' wheels need gigabytes of CUDA libraries.
+TRITONS := 3.4.0 3.9.0
+
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz test-faults test-triton check audit clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
@@ -25,6 +29,13 @@ test-clients: .venv-clients/done  ## other vendors' packages against our server:
 test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in simulated time: minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
+# Triton 3.9 warns where it is not said whether multiply-adds are fused; models/kernels/trial.py says it in the server.
+test-triton: $(TRITONS:%=.venv-triton/%/done)  ## the kernels compiled by the oldest and the newest Triton
+	for version in $(TRITONS); do \
+		PYTHONPATH=.venv-triton/$$version TRITON_DEFAULT_FP_FUSION=1 $(BIN)/python -m pytest -m "not long" \
+			tests/models/test_model_kernels.py $(ARGS) || exit 1; \
+	done
+
 test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, Ray Serve on a local Ray: minutes
 	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
 
@@ -44,7 +55,7 @@ audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
 	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
 
 clean:
-	rm -rf .venv .venv-audit .venv-clients .venv-deploy
+	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -72,4 +83,10 @@ clean:
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[server,embedded,modal,ray]' hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
+	touch $@
+
+# Beside the development environment, which has another one: a folder that comes first in PYTHONPATH.
+.venv-triton/%/done: .venv/dev.done
+	rm -rf $(@D)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) triton==$*
 	touch $@

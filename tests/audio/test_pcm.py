@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tympan.audio.decoder import open_decoder
 from tympan.audio.format import RAW_ENCODINGS
 from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
-from tympan.audio.samples import as_float, as_integers, put_as_float
+from tympan.audio.samples import as_float, as_integers, join_as_float
 from tympan.messages import AudioFormat
 
 
@@ -70,9 +70,11 @@ def test_integers_are_floats_and_back(values: list[int]) -> None:
     floats = as_float(integers)
     assert floats.tolist() == [value / 32768 for value in values]
     assert as_integers(floats).tolist() == as_integers(integers).tolist() == values
-    into = np.empty_like(floats)
-    put_as_float(integers, into)
-    assert into.tolist() == floats.tolist()
+    into = np.empty((3, len(values)), np.float32)
+    for frames in ([integers] * 3, [floats] * 3, [integers, floats, integers]):
+        into.fill(np.nan)
+        join_as_float(frames, into)
+        assert into.tolist() == [floats.tolist()] * 3
 
 
 def test_what_is_too_loud_for_integers_is_clipped() -> None:

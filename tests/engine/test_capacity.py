@@ -127,7 +127,6 @@ def test_an_old_card_computes_in_f16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "cuda", OldCard)
     assert place(ModelSettings()).kind == "f16"
     assert place(ModelSettings()).cache == torch.float16
-    assert place(ModelSettings(dtype="int8")).wide == torch.float16
     for wrong in (ModelSettings(dtype="fp8"), ModelSettings(kv_dtype="fp8")):
         with pytest.raises(ConfigError, match=r"compute capability 8\.9"):
             place(wrong)

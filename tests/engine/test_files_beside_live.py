@@ -11,7 +11,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from tympan.engine.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot, bucket
+from tympan.engine.buckets import bucket
+from tympan.engine.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot
 
 FRAME = np.zeros(1, np.float32)
 FRAME_SECONDS = 0.08

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, REPLAY_FRAMES, Batch, Rest, Scheduler, Slot, bucket
+from tympan.engine.buckets import bucket
+from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, PATIENCE_STEPS, REPLAY_FRAMES, Batch, Rest, Scheduler, Slot
 from tympan.messages import Finished, Flushed
 
 FRAME = np.zeros(4, np.float32)
@@ -320,8 +321,19 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     assert desk.scheduler.waiting_frames == 0
 
 
-def test_buckets_are_powers_of_two() -> None:
-    assert [bucket(rows) for rows in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
+def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
+    """Beside 192 live frames, which fill a bucket, a file of 100 slots' worth gets 64 rows once it has waited."""
+    scheduler = Scheduler(7, 1000)
+    files = [Slot(1000 + index, None, live=False) for index in range(100)]
+    for slot in files:
+        for _ in range(20):
+            scheduler.push(slot, 0.0, FRAME)
+    sizes = []
+    for _ in range(PATIENCE_STEPS + 1):
+        for index in range(192):
+            scheduler.push(Slot(index, None), 0.0, FRAME)
+        sizes.append(len(scheduler.next().rows))
+    assert sizes == [192] * PATIENCE_STEPS + [256]
 
 
 def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:

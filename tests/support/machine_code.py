@@ -24,30 +24,32 @@ class Kernel:
     """What one compilation needs.
 
     name: ``module.function`` in ``tympan.models.kernels``. types: Triton's type of every argument that is not constant.
-    constants: values of the compile-time arguments. warps, stages: as for the launch.
+    constants: values of the compile-time arguments. multiples: integer arguments that are multiples of 16. warps: as for
+    the launch.
     """
 
     name: str
     types: Mapping[str, str]
     constants: Mapping[str, object]
+    multiples: tuple[str, ...] = ()
     warps: int = 4
-    stages: int = 3
 
 
 @dataclass(frozen=True)
 class LoopCount:
-    """Instructions in the body of the innermost loop with the most instructions, by kind."""
+    """Instructions of one warp in one pass through the longest innermost loop, by kind; and the registers of a thread."""
 
     instructions: int
     shuffles: int
     barriers: int
     special_functions: int
     wide_loads: int
+    all_loads: int
     registers: int
 
 
-def compile_kernel(kernel: Kernel, capability: int) -> tuple[bytes, int]:
-    """The machine code (a cubin) for a compute capability such as 90, and the registers of a thread."""
+def compile_kernel(kernel: Kernel, capability: int) -> bytes:
+    """Compile for a compute capability such as 90, and return the machine code (a cubin)."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -57,16 +59,24 @@ def compile_kernel(kernel: Kernel, capability: int) -> tuple[bytes, int]:
     places = {name: (place,) for place, name in enumerate(compiled.arg_names)}
     signature = {name: "constexpr" if name in kernel.constants else kernel.types[name] for name in compiled.arg_names}
     # PyTorch's tensors begin at multiples of 16 bytes; Triton assumes so at a launch as well.
-    aligned = {places[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if kind[0] == "*"}
+    aligned = {
+        places[name]: [["tt.divisibility", 16]]
+        for name, kind in signature.items()
+        if kind[0] == "*" or name in kernel.multiples
+    }
     values = {places[name]: value for name, value in kernel.constants.items()}
     source = ASTSource(fn=compiled, signature=signature, constexprs=values, attrs=aligned)
-    options = {"num_warps": kernel.warps, "num_stages": kernel.stages}
-    result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    return result.asm["cubin"], _registers(result.asm["cubin"])
+    target = GPUTarget("cuda", capability, 32)
+    code: bytes = triton.compile(source, target=target, options={"num_warps": kernel.warps}).asm["cubin"]
+    return code
 
 
-def count_loop(code: bytes, registers: int = 0) -> LoopCount:
-    """Count the instructions of the kernel's loop. Raises ValueError if it has none."""
+def count_loop(code: bytes) -> LoopCount:
+    """Count the instructions of the kernel's loop.
+
+    Raises:
+        ValueError: The kernel has no loop.
+    """
     lines = _tool("nvdisasm", "-c", code).splitlines()
     body = max(_loops(lines), key=len, default=None)
     if body is None:
@@ -77,8 +87,9 @@ def count_loop(code: bytes, registers: int = 0) -> LoopCount:
         shuffles=sum(name.startswith("SHFL") for name in names),
         barriers=sum(name.startswith("BAR") for name in names),
         special_functions=sum(name.startswith("MUFU") for name in names),
-        wide_loads=sum(name.startswith("LDG") and ".128" in name for name in names),
-        registers=registers,
+        wide_loads=sum(name.startswith(("LDG.", "LDGSTS")) and ".128" in name for name in names),
+        all_loads=sum(name.startswith(("LDG.", "LDGSTS")) for name in names),
+        registers=_registers(code),
     )
 
 
@@ -95,8 +106,11 @@ def _loops(lines: list[str]) -> list[list[str]]:
             # The endless loop after the last instruction branches to itself.
             if target and labels.get(target[1], number) < number - 2:
                 spans.append((labels[target[1]], number))
-    inner = [span for span in spans if not any(other != span and span[0] <= other[0] and other[1] <= span[1] for other in spans)]
-    return [lines[start:end] for start, end in inner]
+    return [
+        lines[start : end + 1]
+        for start, end in spans
+        if not any((start, end) != other and start <= other[0] and other[1] <= end for other in spans)
+    ]
 
 
 def _registers(code: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -17,12 +18,17 @@ def as_float(pcm: Pcm) -> Samples:
     return cast(Samples, pcm * _SIXTEEN_BITS if pcm.dtype == np.int16 else pcm)
 
 
-def put_as_float(pcm: Pcm, into: Samples) -> None:
-    """The same, into an array of that shape."""
-    if pcm.dtype == np.int16:
-        np.multiply(pcm, _SIXTEEN_BITS, out=into)
+def join_as_float(frames: Sequence[Pcm], into: Samples) -> None:
+    """Write frames of equal length to the rows of ``into [len(frames), samples]`` as float32, in a few calls for all."""
+    if not frames:
+        return
+    flat = into.reshape(-1)
+    if len({frame.dtype for frame in frames}) > 1:
+        frames = [as_float(frame) for frame in frames]
+    if frames[0].dtype == np.int16:
+        np.multiply(np.concatenate(frames), _SIXTEEN_BITS, out=flat)
     else:
-        into[:] = pcm
+        np.concatenate(frames, out=flat)
 
 
 def as_integers(pcm: Pcm) -> npt.NDArray[np.int16]:

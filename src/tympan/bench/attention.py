@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 
-from tympan.bench.measure import synchronize
 from tympan.engine.calibrate import OLD_SECONDS
 from tympan.engine.graphs import CudaDevice
 from tympan.models.attention import Ring
 
+if TYPE_CHECKING:
+    from tympan.models.kernels.attention import ReadConfig
+
 ROUNDS = 20
 
 
-def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, **options: int) -> float:
-    """Bytes per second at which one step of each of `rows` streams at full context reads keys and values.
+def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig | None = None) -> float:
+    """Return the bytes per second at which one step of ``rows`` streams at full context reads keys and values.
 
-    All layers in turn, so that no cache holds what is read. options: those of `read_window`.
+    All layers are read in turn, so that no cache holds what is read.
+
+    Args:
+        ring: On a GPU, with at least ``rows`` slots, and values in it: zeros can be faster to read.
+        rows: Streams, one query each.
+        dtype: Of the queries.
+        config: How a program reads; by default the one that serving uses.
     """
     from tympan.models.kernels.attention import read_window
 
@@ -28,34 +36,32 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, **options: int) ->
     positions = torch.full((rows, 1), int(OLD_SECONDS * 12.5), device=device)
     query = torch.randn(rows, 1, heads, width, device=device, dtype=dtype)
 
-    def attend(layer: int) -> None:
-        scales = None if ring.scales is None else ring.scales[:, layer]
-        read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, **options)
-
     def attend_everywhere() -> None:
         for layer in range(layers):
-            attend(layer)
+            scales = None if ring.scales is None else ring.scales[:, layer]
+            read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=config)
 
     replay = CudaDevice().record(attend_everywhere)
-    times = []
-    for _ in range(ROUNDS):
-        synchronize(device)
-        start = time.perf_counter()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]
+    replay()
+    for event in events[:-1]:
+        event.record()
         replay()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return rows * layers * 2 * heads * capacity * width * ring.keys.element_size() / median(times)
+    events[-1].record()
+    torch.cuda.synchronize(device)
+    seconds = median(start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)) / 1000
+    return rows * layers * 2 * heads * capacity * width * ring.keys.element_size() / seconds
 
 
 def sweep(ring: Ring, rows: int, dtype: torch.dtype) -> dict[str, float]:
-    """The rate for some ways to cut the work, by `block x warps x stages`."""
+    """Return the rate of each way to read, by ``block x warps x stages``; 0 for one that does not run here."""
+    from tympan.models.kernels.attention import CONFIGS, ReadConfig
+
     rates = {}
-    for block in (8, 16, 32, 64):
-        for warps in (2, 4, 8):
-            for stages in (1, 2, 3, 4):
-                name = f"{block}x{warps}x{stages}"
-                try:
-                    rates[name] = attention_rate(ring, rows, dtype, block=block, warps=warps, stages=stages)
-                except Exception as error:  # does not fit into shared memory, for one
-                    rates[f"{name} ({type(error).__name__})"] = 0.0
+    for config in (*CONFIGS, ReadConfig(64, 4, 2), ReadConfig(32, 4, 1)):
+        name = "x".join(map(str, config))
+        try:
+            rates[name] = attention_rate(ring, rows, dtype, config)
+        except Exception as error:  # too much shared memory, for one
+            rates[f"{name} ({type(error).__name__})"] = 0.0
     return rates

@@ -70,6 +70,8 @@ class StepReport:
     """How long ago the oldest live frame of this step came."""
     stalls: int = 0
     """Streams whose model was started again in it, because it had given no word for too much speech."""
+    invalid: int = 0
+    """Streams that ended because the model's output was not a number."""
 
 
 Observe = Callable[[StepReport], None]

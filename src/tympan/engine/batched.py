@@ -19,6 +19,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -178,6 +179,8 @@ class BatchedEngine:
                 continue
             if isinstance(events[-1], Finished):
                 self.release(stream)
+            elif isinstance(events[-1], Failed):
+                stream.close()  # the thread drops its remaining work
             hand_over(stream.deliver, events)
         if self.observe is not None and report is not None:
             self.observe(report)
@@ -256,7 +259,11 @@ class BatchedEngine:
         if self._trace is not None:
             for token, pauses in zip(result.tokens, result.pauses, strict=True):
                 self._trace(token, pauses)
-        self._tell(self._post_results, tell_events(step.batch, result, scheduler.replay), step.report)
+        told = tell_events(step.batch, result, scheduler.replay)
+        report = step.report
+        if invalid := sum(isinstance(events[-1], Failed) for _, events in told):
+            report = replace(report, invalid=invalid)
+        self._tell(self._post_results, told, report)
 
     def _take_in(self, scheduler: Scheduler) -> None:
         while self._inbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -12,7 +13,8 @@ from tympan.engine.base import Deliver, EngineInfo
 from tympan.engine.scheduler import Batch, Rest, Row, Slot
 from tympan.engine.stall import StallGuard
 from tympan.engine.step import StepResult, prefix_frames
-from tympan.messages import EngineEvent, Finished, Flushed, Pcm, Progress, Warning
+from tympan.errors import EngineError
+from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm, Progress, Warning
 from tympan.transcript.tokenizer import Tokenizer
 from tympan.transcript.words import WordAssembler
 
@@ -52,6 +54,7 @@ class BatchedStream:
         self.deliver = deliver
         self.open = True
         self.frames = 0
+        self.invalid = False
         self.frame_samples, self.sample_rate = info.frame_samples, info.sample_rate
         self.words = WordAssembler(engine.tokenizer, info.delay_seconds, prefix_frames(info))
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
@@ -75,6 +78,12 @@ class BatchedStream:
         """What a frame gives that is run once more."""
         taken_back = self.words.rewind(row.number) if row.fresh else []
         return taken_back + self.words.step(token, probability)
+
+    def fail(self) -> Failed:
+        """Return the event that ends a stream whose model's output is not a number; its later results do not count."""
+        self.invalid = True
+        logger.error("slot %d: the model's output is not a number; its stream ends", self.slot.index)
+        return Failed(EngineError("the model's output is not a number"))
 
     def _start_again(self, start: int, replay: Replay, events: list[EngineEvent]) -> None:
         frames = replay(self.slot, start)
@@ -115,13 +124,21 @@ def tell_answers(batch: Batch) -> list[tuple[BatchedStream, list[EngineEvent]]]:
 
 
 def tell_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[BatchedStream, list[EngineEvent]]]:
-    """Each row's events, in the order of the seam: words, progress, warnings, marks."""
+    """Return each row's events, in the order of the seam: words, progress, warnings, marks.
+
+    Where the model's numbers are NaN, the row's stream fails, and no other does.
+    """
     told: list[tuple[BatchedStream, list[EngineEvent]]] = []
     for row, token, probability, pauses, level in zip(
         batch.rows, result.tokens, result.probabilities, result.pauses, result.levels, strict=True
     ):
         stream = row.slot.tenant
         assert isinstance(stream, BatchedStream)
+        if stream.invalid:
+            continue  # the loop is about to drop the rest of its work
+        if math.isnan(probability + sum(pauses)):
+            told.append((stream, [stream.fail()]))
+            continue
         if row.replayed:
             events = stream.hear_again(row, token, probability)
         else:

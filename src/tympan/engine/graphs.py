@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from tympan.engine.buckets import bucket_sizes
 from tympan.engine.program import StepProgram
 
 
@@ -22,10 +23,10 @@ class Device(Protocol):
     """What graphs need of a device."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Record what `run` starts on the device; calling the result starts it all again."""
+        """Record the work that `run` starts on the device; the returned callable starts it all again."""
 
     def mark(self) -> Callable[[], None]:
-        """A mark behind everything started so far; calling the result waits until the device has come to it."""
+        """Record an event on the current stream; the returned callable waits for it."""
 
 
 class CudaDevice:
@@ -64,8 +65,3 @@ class Graphs:
     def run(self, bucket: int) -> None:
         """Start the step of the first `bucket` rows; returns at once."""
         self._replay[bucket]()
-
-
-def bucket_sizes(largest: int) -> list[int]:
-    """Powers of two, and `largest` itself, ascending."""
-    return [1 << power for power in range((largest - 1).bit_length())] + [largest]

@@ -18,7 +18,7 @@ from tympan.engine.calibrate import (
 )
 from tympan.engine.graphs import CudaDevice
 from tympan.engine.memory import slots_for, streams_that_fit, too_many
-from tympan.engine.placement import FLOATS, Placement, place
+from tympan.engine.placement import FLOATS, Placement, place, prepare
 from tympan.engine.program import LoadedModel
 from tympan.engine.runner import KyutaiRunner
 from tympan.engine.stages import Stages
@@ -141,6 +141,7 @@ def load_model(
 ) -> LoadedModel:
     """Weights onto the device. Low-bit models keep embeddings wide; on a CPU they compute in f32."""
     stages = stages or Stages()
+    prepare(placement.device)
     with stages.timed("weights"):
         lm = checkpoint.lm(
             device=placement.device,

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tympan.audio.samples import put_as_float
+from tympan.audio.samples import join_as_float
 from tympan.engine.base import EngineInfo
 from tympan.engine.graphs import Device, Graphs
 from tympan.engine.program import CONTINUE, LoadedModel, StepProgram
 from tympan.engine.scheduler import REPLAY_FRAMES, Row
 from tympan.engine.step import StepResult
+from tympan.messages import Pcm
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class KyutaiRunner:
         self._turn = 0
         self._spare = slots
         self._padding = torch.tensor([slots, 0, 0, slots, 0])  # a new stream, in the slot behind those of the streams
+        self._silence = {np.dtype(kind): np.zeros(info.frame_samples, kind) for kind in (np.int16, np.float32)}
         self._device = device
         start = time.perf_counter()
         self._graphs = None if device is None else self._record(device)
@@ -83,13 +86,12 @@ class KyutaiRunner:
 
         A graph has the codec run for every row: for replayed ones in the slot of the padding.
         """
-        frames, control = self._frames.numpy(), []
-        for place, row in enumerate(rows):
+        silence = self._silence_like(rows)
+        frames = [silence if row.frame is None else row.frame for row in rows]
+        join_as_float(frames, self._frames.numpy()[: len(rows)])
+        control = []
+        for row in rows:
             slot, codes = row.slot.index, row.number % REPLAY_FRAMES
-            if row.frame is None:
-                frames[place] = 0.0
-            else:
-                put_as_float(row.frame, frames[place])
             if row.replayed:
                 control.append((slot, self.begin if row.fresh else CONTINUE, CONTINUE, self._spare, codes))
             elif row.fresh:
@@ -103,6 +105,11 @@ class KyutaiRunner:
         self.program.frames[:size].copy_(self._frames[:size], non_blocking=True)
         self.program.control[:size].copy_(self._control[:size], non_blocking=True)
         return size
+
+    def _silence_like(self, rows: Sequence[Row]) -> Pcm:
+        """Return a silent frame in the element type of the first frame of audio, so that one type is the rule."""
+        first = next((row.frame for row in rows if row.frame is not None), None)
+        return self._silence[np.dtype(np.float32) if first is None else first.dtype]
 
     def _record(self, device: Device) -> Graphs:
         """All rows are padding while steps are recorded: no stream's state is touched."""

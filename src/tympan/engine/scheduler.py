@@ -10,7 +10,7 @@ one. So batches grow by themselves as load grows. Three kinds of work, in this o
 2. *Live frames*, oldest first, when there are more than a batch holds.
 3. *Backlog*: files, and slots with more than `LIVE_FRAMES` waiting, which catch up. They share, in turn, what room the
    live frames leave in their bucket; without live frames they have it all. Where live frames fill their bucket, a
-   small one is doubled, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before them come
+   small one grows to the next, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before them come
    slots whose model is started again: they run frames a second time, from codes, ahead of their other work.
 
 So files add to a live caller's wait a step of backlog alone, which was running when the frame came, and hardly more.
@@ -25,6 +25,7 @@ from itertools import islice
 
 from msgspec import Struct
 
+from tympan.engine.buckets import bucket
 from tympan.messages import Finished, Flushed, Pcm
 
 LANE_STEPS = 8
@@ -196,8 +197,8 @@ class Scheduler:
     def _room_beside(self, live: int) -> int:
         """Rows for backlog."""
         padding = bucket(live) - live
-        doubling = live < SMALL_BATCH or not self._patience
-        return padding or (live if doubling else 0)
+        may_grow = live < SMALL_BATCH or not self._patience
+        return padding or (bucket(live + 1) - live if may_grow else 0)
 
     def _take(self, slot: Slot) -> Row:
         """The frame at the head of the slot's work; the slot goes to the end of the row."""
@@ -276,8 +277,3 @@ class Scheduler:
     def _leave_queues(self, slot: Slot) -> None:
         for queue in (self._ready, self._lane, self._replaying):
             queue.pop(slot, None)
-
-
-def bucket(rows: int) -> int:
-    """The batch size that `rows` are computed as: the next power of two."""
-    return 1 << (rows - 1).bit_length()

@@ -147,7 +147,7 @@ class LM(nn.Module):
         return LMOutput(token, probability, self._pauses(hidden), logits)
 
     def _choose(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """The next token ``[B]`` int64 and its probability ``[B]`` float32."""
+        """Return the next token ``[B]`` int64 and its probability ``[B]`` float32, which is NaN for invalid logits."""
         if self.temperature <= 0 and kernels.usable(logits.device):
             from tympan.models.kernels.fused import choose_largest
 
@@ -156,17 +156,20 @@ class LM(nn.Module):
         return token, probability_of(token, logits)
 
     def _start(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
-        """Put position 0 in front of rows at their first frame; returns every row's previous token ``[B]``."""
+        """Write position 0 for rows at their first frame, and return every row's previous token ``[B]`` int64."""
         fresh = frames == 0
         if frames.device.type == "cpu" and not fresh.any():  # on a GPU asking would cost more than doing
             return state.token.index_select(0, rows)
-        for cache, new in (
-            (state.ring.keys, state.start.keys),
-            (state.ring.values, state.start.values),
-        ):
-            oldest = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
-            kept = oldest.index_select(1, rows)
-            oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
+        ring, start = state.ring, state.start
+        if kernels.usable(frames.device):
+            from tympan.models.kernels.fused import store_start
+
+            store_start(frames, rows, ring.keys, ring.values, start.keys, start.values)
+        else:
+            for cache, new in ((ring.keys, start.keys), (ring.values, start.values)):
+                oldest = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
+                kept = oldest.index_select(1, rows)
+                oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
         first = choose(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
         return torch.where(fresh, first, state.token.index_select(0, rows))
 

@@ -7,6 +7,9 @@ A layer takes ``[..., in_features]`` and gives ``[..., out_features]`` in the sa
 device of the weight it was made from. It has no parameters and no buffers, so it never appears in a state dict. With
 "int8" and "int4" a row's result does not depend, to the bit, on the rows beside it. With the floating point types it
 may differ in the last bits, because matrix libraries sum a lone row in another order than a row among others.
+
+The products of "int8" and "int4" are made for a CPU. On a GPU they widen the whole weight and multiply row by row, so
+`tympan.engine.placement.place` refuses them there: bf16 and 8-bit floats are faster.
 """
 
 from __future__ import annotations

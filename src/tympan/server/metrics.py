@@ -48,6 +48,11 @@ class StepMetrics:
             "Times that a stream's model was started again after speech without a word",
             registry=registry,
         )
+        self._invalid = Counter(
+            "tympan_invalid_outputs_total",
+            "Streams that ended because the model's output was not a number",
+            registry=registry,
+        )
 
     def observe(self, step: StepReport) -> None:
         """Runs on the loop, once per step of the engine."""
@@ -57,6 +62,8 @@ class StepMetrics:
         self._lag.set(step.lag_seconds)
         if step.stalls:
             self._stalls.inc(step.stalls)
+        if step.invalid:
+            self._invalid.inc(step.invalid)
 
 
 class Metrics:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tympan.models import kernels
 from tympan.models.config import QuantizerConfig
-from tympan.models.kernels.fused import choose_largest, rms_norm, sum_embeddings
+from tympan.models.attention import FP8, raw
+from tympan.models.kernels.fused import choose_largest, rms_norm, store_start, sum_embeddings
 from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
 from tympan.models.load import open_checkpoint
 from tympan.models.quantizer import ResidualQuantizer
@@ -54,6 +55,32 @@ def test_choice_of_the_largest(rows: int, width: int) -> None:
     assert token[0] == 3
     expected = torch.softmax(logits, dim=-1).gather(-1, token[:, None])[:, 0]
     torch.testing.assert_close(probability, expected)
+
+
+@pytest.mark.parametrize("invalid", [[5], [0, 1, 2], list(range(4000))], ids=len)
+def test_logits_that_are_no_numbers_give_a_token_of_the_vocabulary(invalid: list[int]) -> None:
+    logits = torch.randn(3, 4000)
+    logits[1, invalid] = torch.nan
+    token, probability = choose_largest(logits)
+    assert 0 <= int(token[1]) < 4000
+    assert probability.isnan().tolist() == [False, True, False]
+    assert torch.equal(token[::2], logits[::2].argmax(dim=-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8], ids=str)
+def test_position_zero_is_written_for_new_streams_only(dtype: torch.dtype) -> None:
+    """Bit for bit, to entry 0 of the new streams' slots; every other byte of the rings stays as it was."""
+    layers, slots, heads, capacity, width = 2, 5, 4, 6, 16
+    keys, values = (torch.randn(layers, slots, heads, capacity, width).to(dtype) for _ in range(2))
+    start_keys, start_values = (torch.randn(layers, heads, width).to(dtype) for _ in range(2))
+    expected = [raw(cache).clone() for cache in (keys, values)]
+    for cache, start in zip(expected, (start_keys, start_values), strict=True):
+        for slot in (4, 0):
+            cache[:, slot, :, 0] = raw(start)
+    frames, rows = torch.tensor([7, 0, 1, 0]), torch.tensor([2, 4, 1, 0])
+    store_start(frames, rows, keys, values, start_keys, start_values)
+    assert torch.equal(raw(keys), expected[0])
+    assert torch.equal(raw(values), expected[1])
 
 
 @pytest.mark.parametrize("rows", [1, 2, MOST_ROWS])

@@ -62,14 +62,18 @@ def _choose_largest(logits, token, probability, width, BLOCK: tl.constexpr):
     lane = tl.arange(0, BLOCK)
     value = tl.load(logits + row * width + lane, mask=lane < width, other=float("-inf"))
     top = tl.max(value, axis=0)
-    tl.store(token + row, tl.min(tl.where(value == top, lane, BLOCK), axis=0).to(tl.int64))
+    # Where logits are not numbers none may equal the largest: the token stays in range, and the probability is NaN.
+    first = tl.min(tl.where(value == top, lane, BLOCK), axis=0)
+    tl.store(token + row, tl.minimum(first, width - 1).to(tl.int64))
     tl.store(probability + row, 1.0 / tl.sum(tl.exp(value - top), axis=0))
 
 
 def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each row of ``logits [B, V]`` float32, the first among equals, and its softmax probability.
+    """Return the largest of each row of ``logits [B, V]`` float32, the first among equals, and its softmax probability.
 
-    Returns ``[B]`` int64 and ``[B]`` float32.
+    Returns:
+        Tokens ``[B]`` int64, always within the vocabulary, and probabilities ``[B]`` float32: NaN where any logit of the
+        row is NaN.
     """
     batch, width = logits.shape
     token = torch.empty(batch, device=logits.device, dtype=torch.int64)
@@ -77,3 +81,34 @@ def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     block = triton.next_power_of_2(width)
     _choose_largest[(batch,)](logits.contiguous(), token, probability, width, BLOCK=block, num_warps=8)
     return token, probability
+
+
+@triton.jit
+def _store_start(
+    frames, rows, keys, values, start_keys, start_values, slots, capacity, WIDTH: tl.constexpr, VECTORS: tl.constexpr
+):
+    """Program (row, layer): write position 0 of all VECTORS heads, if the row is at its first frame."""
+    row, layer = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    if tl.load(frames + row) == 0:
+        lane = tl.arange(0, VECTORS * WIDTH)
+        vector = (layer * slots + tl.load(rows + row)) * VECTORS + lane // WIDTH
+        target, source = vector * capacity * WIDTH + lane % WIDTH, layer * VECTORS * WIDTH + lane
+        tl.store(keys + target, tl.load(start_keys + source))
+        tl.store(values + target, tl.load(start_values + source))
+
+
+def store_start(
+    frames: Tensor, rows: Tensor, keys: Tensor, values: Tensor, start_keys: Tensor, start_values: Tensor
+) -> None:
+    """Write keys and values of position 0 to the rings of the rows that are at their first frame; others are not read.
+
+    Args:
+        frames: ``[B]`` int64, frames that each row's stream has seen; 0 for a new one.
+        rows: ``[B]`` int64, the slot of each row.
+        keys, values: ``[layers, slots, H, C, D]`` of any element type; H * D is a power of two.
+        start_keys, start_values: ``[layers, H, D]`` of the same type.
+    """
+    layers, slots, heads, capacity, width = keys.shape
+    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32}[keys.element_size()]  # bytes are moved, not numbers
+    tensors = (tensor.view(integer) for tensor in (keys, values, start_keys, start_values))
+    _store_start[(len(rows), layers)](frames, rows, *tensors, slots, capacity, WIDTH=width, VECTORS=heads)

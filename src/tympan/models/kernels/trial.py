@@ -1,0 +1,25 @@
+"""A kernel that shows whether Triton works on a device: it is compiled, launched and checked."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+_LANES = 32
+
+
+@triton.jit
+def _add_one(x, LANES: tl.constexpr):
+    lane = tl.arange(0, LANES)
+    tl.store(x + lane, tl.load(x + lane) + 1.0)
+
+
+def launch(device: torch.device) -> None:
+    """Run the kernel on ``device``; raises whatever Triton raises, or `RuntimeError` for a wrong result."""
+    # The kernels are made for fused multiply-adds. Triton 3.9 warns that this will no longer be the default.
+    triton.knobs.language.default_fp_fusion = True
+    x = torch.zeros(_LANES, device=device)
+    _add_one[(1,)](x, LANES=_LANES)
+    if not bool((x == 1.0).all()):
+        raise RuntimeError("the trial kernel computed a wrong result")

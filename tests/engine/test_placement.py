@@ -1,0 +1,71 @@
+"""What loading a model sets in PyTorch, and what a GPU is refused for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tympan.engine.placement import place
+from tympan.errors import ConfigError
+from tympan.settings import ModelSettings
+
+LOAD = """
+import torch
+from tympan.engine.kyutai import load_model
+from tympan.engine.placement import place
+from tympan.models.load import open_checkpoint
+from tympan.settings import ModelSettings
+
+settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
+print(torch.get_float32_matmul_precision(), flush=True)
+load_model(open_checkpoint(settings.model), place(settings), settings)
+print(torch.get_float32_matmul_precision())
+"""
+
+
+def test_loading_pins_float32_products() -> None:
+    """Containers that allow TF32 for all programs change neither Mimi's codes nor anything else."""
+    command = [sys.executable, "-W", "error::UserWarning", "-c", LOAD]
+    environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["high", "highest"]
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+from tympan.engine.kyutai import load_runner
+from tympan.settings import ModelSettings
+
+load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f16", max_streams=1))
+assert not any(name.startswith("tympan.models.kernels.") for name in sys.modules)
+"""
+
+
+def test_f16_steps_run_without_triton() -> None:
+    """As on a T4, which Triton's kernels do not serve."""
+    command = [sys.executable, "-c", WITHOUT_TRITON]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize(
+    ("capability", "instead"),
+    [((9, 0), "--dtype bf16 or --dtype fp8"), ((8, 0), "--dtype bf16"), ((7, 5), "--dtype f16")],
+)
+def test_a_gpu_refuses_integer_weights(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, capability: tuple[int, int], instead: str
+) -> None:
+    """Their products are made for a CPU: on a GPU they would widen a layer for every row."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    with pytest.raises(ConfigError, match=f"^{dtype} weights run on a CPU only; use {instead}, or --device cpu$"):
+        place(ModelSettings(dtype=dtype))
+    assert place(ModelSettings(device="cpu", dtype=dtype)).kind == dtype
