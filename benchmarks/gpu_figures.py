@@ -1,8 +1,8 @@
 """Every GPU figure, in at most 480 seconds: `python benchmarks/gpu_figures.py [--results FOLDER] [--commit SHA]`.
 
 Run `gpu_smoke.py` first. Results go to a file of JSON lines as soon as they exist, those of every load one by one; what
-the stages print goes to a log beside it. `gpu_report.py` makes the tables of docs/gpu.md from such files. The exit status
-is 1 if a stage failed or a figure missed its limit.
+the stages print goes to a log beside it. `gpu_report.py` makes the tables of docs/gpu.md from such files. The exit
+status is 1 if a stage failed or a figure missed its limit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def load_stage(name: str, dtype: str, cache: str, streams: str, most_seconds: fl
     return Stage(name, LOADS, most_seconds, least=25, options=options, resumes=0)
 
 
-# The most wanted first. `seconds` is the most that a stage may take: their sum is more than the script's 475, so when the
-# first take all of theirs, the last are left out, and the record says so.
+# The most wanted first. `seconds` is the most that a stage may take: their sum is more than the script's 475, so when
+# the first take all of theirs, the last are left out, and the record says so.
 STAGES = (
     #                                                                      expected / at most, seconds
     Stage("draw", "gpu.machine:draw", 45),  #                                     20 / 45

@@ -1,8 +1,8 @@
-"""Whether the GPU path works, in at most 90 seconds: `python benchmarks/gpu_smoke.py [--results FOLDER] [--commit SHA]`.
+"""Whether the GPU path works, in at most 90 seconds: `python benchmarks/gpu_smoke.py [--results DIR] [--commit SHA]`.
 
 Run it first on a machine whose GPU has not run this code. It checks every kernel and the tokens of whole steps, and
-measures the first rates. Results go to a file of JSON lines, one per check, as soon as they exist; what the checks print
-goes to a log beside it. The exit status is 1 if a check failed.
+measures the first rates. Results go to a file of JSON lines, one per check, as soon as they exist; what the checks
+print goes to a log beside it. The exit status is 1 if a check failed.
 
 docs/gpu.md says what the machine needs. Packages may also lie in the folder `carried/` beside `benchmarks/`.
 """
@@ -16,8 +16,8 @@ from gpu.harness import Script, Stage, main
 
 INTERPRETER = (("TRITON_INTERPRET", "1"),)
 
-# Stages that share a line of time run side by side. Seconds are the most a stage may take; together they are more than the
-# script's 88, because seldom does one need them all: what no longer fits is left out.
+# Seconds are the most that a stage may take; together they are more than the script's 88, because seldom does one need
+# them all. What no longer fits is left out.
 STAGES = (
     # from 0 s: all but the first are needed by what follows
     Stage("machine", "gpu.machine:machine", 30),

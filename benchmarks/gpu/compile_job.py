@@ -1,13 +1,19 @@
-"""One process of the stage that compiles kernels: runs a part of a step with weights of zeros, for some numbers of rows."""
+"""One process of the stage that compiles kernels: runs a part of a step, or of the checks, once.
+
+Weights are zeros. Rows are the numbers between which the kernels differ.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from gpu import checks
+from gpu.items import Context
 from tympan.bench.attention import sweep
 from tympan.engine.kyutai import quantize
 from tympan.models import kernels
@@ -27,11 +33,15 @@ def compile_job(model: str, device: torch.device, job: str) -> None:
     checkpoint = open_checkpoint(model)
     config = checkpoint.config
     kind, _, dtype = job.partition(" ")
+    if dtype == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        return print("left out: fp8 needs compute capability 8.9")
     rows = (1, 2) if device.type == "cpu" else (*FEW_ROWS, *MANY_ROWS)
     if kind == "mimi":
         with torch.device("meta"):
             mimi = MimiEncoder(config.mimi)
         run_mimi(zeros(mimi, torch.float32, device), MANY_ROWS if dtype == "large" else rows[:4])
+    elif kind == "checks":
+        run_checks(Context(model, device.type, False, Path("nowhere"), 0.0, {}), *map(int, dtype.split("/")))
     elif kind == "tiny":
         tiny = open_checkpoint("random:tiny")
         run_mimi(tiny.mimi(device=device), rows[:4])
@@ -52,10 +62,17 @@ def compile_job(model: str, device: torch.device, job: str) -> None:
 
 def zeros(module: Module, dtype: torch.dtype, device: torch.device) -> Module:
     """Give a module that was made on the meta device weights of zeros."""
-    module = module.to_empty(device=device).to(dtype=dtype)
+    module = module.to(dtype=dtype).to_empty(device=device)
     for parameter in module.parameters():
         parameter.data.zero_()
     return module.eval()
+
+
+def run_checks(context: Context, share: int, shares: int) -> None:
+    """Run every so many-th of the checks of kernels, those left out that need the checkpoint's weights."""
+    items = [item for check in checks.KERNELS if check is not checks.nearest for item in check(context)]
+    for item in items[share::shares]:
+        print(item.name, dict(item.run()), flush=True)
 
 
 def run_mimi(mimi: MimiEncoder, rows: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Tokens of recorded steps against those of eager steps, of a CPU and of other batches; and of every data type against f32."""
+"""Tokens of recorded steps against those of eager steps, a CPU and other batches; other data types against f32."""
 
 from __future__ import annotations
 

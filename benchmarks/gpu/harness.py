@@ -1,7 +1,8 @@
 """Runs the stages of a measuring script, each in a process of its own, within the script's time.
 
-Every result is appended to one file of JSON lines as soon as it exists. A stage that crashes, hangs or runs out of memory
-costs only itself. Nothing here imports torch: the process that keeps the results must survive whatever a stage does.
+Every result is appended to one file of JSON lines as soon as it exists. A stage that crashes, hangs or runs out of
+memory costs only itself. Nothing here imports torch: the process that keeps the results must survive whatever a stage
+does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gpu.process import Message, kill_all, run_process
 
 ROOT = Path(__file__).parents[2]
 _MOST_LOG_BYTES = 8 * 2**20
+_MOST_SHOWN = 45  # lines of figures in the summary
 _FAILED_TIMEOUT_SECONDS = 20.0  # of a stage that hangs on purpose
 
 
@@ -34,9 +36,9 @@ _FAILED_TIMEOUT_SECONDS = 20.0  # of a stage that hangs on purpose
 class Stage:
     """One process.
 
-    items: ``module:function`` that yields its items. seconds: the most it may take. least: with less time left it is left
-    out. beside: it runs at the same time as the stage before it. needs_cuda: it is skipped on a CPU. resumes: how often it
-    goes on in a new process behind an item that broke the old one. fallback: runs if this one failed.
+    items: ``module:function`` that yields its items. seconds: the most it may take. least: with less time left it is
+    left out. beside: it runs at the same time as the stage before it. needs_cuda: it is skipped on a CPU. resumes: how
+    often it goes on in a new process behind an item that broke the old one. fallback: runs if this one failed.
     """
 
     name: str
@@ -162,7 +164,7 @@ class Run:
         command += ["--scratch", str(arguments.scratch), *options, *more]
         command += ["--quick"] * arguments.quick + ["--commit", arguments.commit or ""]
         extra = dict((*stage.environment, *(stage.quick_environment if arguments.quick else ())))
-        path = (str(ROOT / "src"), os.environ.get("PYTHONPATH", ""), str(ROOT / "carried"))
+        path = (str(ROOT / "src"), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", ""), str(ROOT / "carried"))
         environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", **extra}
         if arguments.quick:
             environment["OMP_NUM_THREADS"] = "1"  # stages run side by side on few cores
@@ -185,8 +187,13 @@ class Run:
         self.recorder.append({"record": "stage", "stage": stage.name, **outcome, **environment})
 
     def summary(self) -> tuple[str, bool]:
-        """Return a short table of the stages, and whether all went well."""
+        """Return the figures worth showing and a table of the stages, and whether all went well."""
         lines, well = [], True
+        for record in self.recorder.records:
+            if record.get("shown"):
+                shown = ", ".join(f"{name} {value}" for name, value in record["shown"].items())
+                lines.append(f"{record['stage']}: {record['item']}: {shown}"[:160])
+        lines = lines[-_MOST_SHOWN:]
         for record in self.recorder.records:
             if record["record"] != "stage":
                 continue
@@ -197,11 +204,7 @@ class Run:
             state = not_run[0] if not_run else "ok" if record["ok"] else "FAILED"
             well = well and state != "FAILED"
             lines.append(f"{record['stage']:<24}{state:<10}{record.get('seconds', 0):>7} s  {why.strip()[:160]}")
-        for record in self.recorder.records:
-            if record.get("shown"):
-                shown = ", ".join(f"{name} {value}" for name, value in record["shown"].items())
-                lines.append(f"{record['stage']}: {record['item']}: {shown}"[:200])
-        return "\n".join(lines[-90:]), well
+        return "\n".join(lines), well
 
 
 def main(script: Script) -> int:
@@ -265,9 +268,8 @@ def _run_all(script: Script, arguments: argparse.Namespace) -> int:
     table, well = run.summary()
     took = round(time.monotonic() - start, 1)
     recorder.append({"record": "end", "ok": well, "seconds": took})
-    print(
-        f"\n{table}\n{'all well' if well else 'SOMETHING FAILED'} after {took} s of {seconds:.0f} s: {recorder.file.name}"
-    )
+    verdict = "all well" if well else "SOMETHING FAILED"
+    print(f"\n{table}\n{verdict} after {took} s of {seconds:.0f} s: {recorder.file.name}")
     return 0 if well else 1
 
 

@@ -26,14 +26,14 @@ TARGETS = {"bf16": 700, "fp8": 1300}  # streams on 80 GB, which is what its memo
 class Loads:
     """The loads of one runner, from few streams to as many as it has slots.
 
-    Options: ``dtype`` and ``cache``; ``streams``, the counts to try, in which ``fit`` is what the memory holds; ``seconds``
-    of each load; ``target``, the streams that the limit asks for.
+    Options: ``dtype`` and ``cache``; ``streams``, the counts to try, in which ``fit`` is what the memory holds;
+    ``seconds`` of each load; ``target``, the streams that the limit asks for.
     """
 
     def __init__(self, context: Context) -> None:
         self.context = context
         options = context.options
-        self.wanted = "1,3".split(",") if context.quick else options["streams"].split(",")
+        self.wanted = ["1", "3"] if context.quick else options["streams"].split(",")
         self.seconds = 1.0 if context.quick else float(options.get("seconds", "9"))
         self.warm_up = 0.3 if context.quick else 2.0
         self.slots = None if "fit" in self.wanted else max(int(count) for count in self.wanted)
@@ -182,7 +182,7 @@ def moshi(context: Context) -> Iterator[Item]:
         return
     most = 1024 if context.cuda else 2
     batch: int | None = 64 if context.cuda else 1
-    while batch is not None and context.left() > 12.0:
+    while batch is not None and context.left() > (25.0 if context.cuda else 5.0):
         yield Item(f"{batch} streams", lambda batch=batch: step(batch), shown=("moshi_step_ms_p99",))  # type: ignore[misc]
         batch = next_batch(found, most)
     most_carried = carried(found)

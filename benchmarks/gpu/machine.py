@@ -17,11 +17,13 @@ import torch
 from gpu.items import Context, Item, Values, at_least, at_most
 from tympan.bench.disk import write_checkpoint
 from tympan.bench.machine import conditions
-from tympan.engine import placement
+from tympan.engine.placement import prepare
 from tympan.models import kernels
 
-# What a process compiles: a part of a step with weights of zeros, for the numbers of rows between which the kernels differ.
-JOBS = ("lm bf16", "lm fp8", "lm f32", "lm f16", "weights fp8", "mimi", "mimi large", "tiny", "read bf16", "read fp8")
+# What each process compiles: see `compile_job`.
+CHECK_JOBS = tuple(f"checks {share}/6" for share in range(6))
+LM_JOBS = ("lm bf16", "lm fp8", "lm f32", "lm f16", "weights fp8")
+JOBS = (*LM_JOBS, "mimi", "mimi large", "tiny", "read bf16", "read fp8", *CHECK_JOBS)
 QUICK_JOBS = ("lm bf16", "mimi")
 
 
@@ -31,7 +33,7 @@ def machine(context: Context) -> Iterator[Item]:
     yield Item(
         "versions", lambda: versions(context), shown=("gpu", "driver", "torch", "triton", "compiler", "python_h")
     )
-    yield Item("nvidia-smi", nvidia_smi, skip="" if cuda else "needs CUDA")
+    yield Item("nvidia-smi", nvidia_smi, skip="" if shutil.which("nvidia-smi") else "not installed")
     yield Item("kernels are used", lambda: kernels_used(context), {"usable": at_least(1)} if cuda else {})
     yield Item(
         "f32 products", lambda: f32_products(context), {"relative_error": at_most(1e-5)}, shown=("relative_error",)
@@ -74,9 +76,7 @@ def kernels_used(context: Context) -> Values:
 
 def f32_products(context: Context) -> Values:
     """Compare with f64. TF32, which some containers switch on, would give 1e-4 to 1e-3."""
-    prepare = getattr(placement, "prepare", None)
-    if prepare is not None:
-        prepare(torch.device(context.device))
+    prepare(torch.device(context.device))
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(512, 512, generator=generator) for _ in range(2))
     found = (left.to(context.device) @ right.to(context.device)).cpu().double()
@@ -108,13 +108,13 @@ def drawn(context: Context) -> Values:
 
 
 def compiling(context: Context) -> Iterator[Item]:
-    """Compile every kernel, in processes side by side: Triton keeps what it compiles in files that all processes share."""
+    """Compile every kernel, in processes side by side. Triton keeps what it compiles in files that all share."""
     start = time.monotonic()
     jobs = QUICK_JOBS if context.quick else JOBS
-    script = str(Path(__file__).with_name("compile_job.py"))
     about = [json.dumps({"model": context.model, "device": context.device, "job": job}) for job in jobs]
+    command = (sys.executable, "-m", "gpu.compile_job")
     processes = [
-        subprocess.Popen([sys.executable, script, each], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen([*command, each], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for each in about
     ]
     for job, process in zip(jobs, processes, strict=True):

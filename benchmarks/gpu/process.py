@@ -1,7 +1,7 @@
 """Runs one process: its items are read as they come, its log is kept, and nothing of it is left over.
 
-A process writes lines of JSON to standard output and everything else to standard error. It runs in a session of its own,
-so that it can be killed with all that it started.
+A process writes lines of JSON to standard output and everything else to standard error. It runs in a session of its
+own, so that it can be killed with all that it started.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.exactness import loaded
@@ -15,8 +16,10 @@ from tympan.bench.attention import attention_rate, sweep
 from tympan.bench.measure import copy_rate, synchronize
 from tympan.bench.sustained import fill_with_noise
 from tympan.engine.calibrate import full_context_rows
+from tympan.engine.memory import streams_that_fit
 from tympan.engine.runner import KyutaiRunner
 from tympan.models.attention import FP8, Ring
+from tympan.models.checkpoint import describe
 from tympan.models.load import open_checkpoint
 
 ROWS, LAYERS = 512, 4
@@ -63,13 +66,20 @@ def profiles(context: Context) -> Iterator[Item]:
 
     def load() -> Values:
         model, info = loaded(context.checkpoint, "bf16" if context.cuda else "f32", context.device)
-        runners.append(KyutaiRunner(model, info, max(counts)))
-        return {"slots": max(counts)}
+        slots = max(counts)
+        if context.cuda:
+            free, _ = torch.cuda.mem_get_info()
+            slots = min(slots, streams_that_fit(free, describe(open_checkpoint(context.model)).stream_bytes))
+        runners.append(KyutaiRunner(model, info, slots))
+        return {"slots": slots}
 
     yield Item("load", load)
-    for count in counts:
+    for count in counts if runners else ():
+        if count > runners[0].slots:
+            yield skipped(f"{count} rows", "they do not fit into the memory")
+            continue
         name = f"{count} row{'s' * (count > 1)}"
-        yield Item(name, lambda count=count: profiled(runners[0], count, context), shown=("device_ms",))  # type: ignore[misc]
+        yield Item(name, partial(profiled, runners[0], count, context), shown=("device_ms", "launches"))
 
 
 def profiled(runner: KyutaiRunner, count: int, context: Context) -> Values:

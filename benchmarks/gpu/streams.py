@@ -75,9 +75,10 @@ class Followed:
 
 @contextmanager
 def logit_gaps(runner: KyutaiRunner) -> Iterator[list[float]]:
-    """Record the gap of every row that an eager runner runs, in the order of the rows; the list is the latest step's."""
+    """Record the gap of each row that an eager runner runs, in the order of the rows; the list is the latest step's."""
     lm: Any = runner.program.model.lm
-    step, latest = lm.step, []
+    step = lm.step
+    latest: list[float] = []
 
     def recording(*arguments: Any, **options: Any) -> Any:
         output = step(*arguments, **options)

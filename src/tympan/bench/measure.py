@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -21,8 +22,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
     """Return the bytes per second of a large copy, read and written bytes together.
 
-    The data is random: on a GPU, zeros take less power and so copy faster. A GPU's time is between events on it, and the
-    median counts; on a CPU, where other programs run, the best of all rounds counts.
+    The data is random: on a GPU, zeros take less power and so copy faster. A GPU's time is between events on it, and
+    the median counts; on a CPU, where other programs run, the best of all rounds counts.
 
     Args:
         device: Needs twice ``size_bytes`` of free memory.
@@ -51,7 +52,7 @@ def _event_seconds(source: torch.Tensor, target: torch.Tensor) -> list[float]:
         target.copy_(source)
     events[-1].record()
     torch.cuda.synchronize(source.device)
-    return [start.elapsed_time(end) / 1000 for start, end in zip(events, events[1:], strict=False)]
+    return [start.elapsed_time(end) / 1000 for start, end in itertools.pairwise(events)]
 
 
 def synchronize(device: torch.device) -> None:

@@ -64,7 +64,7 @@ class MoshiLoop:
 
 
 def moshi_streams(lm: LM, device: torch.device, most: int) -> tuple[int, float]:
-    """Return the largest batch, up to ``most``, and its step's 99th percentile in milliseconds; 0 if one row is too slow.
+    """Return the largest batch, up to ``most``, and its step's 99th percentile in ms; 0 if one row is too slow.
 
     Raises:
         ModuleNotFoundError: The package is missing.
