@@ -14,6 +14,7 @@ from tympan.bench.live import LiveLoad, LiveRun
 from tympan.bench.moshi_loop import MoshiLoop, carried, next_batch
 from tympan.bench.sustained import IDLE, Prepared, Run, idle_flush, prepare, run_load
 from tympan.config import ModelSettings
+from tympan.deploy.capacity import gpu_of_device
 from tympan.deploy.prices import GPUS, PRICES_AS_OF
 from tympan.engine.batched import BatchedEngine
 from tympan.models.load import open_checkpoint
@@ -89,18 +90,12 @@ class Loads:
             "attention_copy_rate_share",
         )
         values: dict[str, object] = {"sustained_streams": most, **{name: common.get(name) for name in names}}
-        dollars = dollars_per_hour(str(common["gpu"]))
-        if dollars is not None and most:
+        gpu = gpu_of_device(str(common["gpu"]))
+        if gpu is not None and most:
+            dollars = 3600 * GPUS[gpu].dollars_per_second
             values |= {"dollars_per_stream_hour": round(dollars / most, 6), "gpu_dollars_per_hour": round(dollars, 3)}
             values["prices_as_of"] = PRICES_AS_OF
         return values
-
-
-def dollars_per_hour(gpu: str) -> float | None:
-    """Return the price of the GPU that PyTorch calls ``gpu``, or None if it is not in the table."""
-    words = set(gpu.replace("-", " ").split())
-    fitting = [name for name in GPUS if words >= set(name.split("-"))]
-    return 3600 * GPUS[max(fitting, key=len)].dollars_per_second if fitting else None
 
 
 def loads(context: Context) -> Iterator[Item]:
