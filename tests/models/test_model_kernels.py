@@ -10,9 +10,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.machine_code import Kernel, compile_kernel, count_loop
 
 FOLDER = Path(__file__).parent / "kernels"
 
@@ -29,98 +29,143 @@ def test_kernels_equal_plain_pytorch() -> None:
     assert " passed" in result.stdout
 
 
-def attention(ring: str, steps: int, width: int, splits: int) -> tuple[str, dict[str, str], dict[str, object]]:
-    asked, scales = ("*fp32" if steps == 2 else "*bf16"), ("*fp32" if ring == "fp8e4nv" else "*" + ring)
-    pointers = {"query": asked, "keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales}
-    pointers |= {"rows": "*i64", "positions": "*i64", "out": asked, "parts": "*fp32", "sums": "*fp32"}
-    shape = {
-        "STEPS": steps,
-        "HEADS": 8,
-        "WIDTH": width,
-        "BLOCK": 16,
-        "SPLITS": splits,
-        "STAGES": 3,
-        "SCALED": ring == "fp8e4nv",
-    }
-    return "attention._read_window", pointers | {"capacity": "i32", "scale": "fp32"}, shape
+def attention(ring: str, steps: int, width: int, splits: int = 1, config: tuple[int, int, int] = (32, 4, 3)) -> Kernel:
+    """The read of the language model's ring, one query per row, or of Mimi's, two queries."""
+    queries, scaled = "*fp32" if steps == 2 else "*bf16", ring == "fp8e4nv"
+    scales = "*fp32" if scaled else "*" + ring
+    types = {"query": queries, "keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales}
+    types |= {"rows": "*i64", "positions": "*i64", "out": queries, "parts": "*fp32", "sums": "*fp32"}
+    block, warps, stages = config
+    constants = {"STEPS": steps, "HEADS": 16 if steps == 1 else 8, "WIDTH": width, "SCALED": scaled}
+    constants |= {"BLOCK": block, "SPLITS": splits, "STAGES": stages}
+    return Kernel("attention._read_window", types | {"capacity": "i32", "scale": "fp32"}, constants, warps=warps)
 
 
-def writing(ring: str) -> tuple[str, dict[str, str], dict[str, object]]:
+def joining(steps: int, width: int) -> Kernel:
+    constants = {"STEPS": steps, "HEADS": 8, "WIDTH": width, "SPLITS": 4}
+    return Kernel("attention._join_parts", {"parts": "*fp32", "sums": "*fp32", "out": "*bf16"}, constants, warps=1)
+
+
+def writing(ring: str) -> Kernel:
     scales = "*fp32" if ring == "fp8e4nv" else "*" + ring
-    pointers = {
-        "projected": "*bf16",
-        "cos": "*fp32",
-        "sin": "*fp32",
-        "rows": "*i64",
-        "positions": "*i64",
-        "query": "*bf16",
-    }
-    pointers |= {
-        "query": "*bf16",
-        "keys": "*" + ring,
-        "values": "*" + ring,
-        "key_scales": scales,
-        "value_scales": scales,
-    }
-    shape = {"STEPS": 1, "HEADS": 16, "WIDTH": 128, "SCALED": ring == "fp8e4nv"}
-    return "attention._rotate_and_write", pointers | {"capacity": "i32"}, shape
+    types = {"projected": "*bf16", "cos": "*fp32", "sin": "*fp32", "rows": "*i64", "positions": "*i64", "query": "*bf16"}
+    types |= {"keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales, "capacity": "i32"}
+    constants = {"STEPS": 1, "HEADS": 16, "WIDTH": 128, "SCALED": ring == "fp8e4nv"}
+    return Kernel("ring_write._rotate_and_write", types, constants, warps=1)
 
 
-SEARCH = (
+def windows(channels: int, kernel: int, stride: int, outputs: int) -> Kernel:
+    """One of SEANet's convolutions; ``outputs`` of a program."""
+    window = kernel * channels
+    types = {"x": "*fp32", "context": "*fp32", "rows": "*i64", "fresh": "*i1", "windows": "*fp32"}
+    constants = {"HISTORY": (kernel - stride) * channels, "WINDOW": window, "HOP": stride * channels}
+    constants |= {"OUTPUTS": outputs, "WIDTH": 1 << (window - 1).bit_length(), "ELU": channels > 1}
+    multiples = ("length",) if channels > 1 else ()
+    return Kernel("windows._gather_windows", types | {"outputs": "i32", "length": "i32"}, constants, multiples=multiples)
+
+
+def start(integer: str) -> Kernel:
+    rings = dict.fromkeys(("keys", "values", "start_keys", "start_values"), "*" + integer)
+    types = rings | {"frames": "*i64", "rows": "*i64", "slots": "i32", "capacity": "i32"}
+    return Kernel("fused._store_start", types, {"WIDTH": 128, "VECTORS": 16})
+
+
+SEARCH = Kernel(
     "nearest._search",
     dict.fromkeys(("residuals", "next_residuals", "values", "next_values", "centroids", "half_norms"), "*fp32")
     | {"indices": "*i32", "next_indices": "*i32", "codes": "*i64", "stage": "i32", "codebooks": "i32"},
     {"BINS": 2048, "WIDTH": 256, "PARTS": 16, "SHARE": 128, "BLOCK": 32, "FIRST": False},
 )
-SUM = (
+SUM = Kernel(
     "fused._sum_embeddings",
     {"codes": "*i64", "text": "*i64", "table": "*bf16", "out": "*bf16", "card": "i32", "width": "i32"},
     {"CODEBOOKS": 32, "BLOCK": 512},
 )
-NORM = (
+NORM = Kernel(
     "fused._rms_norm",
     {"x": "*bf16", "weight": "*bf16", "out": "*bf16", "width": "i32", "epsilon": "fp32"},
     {"BLOCK": 2048},
+    warps=8,
 )
-CHOICE = (
+CHOICE = Kernel(
     "fused._choose_largest",
     {"logits": "*fp32", "token": "*i64", "probability": "*fp32", "width": "i32"},
     {"BLOCK": 8192},
+    warps=8,
 )
+QUANTIZE = Kernel(
+    "quantize._quantize_rows",
+    {"x": "*bf16", "out": "*fp8e4nv", "scale": "*fp32", "width": "i32"},
+    {"SMALLEST": 1e-12, "LARGEST": 448.0, "BLOCK": 2048},
+    warps=8,
+)
+TRIAL = Kernel("trial._add_one", {"x": "*fp32"}, {"LANES": 32})
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton compiles, and does not take what an earlier run compiled."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("capability", "kernel"),
     [
-        (80, attention("bf16", 1, 128, 1)),
-        (80, attention("fp32", 2, 64, 4)),
-        (90, attention("bf16", 1, 128, 1)),
-        (90, attention("fp8e4nv", 1, 128, 4)),
-        (90, attention("fp32", 2, 64, 1)),
+        (80, attention("fp32", 2, 64, splits=4)),
+        (90, attention("bf16", 1, 128, splits=4)),
+        (90, attention("fp16", 1, 128, config=(16, 2, 3))),
+        (89, attention("fp8e4nv", 1, 64, splits=2)),
+        (80, joining(2, 64)),
         (90, writing("bf16")),
         (90, writing("fp8e4nv")),
+        (80, windows(1, 7, 1, 512)),
+        (90, windows(64, 3, 1, 16)),
+        (90, windows(512, 16, 8, 2)),
+        (80, start("i16")),
+        (90, start("i8")),
         (80, SEARCH),
         (80, SUM),
         (80, NORM),
         (80, CHOICE),
+        (89, QUANTIZE),
+        (90, QUANTIZE),
+        (80, TRIAL),
     ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+    ids=lambda value: value.name if isinstance(value, Kernel) else str(value),
 )
-def test_kernels_compile(
-    capability: int, kernel: tuple[str, dict[str, str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fresh_cache")
+def test_kernels_compile(capability: int, kernel: Kernel) -> None:
     """Down to machine code, with the assembler that Triton's wheel carries."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    assert compile_kernel(kernel, capability)
 
-    name, types, constants = kernel
-    module, _, function = name.partition(".")
-    compiled = getattr(importlib.import_module(f"tympan.models.kernels.{module}"), function)
-    places = {name: (place,) for place, name in enumerate(compiled.arg_names)}
-    signature = {name: "constexpr" if name in constants else types[name] for name in compiled.arg_names}
-    aligned = {places[name]: [["tt.divisibility", 16]] for name, kind in signature.items() if kind[0] == "*"}
-    values = {places[name]: value for name, value in constants.items()}
-    source = ASTSource(fn=compiled, signature=signature, constexprs=values, attrs=aligned)
-    assert triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+
+# Warp instructions per cache entry (one key and one value) allowed in the loop. The rate of an H100's memory, 3 TB/s of
+# copies, needs at most 3e12 / 512 entries of bf16 a second; 132 multiprocessors issue 927e9 instructions a second. So 79
+# instructions would take half of what it can issue. For 8-bit entries it is 40.
+LIMITS = {"bf16": 48, "fp16": 48, "fp8e4nv": 39, "fp32": 48}
+
+
+@pytest.mark.parametrize("capability", [80, 89, 90])
+@pytest.mark.parametrize(
+    ("ring", "steps", "width"),
+    [("bf16", 1, 128), ("fp16", 1, 128), ("fp32", 1, 128), ("fp8e4nv", 1, 128), ("fp32", 2, 64)],
+    ids=["bf16", "f16", "f32", "fp8", "mimi"],
+)
+@pytest.mark.usefixtures("fresh_cache")
+def test_attention_is_bound_by_memory(capability: int, ring: str, steps: int, width: int) -> None:
+    """Few instructions per entry, no more exchanges between threads than a dot product needs, copies 16 bytes wide."""
+    if ring == "fp8e4nv" and capability < 89:
+        pytest.skip("8-bit floats need compute capability 8.9")
+    kernel = attention(ring, steps, width)
+    block = int(str(kernel.constants["BLOCK"]))
+    loop = count_loop(compile_kernel(kernel, capability))
+    per_entry = loop.instructions * kernel.warps / block
+    print(f"sm_{capability} {ring} T={steps} D={width}: {per_entry:.1f} warp instructions per entry; {loop}")
+    assert per_entry <= LIMITS[ring]
+    entries = block // kernel.warps  # of a warp in one pass
+    threads = width * {"fp8e4nv": 1, "bf16": 2, "fp16": 2, "fp32": 4}[ring] // 16  # that share an entry
+    exchanges = (threads - 1).bit_length()  # to add up their partial sums
+    assert loop.shuffles <= steps * exchanges * entries * threads / 32
+    assert loop.barriers <= 2, "one before a tile is read, one before it is overwritten"
+    assert loop.wide_loads == loop.all_loads > 0
+    assert loop.registers <= 128, "at least 16 warps per multiprocessor"

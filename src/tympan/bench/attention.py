@@ -42,14 +42,14 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
             read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=config)
 
     replay = CudaDevice().record(attend_everywhere)
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]  # type: ignore[no-untyped-call]
     replay()
     for event in events[:-1]:
         event.record()
         replay()
     events[-1].record()
     torch.cuda.synchronize(device)
-    seconds = median(start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)) / 1000
+    seconds: float = median(start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)) / 1000
     return rows * layers * 2 * heads * capacity * width * ring.keys.element_size() / seconds
 
 

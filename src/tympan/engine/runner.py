@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from tympan.engine.graphs import Device, Graphs
 from tympan.engine.program import CONTINUE, LoadedModel, StepProgram
 from tympan.engine.scheduler import REPLAY_FRAMES, Row
 from tympan.engine.step import StepResult
+from tympan.engine.tuning import select_read_config
 from tympan.messages import Pcm
 
 
@@ -64,7 +66,10 @@ class KyutaiRunner:
         self._turn = 0
         self._spare = slots
         self._padding = torch.tensor([slots, 0, 0, slots, 0])  # a new stream, in the slot behind those of the streams
-        self._silence = {np.dtype(kind): np.zeros(info.frame_samples, kind) for kind in (np.int16, np.float32)}
+        self._silence: dict[np.dtype[Any], Pcm] = {
+            np.dtype(np.int16): np.zeros(info.frame_samples, np.int16),
+            np.dtype(np.float32): np.zeros(info.frame_samples, np.float32),
+        }
         self._device = device
         start = time.perf_counter()
         self._graphs = None if device is None else self._record(device)
@@ -112,6 +117,8 @@ class KyutaiRunner:
         return self._silence[np.dtype(np.float32) if first is None else first.dtype]
 
     def _record(self, device: Device) -> Graphs:
-        """All rows are padding while steps are recorded: no stream's state is touched."""
+        """Record a step per bucket. All rows are padding meanwhile: no stream's state is touched."""
+        lm = self.program.model.lm
+        select_read_config(self.program.ring, self.slots, lm.compute_dtype or lm.embedding.dtype)
         self.program.control.copy_(self._padding.expand_as(self.program.control))
         return Graphs(self.program, device, self.slots)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import kernel_interpreter  # noqa: F401  (before anything that imports Triton)
 import pytest
 import torch
 from torch import Tensor
 
+from tympan.engine import tuning
 from tympan.models.attention import FP8, Ring, decode, encode, mix, window
+from tympan.models.fastest import Calls
+from tympan.models.kernels import attention
 from tympan.models.kernels.attention import ReadConfig, read_window, split_count
 from tympan.models.kernels.ring_write import rotate_and_write
 from tympan.models.rope import Rotation, frequencies, rotation
@@ -67,7 +72,7 @@ def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int,
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("splits", [1, 2, 8])
 def test_ragged_lengths_and_wrapped_rings(dtype: torch.dtype, steps: int, splits: int) -> None:
     """First steps, a ring just not full, just full, just wrapped, and long wrapped, rows in any order of slots."""
     torch.manual_seed(steps)
@@ -122,3 +127,25 @@ def test_splits_fill_a_gpu_and_no_more() -> None:
     assert split_count(16, 750, 32, on=132) == 16
     assert split_count(512 * 16, 750, 32, on=132) == 1
     assert split_count(16, 50, 64, on=132) == 1
+
+
+def test_the_fastest_configuration_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that do not run on this GPU are left out; what is selected is used by default from then on."""
+    monkeypatch.setattr(attention, "_selected", {})
+    configs = (ReadConfig(8, 4, 1), ReadConfig(16, 4, 1), ReadConfig(3, 4, 1))  # a tile of 3 entries is no power of two
+    monkeypatch.setattr(attention, "CONFIGS", configs)
+    timed: list[str] = []
+
+    def last(contenders: Mapping[str, Calls], *, margin: float) -> str:
+        timed.extend(contenders)
+        return timed[-1]
+
+    monkeypatch.setattr(tuning, "fastest", last)
+    ring = filled_ring(3, 20, torch.float32)
+    kept = copy_of(ring)
+    assert attention.selected_config(1, WIDTH, torch.float32) == configs[0]
+    tuning.select_read_config(ring, 2, torch.float32)
+    assert timed == ["0", "1"]
+    assert attention.selected_config(1, WIDTH, torch.float32) == configs[1]
+    assert attention.selected_config(2, WIDTH, torch.float32) == configs[0], "only for one query per row"
+    torch.testing.assert_close((ring.keys, ring.values), (kept.keys, kept.values), rtol=0, atol=0, equal_nan=True)
