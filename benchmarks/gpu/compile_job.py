@@ -16,8 +16,10 @@ from gpu import checks
 from gpu.items import Context
 from tympan.bench.attention import sweep
 from tympan.engine.kyutai import quantize
+from tympan.engine.tuning import select_read_config
 from tympan.models import kernels
 from tympan.models.attention import FP8, Ring
+from tympan.models.config import TransformerConfig
 from tympan.models.lm import LM
 from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder
@@ -33,23 +35,23 @@ def compile_job(model: str, device: torch.device, job: str) -> None:
     checkpoint = open_checkpoint(model)
     config = checkpoint.config
     kind, _, dtype = job.partition(" ")
-    if dtype == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability() < (8, 9):
-        return print("left out: fp8 needs compute capability 8.9")
-    rows = (1, 2) if device.type == "cpu" else (*FEW_ROWS, *MANY_ROWS)
-    if kind == "mimi":
+    rows = (1, 2) if device.type == "cpu" else FEW_ROWS
+    if "fp8" in job and device.type == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        print("left out: fp8 needs compute capability 8.9")
+    elif kind == "mimi":
         with torch.device("meta"):
             mimi = MimiEncoder(config.mimi)
-        run_mimi(zeros(mimi, torch.float32, device), MANY_ROWS if dtype == "large" else rows[:4])
+        run_mimi(zeros(mimi, torch.float32, device), MANY_ROWS if dtype == "large" else rows)
     elif kind == "checks":
         run_checks(Context(model, device.type, False, Path("nowhere"), 0.0, {}), *map(int, dtype.split("/")))
     elif kind == "tiny":
         tiny = open_checkpoint("random:tiny")
-        run_mimi(tiny.mimi(device=device), rows[:4])
-        run_lm(tiny.lm(device=device, dtype=torch.float32), rows[:4], torch.float32)
+        run_mimi(tiny.mimi(device=device), rows)
+        run_lm(tiny.lm(device=device, dtype=torch.float32), rows, torch.float32)
+        read(tiny.config.lm.transformer, torch.float32, device, (1,))
     elif kind == "read":
-        transformer = config.lm.transformer
-        shape = (1, 64, transformer.heads, transformer.context, transformer.head_dimension)
-        print(sweep(Ring.empty(*shape, device=device, dtype=DTYPES[dtype]), 64, torch.bfloat16))
+        name, _, counts = dtype.partition(" ")
+        read(config.lm.transformer, DTYPES[name], device, tuple(map(int, counts.split(","))))
     else:
         wide = DTYPES["bf16" if dtype == "fp8" else dtype]
         with torch.device("meta"):
@@ -57,7 +59,18 @@ def compile_job(model: str, device: torch.device, job: str) -> None:
         lm = zeros(lm, wide, device)
         if kind == "weights":
             quantize(lm, "fp8")
-        run_lm(lm, (*rows[:4], 64) if len(rows) > 4 else rows, DTYPES[dtype] if kind == "lm" else wide)
+        run_lm(lm, (*rows, 64) if device.type == "cuda" else rows, DTYPES[dtype] if kind == "lm" else wide)
+
+
+def read(config: TransformerConfig, dtype: torch.dtype, device: torch.device, rows: tuple[int, ...]) -> None:
+    """Compile all ways to read the ring that a choice at start, or a sweep, tries."""
+    shape = (1, max(rows), config.heads, config.context, config.head_dimension)
+    ring = Ring.empty(*shape, device=device, dtype=dtype)
+    queries = torch.float32 if dtype == torch.float32 else torch.bfloat16
+    for count in rows:
+        select_read_config(ring, count, queries)
+    if max(rows) >= 64:
+        print(sweep(ring, max(rows), queries))
 
 
 def zeros(module: Module, dtype: torch.dtype, device: torch.device) -> Module:

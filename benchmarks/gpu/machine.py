@@ -23,7 +23,8 @@ from tympan.models import kernels
 # What each process compiles: see `compile_job`.
 CHECK_JOBS = tuple(f"checks {share}/6" for share in range(6))
 LM_JOBS = ("lm bf16", "lm fp8", "lm f32", "lm f16", "weights fp8")
-JOBS = (*LM_JOBS, "mimi", "mimi large", "tiny", "read bf16", "read fp8", *CHECK_JOBS)
+READ_JOBS = tuple(f"read {kind} {rows}" for kind in ("bf16", "fp8") for rows in ("1,4", "8,16", "64"))
+JOBS = (*LM_JOBS, "mimi", "mimi large", "tiny", *READ_JOBS, "read f32 1,4", *CHECK_JOBS)
 QUICK_JOBS = ("lm bf16", "mimi")
 
 
