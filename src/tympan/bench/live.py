@@ -87,6 +87,7 @@ class LiveRun:
         self._flush_seconds: list[float] = []
         self._late_seconds: list[float] = []
         self._starts = 0
+        self._next_frame = 0
         self._measuring = False
         self._failure: Exception | None = None
 
@@ -94,15 +95,16 @@ class LiveRun:
         """Raises what the engine failed with."""
         load = self._load
         self._engine.observe = lambda report: self._steps.append(report) if self._measuring else None
-        for _ in range(load.streams):  # as if met in the middle of their lives
-            self._join(self._random.randrange(TICKS), time.monotonic() + self._random.random() * load.life)
-        await self._drive(load.warm_up)
-        self._measuring = True
-        await self._drive(load.seconds)
-        self._measuring = False
-        self._engine.observe = None
-        for callers in self._callers:
-            for caller in callers:
+        try:
+            for _ in range(load.streams):  # as if met in the middle of their lives
+                self._join(self._random.randrange(TICKS), time.monotonic() + self._random.random() * load.life)
+            await self._drive(load.warm_up)
+            self._measuring = True
+            await self._drive(load.seconds)
+        finally:
+            self._measuring = False
+            self._engine.observe = None
+            for caller in [caller for callers in self._callers for caller in callers]:
                 caller.stream.close()
         return self._figures()
 
@@ -117,7 +119,7 @@ class LiveRun:
             if self._failure is not None:
                 raise self._failure
             now = time.monotonic()
-            self._late_seconds.append(now - due)
+            self._note(self._late_seconds, now - due)
             callers = self._callers[tick % TICKS]
             for caller in callers:
                 self._push(caller, now)
@@ -140,7 +142,8 @@ class LiveRun:
             caller.stream.finish()
             return
         caller.pushed.append(now)
-        caller.stream.push(self._frames[self._random.randrange(_NOISES)])
+        self._next_frame = (self._next_frame + 1) % _NOISES
+        caller.stream.push(self._frames[self._next_frame])
 
     def _flush(self, caller: Caller, now: float) -> None:
         if caller.flushed_at is None and caller.finished_at is None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -28,50 +29,74 @@ STEPS = 40
 _FINEST = 16  # streams
 
 
-def moshi_streams(lm: LM, device: torch.device, most: int) -> tuple[int, float]:
-    """The largest batch, up to `most`, and its step's 99th percentile in milliseconds; 0 where one row is too slow.
+class MoshiLoop:
+    """moshi's model with the weights of a language model, and its own codec.
 
-    `lm` in a floating point type. Raises `ModuleNotFoundError` where the package is missing.
+    Args:
+        lm: In a floating point type.
+        device: Of ``lm``.
+
+    Raises:
+        ModuleNotFoundError: The package is missing.
     """
-    from moshi.models import LMGen, loaders
 
-    reference = build_moshi(lm, device)
-    mimi = loaders.get_mimi(None, device=device, num_codebooks=lm.codebooks)
-    generator = LMGen(reference, use_sampling=False, temp=0.0, temp_text=0.0, check=False)
+    def __init__(self, lm: LM, device: torch.device) -> None:
+        from moshi.models import LMGen, loaders
 
-    def step_ms(batch: int) -> float:
+        self.version = version("moshi")
+        self._device, self._card = device, lm.config.audio_card
+        self._mimi = loaders.get_mimi(None, device=device, num_codebooks=lm.codebooks)
+        reference = build_moshi(lm, device)
+        self._generator = LMGen(reference, use_sampling=False, temp=0.0, temp_text=0.0, check=False)
+
+    def step_ms_p99(self, batch: int) -> float:
+        """Return the 99th percentile of a step's milliseconds; infinity if the batch does not fit into the memory."""
         try:
-            with _streaming(mimi, generator, batch):
-                return 1000 * percentile(_time_steps(mimi, generator, lm.config.audio_card, batch, device), 99)
+            with _streaming(self._mimi, self._generator, batch):
+                times = _time_steps(self._mimi, self._generator, self._card, batch, self._device)
+            return round(1000 * percentile(times, 99), 2)
         except torch.OutOfMemoryError:
             return float("inf")
         finally:
             gc.collect()
-            if device.type == "cuda":
+            if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    return largest_batch(step_ms, most)
+
+def moshi_streams(lm: LM, device: torch.device, most: int) -> tuple[int, float]:
+    """Return the largest batch, up to ``most``, and its step's 99th percentile in ms; 0 if one row is too slow.
+
+    Raises:
+        ModuleNotFoundError: The package is missing.
+    """
+    return largest_batch(MoshiLoop(lm, device).step_ms_p99, most)
 
 
 def largest_batch(step_ms: Callable[[int], float], most: int) -> tuple[int, float]:
-    """By doubling, then by halving the gap down to `_FINEST`."""
-    fits, fits_ms, too_many = 0, 0.0, most + 1
-    batch = 1
-    while batch <= most and too_many > most:
-        milliseconds = step_ms(batch)
-        if milliseconds < BUDGET_MS:
-            fits, fits_ms = batch, milliseconds
-            batch *= 2
-        else:
-            too_many = batch
-    while too_many - fits > _FINEST and fits:
-        batch = (fits + too_many) // 2
-        milliseconds = step_ms(batch)
-        if milliseconds < BUDGET_MS:
-            fits, fits_ms = batch, milliseconds
-        else:
-            too_many = batch
-    return fits, round(fits_ms, 2)
+    """Return the largest batch, up to ``most``, that is carried, and its step's milliseconds."""
+    found: dict[int, float] = {}
+    batch: int | None = 1
+    while batch is not None:
+        found[batch] = step_ms(batch)
+        batch = next_batch(found, most)
+    largest = carried(found)
+    return largest, round(found.get(largest, 0.0), 2)
+
+
+def carried(found: Mapping[int, float]) -> int:
+    """Return the largest batch whose step, in milliseconds, is within the time of a frame; 0 if there is none."""
+    return max((batch for batch, milliseconds in found.items() if milliseconds < BUDGET_MS), default=0)
+
+
+def next_batch(found: Mapping[int, float], most: int) -> int | None:
+    """Return the batch to try next: twice the largest, then halves of the gap down to `_FINEST`; None at the end."""
+    fits = carried(found)
+    too_many = min((batch for batch, milliseconds in found.items() if milliseconds >= BUDGET_MS), default=None)
+    if too_many is None:
+        return 2 * fits if 2 * fits <= most else None
+    if not fits:
+        return too_many // 2 or None
+    return (fits + too_many) // 2 if too_many - fits > _FINEST else None
 
 
 def build_moshi(lm: LM, device: torch.device) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from statistics import median
 
 import torch
 
@@ -21,43 +22,84 @@ from tympan.engine.kyutai import allocate, describe_engine, load_model, stream_b
 from tympan.engine.placement import FLOATS, Placement, place
 from tympan.engine.runner import KyutaiRunner
 from tympan.models import kernels
+from tympan.models.attention import FP8, Ring
 from tympan.models.checkpoint import Checkpoint
 from tympan.models.load import open_checkpoint
 
 ATTENTION_ROWS = 512
+BATCH1_ROUNDS = 10
+_NOISE_SLOTS = 8  # filled at once: little memory may be left
+_NOISE_FP8 = 50.0  # where values lie in the range of 8-bit floats, about
 IDLE = LiveLoad(streams=1, seconds=6.0, flush_every=0.1, warm_up=1.0)
 
 Run = dict[str, object]
 """One run as it is kept: names and what was measured, flat."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A runner whose streams begin an hour old, and the figures that are the same for all of its loads."""
+
+    runner: KyutaiRunner
+    common: Run
+
+
 async def measure_sustained(
     settings: ModelSettings, streams: Sequence[int], seconds: float, idle: LiveLoad = IDLE
 ) -> list[Run]:
-    """One run for each number of `streams`, `seconds` long, and what is the same for all of them in each.
+    """Return one run for each number of ``streams``, ``seconds`` long, with what is the same for all of them in each.
 
-    Raises `ModelError` and `ConfigError` as the engine does.
+    Raises:
+        ModelError: As the engine does.
+        ConfigError: As the engine does.
+    """
+    prepared = prepare(settings, max(streams))
+    engine = BatchedEngine(lambda: prepared.runner)
+    await engine.start()
+    try:
+        idle_figures = await LiveRun(engine, idle).run()
+        runs = [await run_load(engine, LiveLoad(streams=count, seconds=seconds)) for count in streams]
+    finally:
+        await engine.stop()
+    return [{**prepared.common, **idle_flush(idle_figures), **run} for run in runs]
+
+
+def prepare(settings: ModelSettings, slots: int | None) -> Prepared:
+    """Load a model and measure what needs no live streams.
+
+    Args:
+        settings: The model, device and data types.
+        slots: Streams at once, or None for as many as fit into a GPU's memory.
+
+    Raises:
+        ModelError: As the engine does.
+        ConfigError: As the engine does.
     """
     checkpoint, placement = open_checkpoint(settings.model), place(settings)
     copied = copy_rate(placement.device)  # first: it needs memory
     start = time.perf_counter()
-    runner = load(checkpoint, placement, settings, max(streams))
+    runner, bytes_measured = load(checkpoint, placement, settings, slots)
     common = {
         **conditions(placement.device),
         **_of_the_model(checkpoint, placement, runner),
+        "bytes_per_stream_measured": bytes_measured,
         "start_seconds": round(time.perf_counter() - start, 1),
         **_of_one_step(runner, placement, copied),
     }
-    engine = BatchedEngine(lambda: runner)
-    await engine.start()
-    try:
-        idle_figures = await LiveRun(engine, idle).run()
-        loads = [LiveLoad(streams=count, seconds=seconds) for count in streams]
-        figures = [await LiveRun(engine, load).run() for load in loads]
-    finally:
-        await engine.stop()
-    common["flush_ms_p99_idle"] = idle_figures.flush_ms_p99
-    return [{**common, **_of_the_load(load, each)} for load, each in zip(loads, figures, strict=True)]
+    return Prepared(runner, common)
+
+
+async def run_load(engine: BatchedEngine, load: LiveLoad) -> Run:
+    """Run one load on an engine that is started, and return its figures."""
+    measured = asdict(await LiveRun(engine, load).run())
+    for name in ("flush_ms_p50", "flush_ms_p99"):
+        measured[f"{name}_loaded"] = measured.pop(name)
+    return {**measured, "life_seconds": load.life, "flush_every_seconds": load.flush_every}
+
+
+def idle_flush(figures: LiveFigures) -> Run:
+    """Return the flush figures of a stream that is alone."""
+    return {"flush_ms_p50_idle": figures.flush_ms_p50, "flush_ms_p99_idle": figures.flush_ms_p99}
 
 
 def beside_moshi(settings: ModelSettings, runs: Sequence[Run]) -> list[Run]:
@@ -73,12 +115,33 @@ def beside_moshi(settings: ModelSettings, runs: Sequence[Run]) -> list[Run]:
     return [{**run, "moshi_streams": streams, "moshi_step_ms_p99": step_ms} for run in runs]
 
 
-def load(checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, slots: int) -> KyutaiRunner:
-    """A runner in which every stream begins an hour old."""
+def load(
+    checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, slots: int | None
+) -> tuple[KyutaiRunner, int | None]:
+    """Return a runner, and on a GPU the bytes that its slots take, graphs included, divided by their number.
+
+    slots: None for as many as fit into a GPU's memory, and for 1 on a CPU.
+    """
     model, info = load_model(checkpoint, placement, settings), describe_engine(checkpoint, placement)
-    if placement.device.type == "cuda":
-        return allocate(model, info, stream_bytes(checkpoint, placement), slots)
-    return KyutaiRunner(model, info, slots)
+    if placement.device.type != "cuda":
+        return KyutaiRunner(model, info, slots or 1), None
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(placement.device)
+    runner = allocate(model, info, stream_bytes(checkpoint, placement), slots)
+    torch.cuda.synchronize(placement.device)
+    left, _ = torch.cuda.mem_get_info(placement.device)
+    return runner, (free - left) // runner.slots
+
+
+def fill_with_noise(ring: Ring) -> None:
+    """Write random keys and values: zeros, which take a GPU less power to read, are not what streams have."""
+    generator = torch.Generator(ring.keys.device).manual_seed(0)
+    with torch.inference_mode():
+        for cache in (ring.keys, ring.values):
+            for layer in cache:
+                for some in layer.split(_NOISE_SLOTS):
+                    noise = torch.randn(some.shape, device=some.device, generator=generator)
+                    some.copy_(noise.mul_(_NOISE_FP8 if some.dtype == FP8 else 1.0))
 
 
 def sustained(runs: Sequence[Run]) -> int:
@@ -104,7 +167,7 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
     """One row, all rows, and on a GPU memory and attention. Leaves the runner with streams that begin an hour old."""
     device = placement.device
     figures: Run = {
-        "batch1_step_ms": round(1000 * old_step_seconds(runner, 1), 3),
+        "batch1_step_ms": round(1000 * median(old_step_seconds(runner, 1) for _ in range(BATCH1_ROUNDS)), 3),
         "full_step_ms": round(1000 * old_step_seconds(runner, runner.slots), 3),
         "copy_gbps": round(copied / 1e9, 1),
         "memory_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
@@ -113,6 +176,7 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
         "attention_copy_rate_share": None,
     }
     if device.type == "cuda" and kernels.usable(device):
+        fill_with_noise(runner.program.ring)
         rows = min(ATTENTION_ROWS, runner.slots)
         dtype = runner.program.model.lm.embedding.dtype
         rate = attention_rate(runner.program.ring, rows, dtype)
@@ -123,12 +187,6 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
         }
     runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
     return figures
-
-
-def _of_the_load(load: LiveLoad, figures: LiveFigures) -> Run:
-    measured = asdict(figures)
-    measured["flush_ms_p99_loaded"] = measured.pop("flush_ms_p99")
-    return {**measured, "life_seconds": load.life, "flush_every_seconds": load.flush_every}
 
 
 def table(runs: Sequence[Run]) -> str:

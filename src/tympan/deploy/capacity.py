@@ -96,7 +96,7 @@ def estimate(gpu: Gpu, model: ModelBytes, kv_dtype: str) -> Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured load, as `benchmarks/gpu_run.py` writes it."""
+    """One measured load, as `benchmarks/gpu_figures.py` writes it."""
 
     file: str
     gpu: str
@@ -108,16 +108,22 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """The loads in a folder of JSON files that this table knows the GPU and model of; other files are passed over.
+    """Return the loads in a folder whose GPU and model this table knows.
 
-    Raises `ConfigError` for a file that is not JSON or lacks a field.
+    They stand in files of JSON lines, one record a line, or in a JSON file of their own; other files are passed over.
+
+    Raises:
+        ConfigError: A file is not JSON, or lacks a field.
     """
     runs = []
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted((*folder.glob("*.json"), *folder.glob("*.jsonl"))):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and "step_ms_p99" in content and (run := _run(file.name, content)):
-                runs.append(run)
+            text = file.read_text(encoding="utf-8")
+            records = [json.loads(each) for each in (text.splitlines() if file.suffix == ".jsonl" else [text])]
+            for record in records:
+                content = record.get("values", record) if isinstance(record, dict) else None
+                if isinstance(content, dict) and "step_ms_p99" in content and (run := _run(file.name, content)):
+                    runs.append(run)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file} is not a measured load: {error!r}") from None
     return runs
