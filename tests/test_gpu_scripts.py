@@ -28,6 +28,13 @@ def three(context):
         blocking = os.environ.get("CUDA_LAUNCH_BLOCKING")
         yield Item(f"item {{number}}", lambda: {{"number": number, "blocking": blocking}}, {{"number": at_most(2)}})
 
+def keeps(context):
+    kept = []
+    yield Item("load", lambda: kept.append(1) or {{}}, setup=True)
+    yield Item("uses", lambda: {{"kept": kept[0]}}, setup=True)
+    yield Item("uses too", lambda: {{"kept": kept[0]}})
+    yield Item("uses last", lambda: {{"kept": kept[0]}})
+
 def breaks(context):
     yield Item("first", lambda: {{}})
     raise ValueError("broken between items")
@@ -45,10 +52,11 @@ def sleeps(context):
     yield Item("sleep", lambda: time.sleep(1.5) or {{}})
 
 def stage(name, **options):
-    return Stage(name, f"script:{{name.split()[0]}}", 4, least=0.5, **options)
+    return Stage(name, f"script:{{name.split()[0]}}", float(os.environ["STAGE_SECONDS"]), least=0.5, **options)
 
 STAGES = {{
     "three": (stage("three"), stage("three beside", beside=True), stage("three more")),
+    "keeps": (stage("keeps"),),
     "breaks": (stage("breaks", fallback=stage("three instead")), stage("three")),
     "misses": (stage("misses"),),
     "leaves": (stage("leaves"),),
@@ -57,7 +65,7 @@ STAGES = {{
 }}
 if __name__ == "__main__":
     which = os.environ["STAGES"]
-    seconds = 1.8 if which == "sleeps" else 20
+    seconds = 1.8 if which == "sleeps" else 60
     sys.exit(main(Script("test", Path(__file__), "about", STAGES[which], seconds, quick_seconds=seconds)))
 """
 Record = dict[str, Any]
@@ -69,8 +77,9 @@ def run(folder: Path, stages: str, *arguments: str) -> tuple[int, list[Record], 
     script.write_text(SCRIPT)
     results = folder / "results"
     command = [sys.executable, str(script), "--quick", "--results", str(results), *arguments]
-    environment = {**os.environ, "STAGES": stages}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment, check=False)
+    seconds = "3" if "three=timeout" in arguments else "30"  # a busy machine may take long to import torch
+    environment = {**os.environ, "STAGES": stages, "STAGE_SECONDS": seconds}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=59, env=environment, check=False)
     assert not done.stderr
     return done.returncode, read(results), done.stdout
 
@@ -126,6 +135,21 @@ def test_an_item_that_loses_the_gpu_runs_again_with_launches_that_block(tmp_path
     assert again[0]["cuda_error"]
     assert "Traceback" in again[0]["traceback"]
     assert again[1]["values"]["blocking"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["cuda", "segfault"])
+def test_what_later_items_need_is_set_up_again(tmp_path: Path, kind: str) -> None:
+    """The second of four items, which the others need as well, fails: none of them fails for want of the first."""
+    status, records, _ = run(tmp_path, "keeps", "--fail", f"keeps={kind}")
+    assert status == 1
+    found = items(records, "keeps")
+    assert [item["item"] for item in found if item["item"] == "load"] == ["load"], "recorded once"
+    again = [item for item in found if item["item"] == "uses"]
+    assert [item["ok"] for item in again] == ([False, True] if kind == "cuda" else [False])
+    assert again[-1]["values"] == {"kept": 1} if kind == "cuda" else "SIGSEGV" in again[0]["failed"]
+    for name in ("uses too", "uses last"):
+        (item,) = (item for item in found if item["item"] == name)
+        assert item["skipped"] == "it needs 'uses', which failed"
 
 
 def test_a_signal_leaves_where_it_struck(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,10 +90,10 @@ def compare_batches(context: Context, model: str, slots: int, turns: int) -> Ite
     def alone() -> dict[str, Any]:
         return differences(follow_alone(runners["graphs"], actions), runs["graphs"], runs["eager"])
 
-    yield Item("eager steps", eager, shown=("streams", "tokens"))
-    yield comparison("graphs and eager steps", with_graphs, "f32")
-    yield comparison("each stream alone and among others", alone, "f32")
+    yield Item("eager steps", eager, shown=("streams", "tokens"), setup=True)
     yield comparison("a CPU and eager steps", on_cpu, "f32")
+    yield replace(comparison("graphs and eager steps", with_graphs, "f32"), setup=True)
+    yield comparison("each stream alone and among others", alone, "f32")
 
 
 def four_slots(context: Context) -> Iterator[Item]:
@@ -112,7 +113,7 @@ def four_slots(context: Context) -> Iterator[Item]:
         expected = follow_in_step(runners["eager"], 24, with_gaps=True)
         return differences(follow_in_step(runners["graphs"], 24), expected)
 
-    yield Item("load", load, shown=("load_seconds", "record_seconds"))
+    yield Item("load", load, shown=("load_seconds", "record_seconds"), setup=True)
     yield comparison("replayed and eager steps", replayed, dtype)
     limits = {"step_ms_p50": at_most(4.0)} if context.cuda else {}
     yield Item("one row", lambda: one_row(runners["graphs"]), limits, shown=("step_ms_p50", "step_ms_p99"))
@@ -187,7 +188,7 @@ def agreement(context: Context) -> Iterator[Item]:
     if context.cuda and torch.cuda.get_device_capability() >= (8, 9):
         variants["fp8 weights, bf16 cache"] = ("fp8", half, half)
         variants["fp8 weights, fp8 cache"] = ("fp8", half, FP8)
-    yield Item("f32", runs.start)
+    yield Item("f32", runs.start, setup=True)
     limits: dict[str, Limit] = {"same_token": at_least(0.75), "logits_error": at_most(0.15)}
     for name, variant in variants.items():
         run = lambda variant=variant: runs.compare(*variant)  # noqa: E731

@@ -46,7 +46,8 @@ class Item:
     """One measurement or check.
 
     run: returns its values. limits: of values by name; one that is missing counts as missed. skip: why it is not run.
-    shown: names of the values that the summary shows.
+    shown: names of the values that the summary shows. setup: later items need what it leaves in the process, so a
+    process that goes on after a failure runs it again, and records it only if it fails there.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Item:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     skip: str = ""
     shown: tuple[str, ...] = ()
+    setup: bool = False
 
 
 def skipped(name: str, why: str) -> Item:
@@ -109,25 +111,42 @@ def run_items(items: Iterable[Item], out: TextIO, *, only: str = "", after: str 
         after: The name of the item after which to go on, if any.
         fail: A failure to make on purpose, in the place of what would follow the first item.
     """
-    waiting, count = bool(after), 0
+    waiting, needs, count = bool(after or only), "", 0
     for item in items:
-        if waiting or (only and item.name != only):
-            waiting = waiting and item.name != after
+        if waiting and item.name != only:
+            if item.name == after:
+                waiting, needs = False, item.name if item.setup else ""
+            elif item.setup:
+                needs = _set_up(item, out) or needs
             continue
         if fail and count == 1:
             item = Item(item.name, lambda: make_failure(fail, out))  # noqa: PLW2901
+        if needs:
+            item = skipped(item.name, f"it needs {needs!r}, which failed")  # noqa: PLW2901
         _write(out, {"begin": item.name})
         record, lost = _run(item)
         _write(out, record)
         count += 1
         if lost:
             return CUDA_LOST
+        if only:
+            break
     if fail and count < 2:  # the stage has only one item
         _write(out, {"begin": "a failure on purpose"})
         record, _ = _run(Item("a failure on purpose", lambda: make_failure(fail, out)))
         _write(out, record)
     _write(out, {"done": count})
     return 0
+
+
+def _set_up(item: Item, out: TextIO) -> str:
+    """Run an item again for what it leaves in the process; record it and return its name if it fails."""
+    record, _ = _run(item)
+    if "failed" not in record:
+        return ""
+    _write(out, {"begin": item.name})
+    _write(out, record)
+    return item.name
 
 
 def _run(item: Item) -> tuple[dict[str, Any], bool]:

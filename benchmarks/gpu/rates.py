@@ -35,7 +35,7 @@ def rates(context: Context) -> Iterator[Item]:
         found["copy"] = copy_rate(device, 64 * 2**20 if context.quick else None)
         return {"copy_gbps": round(found["copy"] / 1e9, 1)}
 
-    yield Item("copy", copied, shown=("copy_gbps",))
+    yield Item("copy", copied, shown=("copy_gbps",), setup=True)
     if not context.cuda:
         yield skipped("attention", "needs CUDA")
         return
@@ -73,13 +73,15 @@ def profiles(context: Context) -> Iterator[Item]:
         runners.append(KyutaiRunner(model, info, slots))
         return {"slots": slots}
 
-    yield Item("load", load)
-    for count in counts if runners else ():
-        if count > runners[0].slots:
-            yield skipped(f"{count} rows", "they do not fit into the memory")
-            continue
+    yield Item("load", load, setup=True)
+    for count in counts:
         name = f"{count} row{'s' * (count > 1)}"
-        yield Item(name, partial(profiled, runners[0], count, context), shown=("device_ms", "launches"))
+        if not runners:
+            yield skipped(name, "the model was not loaded")
+        elif count > runners[0].slots:
+            yield skipped(name, "they do not fit into the memory")
+        else:
+            yield Item(name, partial(profiled, runners[0], count, context), shown=("device_ms", "launches"))
 
 
 def profiled(runner: KyutaiRunner, count: int, context: Context) -> Values:

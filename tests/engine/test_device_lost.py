@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import httpx2 as httpx
@@ -148,7 +149,11 @@ def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
             server._thread.join(10)
             assert not server._thread.is_alive()
         else:
-            ready = httpx.get(server.http("/ready"))
+            for _ in range(100):  # the service asks the engine once a second
+                ready = httpx.get(server.http("/ready"))
+                if ready.json()["reason"] == LOST:
+                    break
+                time.sleep(0.1)
             assert (ready.status_code, ready.json()["reason"]) == (503, LOST)
 
 

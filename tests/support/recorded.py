@@ -51,7 +51,7 @@ _READS = {"_local_scalar_dense", "item", "is_nonzero", "equal"}
 
 
 class _Capture(TorchDispatchMode):
-    """Notes every operator that computes or writes, with its operands; views are made at once, for they compute nothing."""
+    """Notes every operator that computes or writes; views are made at once, for they compute nothing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ def measure_engine(
         settings: The model, where it runs, and its element types.
         streams: Streams of each batch.
         steps: Steps that are timed.
-        recorder: Records each half of a step and replays it; by default steps run eagerly on a CPU and recorded on a GPU.
+        recorder: Records each half of a step and replays it; by default only on a GPU.
 
     Raises:
         ModelError, ConfigError: As the engine does.
@@ -113,7 +113,7 @@ def measure_engine(
 def _time_steps(
     runner: KyutaiRunner, count: int, steps: int, recorder: Device | None
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of codec and language model for each of ``steps`` steps; a recorder makes each half a graph."""
+    """Return the seconds of codec and language model for each of ``steps`` steps."""
     device = runner.program.model.device
     batch = full_context_rows(runner, count)
     runner.fill(batch)

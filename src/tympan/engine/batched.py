@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # before the first, second, … restart in a row
 GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
-# The engine thread asks for the interpreter's lock when the device is done. By default a busy event loop may keep it for
-# 5 ms, in which the device idles.
+# The engine thread asks for the interpreter's lock when the device is done. By default a busy event loop may keep it
+# for 5 ms, in which the device idles.
 _SWITCH_SECONDS = 0.0005
 
 Trace = Callable[[int, Sequence[float]], None]

@@ -59,7 +59,7 @@ def create_kyutai_engine(
 
 def device_lost() -> bool:
     """Return whether the CUDA context is beyond repair, as after an illegal access: then even waiting for it fails."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
         torch.cuda.synchronize()
