@@ -21,16 +21,16 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     dtype: Annotated[
         str,
         Meta(
-            description="weights: f32, bf16, f16, fp8 (newer GPUs), int8, int4 or auto (bf16 or f16 on a GPU, int8 on "
-            "a CPU)",
+            description="Data type of the weights: f32, bf16, f16, fp8 (GPUs of compute capability 8.9 or later), int8 "
+            "or int4 (CPU only); auto is bf16 or f16 on a GPU and int8 on a CPU.",
             pattern="^(auto|f32|bf16|f16|fp8|int8|int4)$",
         ),
     ] = "auto"
     kv_dtype: Annotated[
         str,
         Meta(
-            description="what the model remembers of each stream: bf16, f16, f32, fp8 (twice the streams in the same "
-            "memory) or auto (as the weights; if those have fewer bits, bf16 on a GPU, f16 on a CPU)",
+            description="Data type of the KV cache: bf16, f16, f32 or fp8 (twice the streams in the same memory); auto "
+            "is that of the weights, or, if these have fewer bits, bf16 on a GPU and f16 on a CPU.",
             pattern="^(auto|bf16|f16|f32|fp8)$",
         ),
     ] = "auto"

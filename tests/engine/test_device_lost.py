@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import httpx2 as httpx
@@ -33,6 +34,7 @@ class Device:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.runners = 0
+        self.freed: list[bool] = []
 
     def call(self) -> None:
         if self.error is not None:
@@ -55,6 +57,8 @@ class OnDevice(CountingRunner):
     def __init__(self, device: Device) -> None:
         super().__init__()
         self.device = device
+        self.buffer = np.zeros(1)
+        weakref.finalize(self.buffer, device.freed.append, True)
 
     def launch(self, rows: Sequence[Row]) -> StepResult:
         self.device.call()
@@ -87,6 +91,7 @@ async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture
     assert not engine.ready
     await asyncio.sleep(0.2)
     assert device.runners == 1
+    assert not device.freed, "CUDA would abort the process before the streams are told"
     assert "illegal memory access" in caplog.text
     async with asyncio.timeout(5):
         await engine.stop()
@@ -121,7 +126,7 @@ def _raise(error: Exception) -> None:
 @pytest.mark.usefixtures("restarts_at_once")
 async def test_memory_that_runs_out_is_no_lost_device() -> None:
     device, listener = Device(), Listener()
-    engine = BatchedEngine(device.runner, device_lost=lambda: False)
+    engine = BatchedEngine(device.runner, device_lost=lambda: False)  # waiting for the device succeeds
     await engine.start()
     stream = engine.open(listener)
     device.error = torch.OutOfMemoryError("CUDA out of memory")
@@ -130,6 +135,7 @@ async def test_memory_that_runs_out_is_no_lost_device() -> None:
     device.error = None
     await until(lambda: engine.ready)
     assert engine.check(60) == ""
+    await until(lambda: device.freed)
     await engine.stop()
 
 

@@ -38,9 +38,7 @@ logger = logging.getLogger(__name__)
 
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # before the first, second, … restart in a row
 GOOD_RUN_SECONDS = 300.0  # after which a crash is the first again
-# The engine thread asks for the interpreter's lock when the device is done. By default a busy event loop may keep it
-# for 5 ms, in which the device idles.
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0005  # by default a busy event loop may keep the GIL for 5 ms, while the device idles
 
 Trace = Callable[[int, Sequence[float]], None]
 """Told, in the engine thread, the text token and the pause probabilities of every frame, flush frames included, and
@@ -83,7 +81,7 @@ class BatchedEngine:
         self._pulse = Pulse()
         self._lost = ""
         self._device_lost = device_lost
-        self._device_is_lost = False
+        self._remains: tuple[object, ...] = ()  # of a runner whose device is lost
         self._crashes = 0
         self._ran_since = 0.0
         self._restart: asyncio.TimerHandle | None = None
@@ -196,12 +194,11 @@ class BatchedEngine:
 
     def _crashed(self, error: Exception) -> None:
         """Runs on the loop when the thread has ended with an error."""
-        if self._device_is_lost:
+        if self._remains:
             self._lost = "the device is lost: only a new process can use it"
             logger.critical("the engine thread broke, and %s", self._lost, exc_info=error)
             self._ready = False
-            self._fail_streams(error)
-            return
+            return self._fail_streams(error)
         logger.error("the engine thread broke; its streams end, and it is started again", exc_info=error)
         if self._ready and self._events.time() - self._ran_since > GOOD_RUN_SECONDS:
             self._crashes = 0
@@ -230,8 +227,7 @@ class BatchedEngine:
         try:
             runner = self._make_runner()
         except Exception as error:
-            self._device_is_lost = self._device_lost()
-            release_frames(error)
+            self._end(error)
             self._tell(resolve, loaded, None, error)
             return
         self._inbox.clear()
@@ -239,10 +235,16 @@ class BatchedEngine:
         try:
             self._serve(runner)
         except Exception as error:
-            self._device_is_lost = self._device_lost()
-            release_frames(error)
+            self._end(error, runner)
             del runner, loaded
             self._tell(self._crashed, error)
+
+    def _end(self, error: Exception, runner: Runner | None = None) -> None:
+        """Free the memory of what broke; not on a lost device, where that would abort the process."""
+        if self._device_lost():
+            self._remains = (error, runner)
+            return
+        release_frames(error)
 
     def _serve(self, runner: Runner) -> None:
         """Until told to stop: take in what came, run who is next, tell what it gave."""

@@ -124,7 +124,7 @@ def tell_answers(batch: Batch) -> list[tuple[BatchedStream, list[EngineEvent]]]:
 
 
 def tell_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[BatchedStream, list[EngineEvent]]]:
-    """Return each row's events, in the order of the seam: words, progress, warnings, marks.
+    """Return each row's events: words, then progress, warnings and the answer to a flush.
 
     Where the model's numbers are NaN, the row's stream fails, and no other does.
     """

@@ -10,6 +10,7 @@ from torch import Tensor
 from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batched import BatchedEngine, Trace
+from tympan.engine.buckets import bucket_sizes
 from tympan.engine.calibrate import (
     full_context_step_seconds,
     old_step_seconds,
@@ -258,6 +259,7 @@ def limit_to_real_time(
         "cache": placement.cache_name,
         "codebooks": settings.codebooks,
         "slots": runner.slots,
+        "buckets": bucket_sizes(runner.slots),
         "tympan": version(),
         "torch": torch.__version__,
     }
