@@ -21,7 +21,6 @@ from tympan.models.load import open_checkpoint
 
 FINEST = 32  # streams; between a load that keeps up and one that does not, one more is tried if they are further apart
 FLUSH_EVERY = 0.2  # seconds, in the load for the flush latency
-TARGETS = {"bf16": 700, "fp8": 1300}  # streams on 80 GB, which is what its memory holds
 
 
 class Loads:
