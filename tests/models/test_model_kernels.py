@@ -20,9 +20,10 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_kernels_equal_plain_pytorch() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=280", str(FOLDER)]
+    options = ["-q", "-n", "2", "-p", "no:cacheprovider", "--timeout=280"]
+    command = [sys.executable, "-m", "pytest", *options, str(FOLDER)]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=FOLDER, check=False)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
