@@ -66,6 +66,7 @@ def follow(runner: KyutaiRunner, schedule: list[list[str]]) -> list[Tenant]:
 action = st.sampled_from(["frame"] * 8 + ["flush", "again", "leave", "wait", "wait", "wait"])
 
 
+@pytest.mark.timeout(300)
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=20))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_recorded_steps_equal_eager_ones_and_each_stream_alone(schedule: list[list[str]]) -> None:

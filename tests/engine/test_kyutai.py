@@ -53,6 +53,7 @@ def alone(tenant: Tenant) -> Tenant:
 action = st.sampled_from(["frame"] * 12 + ["flush", "again", "leave", "wait"])
 
 
+@pytest.mark.timeout(300)  # 25 s where nothing runs beside it
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[str]]) -> None:
