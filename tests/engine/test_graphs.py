@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.desk import Desk, Tenant, voice
-from support.recorded import EagerDevice
+from support.recorded import CapturingDevice, EagerDevice
 
 from tympan.config import ModelSettings
 from tympan.engine.batched import BatchedEngine
@@ -20,6 +20,8 @@ from tympan.engine.placement import place
 from tympan.engine.program import LoadedModel, StepProgram
 from tympan.engine.runner import KyutaiRunner
 from tympan.engine.scheduler import Row, Slot
+from tympan.engine.step import StepResult
+from tympan.models import attention
 from tympan.models.lm import LM
 from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder
@@ -75,6 +77,31 @@ def test_recorded_steps_equal_eager_ones_and_each_stream_alone(schedule: list[li
     for one, other in zip(found, expected, strict=True):
         assert one.tokens == other.tokens == alone(one).tokens
         np.testing.assert_allclose(one.pauses, other.pauses, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_steps_recorded_without_being_computed_equal_eager_ones(
+    monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """On a GPU nothing is computed while a step is recorded, so only a replay fills what the recorded step reads."""
+    monkeypatch.setattr(attention, "sums_in_bags", lambda keys: False)  # a CPU's own path asks for values
+    asked = ModelSettings(model="random:tiny", device="cpu", dtype="f32", temperature=temperature)
+    checkpoint, placement = open_checkpoint(asked.model), place(asked)
+    model = load_model(checkpoint, placement, asked)
+    tokens: list[list[list[int]]] = []
+    for device in (CapturingDevice(), None):
+        runner = KyutaiRunner(model, describe_engine(checkpoint, placement), 3, device=device)
+        slots = [Slot(index, None) for index in range(3)]
+        tokens.append([])
+        for number in range(12):
+            rows = [
+                Row(slots[index], voice(index)[1920 * number :][:1920], fresh=number in (index, 8))
+                for index in range(min(number, number % 3) + 1)
+            ]
+            result = runner.launch(rows)
+            step = result if isinstance(result, StepResult) else result.read()
+            tokens[-1].append(list(step.tokens))
+    assert tokens[0] == tokens[1]
 
 
 def test_padding_rows_may_hold_anything() -> None:

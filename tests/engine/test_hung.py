@@ -99,6 +99,19 @@ def test_readiness_tells_why_and_our_server_ends(kind: type[LiveServer], caplog:
     runner.gate.set()
 
 
+async def test_an_engine_that_waits_for_its_restart_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After several errors in a row that wait is longer than the time after which an engine counts as hung."""
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (60.0,))
+    runner, listener = CountingRunner(), Listener()
+    runner.broken = RuntimeError("broken")
+    engine = BatchedEngine(lambda: runner)
+    await engine.start()
+    engine.open(listener).push(FRAME)
+    await listener.wait_for(Failed)
+    assert [engine.check(LONGEST_SECONDS) for _ in range(LONGEST_SECONDS + 2)] == [""] * (LONGEST_SECONDS + 2)
+    await engine.stop()
+
+
 class Heavy(CountingRunner):
     """Runs out of memory at its first step."""
 

@@ -241,10 +241,10 @@ class BatchedEngine:
 
     def _end(self, error: Exception, runner: Runner | None = None) -> None:
         """Free the memory of what broke; not on a lost device, where that would abort the process."""
-        if self._device_lost():
-            self._remains = (error, runner)
-            return
-        release_frames(error)
+        remains = (error, runner) if self._device_lost() else ()
+        self._began, self._remains = None, remains  # `check` must not take the wait for the restart for a hang
+        if not remains:
+            release_frames(error)
 
     def _serve(self, runner: Runner) -> None:
         """Until told to stop: take in what came, run who is next, tell what it gave."""
