@@ -21,12 +21,12 @@ from moshi.models import LMGen, LMModel
 from moshi.utils.compile import no_compile
 from safetensors.torch import save_file
 
-from tympan.engine.kyutai import quantize
+from tympan.engine.kyutai.engine import quantize
+from tympan.models.checkpoints.names import kyutai_lm
+from tympan.models.checkpoints.randomized import PRESETS
+from tympan.models.checkpoints.tensors import TensorFiles
+from tympan.models.checkpoints.weights import fill
 from tympan.models.lm import LM
-from tympan.models.names import kyutai_lm
-from tympan.models.randomized import PRESETS
-from tympan.models.tensors import TensorFiles
-from tympan.models.weights import fill
 
 CONFIG = PRESETS["1b"].lm
 MOSHI = {

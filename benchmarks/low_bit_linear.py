@@ -26,7 +26,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from tympan.models.quantized import WeightLinear, WeightType, linear_for
+from tympan.models.layers.quantized import WeightLinear, WeightType, linear_for
 
 LAYER_SHAPES = [(6144, 2048), (2048, 2048), (11264, 2048), (2048, 5632)]  # [out, in]: in_proj, out_proj, gating
 HEAD_SHAPE = (8000, 2048)  # text_linear

@@ -20,12 +20,12 @@ import torch
 from moshi.models import loaders
 from safetensors.torch import save_file
 
+from tympan.models.checkpoints.names import MIMI_UNUSED, kyutai_mimi
+from tympan.models.checkpoints.randomized import synthetic_voice
+from tympan.models.checkpoints.tensors import TensorFiles
+from tympan.models.checkpoints.weights import fill, refuse_unused
 from tympan.models.config import MimiConfig
 from tympan.models.mimi import MimiEncoder
-from tympan.models.names import MIMI_UNUSED, kyutai_mimi
-from tympan.models.randomized import synthetic_voice
-from tympan.models.tensors import TensorFiles
-from tympan.models.weights import fill, refuse_unused
 
 RING_FRAMES = 125  # what the encoder's transformer remembers, 10 s
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from tympan.messages import Audio
-from tympan.protocols.base import Offer, Request
+from tympan.protocols.base import Request, ServerInfo
 from tympan.protocols.kyutai import KyutaiProtocol
 
 SAMPLES = 1_920
@@ -52,7 +52,9 @@ def through_the_protocol(message: bytes) -> bytes:
     return audio.data
 
 
-PROTOCOL = KyutaiProtocol(Request("/", {}, {}), Offer("m", "e", 24_000, SAMPLES, 0.5, (0.5, 1.0, 2.0, 3.0), ("en",)))
+PROTOCOL = KyutaiProtocol(
+    Request("/", {}, {}), ServerInfo("m", "e", 24_000, SAMPLES, 0.5, (0.5, 1.0, 2.0, 3.0), ("en",))
+)
 WAYS: dict[str, Callable[[bytes], bytes]] = {"list": through_a_list, "view": through_the_protocol}
 
 

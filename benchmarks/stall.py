@@ -14,11 +14,11 @@ import time
 from statistics import median
 
 from tympan.config import ModelSettings
-from tympan.engine.calibrate import full_context_rows
-from tympan.engine.kyutai import load_runner
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import REPLAY_FRAMES, Row, Slot
-from tympan.engine.step import StepResult
+from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row, Slot
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.runner import KyutaiRunner
 
 WARM_UP_STEPS, STEPS = 5, 60
 

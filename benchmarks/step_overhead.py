@@ -22,13 +22,13 @@ import torch
 
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.program import LoadedModel
-from tympan.engine.runner import KyutaiRunner
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import EngineEvent, Progress
-from tympan.models.attention import restart
+from tympan.models.checkpoints.randomized import PRESETS
+from tympan.models.layers.attention import restart
 from tympan.models.lm import LMOutput
-from tympan.models.randomized import PRESETS
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
 INFO = EngineInfo("nothing", "nothing", "cpu", 24_000, 1_920, 0.5, (0.5, 1.0, 2.0, 3.0), "model", ("en",))

@@ -22,12 +22,12 @@ import psutil
 import torch
 from torch import nn
 
-from tympan.engine.kyutai import FLOATS, quantize
-from tympan.models import attention
+from tympan.engine.kyutai.engine import FLOATS, quantize
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.layers import attention
+from tympan.models.layers.quantized import DenseLinear, Int4Linear, Int8Linear
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder
-from tympan.models.quantized import DenseLinear, Int4Linear, Int8Linear
 
 CACHES = {torch.bfloat16: torch.float16}  # sums of bf16 come out in bf16; f16 keeps three more bits in as many bytes
 AN_HOUR = 45_000  # frames: every ring is full

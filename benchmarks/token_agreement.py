@@ -14,10 +14,10 @@ import json
 
 import torch
 
-from tympan.engine.kyutai import quantize
-from tympan.engine.placement import FLOATS
+from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.placement import FLOATS
+from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
 
 
 @torch.inference_mode()

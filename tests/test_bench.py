@@ -16,12 +16,12 @@ from support.counting import COUNTING_INFO, CountingRunner
 from tympan.bench.live import TICKS, LiveLoad, LiveRun
 from tympan.bench.moshi_loop import build_moshi, largest_batch
 from tympan.config import ModelSettings
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.calibrate import full_context_rows
-from tympan.engine.kyutai import load_runner
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
-from tympan.models.load import open_checkpoint
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.engine import load_runner
+from tympan.models.checkpoints.load import open_checkpoint
 
 # What a bare GPU machine lacks: it has numpy, torch, triton, safetensors, sentencepiece, and msgspec carried there.
 LACKS = {"av", "soxr", "rich", "websockets", "fastapi", "starlette", "uvicorn", "prometheus_client", "transformers"}

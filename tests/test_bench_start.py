@@ -14,7 +14,7 @@ from test_bench import BLOCKED, LACKS
 from tympan.bench.disk import write_checkpoint
 from tympan.bench.start import TOTAL
 from tympan.errors import ModelError
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
 
 
 def bench_start(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import yaml
 
 from tympan.config import ModelSettings
 from tympan.engine.scripted import ScriptedEngine
-from tympan.server.metrics import Metrics
+from tympan.server.observability.metrics import Metrics
 
 FOLDER = Path(__file__).parents[1] / "docs" / "operations"
 

@@ -20,13 +20,14 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu.items import Context, Item, Values, at_most
-from tympan.models import fp8, kernels
-from tympan.models.attention import FP8, Places, Ring, mix, raw, window
-from tympan.models.conv import StreamingConv, with_past
-from tympan.models.load import open_checkpoint
-from tympan.models.quantizer import ResidualQuantizer
-from tympan.models.randomized import synthetic_voice
-from tympan.models.rope import Rotation, frequencies, rotation
+from tympan.models import kernels
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.randomized import synthetic_voice
+from tympan.models.layers import fp8
+from tympan.models.layers.attention import FP8, Places, Ring, mix, raw, window
+from tympan.models.layers.conv import StreamingConv, with_past
+from tympan.models.layers.quantizer import ResidualQuantizer
+from tympan.models.layers.rope import Rotation, frequencies, rotation
 
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 5e-3, FP8: 5e-2}
 _ROWS_AT_ONCE = 64  # of the reference, which copies the rings of its rows

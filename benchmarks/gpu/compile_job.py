@@ -15,13 +15,13 @@ import torch
 from gpu import checks
 from gpu.items import Context
 from tympan.bench.attention import sweep
-from tympan.engine.kyutai import quantize
-from tympan.engine.tuning import select_read_config
+from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.tuning import select_read_config
 from tympan.models import kernels
-from tympan.models.attention import FP8, Ring
+from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.config import TransformerConfig
+from tympan.models.layers.attention import FP8, Ring
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder
 
 Module = TypeVar("Module", bound=torch.nn.Module)

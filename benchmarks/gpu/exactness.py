@@ -16,16 +16,16 @@ from gpu.streams import Followed, differences, follow, follow_alone, follow_in_s
 from tympan.bench.measure import percentile
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.calibrate import full_context_rows
-from tympan.engine.graphs import CudaDevice, Device
-from tympan.engine.kyutai import describe_engine, load_model, measure_scales, quantize
-from tympan.engine.placement import place
-from tympan.engine.program import LoadedModel
-from tympan.engine.runner import KyutaiRunner
-from tympan.models.attention import FP8
+from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.engine import describe_engine, load_model, measure_scales, quantize
+from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.randomized import synthetic_voice
+from tympan.models.layers.attention import FP8
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
-from tympan.models.randomized import synthetic_voice
 
 NEAR_TIE = {"f32": 1e-3, "bf16": 5e-2}  # of two logits, by the standard deviation of all: rounding decides
 _STEPS, _WARM_UP_STEPS = 50, 10
@@ -37,7 +37,7 @@ class HostDevice:
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         return run
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         return lambda: None
 
 

@@ -98,7 +98,7 @@ class Context:
         return self.ends - time.monotonic()
 
 
-Stages = Callable[[Context], Iterable[Item]]
+StartupTimer = Callable[[Context], Iterable[Item]]
 
 
 def run_items(items: Iterable[Item], out: TextIO, *, only: str = "", after: str = "", fail: str = "") -> int:

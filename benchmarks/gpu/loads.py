@@ -16,8 +16,8 @@ from tympan.bench.sustained import IDLE, Prepared, Run, idle_flush, prepare, run
 from tympan.config import ModelSettings
 from tympan.deploy.capacity import gpu_of_device
 from tympan.deploy.prices import GPUS, PRICES_AS_OF
-from tympan.engine.batched import BatchedEngine
-from tympan.models.load import open_checkpoint
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.models.checkpoints.load import open_checkpoint
 
 FINEST = 32  # streams; between a load that keeps up and one that does not, one more is tried if they are further apart
 FLUSH_EVERY = 0.2  # seconds, in the load for the flush latency

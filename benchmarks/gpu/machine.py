@@ -17,7 +17,7 @@ import torch
 from gpu.items import Context, Item, Values, at_least, at_most
 from tympan.bench.disk import write_checkpoint
 from tympan.bench.machine import conditions
-from tympan.engine.placement import prepare
+from tympan.engine.kyutai.placement import prepare
 from tympan.models import kernels
 
 # What each process compiles: see `compile_job`.

@@ -15,12 +15,12 @@ from gpu.streams import run_rows
 from tympan.bench.attention import attention_rate, sweep
 from tympan.bench.measure import copy_rate, synchronize
 from tympan.bench.sustained import fill_with_noise
-from tympan.engine.calibrate import full_context_rows
-from tympan.engine.memory import streams_that_fit
-from tympan.engine.runner import KyutaiRunner
-from tympan.models.attention import FP8, Ring
-from tympan.models.checkpoint import describe
-from tympan.models.load import open_checkpoint
+from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.memory import streams_that_fit
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.models.checkpoints.checkpoint import describe
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.layers.attention import FP8, Ring
 
 ROWS, LAYERS = 512, 4
 KERNELS_LISTED = 25

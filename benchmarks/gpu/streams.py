@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Row, Slot
-from tympan.engine.step import StepResult, scheduler_for
+from tympan.engine.batching.scheduler import Row, Slot
+from tympan.engine.batching.step import StepResult, scheduler_for
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import Flushed
-from tympan.models.randomized import synthetic_voice
+from tympan.models.checkpoints.randomized import synthetic_voice
 
 Turn = dict[int, str]
 _VOICE_FRAMES, _FRAME_SAMPLES = 400, 1920
@@ -113,7 +113,7 @@ def _follow(runner: KyutaiRunner, turns: Sequence[Turn], latest: list[float] | N
         result = run_rows(runner, batch.rows)
         gaps = latest or [0.0] * len(batch.rows)
         for row, token, gap in zip(batch.rows, result.tokens, gaps, strict=True):
-            number = row.slot.tenant
+            number = row.slot.stream
             assert isinstance(number, int)
             followed.tokens[number].append(token)
             followed.gaps[number].append(gap)
@@ -138,7 +138,7 @@ def _follow(runner: KyutaiRunner, turns: Sequence[Turn], latest: list[float] | N
                     pushed[current[index]] = 0
                 slot = current[index]
                 if action == "flush":
-                    scheduler.mark(slot, Flushed(0))
+                    scheduler.add_marker(slot, Flushed(0))
                 else:
                     place = (pushed[slot] + 37 * index) % _VOICE_FRAMES
                     pushed[slot] += 1

@@ -63,7 +63,7 @@ class Reset(Struct, frozen=True):
 class Flush(Struct, frozen=True):
     """Release every word of the audio sent so far, then answer `Flushed` with the same mark. The stream goes on."""
 
-    mark: int
+    marker: int
 
 
 class KeepAlive(Struct, frozen=True):
@@ -113,7 +113,7 @@ class Warning(Struct, frozen=True):
 class Flushed(Struct, frozen=True):
     """Every word of the audio before the `Flush` with this mark has been released."""
 
-    mark: int
+    marker: int
 
 
 class Finished(Struct, frozen=True):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.recordings import audio_of
 
-from tympan.audio.flac import FlacWriter
+from tympan.audio.containers.flac import FlacWriter
 
 
 @pytest.mark.parametrize("channels", [1, 2])

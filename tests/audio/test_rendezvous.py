@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tympan.audio.rendezvous import Coroutine, More
+from tympan.audio.containers.pull_thread import Coroutine, More
 
 
 def _pairs(more: More) -> Generator[bytes]:

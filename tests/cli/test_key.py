@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tympan.cli.main import main
-from tympan.server.auth import Keyring
+from tympan.server.access.auth import Keyring
 
 
 @pytest.mark.parametrize(("arguments", "name"), [([], ""), (["--name", "acme"], "acme")])

@@ -52,12 +52,12 @@ def test_every_server_together_hears_everything_in_order(cuts: list[int], lives:
 def test_flushes_keep_their_places(items: list[bytes | None], frames_before_the_restart: int) -> None:
     outbox = Outbox(FORMAT)
     expected: list[bytes | int] = []
-    mark = 0
+    marker = 0
     for item in items:
         if item is None:
-            mark += 1
-            outbox.flush(mark)
-            expected.append(mark)
+            marker += 1
+            outbox.flush(marker)
+            expected.append(marker)
         else:
             outbox.append(item)
             expected.append(item)
@@ -103,9 +103,9 @@ def test_a_session_that_is_resumed_hears_everything_once(
 ) -> None:
     """Each connection takes some frames, of which the last ones do not arrive."""
     outbox = Outbox(AudioFormat.of(encoding, None))
-    for mark, item in enumerate(items):
+    for marker, item in enumerate(items):
         if item is None:
-            outbox.flush(mark)
+            outbox.flush(marker)
         else:
             outbox.append(item)
     outbox.finish()
@@ -117,8 +117,8 @@ def test_a_session_that_is_resumed_hears_everything_once(
         assert outbox.resume(len(audio_of(arrived)), flushes)
     arrived += list(outbox.frames())
     assert audio_of(arrived) == b"".join(item for item in items if item is not None)
-    marks = [json.loads(frame)["id"] for frame in arrived if isinstance(frame, str) and frame != FINISH]
-    assert marks == [mark for mark, item in enumerate(items) if item is None]
+    markers = [json.loads(frame)["id"] for frame in arrived if isinstance(frame, str) and frame != FINISH]
+    assert markers == [marker for marker, item in enumerate(items) if item is None]
     assert arrived[-1] == FINISH
     assert outbox.drained
 

@@ -78,8 +78,8 @@ def test_real_speech_without_an_event_loop(embedded: str) -> None:
 async def test_a_flush_releases_the_words_so_far(scripted: str) -> None:
     async with tympan.connect(scripted, events=["word"]) as stream:
         await stream.send(np.zeros(RATE, np.float32))
-        mark = await stream.flush()
-        before = [event async for event in _until(stream, Flushed(mark))]
+        marker = await stream.flush()
+        before = [event async for event in _until(stream, Flushed(marker))]
         await stream.finish()
         after = [event async for event in stream]
     assert before == scripted_words(12)

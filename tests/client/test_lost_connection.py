@@ -78,13 +78,13 @@ async def test_a_container_goes_on_in_its_middle(server: LiveServer, seed: int) 
 
 async def test_cut_during_a_flush(server: LiveServer) -> None:
     async with Proxy(server.port) as proxy, connect(proxy) as stream:
-        for mark in range(1, 9):
+        for marker in range(1, 9):
             await stream.send(FRAME * 12)
-            assert await stream.flush() == mark
+            assert await stream.flush() == marker
             proxy.cut()
         await stream.finish()
         events = [event async for event in stream]
-    assert [event.mark for event in events if isinstance(event, Flushed)] == list(range(1, 9))
+    assert [event.marker for event in events if isinstance(event, Flushed)] == list(range(1, 9))
     assert [word.text for word in words_of(events)] == [word.text for word in scripted_words(96)]
     assert isinstance(events[-1], Complete)
 
@@ -107,11 +107,11 @@ async def test_who_comes_back_too_late_has_its_audio_heard_again() -> None:
     with LiveServer(resume_seconds=0.5) as server:
         async with Proxy(server.port) as proxy, connect(proxy) as stream:
             await stream.send(FRAME * 24)
-            mark = await stream.flush()
+            marker = await stream.flush()
             events: list[Event] = []
             async for event in stream:
                 events.append(event)
-                if event == Flushed(mark):
+                if event == Flushed(marker):
                     break
             server.service.resumable.clear()  # as if the time had passed
             proxy.cut()

@@ -114,8 +114,8 @@ async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_ne
         await stream.send(ramp(0.5))
         second = await stream.flush()
         await stream.finish()
-        marks = [event.mark async for event in stream if isinstance(event, Flushed)]
-    assert marks == [first, second] == [1, 2]
+        markers = [event.marker async for event in stream if isinstance(event, Flushed)]
+    assert markers == [first, second] == [1, 2]
     assert [life.flushes for life in server.used] == [[1], [2]]
 
 

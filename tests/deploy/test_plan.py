@@ -33,9 +33,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize("size", MODELS)
 def test_the_bytes_are_those_of_the_model(size: str) -> None:
     torch = pytest.importorskip("torch")
-    from tympan.models.checkpoint import describe
+    from tympan.models.checkpoints.checkpoint import describe
+    from tympan.models.checkpoints.load import open_checkpoint
     from tympan.models.lm import LM
-    from tympan.models.load import open_checkpoint
 
     checkpoint, model = open_checkpoint(f"random:{size}"), MODELS[size]
     described = describe(checkpoint, dtype=torch.bfloat16)

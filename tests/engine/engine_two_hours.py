@@ -18,13 +18,14 @@ from support.speech import clip
 
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineStream, StepReport
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.kyutai import describe_engine, load_model
-from tympan.engine.placement import place
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import EngineEvent, Finished, Progress, Samples
+from tympan.models.checkpoints.randomized import RandomCheckpoint
 from tympan.models.config import (
     LMConfig,
     MimiConfig,
@@ -33,7 +34,6 @@ from tympan.models.config import (
     SeanetConfig,
     TransformerConfig,
 )
-from tympan.models.randomized import RandomCheckpoint
 
 MINUTE = 750  # frames
 SLOTS = 4

@@ -12,11 +12,11 @@ import pytest
 from support.counting import COUNTING_INFO, CountingRunner, counting_token
 from support.listener import Listener, hear
 
-from tympan.engine import batched
 from tympan.engine.base import StepReport
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult, flush_frames
+from tympan.engine.batching import engine as batched
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult, flush_frames
 from tympan.errors import EngineError, ModelError
 from tympan.messages import Failed, Finished, Flushed, Progress
 
@@ -75,10 +75,10 @@ async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: li
 async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: BatchedEngine) -> None:
     listener = Listener()
     stream = engine.open(listener)
-    for mark in range(6):
+    for marker in range(6):
         for _ in range(10):
             stream.push(FRAME)
-        stream.flush(mark)
+        stream.flush(marker)
     stream.finish()
     await listener.wait_for_end()
 
@@ -86,7 +86,7 @@ async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: 
     for word in listener.words:
         assert clock <= word.start <= word.end <= 60 * 0.08 + 1e-9
         clock = word.end
-    assert [event.mark for event in listener.events if isinstance(event, Flushed)] == list(range(6))
+    assert [event.marker for event in listener.events if isinstance(event, Flushed)] == list(range(6))
 
 
 async def test_a_broken_model_ends_every_stream_and_is_started_again(

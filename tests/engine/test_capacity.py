@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tympan.config import ModelSettings, cache_folder
-from tympan.engine import kyutai
-from tympan.engine.calibrate import HEADROOM, remembered, streams_in_real_time
-from tympan.engine.kyutai import load_runner
-from tympan.engine.memory import GIB, slots_for, streams_that_fit
-from tympan.engine.placement import place
+from tympan.engine.kyutai import engine as kyutai
+from tympan.engine.kyutai.calibrate import HEADROOM, remembered, streams_in_real_time
+from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.memory import GIB, slots_for, streams_that_fit
+from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
 
 KEY = {"gpu": "a", "model": "b"}

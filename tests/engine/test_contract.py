@@ -91,9 +91,9 @@ async def test_a_flush_does_not_move_later_times(engine: Engine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     silence = np.zeros(engine.info.frame_samples, np.float32)
-    for mark in range(5):
+    for marker in range(5):
         stream.push(silence)
-        stream.flush(mark)
+        stream.flush(marker)
     stream.push(silence)
     stream.finish()
     await listener.wait_for_end()
@@ -111,14 +111,14 @@ async def test_a_flush_hears_a_frame_that_has_only_begun_beside_the_clock(engine
     stream.flush(0, frames[0])
     await listener.wait_for(Flushed)
     assert listener.of(Progress) == []
-    for mark, frame in enumerate(frames, 1):
+    for marker, frame in enumerate(frames, 1):
         stream.push(frame)
-        stream.flush(mark, frame)
+        stream.flush(marker, frame)
     stream.finish()
     await listener.wait_for_end()
     times = [event.time for event in listener.events if isinstance(event, Progress)]
     assert times == pytest.approx([(index + 1) * engine.info.frame_seconds for index in range(len(frames))], abs=0.001)
-    assert [event.mark for event in listener.events if isinstance(event, Flushed)] == list(range(len(frames) + 1))
+    assert [event.marker for event in listener.events if isinstance(event, Flushed)] == list(range(len(frames) + 1))
     assert all(word.end <= times[-1] + 1e-6 for word in listener.words)
 
 

@@ -18,10 +18,11 @@ from support.server import LiveServer, PlainServer
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tympan.engine import batched, kyutai
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching import engine as batched
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai import engine as kyutai
 from tympan.messages import Failed
 
 FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)

@@ -11,8 +11,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from tympan.engine.buckets import bucket
-from tympan.engine.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot
+from tympan.engine.batching.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot
+from tympan.engine.kyutai.buckets import bucket
 
 FRAME = np.zeros(1, np.float32)
 FRAME_SECONDS = 0.08

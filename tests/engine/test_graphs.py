@@ -9,23 +9,23 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.desk import Desk, Tenant, voice
+from support.harness import SchedulerHarness, Tenant, voice
 from support.recorded import CapturingDevice, EagerDevice
 
 from tympan.config import ModelSettings
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.buckets import bucket, bucket_sizes
-from tympan.engine.kyutai import describe_engine, load_model, load_runner
-from tympan.engine.placement import place
-from tympan.engine.program import LoadedModel, StepProgram
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Row, Slot
-from tympan.engine.step import StepResult
-from tympan.models import attention
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row, Slot
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.buckets import bucket, bucket_sizes
+from tympan.engine.kyutai.engine import describe_engine, load_model, load_runner
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.program import LoadedModel, StepProgram
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.randomized import PRESETS
+from tympan.models.layers import attention
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder
-from tympan.models.randomized import PRESETS
 from tympan.session.local import transcribe
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
@@ -47,22 +47,22 @@ def recorded() -> KyutaiRunner:
     return KyutaiRunner(model, describe_engine(checkpoint, placement), SLOTS, device=EagerDevice())
 
 
-def alone(tenant: Tenant) -> Tenant:
-    desk = Desk(eager(), tenant.replays)
-    for action in tenant.actions:
-        desk.act(tenant.number, action)
-        desk.step()
-    return desk.finish()[0]
+def alone(stream: Tenant) -> Tenant:
+    harness = SchedulerHarness(eager(), stream.replays)
+    for action in stream.actions:
+        harness.act(stream.number, action)
+        harness.step()
+    return harness.finish()[0]
 
 
 def follow(runner: KyutaiRunner, schedule: list[list[str]]) -> list[Tenant]:
-    desk = Desk(runner)
+    harness = SchedulerHarness(runner)
     for turn in schedule:
         for slot, action in enumerate(turn):
             if action != "wait":
-                desk.act(slot, action)
-        desk.step()
-    return desk.finish()
+                harness.act(slot, action)
+        harness.step()
+    return harness.finish()
 
 
 action = st.sampled_from(["frame"] * 8 + ["flush", "again", "leave", "wait", "wait", "wait"])

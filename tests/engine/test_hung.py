@@ -22,13 +22,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tympan.config import ModelSettings
-from tympan.engine import batched
 from tympan.engine.base import EngineInfo
-from tympan.engine.batched import BatchedEngine
+from tympan.engine.batching import engine as batched
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
+from tympan.engine.batching.watchdog import Watchdog
 from tympan.engine.embedded.engine import EmbeddedEngine
-from tympan.engine.pulse import Pulse
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
 from tympan.messages import Failed, Finished, Progress
 
 FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
@@ -36,7 +36,7 @@ LONGEST_SECONDS = 3
 
 
 def test_looks_are_counted_while_the_same_piece_is_undone() -> None:
-    pulse, first, second = Pulse(), object(), object()
+    pulse, first, second = Watchdog(), object(), object()
     assert [pulse.looks(piece) for piece in (None, first, first, first, second, None, None, second)] == [
         *(0, 0, 1, 2, 0, 0, 0, 0)
     ]

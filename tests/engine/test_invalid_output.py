@@ -9,18 +9,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from support.desk import voice
+from support.harness import voice
 from support.recorded import EagerDevice
 
 from tympan.config import ModelSettings
 from tympan.engine.base import StepReport
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.kyutai import describe_engine, load_model, load_runner
-from tympan.engine.placement import place
-from tympan.engine.runner import KyutaiRunner
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.kyutai.engine import describe_engine, load_model, load_runner
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Progress
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

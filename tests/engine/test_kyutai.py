@@ -16,18 +16,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as replace_fields
-from support.desk import Desk, Tenant, voice
+from support.harness import SchedulerHarness, Tenant, voice
 
 from tympan.audio.samples import as_float, as_integers
 from tympan.config import ModelSettings
-from tympan.engine import kyutai
-from tympan.engine.kyutai import create_kyutai_engine, load_runner
-from tympan.engine.placement import place
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import Scheduler, Slot
+from tympan.engine.batching.scheduler import Scheduler, Slot
+from tympan.engine.kyutai import engine as kyutai
+from tympan.engine.kyutai.engine import create_kyutai_engine, load_runner
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.errors import ConfigError
 from tympan.messages import Complete, Event, Pcm, Word
-from tympan.models import randomized
+from tympan.models.checkpoints import randomized
 from tympan.session.local import transcribe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,13 +41,13 @@ def tiny() -> KyutaiRunner:
     return load_runner(SETTINGS)
 
 
-def alone(tenant: Tenant) -> Tenant:
+def alone(stream: Tenant) -> Tenant:
     """The same stream by itself."""
-    desk = Desk(tiny(), tenant.replays)
-    for action in tenant.actions:
-        desk.act(tenant.number, action)
-        desk.step()
-    return desk.finish()[0]
+    harness = SchedulerHarness(tiny(), stream.replays)
+    for action in stream.actions:
+        harness.act(stream.number, action)
+        harness.step()
+    return harness.finish()[0]
 
 
 action = st.sampled_from(["frame"] * 12 + ["flush", "again", "leave", "wait"])
@@ -57,31 +57,31 @@ action = st.sampled_from(["frame"] * 12 + ["flush", "again", "leave", "wait"])
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[str]]) -> None:
-    desk = Desk(tiny())
+    harness = SchedulerHarness(tiny())
     for turn in schedule:
         for slot, action in enumerate(turn):
             if action != "wait":
-                desk.act(slot, action)
-        desk.step()
-    for tenant in desk.finish():
-        expected = alone(tenant)
-        assert tenant.tokens == expected.tokens
-        np.testing.assert_allclose(tenant.pauses, expected.pauses, atol=1e-5)
+                harness.act(slot, action)
+        harness.step()
+    for stream in harness.finish():
+        expected = alone(stream)
+        assert stream.tokens == expected.tokens
+        np.testing.assert_allclose(stream.pauses, expected.pauses, atol=1e-5)
 
 
 @pytest.mark.long
 def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
-    desk = Desk(tiny())
+    harness = SchedulerHarness(tiny())
     for turn in range(99):
         for slot in range(SLOTS):
             if turn >= slot and (turn + slot) % 11:
-                desk.act(slot, "frame")
-        desk.step()
-    tenants = desk.finish()
-    assert max(len(tenant.tokens) for tenant in tenants) > 80
-    assert len({tuple(tenant.tokens[:20]) for tenant in tenants}) > 8, "the streams are not all the same"
-    for tenant in tenants:
-        assert tenant.tokens == alone(tenant).tokens
+                harness.act(slot, "frame")
+        harness.step()
+    tenants = harness.finish()
+    assert max(len(stream.tokens) for stream in tenants) > 80
+    assert len({tuple(stream.tokens[:20]) for stream in tenants}) > 8, "the streams are not all the same"
+    for stream in tenants:
+        assert stream.tokens == alone(stream).tokens
 
 
 async def events_of(blocks: Sequence[Pcm], seen: list[int]) -> list[Event]:

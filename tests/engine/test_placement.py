@@ -9,15 +9,15 @@ import sys
 import pytest
 import torch
 
-from tympan.engine.placement import place
+from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
 from tympan.settings import ModelSettings
 
 LOAD = """
 import torch
-from tympan.engine.kyutai import load_model
-from tympan.engine.placement import place
-from tympan.models.load import open_checkpoint
+from tympan.engine.kyutai.engine import load_model
+from tympan.engine.kyutai.placement import place
+from tympan.models.checkpoints.load import open_checkpoint
 from tympan.settings import ModelSettings
 
 settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
@@ -39,7 +39,7 @@ def test_loading_pins_float32_products() -> None:
 WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
-from tympan.engine.kyutai import load_runner
+from tympan.engine.kyutai.engine import load_runner
 from tympan.settings import ModelSettings
 
 load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f16", max_streams=1))

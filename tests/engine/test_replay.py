@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.desk import voice
+from support.harness import voice
 from support.recorded import EagerDevice
 
 from tympan.config import ModelSettings
-from tympan.engine.kyutai import describe_engine, load_model
-from tympan.engine.placement import place
-from tympan.engine.program import LoadedModel
-from tympan.engine.runner import KyutaiRunner
-from tympan.engine.scheduler import REPLAY_FRAMES, Slot
-from tympan.engine.step import StepResult, scheduler_for
+from tympan.engine.batching.scheduler import REPLAY_FRAMES, Slot
+from tympan.engine.batching.step import StepResult, scheduler_for
+from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import Flushed, Samples
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,7 +79,7 @@ def test_it_says_what_a_new_stream_says_of_the_same_codes(recorded: bool) -> Non
     before = list(line.tokens)
     assert line.scheduler.replay(line.slots[0], 30) == 20
     line.run(frames[50:])
-    line.scheduler.mark(line.slots[0], Flushed(0))
+    line.scheduler.add_marker(line.slots[0], Flushed(0))
     line.settle()
 
     expected = tokens_of_a_new_stream(line.runner.program.model, [*frames, *[SILENCE] * 7], 30)

@@ -8,13 +8,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tympan.engine.scheduler import LANE_STEPS, LIVE_FRAMES, PATIENCE_STEPS, REPLAY_FRAMES, Batch, Rest, Scheduler, Slot
+from tympan.engine.batching.scheduler import (
+    LANE_STEPS,
+    LIVE_FRAMES,
+    PATIENCE_STEPS,
+    REPLAY_FRAMES,
+    Batch,
+    PartialFrame,
+    Scheduler,
+    Slot,
+)
 from tympan.messages import Finished, Flushed
 
 FRAME = np.zeros(4, np.float32)
 
 
-class Desk:
+class SchedulerHarness:
     """A scheduler with named slots and a clock that counts pushes."""
 
     def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8, prefix_frames: int = 0) -> None:
@@ -27,8 +36,8 @@ class Desk:
             self.clock += 1
             self.scheduler.push(self.slots[index], self.clock, FRAME)
 
-    def mark(self, index: int, mark: Flushed | Finished | Rest) -> None:
-        self.scheduler.mark(self.slots[index], mark)
+    def add_marker(self, index: int, marker: Flushed | Finished | PartialFrame) -> None:
+        self.scheduler.add_marker(self.slots[index], marker)
 
     def replay(self, index: int, start: int) -> int:
         return self.scheduler.replay(self.slots[index], start)
@@ -48,216 +57,219 @@ def shown(batch: Batch) -> list[int]:
 
 
 def test_one_frame_of_every_slot_that_has_one() -> None:
-    desk = Desk(4)
-    desk.push(0, 2)
-    desk.push(2)
-    assert desk.run() == [0, 2]
-    assert desk.run() == [0]
-    assert desk.run() == []
-    assert desk.scheduler.idle
+    harness = SchedulerHarness(4)
+    harness.push(0, 2)
+    harness.push(2)
+    assert harness.run() == [0, 2]
+    assert harness.run() == [0]
+    assert harness.run() == []
+    assert harness.scheduler.idle
 
 
 def test_a_full_batch_takes_the_oldest_live_frames() -> None:
-    desk = Desk(4, largest_batch=2)
+    harness = SchedulerHarness(4, largest_batch=2)
     for index in (3, 1, 0, 2):
-        desk.push(index)
-    assert desk.run() == [3, 1]
-    assert desk.run() == [0, 2]
+        harness.push(index)
+    assert harness.run() == [3, 1]
+    assert harness.run() == [0, 2]
 
 
 def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
-    desk = Desk(8)
+    harness = SchedulerHarness(8)
     for index in range(5):
-        desk.push(index, LIVE_FRAMES * 2)  # files
+        harness.push(index, LIVE_FRAMES * 2)  # files
     for index in (5, 6, 7):
-        desk.push(index)
-    assert desk.run() == [5, 6, 7, 0]  # a bucket of four
+        harness.push(index)
+    assert harness.run() == [5, 6, 7, 0]  # a bucket of four
 
 
 def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
-    desk = Desk(4)
-    desk.push(0, 40)
-    desk.push(1, 40)
+    harness = SchedulerHarness(4)
+    harness.push(0, 40)
+    harness.push(1, 40)
     served: Counter[int] = Counter()
     for _ in range(20):
-        desk.push(2)
-        desk.push(3)
-        served.update(index for index in desk.run() if index < 2)
+        harness.push(2)
+        harness.push(3)
+        served.update(index for index in harness.run() if index < 2)
     assert served == {0: 20, 1: 20}
 
 
 def test_without_live_frames_backlog_has_the_machine() -> None:
-    desk = Desk(3)
+    harness = SchedulerHarness(3)
     for index in range(3):
-        desk.push(index, 40)
-    assert desk.run() == [0, 1, 2]
+        harness.push(index, 40)
+    assert harness.run() == [0, 1, 2]
 
 
 def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
-    desk = Desk(3)
-    desk.push(0)
-    desk.mark(0, Flushed(7))
-    assert desk.run() == [0]
-    desk.push(1)
-    desk.push(2)
-    assert [desk.run() for _ in range(3)] == [[-1], [-1], [-1]]
-    assert desk.run() == [1, 2]
+    harness = SchedulerHarness(3)
+    harness.push(0)
+    harness.add_marker(0, Flushed(7))
+    assert harness.run() == [0]
+    harness.push(1)
+    harness.push(2)
+    assert [harness.run() for _ in range(3)] == [[-1], [-1], [-1]]
+    assert harness.run() == [1, 2]
 
 
 def test_the_mark_comes_with_the_last_silent_row() -> None:
-    desk = Desk(1)
-    desk.push(0)
-    desk.mark(0, Flushed(7))
-    marks = [row.mark for _ in range(4) for row in desk.scheduler.next().rows]
-    assert marks == [None, None, None, Flushed(7)]
+    harness = SchedulerHarness(1)
+    harness.push(0)
+    harness.add_marker(0, Flushed(7))
+    markers = [row.marker for _ in range(4) for row in harness.scheduler.next().rows]
+    assert markers == [None, None, None, Flushed(7)]
 
 
 def test_a_frame_that_has_only_begun_runs_before_the_silence_of_its_flush() -> None:
-    desk = Desk(1)
+    harness = SchedulerHarness(1)
     rest = np.ones(4, np.float32)
-    desk.mark(0, Rest(rest, Flushed(1)))
-    desk.push(0)
-    desk.mark(0, Flushed(2))
-    rows = [row for _ in range(9) for row in desk.scheduler.next().rows]
+    harness.add_marker(0, PartialFrame(rest, Flushed(1)))
+    harness.push(0)
+    harness.add_marker(0, Flushed(2))
+    rows = [row for _ in range(9) for row in harness.scheduler.next().rows]
     assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
     assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
-    assert [row.mark for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
+    assert [row.marker for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
     assert rows[0].frame is rest
     assert rows[0].fresh
-    assert desk.scheduler.idle
+    assert harness.scheduler.idle
 
 
 def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
-    desk = Desk(3, flush_frames=LANE_STEPS * 2)
+    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2)
     for index in (0, 1):
-        desk.push(index)
-    desk.run()
+        harness.push(index)
+    harness.run()
     for index in (0, 1):
-        desk.mark(index, Flushed(index))
-    desk.push(2, 3)
-    assert [desk.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
-    assert [desk.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
-    desk.run()
-    assert [desk.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
+        harness.add_marker(index, Flushed(index))
+    harness.push(2, 3)
+    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
+    assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
+    harness.run()
+    assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
 
 
 def test_the_lane_leaves_room_for_others() -> None:
-    desk = Desk(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
-    desk.push(0)
-    desk.run()
-    desk.mark(0, Flushed(0))
-    desk.push(2)
-    assert [desk.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
-    assert desk.run() == [2]
-    assert desk.run() == [-1]
+    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
+    harness.push(0)
+    harness.run()
+    harness.add_marker(0, Flushed(0))
+    harness.push(2)
+    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
+    assert harness.run() == [2]
+    assert harness.run() == [-1]
 
 
 def test_marks_without_new_audio_are_answered_without_a_step() -> None:
-    desk = Desk(1)
-    desk.mark(0, Flushed(1))
-    desk.mark(0, Finished())
-    batch = desk.scheduler.next()
-    assert (list(batch.rows), list(batch.answers)) == ([], [(desk.slots[0], Flushed(1)), (desk.slots[0], Finished())])
-    assert desk.scheduler.idle
+    harness = SchedulerHarness(1)
+    harness.add_marker(0, Flushed(1))
+    harness.add_marker(0, Finished())
+    batch = harness.scheduler.next()
+    assert (list(batch.rows), list(batch.answers)) == (
+        [],
+        [(harness.slots[0], Flushed(1)), (harness.slots[0], Finished())],
+    )
+    assert harness.scheduler.idle
 
 
 def test_audio_behind_a_flush_waits_for_it() -> None:
-    desk = Desk(1)
-    desk.push(0)
-    desk.mark(0, Flushed(1))
-    desk.push(0)
-    assert [desk.run() for _ in range(6)] == [[0], [-1], [-1], [-1], [0], []]
+    harness = SchedulerHarness(1)
+    harness.push(0)
+    harness.add_marker(0, Flushed(1))
+    harness.push(0)
+    assert [harness.run() for _ in range(6)] == [[0], [-1], [-1], [-1], [0], []]
 
 
 def test_a_dropped_slot_never_runs_again() -> None:
-    desk = Desk(2)
-    desk.push(0, 5)
-    desk.push(1)
-    desk.mark(0, Flushed(1))
-    desk.scheduler.drop(desk.slots[0])
-    assert desk.run() == [1]
-    assert desk.scheduler.idle
+    harness = SchedulerHarness(2)
+    harness.push(0, 5)
+    harness.push(1)
+    harness.add_marker(0, Flushed(1))
+    harness.scheduler.drop(harness.slots[0])
+    assert harness.run() == [1]
+    assert harness.scheduler.idle
 
 
 def test_only_the_first_row_of_a_slot_is_fresh() -> None:
-    desk = Desk(1)
-    desk.push(0, 2)
-    desk.mark(0, Finished())
-    assert [row.fresh for _ in range(5) for row in desk.scheduler.next().rows] == [True, False, False, False, False]
+    harness = SchedulerHarness(1)
+    harness.push(0, 2)
+    harness.add_marker(0, Finished())
+    assert [row.fresh for _ in range(5) for row in harness.scheduler.next().rows] == [True, False, False, False, False]
 
 
 def test_frames_run_again_before_the_slots_other_work() -> None:
-    desk = Desk(1)
-    desk.push(0, 4)
+    harness = SchedulerHarness(1)
+    harness.push(0, 4)
     for _ in range(3):
-        desk.run()
-    assert desk.replay(0, 1) == 2
-    assert desk.scheduler.waiting_frames == 3
-    assert [desk.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
-    (row,) = desk.scheduler.next().rows
+        harness.run()
+    assert harness.replay(0, 1) == 2
+    assert harness.scheduler.waiting_frames == 3
+    assert [harness.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
+    (row,) = harness.scheduler.next().rows
     assert (row.number, row.fresh, row.replayed) == (3, False, False)
-    assert desk.scheduler.idle
+    assert harness.scheduler.idle
 
 
 def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_files() -> None:
-    desk = Desk(8)
+    harness = SchedulerHarness(8)
     for index in range(6):
-        desk.push(index)
-    desk.run()
-    desk.replay(4, 0)
-    desk.replay(5, 0)
-    desk.push(3, 40)  # a file
+        harness.push(index)
+    harness.run()
+    harness.replay(4, 0)
+    harness.replay(5, 0)
+    harness.push(3, 40)  # a file
     for index in (0, 1, 2):
-        desk.push(index)
-    batch = desk.scheduler.next()
+        harness.push(index)
+    batch = harness.scheduler.next()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(0, False), (1, False), (2, False), (4, True)]
-    batch = desk.scheduler.next()
+    batch = harness.scheduler.next()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
 
 
 def test_slots_that_run_again_take_turns() -> None:
-    desk = Desk(3, largest_batch=2)
-    desk.push(0, 4)
-    desk.push(1, 4)
+    harness = SchedulerHarness(3, largest_batch=2)
+    harness.push(0, 4)
+    harness.push(1, 4)
     for _ in range(4):
-        desk.run()
-    desk.replay(0, 0)
-    desk.replay(1, 0)
+        harness.run()
+    harness.replay(0, 0)
+    harness.replay(1, 0)
     order: list[int] = []
-    while desk.scheduler.waiting_frames:
-        desk.push(2)
-        order += [index for index, _, _ in desk.replayed()]
+    while harness.scheduler.waiting_frames:
+        harness.push(2)
+        order += [index for index, _, _ in harness.replayed()]
     assert order == [0, 1] * 4
 
 
 def test_a_flush_that_waits_comes_after_what_runs_again_and_one_that_runs_comes_first() -> None:
-    desk = Desk(1)
-    desk.push(0, 2)
-    desk.run()
-    desk.run()
-    desk.mark(0, Flushed(7))
-    assert desk.replay(0, 0) == 2, "none of its silence has run"
-    assert desk.replay(0, 0) == 0, "once is enough"
-    assert [len(desk.replayed()) for _ in range(2)] == [1, 1]
-    assert desk.run() == [-1]
-    assert desk.replay(0, 0) == 0
-    assert [row.mark for _ in range(2) for row in desk.scheduler.next().rows] == [None, Flushed(7)]
-    assert desk.replay(0, 0) == 0, "its words are told"
-    desk.push(0)
-    desk.run()
-    assert desk.replay(0, 0) == 1
+    harness = SchedulerHarness(1)
+    harness.push(0, 2)
+    harness.run()
+    harness.run()
+    harness.add_marker(0, Flushed(7))
+    assert harness.replay(0, 0) == 2, "none of its silence has run"
+    assert harness.replay(0, 0) == 0, "once is enough"
+    assert [len(harness.replayed()) for _ in range(2)] == [1, 1]
+    assert harness.run() == [-1]
+    assert harness.replay(0, 0) == 0
+    assert [row.marker for _ in range(2) for row in harness.scheduler.next().rows] == [None, Flushed(7)]
+    assert harness.replay(0, 0) == 0, "its words are told"
+    harness.push(0)
+    harness.run()
+    assert harness.replay(0, 0) == 1
 
 
 def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None:
-    desk = Desk(1)
-    desk.push(0, REPLAY_FRAMES + 20)
-    while not desk.scheduler.idle:
-        desk.run()
-    assert desk.replay(0, 3) == REPLAY_FRAMES
-    desk.scheduler.drop(desk.slots[0])
-    assert desk.scheduler.idle
-    assert desk.scheduler.waiting_frames == 0
-    assert desk.replay(0, 3) == 0
+    harness = SchedulerHarness(1)
+    harness.push(0, REPLAY_FRAMES + 20)
+    while not harness.scheduler.idle:
+        harness.run()
+    assert harness.replay(0, 3) == REPLAY_FRAMES
+    harness.scheduler.drop(harness.slots[0])
+    assert harness.scheduler.idle
+    assert harness.scheduler.waiting_frames == 0
+    assert harness.replay(0, 3) == 0
 
 
 @given(
@@ -270,7 +282,7 @@ def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None
 def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     actions: list[tuple[int, str]], largest_batch: int
 ) -> None:
-    desk = Desk(6, largest_batch=largest_batch)
+    harness = SchedulerHarness(6, largest_batch=largest_batch)
     pushed: Counter[int] = Counter()
     asked: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
     ran: Counter[int] = Counter()
@@ -280,7 +292,7 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     """The number that each slot's next row has."""
 
     def run() -> None:
-        batch = desk.scheduler.next()
+        batch = harness.scheduler.next()
         indices = [row.slot.index for row in batch.rows]
         replayed = [row.replayed for row in batch.rows]
         assert replayed == sorted(replayed)
@@ -289,11 +301,11 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
             expected[row.slot.index] += 1
         assert len(indices) == len(set(indices)) <= largest_batch
         assert not dropped & set(indices)
-        for slot, mark in batch.answers:
-            answered[slot.index].append(mark)
+        for slot, marker in batch.answers:
+            answered[slot.index].append(marker)
         for row in batch.rows:
             ran[row.slot.index] += row.frame is not None
-            answered[row.slot.index] += [row.mark] if row.mark is not None else []
+            answered[row.slot.index] += [row.marker] if row.marker is not None else []
 
     for index, action in actions:
         if action == "run":
@@ -302,22 +314,22 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
             continue
         elif action == "drop":
             dropped.add(index)
-            desk.scheduler.drop(desk.slots[index])
+            harness.scheduler.drop(harness.slots[index])
         elif action == "again":
-            expected[index] -= desk.replay(index, expected[index] - 5)
+            expected[index] -= harness.replay(index, expected[index] - 5)
         elif action == "flush":
             asked[index].append(Flushed(len(asked[index])))
-            desk.mark(index, asked[index][-1])
+            harness.add_marker(index, asked[index][-1])
         else:
             count = 1 if action == "frame" else 30
             pushed[index] += count
-            desk.push(index, count)
-    while not desk.scheduler.idle:
+            harness.push(index, count)
+    while not harness.scheduler.idle:
         run()
     for index in set(range(6)) - dropped:
         assert ran[index] == pushed[index]
         assert answered[index] == asked[index]
-    assert desk.scheduler.waiting_frames == 0
+    assert harness.scheduler.waiting_frames == 0
 
 
 def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
@@ -336,48 +348,48 @@ def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
 
 
 def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
-    desk = Desk(2)
-    desk.push(0)
-    desk.push(1, 2 * LIVE_FRAMES)
-    assert desk.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
-    rows = desk.scheduler.next().rows
+    harness = SchedulerHarness(2)
+    harness.push(0)
+    harness.push(1, 2 * LIVE_FRAMES)
+    assert harness.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
+    rows = harness.scheduler.next().rows
     assert [row.arrival for row in rows] == [1.0, None]
-    assert desk.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
-    desk.scheduler.drop(desk.slots[1])
-    assert desk.scheduler.waiting_frames == 0
+    assert harness.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
+    harness.scheduler.drop(harness.slots[1])
+    assert harness.scheduler.waiting_frames == 0
 
 
 def test_silence_goes_before_the_first_frame_that_a_slot_hears_and_no_other() -> None:
-    desk = Desk(2, prefix_frames=2)
-    desk.push(0, 2)
-    desk.push(1)
-    first = desk.scheduler.next()
+    harness = SchedulerHarness(2, prefix_frames=2)
+    harness.push(0, 2)
+    harness.push(1)
+    first = harness.scheduler.next()
     assert shown(first) == [-1, -2]
-    assert all(row.fresh and row.injected and row.mark is None and row.arrival is None for row in first.rows)
-    assert [desk.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
-    desk.push(1)
-    assert desk.run() == [1]
-    assert [slot.number for slot in desk.slots] == [4, 4]
-    assert desk.replay(0, 0) == 2, "the silence is not run again"
+    assert all(row.fresh and row.injected and row.marker is None and row.arrival is None for row in first.rows)
+    assert [harness.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
+    harness.push(1)
+    assert harness.run() == [1]
+    assert [slot.number for slot in harness.slots] == [4, 4]
+    assert harness.replay(0, 0) == 2, "the silence is not run again"
 
 
 def test_silence_goes_before_a_frame_that_has_only_begun_but_not_before_a_flush_of_nothing() -> None:
-    desk = Desk(2, flush_frames=3, prefix_frames=2)
-    desk.mark(0, Rest(FRAME, Flushed(7)))
-    desk.mark(1, Flushed(8))
-    batch = desk.scheduler.next()
+    harness = SchedulerHarness(2, flush_frames=3, prefix_frames=2)
+    harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
+    harness.add_marker(1, Flushed(8))
+    batch = harness.scheduler.next()
     assert shown(batch) == [-1]
-    assert batch.answers == [(desk.slots[1], Flushed(8))]
-    batches = [desk.scheduler.next() for _ in range(5)]
+    assert batch.answers == [(harness.slots[1], Flushed(8))]
+    batches = [harness.scheduler.next() for _ in range(5)]
     assert [shown(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
-    assert [batch.rows[0].mark for batch in batches] == [None, None, None, None, Flushed(7)]
-    assert desk.scheduler.idle
+    assert [batch.rows[0].marker for batch in batches] == [None, None, None, None, Flushed(7)]
+    assert harness.scheduler.idle
 
 
 def test_a_slot_that_is_dropped_before_its_first_frame_has_run_is_gone() -> None:
-    desk = Desk(1, prefix_frames=2)
-    desk.push(0, 3)
-    desk.run()
-    desk.scheduler.drop(desk.slots[0])
-    assert desk.scheduler.idle
-    assert desk.scheduler.waiting_frames == 0
+    harness = SchedulerHarness(1, prefix_frames=2)
+    harness.push(0, 3)
+    harness.run()
+    harness.scheduler.drop(harness.slots[0])
+    assert harness.scheduler.idle
+    assert harness.scheduler.waiting_frames == 0

@@ -14,8 +14,8 @@ from support.counting import COUNTING_INFO
 from support.speech import clip
 
 from tympan.audio.activity import SilenceMeter
-from tympan.engine.scheduler import REPLAY_FRAMES
-from tympan.engine.stall import LEAD_FRAMES, PATIENCE_FRAMES, StallGuard
+from tympan.engine.batching.scheduler import REPLAY_FRAMES
+from tympan.engine.batching.stall_guard import LEAD_FRAMES, PATIENCE_FRAMES, StallGuard
 from tympan.messages import Samples
 
 LIMIT = 25  # frames of speech

@@ -13,9 +13,9 @@ from support.counting import COUNTING_INFO, FreezingRunner
 from support.listener import Listener
 
 from tympan.engine.base import StepReport
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import Runner, StepResult
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import Runner, StepResult
 from tympan.messages import EngineEvent, Finished, Flushed, Progress, Samples, Warning, Word
 
 SPEECH = np.full(COUNTING_INFO.frame_samples, 0.1, np.float32)
@@ -103,8 +103,8 @@ async def test_flushes_keep_their_order_and_have_their_words(kind: type[Freezing
     talk[place:place] = [1, 2]
     expected = transcript(await listen(kind(NEVER), talk))
     found = transcript(await listen(kind(60), talk))
-    marks = [event for event in found if isinstance(event, Flushed | Finished)]
-    assert marks == [Flushed(1), Flushed(2), Finished()]
+    markers = [event for event in found if isinstance(event, Flushed | Finished)]
+    assert markers == [Flushed(1), Flushed(2), Finished()]
     flushed = found.index(Flushed(1))
     received = place * 0.08
     assert all(event.end <= received + 1e-9 for event in found[:flushed] if isinstance(event, Word))

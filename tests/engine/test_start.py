@@ -14,12 +14,12 @@ from support.speech import clip
 
 from tympan.bench.disk import write_checkpoint
 from tympan.config import ModelSettings
-from tympan.engine import kyutai
 from tympan.engine.base import Engine, EngineInfo
-from tympan.engine.kyutai import load_runner
-from tympan.engine.program import LoadedModel
+from tympan.engine.batching.startup_timer import StartupTimer
+from tympan.engine.kyutai import engine as kyutai
+from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.registry import create_engine
-from tympan.engine.stages import Stages
 from tympan.messages import Word
 
 
@@ -54,7 +54,7 @@ async def test_what_was_loaded_is_not_read_again_and_says_the_same(written: Path
 
 
 def test_stages_add_up_and_are_split() -> None:
-    stages = Stages()
+    stages = StartupTimer()
     for name in ("weights", "state", "weights"):
         with stages.timed(name):
             time.sleep(0.01)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import fault_marks as marks
+import fault_marks as markers
 
 import tympan
 from tympan.bench.load.score import compare
@@ -45,8 +45,8 @@ class Caller:
 
     async def _speak(self, sample_rate: int) -> AsyncIterator[bytes]:
         began = time.monotonic()
-        for place, chunk in enumerate(marks.chunks(self.number, self.words, sample_rate)):
-            await asyncio.sleep(began + (place + 1) * marks.CHUNK_SECONDS - time.monotonic())
+        for place, chunk in enumerate(markers.chunks(self.number, self.words, sample_rate)):
+            await asyncio.sleep(began + (place + 1) * markers.CHUNK_SECONDS - time.monotonic())
             yield chunk
 
     async def _open(self, url: str, headers: Mapping[str, str]) -> Connection:
@@ -79,7 +79,7 @@ class Crowd:
 
     @classmethod
     def of(cls, streams: int, seconds: float) -> Crowd:
-        words = round(seconds / (marks.STRIDE_CHUNKS * marks.CHUNK_SECONDS))
+        words = round(seconds / (markers.STRIDE_CHUNKS * markers.CHUNK_SECONDS))
         return cls([Caller(number, words) for number in range(streams)])
 
     def start(self, url: str, sample_rate: int = 24_000) -> asyncio.Task[None]:
@@ -103,7 +103,7 @@ class Crowd:
     def figures(self, fault: str, **more: object) -> dict[str, object]:
         """Prints them as a line of JSON, too; `benchmarks/reliability.py` reads it."""
         compared = [
-            compare(marks.texts(caller.number, caller.words), [word.text for _, word in caller.heard])
+            compare(markers.texts(caller.number, caller.words), [word.text for _, word in caller.heard])
             for caller in self.callers
         ]
         result = {
@@ -136,7 +136,7 @@ class Crowd:
         return max(
             abs(word.start - start)
             for caller in self.callers
-            for (_, word), start in zip(caller.heard, marks.starts(caller.words), strict=True)
+            for (_, word), start in zip(caller.heard, markers.starts(caller.words), strict=True)
         )
 
 

@@ -25,9 +25,9 @@ from tympan.cli.main import main
 from tympan.config import ModelSettings
 from tympan.engine import registry
 from tympan.engine.base import Engine
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
 from tympan.transcript.words import BOUNDARY, PADDING
 
 BOUNDARY_AFTER_FRAMES = 4  # words then get the times that their marks have

@@ -16,7 +16,7 @@ from support.server import LiveServer
 from websockets.asyncio.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.server import recording
+from tympan.server.observability import recording
 
 pytestmark = pytest.mark.fault
 

@@ -15,10 +15,10 @@ import msgspec
 from tympan.config import Config, load_config
 from tympan.engine.registry import create_engine
 from tympan.protocols.base import Refusal, WireMessage
-from tympan.server.answers import opening_request
 from tympan.server.app import PROTOCOLS
-from tympan.server.connection import Connection
+from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
+from tympan.server.sessions.connection import Connection
 
 PATHS = {make.name: path for path, make in PROTOCOLS.items()} | {"vllm": "/v1/realtime"}  # type: ignore[attr-defined]
 NAMES = tuple(frames.VALID)
@@ -116,7 +116,7 @@ class Server:
         query = opening_query(name, random)
         request = opening_request(PATHS[name], query, {"openai-beta": "realtime=v1"} if random.random() < 0.2 else {})
         make_protocol = PROTOCOLS[PATHS[name]]
-        connection = Connection(client, self.service, make_protocol(request, self.service.offer), request)
+        connection = Connection(client, self.service, make_protocol(request, self.service.server_info), request)
         answer = connection.open()
         self.conversations += 1
         if isinstance(answer, Refusal):
@@ -134,7 +134,7 @@ class Server:
             assert not any("rror" in kind for kind in kinds)
             self._count(client.code)
         await settled(lambda: self.service.engine.active == 0)
-        assert not self.service._guests, "a client that is gone is forgotten"
+        assert not self.service._connections, "a client that is gone is forgotten"
 
     def _count(self, outcome: object) -> None:
         self.codes[outcome] = self.codes.get(outcome, 0) + 1

@@ -99,8 +99,8 @@ def test_messages_that_are_too_big(server: ServerProcess) -> None:
 
 
 def test_compression_is_not_agreed_on_and_not_used(server: ServerProcess) -> None:
-    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-    with others_unaffected(server, 32 * MIB), server.upgraded(more=offer) as peer:
+    server_info = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    with others_unaffected(server, 32 * MIB), server.upgraded(more=server_info) as peer:
         peer.sendall(frame(2, b"\x00" * 100, flags=0x40))
         assert b"\x03\xea" in peer.recv(200), "1002"
 

@@ -8,10 +8,10 @@ from itertools import chain, repeat
 import pytest
 import torch
 
-from tympan.models import conv, linear
-from tympan.models.conv import StreamingConv
-from tympan.models.fastest import fastest
-from tympan.models.linear import Linear, Product, Way, fastest_way, packing_runs
+from tympan.models.layers import conv, linear
+from tympan.models.layers.conv import StreamingConv
+from tympan.models.layers.fastest import fastest
+from tympan.models.layers.linear import Linear, Product, Way, fastest_way, packing_runs
 
 
 class Clock:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from tympan.models import fp8, kernels
-from tympan.models.fp8 import Fp8Linear, multiply_scaled, multiply_then_scale, product_for, to_fp8
+from tympan.models import kernels
+from tympan.models.layers import fp8
+from tympan.models.layers.fp8 import Fp8Linear, multiply_scaled, multiply_then_scale, product_for, to_fp8
 
 CPU = torch.device("cpu")
 LAUNCHES_NOTHING = {"t", "view", "reshape", "_unsafe_view", "detach", "empty"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from model_speech import speech
 from torch import Tensor
 
+from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.lm import LM, LMState
-from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder, MimiState
 
 SLOTS = 16

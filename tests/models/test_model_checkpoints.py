@@ -15,10 +15,10 @@ from model_transformers import transformers_model, write_transformers
 from safetensors.torch import load_file, save_file
 
 from tympan.errors import ModelError
-from tympan.models import tensors
-from tympan.models.checkpoint import Checkpoint, describe
-from tympan.models.hub import Repository
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints import tensors
+from tympan.models.checkpoints.checkpoint import Checkpoint, describe
+from tympan.models.checkpoints.hub import Repository
+from tympan.models.checkpoints.load import open_checkpoint
 
 SHAPE = Shape(seed=0, context=20, codebooks=4)
 Spoil = Callable[[Path], None]

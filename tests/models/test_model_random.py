@@ -7,8 +7,8 @@ import torch
 from model_speech import speech
 
 from tympan.errors import ModelError
-from tympan.models.checkpoint import describe
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.checkpoint import describe
+from tympan.models.checkpoints.load import open_checkpoint
 
 
 def test_sizes_are_those_of_the_published_models() -> None:

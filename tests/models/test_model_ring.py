@@ -6,11 +6,11 @@ import pytest
 import torch
 from model_speech import speech
 
-from tympan.engine.kyutai import quantize
-from tympan.models.attention import FP8, Ring, attend, attend_gathered, decode, encode, window, write
-from tympan.models.fp8 import Fp8Linear
+from tympan.engine.kyutai.engine import quantize
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.layers.attention import FP8, Ring, attend, attend_gathered, decode, encode, window, write
+from tympan.models.layers.fp8 import Fp8Linear
 from tympan.models.lm import LM
-from tympan.models.load import open_checkpoint
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, FP8], ids=str)

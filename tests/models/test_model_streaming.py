@@ -12,14 +12,14 @@ from model_speech import speech
 from torch import Tensor
 from torch.nn import functional
 
-from tympan.models.attention import Ring, attend, window, write
+from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.config import SeanetConfig
-from tympan.models.conv import StreamingConv, with_past, with_replicated_past
-from tympan.models.linear import Linear
+from tympan.models.layers.attention import Ring, attend, window, write
+from tympan.models.layers.conv import StreamingConv, with_past, with_replicated_past
+from tympan.models.layers.linear import Linear
+from tympan.models.layers.rope import frequencies, rotate, rotation
 from tympan.models.lm import LM, LMState
-from tympan.models.load import open_checkpoint
 from tympan.models.mimi import MimiEncoder, MimiState
-from tympan.models.rope import frequencies, rotate, rotation
 from tympan.models.seanet import SeanetEncoder
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tympan.models.quantized import DenseLinear, WeightType, linear_for, replace_linears
-from tympan.models.quantized_int4 import (
+from tympan.models.layers.quantized import DenseLinear, WeightType, linear_for, replace_linears
+from tympan.models.layers.quantized_int4 import (
     GROUP,
     Int4Linear,
     PackedInt4Kernel,
@@ -21,7 +21,7 @@ from tympan.models.quantized_int4 import (
     packed_int4_runs,
     quantize_groups,
 )
-from tympan.models.quantized_int8 import (
+from tympan.models.layers.quantized_int8 import (
     Int8Kernel,
     Int8Linear,
     OnednnKernel,
@@ -176,11 +176,11 @@ class TestChoice:
 
     @pytest.mark.parametrize("kernel", INT8_KERNELS)
     def test_the_choice_follows_the_measurement(self, monkeypatch: pytest.MonkeyPatch, kernel: KernelType) -> None:
-        monkeypatch.setattr("tympan.models.quantized_int8.fastest_kernel", lambda: kernel)
+        monkeypatch.setattr("tympan.models.layers.quantized_int8.fastest_kernel", lambda: kernel)
         assert choose_kernel(torch.zeros(64, 64, dtype=torch.int8)) is kernel
 
     def test_the_packed_product_is_for_shapes_that_its_blocks_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tympan.models.quantized_int8.fastest_kernel", lambda: PackedKernel)
+        monkeypatch.setattr("tympan.models.layers.quantized_int8.fastest_kernel", lambda: PackedKernel)
         assert choose_kernel(torch.zeros(6, 64, dtype=torch.int8)) is PlainKernel
         assert choose_kernel(torch.zeros(64, 100, dtype=torch.int8)) is PlainKernel
 
@@ -195,8 +195,8 @@ class TestChoice:
             measured.append(list(contenders))
             return "plain"
 
-        monkeypatch.setattr("tympan.models.quantized_int8.fastest", last)
-        monkeypatch.setattr("tympan.models.quantized_int8.onednn_is_exact", lambda: not inexact)
+        monkeypatch.setattr("tympan.models.layers.quantized_int8.fastest", last)
+        monkeypatch.setattr("tympan.models.layers.quantized_int8.onednn_is_exact", lambda: not inexact)
         fastest_kernel.cache_clear()
         try:
             assert fastest_kernel() is PlainKernel

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tympan.errors import AccessError, AudioError, CapacityError, FrameError, IdleError, ParameterError, RestartingError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, KeepAlive, Partial, Vad, Word
-from tympan.protocols.base import Offer, Passing, Refusal, Request
-from tympan.protocols.deepgram import LONGEST_RESULT_SECONDS, DeepgramProtocol
-from tympan.protocols.deepgram_messages import model_id, plain
+from tympan.protocols.base import Droppable, Refusal, Request, ServerInfo
+from tympan.protocols.deepgram.live import LONGEST_RESULT_SECONDS, DeepgramProtocol
+from tympan.protocols.deepgram.messages import model_id, plain
 
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 SPEECH, SILENCE = (0.0,) * 4, (1.0,) * 4
 HELLO, WORLD = Word("Hello,", 0.1, 0.4, 0.8), Word("World.", 0.5, 0.9, 0.6)
@@ -34,7 +34,7 @@ def started(**query: str) -> DeepgramProtocol:
 def answers(protocol: DeepgramProtocol, *events: Event, channel: int = 0) -> list[Any]:
     """Messages as objects, and flushes."""
     answered = [answer for event in events for answer in protocol.send(event, channel)]
-    bare = [answer.message if isinstance(answer, Passing) else answer for answer in answered]
+    bare = [answer.message if isinstance(answer, Droppable) else answer for answer in answered]
     return [answer if isinstance(answer, Flush) else json.loads(answer) for answer in bare]
 
 
@@ -90,7 +90,7 @@ def test_an_interim_grows_is_not_revised_and_may_be_left_out() -> None:
     first, second = answers(protocol, HELLO, Partial("Wor", 0.5), WORLD)
     assert (first["start"], transcript(first)) == (0.0, "Hello,")
     assert (second["start"], second["duration"], transcript(second)) == (0.0, 0.9, "Hello, World.")
-    assert all(isinstance(answer, Passing) for answer in protocol.send(Word("and", 1.0, 1.1, 1.0), 0))
+    assert all(isinstance(answer, Droppable) for answer in protocol.send(Word("and", 1.0, 1.1, 1.0), 0))
     assert answers(started(), HELLO, WORLD) == []
 
 
@@ -103,7 +103,7 @@ def test_an_endpoint_is_flushed_before_it_is_told() -> None:
     assert len(flushes) == 1
     assert isinstance(flushes[0], Flush)
     answers(protocol, WORLD)  # what the flush released belongs to the turn
-    (final,) = answers(protocol, Flushed(flushes[0].mark))
+    (final,) = answers(protocol, Flushed(flushes[0].marker))
     assert (final["is_final"], final["speech_final"], final["from_finalize"]) == (True, True, False)
     assert transcript(final) == "Hello, World."
     assert answers(protocol, Word("Again", 2.0, 2.2, 1.0))[0]["type"] == "SpeechStarted"
@@ -118,7 +118,7 @@ def test_finalize_is_answered_every_time_and_repeats_nothing() -> None:
     protocol = started()
     answers(protocol, HELLO)
     first, second = (flush_of(protocol, '{"type": "Finalize"}') for _ in range(2))
-    (full,), (empty,) = answers(protocol, Flushed(first.mark)), answers(protocol, Flushed(second.mark))
+    (full,), (empty,) = answers(protocol, Flushed(first.marker)), answers(protocol, Flushed(second.marker))
     assert transcript(full) == "Hello,"
     assert (transcript(empty), empty["duration"]) == ("", 0.0)
     assert full["from_finalize"]
@@ -130,16 +130,16 @@ def test_an_endpoint_that_finalize_was_ahead_of_is_not_told_again() -> None:
     answers(protocol, HELLO)
     (endpoint,) = silence(protocol, 0.5, 1.0)
     finalize = flush_of(protocol, '{"type": "Finalize"}')
-    (final,) = answers(protocol, Flushed(finalize.mark))
+    (final,) = answers(protocol, Flushed(finalize.marker))
     assert final["from_finalize"]
-    assert answers(protocol, Flushed(endpoint.mark)) == []
+    assert answers(protocol, Flushed(endpoint.marker)) == []
 
 
 @pytest.mark.parametrize(("asked", "answered"), [("1", [1]), ("9", [0, 1]), ('"x"', [0, 1]), ("[1]", [0, 1])])
 def test_finalize_of_one_channel(asked: str, answered: list[int]) -> None:
     protocol = started(channels="2", multichannel="true")
     flush = flush_of(protocol, f'{{"type": "Finalize", "channel": {asked}}}')
-    assert [final["channel_index"] for final in answers(protocol, Flushed(flush.mark))] == [[c, 2] for c in answered]
+    assert [final["channel_index"] for final in answers(protocol, Flushed(flush.marker))] == [[c, 2] for c in answered]
 
 
 def test_long_speech_is_cut_into_finals() -> None:
@@ -200,7 +200,7 @@ def test_finals_tile_the_time_and_hold_every_word_once(steps: list[str]) -> None
         else:
             new = answers(protocol, *map(Flushed, waiting))
             waiting.clear()
-        waiting += [answer.mark for answer in new if isinstance(answer, Flush)]
+        waiting += [answer.marker for answer in new if isinstance(answer, Flush)]
         results += [answer for answer in new if not isinstance(answer, Flush) and answer["type"] == "Results"]
     results += [answer for answer in answers(protocol, Complete(now, 0)) if answer["type"] == "Results"]
     finals = [result for result in results if result["is_final"]]
@@ -316,9 +316,9 @@ def test_refusals_are_in_deepgrams_form() -> None:
 def test_how_it_ends() -> None:
     assert started().fail(None).code == 1000
     for error, code, reason in ((AudioError("noise"), 1008, "DATA-0000"), (IdleError("quiet"), 1011, "NET-0001")):
-        farewell = started().fail(error)
-        assert (farewell.code, farewell.reason.split(":")[0]) == (code, reason)
-        (message,) = map(json.loads, farewell.messages)
+        close_info = started().fail(error)
+        assert (close_info.code, close_info.reason.split(":")[0]) == (code, reason)
+        (message,) = map(json.loads, close_info.messages)
         assert (message["type"], message["description"]) == ("Error", str(error))
 
 

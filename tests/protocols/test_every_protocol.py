@@ -28,12 +28,12 @@ from tympan.errors import (
     TooBigError,
 )
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
-from tympan.protocols.base import Farewell, Offer, Refusal, Request, ServerProtocol
+from tympan.protocols.base import CloseInfo, Refusal, Request, ServerInfo, ServerProtocol
 from tympan.server.app import PROTOCOLS
 
 CLASSES: dict[str, Any] = {make.name: make for make in PROTOCOLS.values()}  # type: ignore[attr-defined]
 PATHS = {make.name: path for path, make in PROTOCOLS.items()}  # type: ignore[attr-defined]
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 QUERIES = {
     "deepgram": {"encoding": "linear16", "sample_rate": "16000", "interim_results": "true", "vad_events": "true"}
 }
@@ -90,7 +90,7 @@ def opened(name: str) -> ServerProtocol:
     return protocol
 
 
-def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> Farewell:
+def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> CloseInfo:
     """Plays the session: every flush is answered, a finish ends it, an error of the client does too."""
     flushes: list[int] = []
     protocol.send(Ready("id", "m", "e", 24_000, 0.48, OFFER.pause_horizons), 0)
@@ -103,13 +103,13 @@ def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> Fare
         else:
             actions = list(protocol.send(turn, 0))
         assert all(isinstance(action.data, bytes) for action in actions if isinstance(action, Audio))
-        flushes += [action.mark for action in actions if isinstance(action, Flush)]
+        flushes += [action.marker for action in actions if isinstance(action, Flush)]
         while flushes and len(turns) % 2:
             protocol.send(Flushed(flushes.pop(0)), 0)
         if any(isinstance(action, Finish) for action in actions):
             break
-    for mark in flushes:
-        protocol.send(Flushed(mark), 0)
+    for marker in flushes:
+        protocol.send(Flushed(marker), 0)
     protocol.send(Complete(1.0, 0), 0)
     return protocol.fail(None)
 
@@ -169,10 +169,10 @@ CODES = {
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("kind", CODES)
 def test_every_end_has_its_code(name: str, kind: type[Exception]) -> None:
-    farewell = opened(name).fail(kind("é" * 200))
-    assert farewell.code in CODES[kind]
-    assert len(farewell.close_reason.encode()) <= 123
-    secret = any("é" in str(message) for message in farewell.messages) or "é" in farewell.reason
+    close_info = opened(name).fail(kind("é" * 200))
+    assert close_info.code in CODES[kind]
+    assert len(close_info.close_reason.encode()) <= 123
+    secret = any("é" in str(message) for message in close_info.messages) or "é" in close_info.reason
     assert not (secret and kind in (EngineError, RuntimeError)), "our own faults are not the peer's business"
 
 

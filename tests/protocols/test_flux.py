@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tympan.errors import AudioError, FrameError, ParameterError, RestartingError
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
-from tympan.protocols.base import Offer, Request
-from tympan.protocols.flux import FluxProtocol
+from tympan.protocols.base import Request, ServerInfo
+from tympan.protocols.deepgram.flux import FluxProtocol
 from tympan.transcript.endpoints import HOLDOFF_FRAMES
 
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 FRAME = 0.08
 SPEECH, MAYBE, PAUSE = 0.1, 0.5, 0.9
@@ -64,7 +64,7 @@ class Conversation:
         self.hear(Word(text, time, time, 0.9))
 
     def flushed(self) -> None:
-        self.hear(Flushed(self.flushes.pop(0).mark))
+        self.hear(Flushed(self.flushes.pop(0).marker))
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -268,8 +268,8 @@ def test_the_end_of_the_stream_ends_an_open_turn_and_no_other() -> None:
 
 def test_how_it_ends() -> None:
     talk = Conversation()
-    farewell = talk.protocol.fail(AudioError("no audio"))
-    (error,) = farewell.messages
+    close_info = talk.protocol.fail(AudioError("no audio"))
+    (error,) = close_info.messages
     assert json.loads(error) == {
         "type": "Error",
         "request_id": "an-id",
@@ -277,7 +277,7 @@ def test_how_it_ends() -> None:
         "code": AudioError.code.upper(),
         "description": "no audio",
     }
-    assert farewell.code == 1007
+    assert close_info.code == 1007
     assert (talk.protocol.fail(None).code, talk.protocol.fail(None).messages) == (1000, ())
     assert talk.protocol.fail(RestartingError("later")).code == 1012
     with pytest.raises(FrameError):

@@ -18,15 +18,15 @@ from tympan.errors import (
     RestartingError,
 )
 from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, Ready, SetFormat, Vad, Word
-from tympan.protocols.base import Offer, Passing, Refusal, Request
+from tympan.protocols.base import Droppable, Refusal, Request, ServerInfo
 from tympan.protocols.gradium import FORMATS, GradiumProtocol
 
 HORIZONS = (0.5, 1.0, 2.0, 3.0)
-OFFER = Offer("a-model", "scripted", 24_000, 1_920, 0.48, HORIZONS, ("en",))
+OFFER = ServerInfo("a-model", "scripted", 24_000, 1_920, 0.48, HORIZONS, ("en",))
 
 
-def connect(headers: dict[str, str] | None = None, *, offer: Offer = OFFER) -> GradiumProtocol:
-    return GradiumProtocol(Request("/api/speech/asr", {}, headers or {}, "an-id", 1.7e9), offer)
+def connect(headers: dict[str, str] | None = None, *, server_info: ServerInfo = OFFER) -> GradiumProtocol:
+    return GradiumProtocol(Request("/api/speech/asr", {}, headers or {}, "an-id", 1.7e9), server_info)
 
 
 def ask(protocol: GradiumProtocol, **message: Any) -> list[Any]:
@@ -44,7 +44,7 @@ def set_up() -> GradiumProtocol:
 
 def answers(protocol: GradiumProtocol, *events: Event) -> list[Any]:
     answered = [answer for event in events for answer in protocol.send(event, 0)]
-    bare = [answer.message if isinstance(answer, Passing) else answer for answer in answered]
+    bare = [answer.message if isinstance(answer, Droppable) else answer for answer in answered]
     return [json.loads(str(answer)) for answer in bare]
 
 
@@ -79,11 +79,11 @@ def test_what_the_model_has_no_choice_of_is_ignored(json_config: Any) -> None:
 
 
 def test_a_strict_server_knows_its_model_and_the_default_one() -> None:
-    strict = Offer("a-model", "scripted", 24_000, 1_920, 0.48, HORIZONS, ("en",), strict_model=True)
+    strict = ServerInfo("a-model", "scripted", 24_000, 1_920, 0.48, HORIZONS, ("en",), strict_model=True)
     for name in ("default", "a-model", None):
-        assert ask(connect(offer=strict), type="setup", model_name=name)[1]["type"] == "ready"
+        assert ask(connect(server_info=strict), type="setup", model_name=name)[1]["type"] == "ready"
     with pytest.raises(ParameterError):
-        ask(connect(offer=strict), type="setup", model_name="another")
+        ask(connect(server_info=strict), type="setup", model_name="another")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_flush_is_answered_with_its_own_id_whatever_it_is() -> None:
     protocol = set_up()
     flushes = [ask(protocol, type="flush", flush_id=each)[0] for each in IDS]
     assert all(isinstance(flush, Flush) for flush in flushes)
-    told = answers(protocol, *(Flushed(flush.mark) for flush in flushes))
+    told = answers(protocol, *(Flushed(flush.marker) for flush in flushes))
     assert told == [{"type": "flushed", "flush_id": each} for each in IDS]
 
 
@@ -135,7 +135,7 @@ def test_a_word_is_its_text_without_spaces_and_its_end() -> None:
 def test_every_frame_is_a_step_that_a_slow_reader_may_miss() -> None:
     protocol = set_up()
     frames = [Vad(0.08, (0.1, 0.2, 0.3, 0.4)), Vad(0.16, (0.5, 0.6, 0.7, 0.8))]
-    assert all(isinstance(answer, Passing) for answer in set_up().send(frames[0], 0))
+    assert all(isinstance(answer, Droppable) for answer in set_up().send(frames[0], 0))
     first, second = answers(protocol, *frames)
     assert first == {
         "type": "step",
@@ -154,8 +154,8 @@ def test_the_end() -> None:
     assert answers(protocol, Ready("an-id", "m", "e", 24_000, 0.48, HORIZONS), Complete(1.0, 0)) == [
         {"type": "end_of_stream"}
     ]
-    farewell = protocol.fail(None)
-    assert (farewell.messages, farewell.code) == ((), 1000)
+    close_info = protocol.fail(None)
+    assert (close_info.messages, close_info.code) == ((), 1000)
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_the_end() -> None:
     [(AudioError("no"), 1008), (FrameError("no"), 1008), (IdleError("no"), 1008), (EngineError("secret"), 1011)],
 )
 def test_an_error_has_the_code_that_the_socket_closes_with(error: Exception, code: int) -> None:
-    farewell = set_up().fail(error)
-    (message,) = farewell.messages
+    close_info = set_up().fail(error)
+    (message,) = close_info.messages
     told = json.loads(str(message))
-    assert (told["type"], told["code"], farewell.code) == ("error", code, code)
+    assert (told["type"], told["code"], close_info.code) == ("error", code, code)
     assert told["message"] == ("no" if code == 1008 else "internal error")
 
 
 def test_a_restart_is_no_error() -> None:
-    farewell = set_up().fail(RestartingError("later"))
-    assert (farewell.messages, farewell.code) == ((), 1012)
+    close_info = set_up().fail(RestartingError("later"))
+    assert (close_info.messages, close_info.code) == ((), 1012)
 
 
 @pytest.mark.parametrize(

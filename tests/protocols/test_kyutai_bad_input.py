@@ -14,10 +14,10 @@ from support.kyutai_wire import audio, message
 
 from tympan.errors import FrameError, RequestError
 from tympan.messages import Audio, Flush, Reset, SetFormat
-from tympan.protocols.base import Offer, Request
+from tympan.protocols.base import Request, ServerInfo
 from tympan.protocols.kyutai import KyutaiProtocol
 
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 
 
 def protocol() -> KyutaiProtocol:

@@ -41,10 +41,10 @@ from tympan.messages import (
     Warning,
     Word,
 )
-from tympan.protocols.base import Offer, Refusal, Request
+from tympan.protocols.base import Refusal, Request, ServerInfo
 from tympan.protocols.kyutai import KyutaiProtocol, error_fields, word_fields
 
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 F32, OPUS = AudioFormat("f32le", 24_000), AudioFormat("opus", 24_000)
 HELLO, WORLD = Word("hello", 0.0, 0.4, 0.9), Word("world", 0.4, 0.8, 0.8)
 PAUSES = (0.125, 0.25, 0.5, 1.0)
@@ -53,8 +53,8 @@ MARKER_0_BYTES = bytes.fromhex("82a474797065a64d61726b6572a2696400")
 WORD_HI_BYTES = bytes.fromhex("83a474797065a4576f7264a474657874a24869aa73746172745f74696d65cb3fdeb851eb851eb8")
 
 
-def protocol(headers: dict[str, str] | None = None, offer: Offer = OFFER, **query: str) -> KyutaiProtocol:
-    opened = KyutaiProtocol(Request("/api/asr-streaming", query, headers or {}), offer)
+def protocol(headers: dict[str, str] | None = None, server_info: ServerInfo = OFFER, **query: str) -> KyutaiProtocol:
+    opened = KyutaiProtocol(Request("/api/asr-streaming", query, headers or {}), server_info)
     assert opened.start() == F32
     return opened
 
@@ -98,17 +98,17 @@ def test_a_marker_of_any_64_bit_id_comes_back(id: int) -> None:
     opened.receive(audio([0.0]))
     (flush,) = opened.receive(message(type="Marker", id=id))
     assert isinstance(flush, Flush)
-    assert told(opened, Flushed(flush.mark)) == [{"type": "Marker", "id": id}]
+    assert told(opened, Flushed(flush.marker)) == [{"type": "Marker", "id": id}]
 
 
 def test_equal_ids_are_answered_as_often_as_they_were_sent() -> None:
     opened = protocol()
     opened.receive(audio([0.0]))
     flushes = [opened.receive(message(type="Marker", id=5))[0] for _ in range(3)]
-    marks = [flush.mark for flush in flushes if isinstance(flush, Flush)]
-    assert len(set(marks)) == 3
-    assert told(opened, *[Flushed(mark) for mark in marks]) == [{"type": "Marker", "id": 5}] * 3
-    assert told(opened, Flushed(marks[0])) == []
+    markers = [flush.marker for flush in flushes if isinstance(flush, Flush)]
+    assert len(set(markers)) == 3
+    assert told(opened, *[Flushed(marker) for marker in markers]) == [{"type": "Marker", "id": 5}] * 3
+    assert told(opened, Flushed(markers[0])) == []
 
 
 def test_a_marker_before_any_audio_is_answered_at_once() -> None:
@@ -131,7 +131,7 @@ def test_init_answers_the_markers_whose_audio_it_forgets() -> None:
     (flush,) = opened.receive(message(type="Marker", id=9))
     assert isinstance(flush, Flush)
     assert opened.receive(message(type="Init")) == (message(type="Marker", id=9), Reset(), READY_BYTES)
-    assert told(opened, Flushed(flush.mark)) == []
+    assert told(opened, Flushed(flush.marker)) == []
 
 
 def test_text_frames_are_ignored() -> None:
@@ -162,7 +162,7 @@ def test_a_frame_is_a_step_then_its_words_then_a_marker() -> None:
     opened.receive(audio(np.zeros(1920)))
     (flush,) = opened.receive(message(type="Marker", id=3))
     assert isinstance(flush, Flush)
-    messages = told(opened, HELLO, Vad(0.08, PAUSES), WORLD, Flushed(flush.mark), Vad(0.16, PAUSES))
+    messages = told(opened, HELLO, Vad(0.08, PAUSES), WORLD, Flushed(flush.marker), Vad(0.16, PAUSES))
     assert types(messages) == ["Step", "Word", "EndWord", "Word", "EndWord", "Marker", "Step"]
     assert messages[1] == {"type": "Word", "text": "hello", "start_time": 0.0}
     assert messages[2] == {"type": "EndWord", "stop_time": 0.4}
@@ -171,8 +171,8 @@ def test_a_frame_is_a_step_then_its_words_then_a_marker() -> None:
 def test_a_restart_gives_the_words_that_were_held() -> None:
     opened = protocol()
     assert types(told(opened, HELLO, Complete(1.0, 1))) == ["Word", "EndWord"]
-    farewell = opened.fail(RestartingError("the server is restarting"))
-    assert (farewell.code, farewell.messages) == (1012, ())
+    close_info = opened.fail(RestartingError("the server is restarting"))
+    assert (close_info.code, close_info.messages) == (1012, ())
 
 
 def test_steps_count_the_frames_of_this_stream() -> None:
@@ -193,7 +193,7 @@ def test_there_are_always_four_pauses(pauses: tuple[float, ...], prs: list[float
 
 
 def test_an_engine_without_pauses_gives_words_and_no_steps() -> None:
-    opened = protocol(offer=Offer("m", "e", 24_000, 1_920, 2.5, (), ("en",)))
+    opened = protocol(server_info=ServerInfo("m", "e", 24_000, 1_920, 2.5, (), ("en",)))
     assert types(told(opened, HELLO)) == ["Word", "EndWord"]
 
 
@@ -251,10 +251,10 @@ def test_a_wrong_key_is_refused_before_the_upgrade() -> None:
     ],
 )
 def test_other_refusals_are_told_after_the_upgrade(error: TympanError, sentence: str, code: int) -> None:
-    farewell = protocol().refuse(error)
-    assert not isinstance(farewell, Refusal)
-    assert farewell.code == code
-    assert list(farewell.messages) == [message(type="Error", message=sentence)]
+    close_info = protocol().refuse(error)
+    assert not isinstance(close_info, Refusal)
+    assert close_info.code == code
+    assert list(close_info.messages) == [message(type="Error", message=sentence)]
 
 
 @pytest.mark.parametrize(
@@ -269,17 +269,17 @@ def test_other_refusals_are_told_after_the_upgrade(error: TympanError, sentence:
     ],
 )
 def test_the_last_message_says_what_went_wrong(error: Exception, code: int) -> None:
-    farewell = protocol().fail(error)
-    (last,) = farewell.messages
+    close_info = protocol().fail(error)
+    (last,) = close_info.messages
     closed_union.validate_python(decode(last))
-    assert farewell.code == code
+    assert close_info.code == code
     assert decode(last)["message"] == (str(error) if isinstance(error, TympanError) else "internal error")
-    assert len(farewell.reason.encode()) <= 123
+    assert len(close_info.reason.encode()) <= 123
 
 
 def test_a_good_end_has_no_last_words() -> None:
-    farewell = protocol().fail(None)
-    assert (farewell.code, farewell.messages) == (1000, ())
+    close_info = protocol().fail(None)
+    assert (close_info.code, close_info.messages) == (1000, ())
 
 
 def test_words_and_errors_of_a_file_are_the_same_messages() -> None:

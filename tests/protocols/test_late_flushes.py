@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from support.answers import answers
 
 from tympan.messages import Complete, Event, Flush, Flushed, Ready, Vad, Word
-from tympan.protocols.base import Offer, Request, ServerProtocol
-from tympan.protocols.deepgram import DeepgramProtocol
-from tympan.protocols.flux import FluxProtocol
-from tympan.protocols.openai import TRANSCRIPTION, OpenAIProtocol
+from tympan.protocols.base import Request, ServerInfo, ServerProtocol
+from tympan.protocols.deepgram.flux import FluxProtocol
+from tympan.protocols.deepgram.live import DeepgramProtocol
+from tympan.protocols.openai.realtime import TRANSCRIPTION, OpenAIProtocol
 
 FRAME = 0.08
 WORD_FRAMES = 5
 DELAY_FRAMES = 6
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, DELAY_FRAMES * FRAME, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, DELAY_FRAMES * FRAME, (0.5, 1.0, 2.0, 3.0), ("en",))
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 
 
@@ -55,7 +55,7 @@ def play(protocol: ServerProtocol, events: Iterator[Event], late_frames: int) ->
     def hear(event: Event) -> Iterator[dict[str, Any]]:
         for answer in answers(protocol, event):
             if isinstance(answer, Flush):
-                due.append((now + late_frames * FRAME, answer.mark))
+                due.append((now + late_frames * FRAME, answer.marker))
             else:
                 yield json.loads(answer)
 
@@ -65,8 +65,8 @@ def play(protocol: ServerProtocol, events: Iterator[Event], late_frames: int) ->
         yield from hear(event)
         while due and due[0][0] <= now:
             yield from hear(Flushed(due.pop(0)[1]))
-    for _, mark in due:
-        yield from hear(Flushed(mark))
+    for _, marker in due:
+        yield from hear(Flushed(marker))
     yield from hear(Complete(now, 0))
 
 
@@ -111,7 +111,7 @@ Turns = Callable[[list[dict[str, Any]]], Iterator[tuple[str, float]]]
     late_frames=st.integers(0, 150),
 )
 def test_turns_are_split_where_they_were_decided_however_late_the_flush_is_answered(
-    make: Callable[[Request, Offer], ServerProtocol],
+    make: Callable[[Request, ServerInfo], ServerProtocol],
     query: dict[str, str],
     turns_of: Turns,
     turns: list[tuple[int, int]],

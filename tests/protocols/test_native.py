@@ -41,10 +41,10 @@ from tympan.messages import (
     Warning,
     Word,
 )
-from tympan.protocols.base import Offer, Refusal, Request
+from tympan.protocols.base import Refusal, Request, ServerInfo
 from tympan.protocols.native import NativeProtocol
 
-OFFER = Offer("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
+OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 HELLO, WORLD = Word("hello", 0.0, 0.4, 0.9), Word("world", 0.4, 0.8, 0.8)
 EVERY_EVENT: list[Event] = [
     Ready("s", "m", "e", 24000, 0.5, (2.0,)),
@@ -227,17 +227,17 @@ def test_the_key_comes_in_a_header_or_in_the_query() -> None:
     ],
 )
 def test_the_peers_errors_are_told(error: TympanError, code: int, name: str) -> None:
-    farewell = connect().fail(error)
-    assert (farewell.code, farewell.reason) == (code, "x")
-    assert [json.loads(message) for message in farewell.messages] == [{"type": "error", "code": name, "message": "x"}]
+    close_info = connect().fail(error)
+    assert (close_info.code, close_info.reason) == (code, "x")
+    assert [json.loads(message) for message in close_info.messages] == [{"type": "error", "code": name, "message": "x"}]
 
 
 @pytest.mark.parametrize("error", [EngineError("cuda at 0x7f"), ValueError("/etc/secret"), RuntimeError("token abc")])
 def test_our_own_errors_reveal_nothing(error: Exception) -> None:
-    farewell = connect().fail(error)
-    assert farewell.code == 1011
-    assert farewell.reason == "internal error"
-    assert str(error) not in "".join(map(str, farewell.messages))
+    close_info = connect().fail(error)
+    assert close_info.code == 1011
+    assert close_info.reason == "internal error"
+    assert str(error) not in "".join(map(str, close_info.messages))
 
 
 def test_ends() -> None:

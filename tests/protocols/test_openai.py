@@ -11,18 +11,18 @@ from support.answers import answers
 
 from tympan.errors import AudioError, FrameError, ParameterError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
-from tympan.protocols.base import Offer, Request
-from tympan.protocols.openai import TRANSCRIPTION, OpenAIProtocol
+from tympan.protocols.base import Request, ServerInfo
+from tympan.protocols.openai.realtime import TRANSCRIPTION, OpenAIProtocol
 from tympan.transcript.endpoints import AfterPause, AfterSilence
 
-OFFER = Offer("kyutai/stt-1b-en_fr", "tympan", 24_000, 1_920, 0.5, (0.5, 1.0, 2.0, 3.0), ("en", "fr"))
+OFFER = ServerInfo("kyutai/stt-1b-en_fr", "tympan", 24_000, 1_920, 0.5, (0.5, 1.0, 2.0, 3.0), ("en", "fr"))
 READY = Ready("id", "m", "e", 24_000, 0.5, OFFER.pause_horizons)
 HELLO, WORLD = Word("Hello", 0.2, 0.5, 0.9), Word("world.", 0.5, 0.9, 0.8)
 ID = "2b0c0f5e-0000-4000-8000-000000000000"
 
 
-def connect(headers: dict[str, str] | None = None, offer: Offer = OFFER, **query: str) -> OpenAIProtocol:
-    return OpenAIProtocol(Request("/v1/realtime", query, headers or {}, ID, 1_700_000_000.0), offer)
+def connect(headers: dict[str, str] | None = None, server_info: ServerInfo = OFFER, **query: str) -> OpenAIProtocol:
+    return OpenAIProtocol(Request("/v1/realtime", query, headers or {}, ID, 1_700_000_000.0), server_info)
 
 
 def up(protocol: OpenAIProtocol, type: str, **fields: Any) -> list[Any]:
@@ -169,13 +169,13 @@ def test_keys_and_subprotocols() -> None:
 
 
 def test_another_model_is_refused_only_where_the_operator_is_strict() -> None:
-    strict = Offer("m", "e", 24_000, 1_920, 0.5, (), ("en",), strict_model=True)
+    strict = ServerInfo("m", "e", 24_000, 1_920, 0.5, (), ("en",), strict_model=True)
     connect(model="whisper-1").start()
-    connect(offer=strict, model="m").start()
+    connect(server_info=strict, model="m").start()
     with pytest.raises(ParameterError):
-        connect(offer=strict, model="whisper-1").start()
+        connect(server_info=strict, model="whisper-1").start()
     with pytest.raises(ParameterError):
-        update(connect(offer=strict), transcription={"model": "whisper-1"})
+        update(connect(server_info=strict), transcription={"model": "whisper-1"})
 
 
 @pytest.mark.parametrize("message", ["", "[]", "{", b"audio", '{"type": "input_audio_buffer.append", "audio": 3}'])

@@ -18,9 +18,9 @@ from tympan.config import load_config
 from tympan.engine.registry import create_engine
 from tympan.engine.scripted import scripted_words
 from tympan.server.app import create_app
-from tympan.server.asgi_socket import MANY_MESSAGES, MESSAGES_PER_SECOND, AsgiWire
-from tympan.server.connection import Connection
+from tympan.server.listen.asgi_websocket import MANY_MESSAGES, MESSAGES_PER_SECOND, AsgiWire
 from tympan.server.service import Service
+from tympan.server.sessions.connection import Connection
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ class Ear:
 
 async def test_a_flood_of_tiny_messages_waits_its_turn() -> None:
     loop, flood, ear = asyncio.get_running_loop(), Flood(2_000), Ear()
-    wire = AsgiWire(cast(WebSocket, flood))
-    wire.connection = cast(Connection, ear)
+    transport = AsgiWire(cast(WebSocket, flood))
+    transport.connection = cast(Connection, ear)
     began, turns = loop.time(), 0
 
     async def others() -> None:
@@ -138,7 +138,7 @@ async def test_a_flood_of_tiny_messages_waits_its_turn() -> None:
             turns += 1
 
     other = asyncio.create_task(others())
-    await wire.run()
+    await transport.run()
     other.cancel()
     assert ear.messages == 2_000
     assert loop.time() - began >= 7 * MANY_MESSAGES / MESSAGES_PER_SECOND

@@ -11,8 +11,8 @@ import pytest
 
 from tympan.config import KeySettings
 from tympan.errors import AccessError, ConfigError
-from tympan.server.auth import LONGEST_TOKEN_SECONDS, TOKEN_PREFIX, Keyring
-from tympan.server.keys import hash_of
+from tympan.server.access.auth import LONGEST_TOKEN_SECONDS, TOKEN_PREFIX, Keyring
+from tympan.server.access.keys import hash_of
 
 
 @pytest.fixture

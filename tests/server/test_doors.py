@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tympan.errors import ConfigError
-from tympan.server.keys import hash_of
+from tympan.server.access.keys import hash_of
 
 
 def status(server: LiveServer, *, key: str | None = None, origin: str | None = None, path: str = "/v1/stream") -> int:

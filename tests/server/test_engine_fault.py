@@ -13,8 +13,8 @@ from support.server import LiveServer
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tympan.engine import batched
-from tympan.engine.batched import BatchedEngine
+from tympan.engine.batching import engine as batched
+from tympan.engine.batching.engine import BatchedEngine
 from tympan.protocols.native import NativeProtocol
 
 

@@ -15,7 +15,7 @@ from support.speech import clip, word_error_rate
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.server import kyutai
+from tympan.server.routes import kyutai
 
 PATH = "/api/asr-streaming"
 

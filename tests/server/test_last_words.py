@@ -14,9 +14,9 @@ from tympan.engine.base import Deliver
 from tympan.engine.registry import create_engine
 from tympan.errors import EngineError
 from tympan.protocols.kyutai import KyutaiProtocol
-from tympan.server.answers import opening_request
-from tympan.server.connection import Connection
+from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
+from tympan.server.sessions.connection import Connection
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ async def test_an_answer_that_comes_with_the_end_is_not_sent_after_it(
         raise EngineError("the engine is not running")
 
     request = opening_request("/api/asr-streaming", {}, {})
-    wire = SlowWire()
-    connection = Connection(wire, service, KyutaiProtocol(request, service.offer), request)
+    transport = SlowWire()
+    connection = Connection(transport, service, KyutaiProtocol(request, service.server_info), request)
     connection.open()
     connection.start()
     monkeypatch.setattr(service.engine, "open", broken)  # so that the slot that `Init` asks for cannot be had
     connection.on_message(msgspec.msgpack.encode({"type": "Init"}))
-    wire.read(connection)
-    told = [msgspec.msgpack.decode(message)["type"] for message in wire.sent]  # type: ignore[arg-type]
+    transport.read(connection)
+    told = [msgspec.msgpack.decode(message)["type"] for message in transport.sent]  # type: ignore[arg-type]
     assert told == ["Ready", "Error"]
-    assert wire.code == 1011
+    assert transport.code == 1011

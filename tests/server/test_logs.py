@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 
 from tympan.config import ServerSettings
 from tympan.protocols.native import NativeProtocol
-from tympan.server.logs import JsonFormatter, log_config
+from tympan.server.observability.logs import JsonFormatter, log_config
 
 KEY = "a-key-that-nobody-may-read"
 JSON_FORM = {"log_format": "json", "log_level": "info"}
@@ -52,7 +52,7 @@ def test_one_line_opens_a_session_and_one_closes_it(capfd: pytest.CaptureFixture
     log = entries(capfd.readouterr().err)
     opened, closed = of_session(log, session)
     assert opened["message"] == f"{session} opened from /v1/stream"
-    assert (opened["level"], opened["logger"]) == ("info", "tympan.server.journal")
+    assert (opened["level"], opened["logger"]) == ("info", "tympan.server.sessions.session_log")
     assert {"protocol": "native", "close_code": "1000", "audio_seconds": 2.0, "words": 5}.items() <= closed.items()
     assert 0 < float(str(closed["seconds"])) < 10
     assert datetime.fromisoformat(str(closed["time"])).utcoffset().total_seconds() == 0  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from websockets.sync.client import connect
 from tympan.config import ModelSettings
 from tympan.engine.base import StepReport
 from tympan.engine.registry import create_engine
-from tympan.server.metrics import STEP_BUCKETS, Metrics
+from tympan.server.observability.metrics import STEP_BUCKETS, Metrics
 
 
 def test_steps_backlog_and_lag_of_the_engine() -> None:

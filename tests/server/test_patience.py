@@ -12,8 +12,7 @@ import psutil
 import pytest
 from support.server import LiveServer
 
-from tympan.server import http_protocol
-from tympan.server import socket as websocket
+from tympan.server.listen import http_protocol, websocket
 
 KEY = "secret"
 UPGRADE = (

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from tympan.config import KeySettings
 from tympan.engine.scripted import scripted_words
 from tympan.errors import QuotaError
-from tympan.server.quota import DAY_SECONDS, PARTS, Account, Window
+from tympan.server.access.quota import DAY_SECONDS, PARTS, Account, Window
 
 SMALL = b"".join(wav(4.0))
 
@@ -95,11 +95,11 @@ def test_minutes_are_those_of_the_audio_of_all_streams_and_come_back_after_a_day
 def test_a_limit_that_is_lowered_counts_at_once() -> None:
     account = limited()
     talk = Talk()
-    lease = account.open(talk, 1, 0.0)
+    usage = account.open(talk, 1, 0.0)
     talk.heard_seconds = 60.0
-    assert lease.spent(1.0) is None
+    assert usage.spent(1.0) is None
     account.limits = KeySettings(key_minutes_per_day=1.0)
-    assert lease.spent(2.0) is not None
+    assert usage.spent(2.0) is not None
 
 
 # --- a server ------------------------------------------------------------------------------------------------------

@@ -24,11 +24,12 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tympan.config import ServerSettings
-from tympan.engine import batched
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.stages import Stages
+from tympan.engine.batching import engine as batched
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.errors import ConfigError
-from tympan.server.door import WaitingRoom, listen
+from tympan.server.listen.listener import listen
+from tympan.server.listen.startup import StartupServer
 
 
 class SlowStart:
@@ -36,7 +37,7 @@ class SlowStart:
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.stages = Stages()
+        self.stages = StartupTimer()
         self.runner = CountingRunner()
         self.engine = BatchedEngine(self.make_runner, stages=self.stages)
 
@@ -52,7 +53,7 @@ async def test_the_waiting_room_says_what_the_start_is_at() -> None:
     settings = ServerSettings(port=0)
     with listen(settings) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
-        async with WaitingRoom(listener, settings, slow.engine), httpx.AsyncClient() as client:
+        async with StartupServer(listener, settings, slow.engine), httpx.AsyncClient() as client:
             start = asyncio.create_task(slow.engine.start())
             await asyncio.sleep(0.1)
             ready = await client.get(f"http://{host}/ready?from=a-probe")
@@ -75,7 +76,7 @@ async def test_the_waiting_room_says_what_the_start_is_at() -> None:
 async def test_the_waiting_room_bears_those_who_do_not_speak_http() -> None:
     settings = ServerSettings(port=0)
     with listen(settings) as listener:
-        async with WaitingRoom(listener, settings, SlowStart().engine), httpx.AsyncClient() as client:
+        async with StartupServer(listener, settings, SlowStart().engine), httpx.AsyncClient() as client:
             port = listener.getsockname()[1]
             for words in (b"", b"GET", b"\x00" * 100_000, b"\r\n\r\n"):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -94,7 +95,7 @@ async def test_the_waiting_room_speaks_tls_where_the_server_will(tmp_path: Path)
     authority.configure_trust(context)
     settings = ServerSettings(port=0, tls_certificate=str(tmp_path / "both.pem"))
     with listen(settings) as listener:
-        async with WaitingRoom(listener, settings, SlowStart().engine), httpx.AsyncClient(verify=context) as client:
+        async with StartupServer(listener, settings, SlowStart().engine), httpx.AsyncClient(verify=context) as client:
             answer = await client.get(f"https://127.0.0.1:{listener.getsockname()[1]}/ready")
             assert answer.status_code == 503
 

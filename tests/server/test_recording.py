@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from tympan.engine.scripted import scripted_words
 from tympan.errors import ConfigError, MissingPackageError
 from tympan.messages import AudioFormat
-from tympan.server import recording
+from tympan.server.observability import recording
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_recording_holds_what_was_sent_and_what_was_told(server: LiveServer, f
     assert [word["text"] for word in words] == [word["text"] for word in messages if word["type"] == "word"]
     assert all(0 <= word["end"] <= word["heard"] for word in words)
     assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
-    assert {"command": "flush", "mark": 7}.items() <= next(line for line in lines if "command" in line).items()
+    assert {"command": "flush", "marker": 7}.items() <= next(line for line in lines if "command" in line).items()
     assert (lines[-1]["event"], lines[-1]["code"], lines[-1]["words"]) == ("closed", "1000", len(words))
     assert "a-secret" not in (folder / f"{id}.jsonl").read_text()
     assert {path.stat().st_mode & 0o777 for path in folder.glob("*.flac")} == {0o600}
@@ -199,7 +199,11 @@ def test_its_error_is_one_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tympan.server.recording", "tympan.server.recording_files", "tympan.audio.flac"):
+    for module in (
+        "tympan.server.observability.recording",
+        "tympan.server.observability.recording_files",
+        "tympan.audio.containers.flac",
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(MissingPackageError, match=r"tympan\[recording\]"), LiveServer(record_folder=str(folder)):

@@ -154,13 +154,13 @@ def test_wherever_it_is_cut_nothing_is_lost_and_nothing_comes_twice(server: Live
 def spoken(dice: random.Random) -> list[bytes | int]:
     """Audio, cut anywhere, and flushes by their ids."""
     script: list[bytes | int] = []
-    for mark in range(1, 6):
+    for marker in range(1, 6):
         audio = FRAME * 24
         while audio:
             size = dice.randint(1, 9000)
             script.append(audio[:size])
             audio = audio[size:]
-        script.append(mark)
+        script.append(marker)
     return script
 
 
@@ -293,7 +293,7 @@ def test_a_restart_of_the_server_waits_for_nobody_who_is_away() -> None:
 
 
 def _lost(server: LiveServer) -> bool:
-    return any(connection._wire is None for connection in server.service.resumable.values())
+    return any(connection._transport is None for connection in server.service.resumable.values())
 
 
 def test_silence_while_away_is_not_idle() -> None:

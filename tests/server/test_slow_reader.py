@@ -15,9 +15,9 @@ from tympan.config import load_config
 from tympan.engine.registry import create_engine
 from tympan.engine.scripted import scripted_words
 from tympan.protocols.native import NativeProtocol
-from tympan.server.answers import opening_request
-from tympan.server.connection import Connection
+from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
+from tympan.server.sessions.connection import Connection
 
 CAPACITY = 100
 PASSING = {"vad", "lag", "partial"}
@@ -36,8 +36,8 @@ async def service() -> AsyncIterator[Service]:
 async def converse(service: Service, frames: int) -> tuple[SlowWire, Connection]:
     """Everything is said, and nothing is read."""
     request = opening_request("/v1/stream", {"events": "all"}, {})
-    wire = SlowWire()
-    connection = Connection(wire, service, NativeProtocol(request, service.offer), request)
+    transport = SlowWire()
+    connection = Connection(transport, service, NativeProtocol(request, service.server_info), request)
     connection.open()
     connection.start()
     for _ in range(frames):
@@ -46,26 +46,26 @@ async def converse(service: Service, frames: int) -> tuple[SlowWire, Connection]
     async with asyncio.timeout(10):
         while service.engine.active:
             await asyncio.sleep(0.001)
-    return wire, connection
+    return transport, connection
 
 
 async def test_pauses_and_lag_go_first_and_the_words_are_all_there(service: Service) -> None:
-    wire, connection = await converse(service, 200)
-    wire.read(connection)
-    kinds = [json.loads(message)["type"] for message in wire.sent]
+    transport, connection = await converse(service, 200)
+    transport.read(connection)
+    kinds = [json.loads(message)["type"] for message in transport.sent]
     assert set(kinds[CAPACITY // 2 :]).isdisjoint(PASSING), "from half full on none is kept"
     assert set(kinds[: CAPACITY // 2]) >= PASSING
-    words = [json.loads(message)["text"] for message in wire.sent if json.loads(message)["type"] == "word"]
+    words = [json.loads(message)["text"] for message in transport.sent if json.loads(message)["type"] == "word"]
     assert words == [word.text for word in scripted_words(200)]
-    assert (kinds[-1], wire.code) == ("complete", 1000)
+    assert (kinds[-1], transport.code) == ("complete", 1000)
 
 
 async def test_then_it_is_closed_with_what_it_was_owed_till_then(service: Service) -> None:
-    wire, connection = await converse(service, 1000)
-    wire.read(connection)
-    messages = [json.loads(message) for message in wire.sent]
+    transport, connection = await converse(service, 1000)
+    transport.read(connection)
+    messages = [json.loads(message) for message in transport.sent]
     assert len(messages) == CAPACITY + 1
     words = [message["text"] for message in messages if message["type"] == "word"]
     assert words == [word.text for word in scripted_words(1000)][: len(words)]
     assert 20 < len(words) < len(scripted_words(1000))
-    assert (messages[-1]["type"], messages[-1]["code"], wire.code) == ("error", "slow_reader", 1013)
+    assert (messages[-1]["type"], messages[-1]["code"], transport.code) == ("error", "slow_reader", 1013)

@@ -142,7 +142,7 @@ def test_spans_are_sent_while_the_server_runs(collector: Collector, monkeypatch:
 def test_where_no_collector_is_named_nobody_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     with LiveServer() as server, connect(server.url()):
-        (connection,) = server.service._guests
+        (connection,) = server.service._connections
         assert not isinstance(connection._session, ObservedSession)  # type: ignore[attr-defined]
 
 
@@ -157,7 +157,7 @@ def test_the_standard_variables_decide() -> None:
 def test_a_package_that_is_missing_is_said_and_costs_nothing_else(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "tympan.server.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "tympan.server.observability.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with LiveServer() as server, connect(server.url()) as socket:
         socket.send("EOS")

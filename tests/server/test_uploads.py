@@ -18,7 +18,7 @@ import pytest
 from support.server import LiveServer
 from websockets.sync.client import connect
 
-from tympan.engine.batched import BatchedEngine
+from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.scripted import scripted_words
 
 KEY = "secret"

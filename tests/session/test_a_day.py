@@ -17,9 +17,9 @@ import pytest
 from support.counting import CountingRunner
 
 from tympan.config import Config
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
 from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, Lag, Vad, Word
 from tympan.session.session import Session
 

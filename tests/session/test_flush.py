@@ -11,9 +11,9 @@ from support.counting import CountingRunner
 
 from tympan.audio.samples import as_float
 from tympan.config import Config
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
 from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, Samples, Vad
 from tympan.session.session import Session
 
@@ -93,13 +93,13 @@ async def test_a_frame_that_has_only_begun_is_heard_once_and_moves_no_time(engin
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 async def test_what_the_resampler_holds_back_is_heard(engine: BatchedEngine, ear: Ear, rate: int) -> None:
     client = Client(engine, AudioFormat("f32le", rate))
-    for mark in range(1, 4):
+    for marker in range(1, 4):
         client.session.execute(ones(rate // 2 + 13))
-        client.session.execute(Flush(mark))
-        await client.wait_for(Flushed(mark))
-        sent = mark * (rate // 2 + 13) / rate
+        client.session.execute(Flush(marker))
+        await client.wait_for(Flushed(marker))
+        sent = marker * (rate // 2 + 13) / rate
         assert client.session.received_seconds == pytest.approx(sent, abs=1e-4)
-        assert sum(float(frame.sum()) for frame, _ in ear.heard) == pytest.approx(24_000 * sent, abs=10 * mark)
+        assert sum(float(frame.sum()) for frame, _ in ear.heard) == pytest.approx(24_000 * sent, abs=10 * marker)
     assert (await client.finish()).audio_seconds == pytest.approx(sent, abs=1e-4)
 
 

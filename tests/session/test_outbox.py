@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tympan.errors import ResumeError, SlowReaderError
-from tympan.session.outbox import Outbox, ResumableOutbox
+from tympan.server.sessions.outbox import Outbox, ResumableOutbox
 
 
 def drain(outbox: Outbox) -> list[str | bytes]:

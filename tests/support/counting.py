@@ -10,8 +10,8 @@ import numpy as np
 
 from tympan.audio.samples import as_float
 from tympan.engine.base import EngineInfo
-from tympan.engine.scheduler import Row
-from tympan.engine.step import StepResult
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
 from tympan.transcript.tokenizer import SyntheticTokenizer
 from tympan.transcript.words import BOUNDARY, PADDING
 

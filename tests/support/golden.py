@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from tympan import errors, messages
-from tympan.protocols.base import Acceptance, Farewell, Offer, Passing, Refusal, Request, ServerProtocol
+from tympan.protocols.base import Acceptance, CloseInfo, Droppable, Refusal, Request, ServerInfo, ServerProtocol
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-MakeProtocol = Callable[[Request, Offer], ServerProtocol]
+MakeProtocol = Callable[[Request, ServerInfo], ServerProtocol]
 
 _RUN = re.compile(r"(.{1,16}?)\1{40,}")  # audio of the scripted engine is silence: long runs of the same
 _PACKED = re.compile(r"⟨(.*?)×(\d+)⟩")
@@ -28,12 +28,12 @@ _PACKED = re.compile(r"⟨(.*?)×(\d+)⟩")
 class Recorder:
     """A protocol object that writes down its life; `MakeProtocol` with the file bound first."""
 
-    def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, offer: Offer) -> None:
-        self._protocol: ServerProtocol = make_protocol(request, offer)
+    def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, server_info: ServerInfo) -> None:
+        self._protocol: ServerProtocol = make_protocol(request, server_info)
         self.name = self._protocol.name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
-        self._write({"request": msgspec.to_builtins(request), "offer": msgspec.to_builtins(offer)})
+        self._write({"request": msgspec.to_builtins(request), "offer": msgspec.to_builtins(server_info)})
 
     @property
     def wants_vad(self) -> bool:
@@ -42,7 +42,7 @@ class Recorder:
     def credential(self) -> str | None:
         return self._protocol.credential()
 
-    def refuse(self, error: errors.TympanError) -> Refusal | Farewell:
+    def refuse(self, error: errors.TympanError) -> Refusal | CloseInfo:
         return self._protocol.refuse(error)
 
     def accept(self) -> Acceptance:
@@ -67,12 +67,12 @@ class Recorder:
         self._write({"event": _plain(event), "channel": channel, "actions": [_plain(action) for action in actions]})
         return actions
 
-    def fail(self, error: Exception | None) -> Farewell:
-        farewell = self._protocol.fail(error)
+    def fail(self, error: Exception | None) -> CloseInfo:
+        close_info = self._protocol.fail(error)
         told = None if error is None else [type(error).__name__, str(error)]
-        self._write({"fail": told, "farewell": [farewell.code, [_plain(message) for message in farewell.messages]]})
+        self._write({"fail": told, "farewell": [close_info.code, [_plain(message) for message in close_info.messages]]})
         self._file.close()
-        return farewell
+        return close_info
 
     def _write(self, step: dict[str, Any]) -> None:
         text = json.dumps(step, ensure_ascii=False)
@@ -84,8 +84,8 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
     with path.open(encoding="utf-8") as file:
         lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in file]
     first, *steps = lines
-    request, offer = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], Offer)
-    protocol = make_protocol(request, offer)
+    request, server_info = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], ServerInfo)
+    protocol = make_protocol(request, server_info)
     for number, step in enumerate(steps, start=2):
         where = f"{path.name}:{number}"
         if "start" in step:
@@ -101,8 +101,8 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
             actions = protocol.send(_event(step["event"]), step["channel"])
             assert [_plain(action) for action in actions] == step["actions"], where
         else:
-            farewell = protocol.fail(_error(step["fail"]))
-            assert [farewell.code, [_plain(message) for message in farewell.messages]] == step["farewell"], where
+            close_info = protocol.fail(_error(step["fail"]))
+            assert [close_info.code, [_plain(message) for message in close_info.messages]] == step["farewell"], where
     return len(steps)
 
 
@@ -118,7 +118,7 @@ def _plain(item: object) -> Any:
     fields = {name: getattr(item, name) for name in item.__slots__}  # type: ignore[attr-defined]
     if isinstance(item, messages.Audio):
         fields["data"] = item.data.hex()
-    if isinstance(item, Passing):
+    if isinstance(item, Droppable):
         fields["message"] = _plain(item.message)
     return {"type": type(item).__name__, **msgspec.to_builtins(fields)}
 

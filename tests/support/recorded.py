@@ -29,7 +29,7 @@ class EagerDevice:
 
         return replay
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         return lambda: None
 
 
@@ -43,7 +43,7 @@ class CapturingDevice:
             run()
         return capture.replay
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         return lambda: None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tympan.protocols.base import WireMessage
-from tympan.server.connection import Connection
+from tympan.server.sessions.connection import Connection
 
 
 class SlowWire:

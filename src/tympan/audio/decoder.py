@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from tympan.audio.container import ContainerDecoder
+from tympan.audio.containers.decoder import ContainerDecoder
 from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.audio.pcm import PcmDecoder
 from tympan.messages import AudioFormat, Pcm

@@ -11,7 +11,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from tympan.audio.libav import OPTIONS, audio_stream, decode_input, plain
+from tympan.audio.containers.libav import OPTIONS, audio_stream, decode_input, plain
 from tympan.audio.mixing import Mixer
 from tympan.errors import AudioError
 from tympan.messages import Samples

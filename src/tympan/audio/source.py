@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import IO
 
-from tympan.audio.rendezvous import More
+from tympan.audio.containers.pull_thread import More
 from tympan.errors import AudioError
 
 _SPOOL_IN_MEMORY = 4 << 20

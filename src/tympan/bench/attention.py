@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tympan.engine.calibrate import OLD_SECONDS
-from tympan.engine.graphs import CudaDevice
-from tympan.models.attention import Ring
+from tympan.engine.kyutai.calibrate import OLD_SECONDS
+from tympan.engine.kyutai.graphs import CudaDevice
+from tympan.models.layers.attention import Ring
 
 if TYPE_CHECKING:
     from tympan.models.kernels.attention import ReadConfig

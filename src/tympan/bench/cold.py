@@ -18,15 +18,15 @@ import numpy as np
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine
+from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.registry import create_engine
-from tympan.engine.stages import Stages
 from tympan.errors import EngineError, TympanError
 from tympan.messages import EngineEvent, Failed, Partial, Progress, Samples, Word
 
 LONGEST_SPEECH_SECONDS = 20.0
 
 
-async def cold_start(settings: ModelSettings, stages: Stages) -> None:
+async def cold_start(settings: ModelSettings, stages: StartupTimer) -> None:
     """From the imports to the first words, each stage into `stages`. Raises what the engine raises."""
     with stages.timed("imports"):
         engine = create_engine(settings)
@@ -42,7 +42,7 @@ async def cold_start(settings: ModelSettings, stages: Stages) -> None:
         await engine.stop()
 
 
-async def _speak(engine: Engine, stages: Stages) -> None:
+async def _speak(engine: Engine, stages: StartupTimer) -> None:
     """One frame after the other, each as soon as the last one is worked off."""
     heard: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
@@ -78,7 +78,7 @@ def voice(seconds: float, sample_rate: int) -> Samples:
 
 def main(spawned: float, settings: ModelSettings) -> None:
     """Ends the process with one sentence where the model cannot be had."""
-    stages = Stages()
+    stages = StartupTimer()
     stages.seconds["interpreter"] = time.monotonic() - spawned
     try:
         asyncio.run(cold_start(settings, stages))

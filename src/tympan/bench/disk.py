@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tympan.models import names
+from tympan.models.checkpoints import names
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.names import Row
 from tympan.models.config import MimiConfig, ModelConfig
-from tympan.models.load import open_checkpoint
-from tympan.models.names import Row
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
 

@@ -17,16 +17,16 @@ from torch import nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
-from tympan.engine.calibrate import WARM_UP_STEPS, full_context_rows
-from tympan.engine.graphs import CudaDevice, Device
-from tympan.engine.kyutai import describe_engine, load_model
-from tympan.engine.placement import place
-from tympan.engine.program import StepProgram
-from tympan.engine.runner import KyutaiRunner
-from tympan.models.checkpoint import describe
-from tympan.models.fp8 import Fp8Linear
-from tympan.models.load import open_checkpoint
-from tympan.models.quantized import WeightLinear
+from tympan.engine.kyutai.calibrate import WARM_UP_STEPS, full_context_rows
+from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.program import StepProgram
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.models.checkpoints.checkpoint import describe
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.layers.fp8 import Fp8Linear
+from tympan.models.layers.quantized import WeightLinear
 
 STEPS = 40
 

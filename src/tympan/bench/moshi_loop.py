@@ -20,9 +20,9 @@ from torch import Tensor
 
 from tympan.bench.live import BUDGET_MS
 from tympan.bench.measure import percentile
+from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.config import LMConfig
 from tympan.models.lm import LM
-from tympan.models.names import kyutai_lm
 
 WARM_UP_STEPS = 8
 STEPS = 40

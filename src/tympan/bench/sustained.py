@@ -16,15 +16,15 @@ from tympan.bench.machine import conditions
 from tympan.bench.measure import copy_rate
 from tympan.bench.moshi_loop import moshi_streams
 from tympan.config import ModelSettings
-from tympan.engine.batched import BatchedEngine
-from tympan.engine.calibrate import OLD_SECONDS, old_step_seconds
-from tympan.engine.kyutai import allocate, describe_engine, load_model, stream_bytes
-from tympan.engine.placement import FLOATS, Placement, place
-from tympan.engine.runner import KyutaiRunner
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.kyutai.calibrate import OLD_SECONDS, old_step_seconds
+from tympan.engine.kyutai.engine import allocate, describe_engine, load_model, stream_bytes
+from tympan.engine.kyutai.placement import FLOATS, Placement, place
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models import kernels
-from tympan.models.attention import FP8, Ring
-from tympan.models.checkpoint import Checkpoint
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.checkpoint import Checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.layers.attention import FP8, Ring
 
 ATTENTION_ROWS = 512
 BATCH1_ROUNDS = 10

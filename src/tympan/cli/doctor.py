@@ -129,8 +129,8 @@ def _model(config: Config) -> Iterator[Finding]:
         fix = "pip install 'tympan[torch]'; --model embedded does without"
         yield Finding("model", BAD, f"{name} needs {', '.join(missing)}", fix)
         return
-    from tympan.models.checkpoint import describe
-    from tympan.models.load import open_checkpoint
+    from tympan.models.checkpoints.checkpoint import describe
+    from tympan.models.checkpoints.load import open_checkpoint
 
     model = describe(open_checkpoint(name), codebooks=config.model.codebooks)
     heads = f"{model.pause_heads} pause heads" if model.pause_heads else "turns from energy, it has no pause heads"
@@ -143,7 +143,7 @@ def _device(config: Config) -> Iterator[Finding]:
         return
     import torch
 
-    from tympan.engine.placement import place
+    from tympan.engine.kyutai.placement import place
 
     placement = place(config.model)
     how = f"weights {placement.kind}, cache {placement.cache_name}, torch {torch.__version__}"
@@ -189,7 +189,7 @@ def _files(config: Config) -> Iterator[Finding]:
 def _keys(config: Config) -> Iterator[Finding]:
     server = config.server
     if server.asks_for_keys:
-        from tympan.server.auth import Keyring
+        from tympan.server.access.auth import Keyring
 
         file = server.api_keys_file
         keyring = Keyring(server.api_keys, file=Path(file) if file else None, limits=config.keys)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from tympan.server.keys import hash_of, parse_key
+        from tympan.server.access.keys import hash_of, parse_key
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[server]'") from None
     key = secrets.token_urlsafe(KEY_BYTES)

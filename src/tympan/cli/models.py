@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tympan.errors import MissingPackageError
 
 if TYPE_CHECKING:
-    from tympan.models.checkpoint import Description
+    from tympan.models.checkpoints.checkpoint import Description
 
 MIB, GIB = 2**20, 2**30
 
@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from tympan.engine.placement import FLOATS
-        from tympan.models.checkpoint import describe
-        from tympan.models.load import open_checkpoint
+        from tympan.engine.kyutai.placement import FLOATS
+        from tympan.models.checkpoints.checkpoint import describe
+        from tympan.models.checkpoints.load import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
     for name in arguments.names:

@@ -17,8 +17,9 @@ from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.errors import MissingPackageError
-from tympan.server.door import WaitingRoom, listen
-from tympan.server.logs import log_config
+from tympan.server.listen.listener import listen
+from tympan.server.listen.startup import StartupServer
+from tympan.server.observability.logs import log_config
 
 if TYPE_CHECKING:
     from tympan.server.runner import Runner
@@ -44,7 +45,7 @@ async def _serve(config: Config) -> str:
     engine = create_engine(config.model)
     with listen(config.server) as listener:
         try:
-            async with WaitingRoom(listener, config.server, engine):
+            async with StartupServer(listener, config.server, engine):
                 # Both take a second or two. The server starts no engine: a model that cannot be had is one sentence,
                 # not a trace.
                 runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())

@@ -23,7 +23,7 @@ async def print_tokens(config: Config, files: Sequence[Path]) -> None:
     if config.model.model in WITHOUT_TOKENS:
         raise ConfigError(f"the model {config.model.model} has no tokens; name one of Kyutai's, or random:tiny")
     try:
-        from tympan.engine.kyutai import create_kyutai_engine
+        from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
 

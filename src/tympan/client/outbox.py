@@ -30,7 +30,7 @@ WIRE_ROUNDING_SECONDS: Final = 0.0005
 
 
 @dataclass(slots=True)
-class _Mark:
+class _Marker:
     """A flush that has not been answered: it belongs after the byte at `position`."""
 
     id: int
@@ -50,7 +50,7 @@ class Outbox:
         self._cursor = 0
         self._base = 0
         self._transcribed = 0
-        self._marks: list[_Mark] = []
+        self._markers: list[_Marker] = []
         self._flushes = 0
         self._finishing = False
         self._finish_sent = False
@@ -75,7 +75,7 @@ class Outbox:
         return (
             self._cursor == self._end
             and self._finishing == self._finish_sent
-            and all(mark.sent for mark in self._marks)
+            and all(marker.sent for marker in self._markers)
         )
 
     @property
@@ -83,7 +83,7 @@ class Outbox:
         """Whether nothing given is left unanswered, as far as times on the wire can tell."""
         left = self._end - (self._start if self._audio.sample_bytes else self._cursor)
         slack = (2 * self._samples(WIRE_ROUNDING_SECONDS) + 1) * self._audio.sample_bytes
-        return left <= slack and not self._marks
+        return left <= slack and not self._markers
 
     @property
     def _end(self) -> int:
@@ -99,8 +99,8 @@ class Outbox:
     def append(self, data: bytes) -> None:
         self._kept += data
 
-    def flush(self, mark: int) -> None:
-        self._marks.append(_Mark(mark, self._end))
+    def flush(self, marker: int) -> None:
+        self._markers.append(_Marker(marker, self._end))
 
     def finish(self) -> None:
         self._finishing = True
@@ -111,15 +111,15 @@ class Outbox:
             yield frame
 
     def _next_frame(self) -> bytes | str | None:
-        mark = next((mark for mark in self._marks if not mark.sent), None)
-        limit = self._end if mark is None else mark.position
+        marker = next((marker for marker in self._markers if not marker.sent), None)
+        limit = self._end if marker is None else marker.position
         if self._cursor < limit:
             stop = min(limit, self._cursor + FRAME_BYTES, self._horizon)
             return self._audio_frame(stop) if stop > self._cursor else None
-        if mark is not None:
-            mark.sent, mark.number = True, self._flushes
+        if marker is not None:
+            marker.sent, marker.number = True, self._flushes
             self._flushes += 1
-            return wire.flush(mark.id)
+            return wire.flush(marker.id)
         if self._finishing and not self._finish_sent:
             self._finish_sent = True
             return wire.FINISH
@@ -143,11 +143,11 @@ class Outbox:
         position = self._base + self._samples(seconds - WIRE_ROUNDING_SECONDS) * self._audio.sample_bytes
         return self._drop(min(position, self._whole(self._cursor)))
 
-    def answer(self, mark: int) -> bool:
+    def answer(self, marker: int) -> bool:
         """A flush has been answered; whether it was waiting for that."""
-        left = [waiting for waiting in self._marks if waiting.id != mark]
-        known = len(left) < len(self._marks)
-        self._marks = left
+        left = [waiting for waiting in self._markers if waiting.id != marker]
+        known = len(left) < len(self._markers)
+        self._markers = left
         return known
 
     def resume(self, audio_bytes: int, flushes: int) -> bool:
@@ -159,8 +159,8 @@ class Outbox:
         self._transcribed = max(self._transcribed, received)  # nothing is on its way, and the last `lag` may be lost
         self._finish_sent = False  # two are as good as one
         self._flushes = flushes
-        for mark in self._marks:
-            mark.sent = mark.sent and mark.number < flushes
+        for marker in self._markers:
+            marker.sent = marker.sent and marker.number < flushes
         return True
 
     def rewind(self) -> None:
@@ -168,9 +168,9 @@ class Outbox:
         self._cursor = self._base = self._transcribed = self._start
         self._finish_sent = False
         self._flushes = 0
-        for mark in self._marks:
-            mark.position = max(mark.position, self._start)
-            mark.sent = False
+        for marker in self._markers:
+            marker.position = max(marker.position, self._start)
+            marker.sent = False
 
     def _drop(self, position: int) -> bool:
         count = position - self._start

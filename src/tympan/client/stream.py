@@ -83,7 +83,7 @@ class Stream:
         self._ready: Ready | None = None
         self._complete: Complete | None = None
         self._words = 0
-        self._marks = 0
+        self._markers = 0
         self._to_send = asyncio.Event()
         self._sent = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,10 +133,10 @@ class Stream:
     async def flush(self) -> int:
         """Ask for every word of the audio sent so far; answered by one `Flushed` with the mark that is returned."""
         self._check_open()
-        self._marks += 1
-        self._outbox.flush(self._marks)
+        self._markers += 1
+        self._outbox.flush(self._markers)
         await self._hand_over()
-        return self._marks
+        return self._markers
 
     async def finish(self) -> None:
         """No more audio follows: the last words and `Complete` come, then iteration ends. Safe to call twice."""
@@ -268,7 +268,7 @@ class Stream:
                 self._outbox.transcribed(event.processed)
                 self._to_send.set()
                 self._acknowledge(event.processed - UNRELEASED_SECONDS)
-            case Flushed() if not self._outbox.answer(event.mark):
+            case Flushed() if not self._outbox.answer(event.marker):
                 return
             case Complete():
                 self._acknowledge(event.audio_seconds)

@@ -149,8 +149,8 @@ def event_types(names: Collection[str]) -> frozenset[type[Event]]:
     return frozenset(wanted) | {Warning, Flushed, Complete}
 
 
-def flush(mark: int) -> str:
-    return json.dumps({"type": "flush", "id": mark})
+def flush(marker: int) -> str:
+    return json.dumps({"type": "flush", "id": marker})
 
 
 def token(ready: str | bytes) -> str:

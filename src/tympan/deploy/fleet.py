@@ -110,10 +110,10 @@ class _Fleet:
             if kind == LEAVES:
                 container.streams -= 1
                 self._open -= 1
-                self._offer(index, time)
+                self._server_info(index, time)
             elif kind == READY:
                 container.ready = True
-                self._offer(index, time)
+                self._server_info(index, time)
             else:
                 self._ripe.append((index, spell))
             self._settle(time)
@@ -154,9 +154,9 @@ class _Fleet:
         else:
             self._on_time += 1
         heapq.heappush(self._events, (now + duration, LEAVES, index, 0))
-        self._offer(index, now)
+        self._server_info(index, now)
 
-    def _offer(self, index: int, now: float) -> None:
+    def _server_info(self, index: int, now: float) -> None:
         """Note what room a container has; older notes about it are stale from here on."""
         container, rules = self._fleet[index], self._rules
         streams = container.streams

@@ -22,8 +22,8 @@ from tympan.deploy.settings import settle_for_ray
 from tympan.engine.registry import create_engine
 from tympan.errors import EngineError
 from tympan.server.app import create_app
-from tympan.server.connection import LAST_WORDS_SECONDS
 from tympan.server.service import Service
+from tympan.server.sessions.connection import LAST_WORDS_SECONDS
 
 logger = logging.getLogger(__name__)
 

@@ -85,7 +85,7 @@ class EngineStream(Protocol):
         first.
         """
 
-    def flush(self, mark: int, rest: Pcm | None = None) -> None:
+    def flush(self, marker: int, rest: Pcm | None = None) -> None:
         """After the frames pushed so far: release all pending words, then `Flushed(mark)`. Word times are not moved
         by it. `rest` is a frame that has only begun, filled up with zeros: it is heard before the words are released,
         and is not counted.

@@ -23,7 +23,7 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
 
             return ScriptedEngine(settings, most_streams)
     try:
-        from tympan.engine.kyutai import create_kyutai_engine
+        from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"the model {settings.model} needs the package {error.name}: pip install 'tympan[torch]'; "

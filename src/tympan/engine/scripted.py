@@ -89,8 +89,8 @@ class ScriptedStream:
         self._work.append(None)
         self._engine.wake(self)
 
-    def flush(self, mark: int, rest: Pcm | None = None) -> None:
-        self._work.append(Flushed(mark))
+    def flush(self, marker: int, rest: Pcm | None = None) -> None:
+        self._work.append(Flushed(marker))
         self._engine.wake(self)
 
     def finish(self) -> None:

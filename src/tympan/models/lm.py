@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tympan.models import kernels
-from tympan.models.attention import LARGEST_FP8, Ring, raw, restart
 from tympan.models.config import LMConfig
-from tympan.models.linear import Linear
+from tympan.models.layers.attention import LARGEST_FP8, Ring, raw, restart
+from tympan.models.layers.linear import Linear
+from tympan.models.layers.transformer import GatedFeedForward, RMSNorm, Transformer
 from tympan.models.sampling import choose, probability_of
-from tympan.models.transformer import GatedFeedForward, RMSNorm, Transformer
 
 
 @dataclass(frozen=True)

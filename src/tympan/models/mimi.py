@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tympan.models.attention import Ring, restart
 from tympan.models.config import MimiConfig
-from tympan.models.conv import StreamingConv, with_replicated_past
-from tympan.models.quantizer import SplitQuantizer
+from tympan.models.layers.attention import Ring, restart
+from tympan.models.layers.conv import StreamingConv, with_replicated_past
+from tympan.models.layers.quantizer import SplitQuantizer
+from tympan.models.layers.transformer import GeluFeedForward, Transformer
 from tympan.models.seanet import SeanetEncoder
-from tympan.models.transformer import GeluFeedForward, Transformer
 
 # Its first convolutions need some megabytes per row while they run.
 _ROWS_AT_ONCE = 256

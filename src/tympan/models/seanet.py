@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tympan.models.config import SeanetConfig
-from tympan.models.conv import StreamingConv
+from tympan.models.layers.conv import StreamingConv
 
 
 class Residual(nn.Module):

@@ -39,7 +39,7 @@ WireMessage = str | bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class Droppable:
     """A message that the next one of its kind makes up for: a client that reads slowly does without it."""
 
     message: WireMessage
@@ -47,7 +47,7 @@ class Passing:
 
 Action = Command | WireMessage
 """What a message makes a protocol want: a message goes to the client, a command to the session, in this order."""
-Answer = WireMessage | Passing | Flush
+Answer = WireMessage | Droppable | Flush
 """What an event makes it want. A `Flush` asks for the words that a pause or a turn's end calls for."""
 
 
@@ -80,7 +80,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ServerInfo:
     """What this server has, for greetings and for clients that name a model."""
 
     model: str
@@ -112,7 +112,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
+class CloseInfo:
     """Last words, then a WebSocket close frame."""
 
     messages: Sequence[WireMessage]
@@ -147,7 +147,7 @@ class ServerProtocol(Protocol):
     def credential(self) -> str | None:
         """The API key that the client presented, wherever this protocol carries it."""
 
-    def refuse(self, error: TympanError) -> Refusal | Farewell:
+    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         """The answer to a client that is not let in: in place of the upgrade, or after it."""
 
     def accept(self) -> Acceptance:
@@ -162,12 +162,12 @@ class ServerProtocol(Protocol):
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         """What tells the client of an event on one of its channels; nothing if it did not ask for such."""
 
-    def fail(self, error: Exception | None) -> Farewell:
+    def fail(self, error: Exception | None) -> CloseInfo:
         """How the connection ends; `None` is a good end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class ResumeRequest:
     """A client that lost its connection: the token of its stream, and how many messages that matter it has got."""
 
     token: str
@@ -178,7 +178,7 @@ class Return:
 class ResumableProtocol(ServerProtocol, Protocol):
     """A protocol whose clients can go on with their stream on another connection."""
 
-    def returning(self) -> Return | None:
+    def resume_request(self) -> ResumeRequest | None:
         """What a client that was here before says of itself. Raises `ParameterError`."""
 
     def wants_token(self) -> bool:

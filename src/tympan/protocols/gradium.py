@@ -24,11 +24,11 @@ from tympan.protocols.base import (
     Acceptance,
     Action,
     Answer,
-    Farewell,
-    Offer,
-    Passing,
+    CloseInfo,
+    Droppable,
     Refusal,
     Request,
+    ServerInfo,
     WireMessage,
     base64_audio,
     close_code,
@@ -63,19 +63,19 @@ class GradiumProtocol:
     name: ClassVar[str] = "gradium"
     wants_vad: ClassVar[bool] = True
 
-    def __init__(self, request: Request, offer: Offer) -> None:
+    def __init__(self, request: Request, server_info: ServerInfo) -> None:
         self._request = request
-        self._offer = offer
+        self._server_info = server_info
         self._is_set_up = False
         self._finishing = False
         self._steps = 0
         self._flushed: dict[int, str] = {}  # the answers; what cannot be said is refused before it is promised
-        self._marks = 0
+        self._markers = 0
 
     def credential(self) -> str | None:
         return self._request.headers.get("x-api-key") or self._request.bearer
 
-    def refuse(self, error: TympanError) -> Refusal | Farewell:
+    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         _, message = public_error(error)
         return json_refusal(error, {"error": message})
 
@@ -97,9 +97,9 @@ class GradiumProtocol:
             case "audio":
                 return (Audio(base64_audio(frame.audio)),)
             case "flush":
-                self._marks += 1
-                self._flushed[self._marks] = json_text({"type": "flushed", "flush_id": frame.flush_id})
-                return (Flush(self._marks),)
+                self._markers += 1
+                self._flushed[self._markers] = json_text({"type": "flushed", "flush_id": frame.flush_id})
+                return (Flush(self._markers),)
             case "end_of_stream":
                 self._finishing = True
                 return (Finish(),)
@@ -109,17 +109,17 @@ class GradiumProtocol:
         if frame.input_format not in FORMATS:
             raise FrameError(f"input_format {frame.input_format!r:.40} is unknown; use one of {', '.join(FORMATS)}")
         if frame.model_name not in (None, "default"):
-            self._offer.check_model(frame.model_name)
+            self._server_info.check_model(frame.model_name)
         self._is_set_up = True
-        offer = self._offer
+        server_info = self._server_info
         ready = {
             "type": "ready",
             "request_id": self._request.id,
             "model_name": frame.model_name or "default",
-            "sample_rate": offer.sample_rate,
-            "frame_size": offer.frame_samples,
-            "delay_in_frames": offer.delay_frames,
-            "delay_in_tokens": offer.delay_frames,
+            "sample_rate": server_info.sample_rate,
+            "frame_size": server_info.frame_samples,
+            "delay_in_frames": server_info.delay_frames,
+            "delay_in_tokens": server_info.delay_frames,
             "text_stream_names": [],
         }
         return (SetFormat(FORMATS[frame.input_format]), json_text(ready))
@@ -132,34 +132,34 @@ class GradiumProtocol:
                     json_text({"type": "end_text", "stop_s": event.end, "stream_id": None}),
                 )
             case Vad():
-                return (Passing(self._step(event)),)
+                return (Droppable(self._step(event)),)
             case Flushed():
-                return (self._flushed.pop(event.mark),)
+                return (self._flushed.pop(event.marker),)
             case Complete():
                 return (json_text({"type": "end_of_stream"}),)
         return ()
 
     def _step(self, vad: Vad) -> str:
         """One message for every frame of audio: clients take it for their clock."""
-        horizons = zip(self._offer.pause_horizons, vad.pauses, strict=False)
+        horizons = zip(self._server_info.pause_horizons, vad.pauses, strict=False)
         fields = {
             "type": "step",
             "vad": [{"horizon_s": horizon, "inactivity_prob": pause} for horizon, pause in horizons],
             "step_idx": self._steps,
-            "step_duration_s": self._offer.frame_samples / self._offer.sample_rate,
+            "step_duration_s": self._server_info.frame_samples / self._server_info.sample_rate,
             "total_duration_s": vad.time,
         }
         self._steps += 1
         return json_text(fields)
 
-    def fail(self, error: Exception | None) -> Farewell:
+    def fail(self, error: Exception | None) -> CloseInfo:
         """Gradium knows two codes: 1008 for what the client did, 1011 for what we did. A restart keeps its own."""
         if error is None or isinstance(error, RestartingError):
-            return Farewell((), close_code(error), "" if error is None else str(error))
+            return CloseInfo((), close_code(error), "" if error is None else str(error))
         code, (_, message) = close_code(error), public_error(error)
         if isinstance(error, AudioError | FrameError | IdleError):
             code = 1008
-        return Farewell((json_text({"type": "error", "message": message, "code": code}),), code, message)
+        return CloseInfo((json_text({"type": "error", "message": message, "code": code}),), code, message)
 
 
 def _parse(message: WireMessage) -> _Message:

@@ -31,11 +31,11 @@ from tympan.protocols.base import (
     Acceptance,
     Action,
     Answer,
-    Farewell,
-    Offer,
-    Passing,
+    CloseInfo,
+    Droppable,
     Refusal,
     Request,
+    ServerInfo,
     WireMessage,
     close_code,
     json_refusal,
@@ -73,9 +73,9 @@ class KyutaiProtocol:
     name: ClassVar[str] = "kyutai"
     wants_vad: ClassVar[bool] = True
 
-    def __init__(self, request: Request, offer: Offer) -> None:
+    def __init__(self, request: Request, server_info: ServerInfo) -> None:
         self._request = request
-        self._has_steps = bool(offer.pause_horizons)
+        self._has_steps = bool(server_info.pause_horizons)
         self._format = FLOATS
         self._held: list[bytes] = []
         self._markers: dict[int, int] = {}
@@ -90,10 +90,10 @@ class KyutaiProtocol:
     def credential(self) -> str | None:
         return self._request.headers.get(KEY_HEADER, self._request.query.get("auth_id"))
 
-    def refuse(self, error: TympanError) -> Refusal | Farewell:
+    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         if isinstance(error, AccessError):
             return json_refusal(error, error_fields(error))
-        return self._farewell(error)
+        return self._close_info(error)
 
     def accept(self) -> Acceptance:
         return Acceptance()
@@ -147,13 +147,13 @@ class KyutaiProtocol:
                 self._held += [msgspec.msgpack.encode(fields) for fields in word_fields(event)]
                 return () if self._has_steps else self._take_held()
             case Vad():
-                return Passing(self._step(event)), *self._take_held()
+                return Droppable(self._step(event)), *self._take_held()
             case Lag():
                 # Of Opus only the session knows how much audio it was.
                 self._received_samples = max(self._received_samples, _samples(event.received))
             case Flushed():
                 held = self._take_held()
-                return [*held, _marker(self._markers.pop(event.mark))] if event.mark in self._markers else held
+                return [*held, _marker(self._markers.pop(event.marker))] if event.marker in self._markers else held
             case Complete():
                 return self._take_held()
         return ()
@@ -167,14 +167,14 @@ class KyutaiProtocol:
         held, self._held = self._held, []
         return held
 
-    def fail(self, error: Exception | None) -> Farewell:
+    def fail(self, error: Exception | None) -> CloseInfo:
         if error is None or isinstance(error, RestartingError):
-            return Farewell((), close_code(error), "" if error is None else str(error))
-        return self._farewell(error)
+            return CloseInfo((), close_code(error), "" if error is None else str(error))
+        return self._close_info(error)
 
-    def _farewell(self, error: Exception) -> Farewell:
+    def _close_info(self, error: Exception) -> CloseInfo:
         code, _ = public_error(error)
-        return Farewell((msgspec.msgpack.encode(error_fields(error)),), close_code(error), code)
+        return CloseInfo((msgspec.msgpack.encode(error_fields(error)),), close_code(error), code)
 
 
 def word_fields(word: Word) -> Sequence[dict[str, Any]]:

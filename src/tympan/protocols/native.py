@@ -32,12 +32,12 @@ from tympan.messages import (
 from tympan.protocols.base import (
     Acceptance,
     Answer,
-    Farewell,
-    Offer,
-    Passing,
+    CloseInfo,
+    Droppable,
     Refusal,
     Request,
-    Return,
+    ResumeRequest,
+    ServerInfo,
     WireMessage,
     close_code,
     json_refusal,
@@ -81,7 +81,7 @@ class NativeProtocol:
 
     name: ClassVar[str] = "native"
 
-    def __init__(self, request: Request, offer: Offer) -> None:
+    def __init__(self, request: Request, server_info: ServerInfo) -> None:
         self._request = request
         self._channels = 1
         self._wanted: frozenset[type[Event]] | None = None
@@ -99,7 +99,7 @@ class NativeProtocol:
     def credential(self) -> str | None:
         return self._request.bearer or self._request.query.get("token")
 
-    def refuse(self, error: TympanError) -> Refusal | Farewell:
+    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         if isinstance(error, ParameterError):
             return self.fail(error)  # told after the upgrade: a browser cannot see the answer to a refused one
         code, message = public_error(error)
@@ -119,13 +119,13 @@ class NativeProtocol:
             raise ParameterError("resume=yes goes with events=ready: the token comes in that message")
         return audio_format
 
-    def returning(self) -> Return | None:
+    def resume_request(self) -> ResumeRequest | None:
         token, received = self._request.query.get("resume"), self._request.query.get("received", "")
         if not token or token == WANTS_TOKEN:
             return None
         if not (received.isascii() and received.isdecimal() and len(received) < MOST_DIGITS):
             raise ParameterError("resume=TOKEN goes with received=N, the number of messages that came")
-        return Return(token, int(received))
+        return ResumeRequest(token, int(received))
 
     def wants_token(self) -> bool:
         return self._request.query.get("resume") == WANTS_TOKEN
@@ -165,10 +165,10 @@ class NativeProtocol:
         if self._wanted is None and not isinstance(event, SIMPLE):
             return ()
         if isinstance(event, Flushed):
-            return (self._encode({"type": "flushed", "id": event.mark}, channel),)
+            return (self._encode({"type": "flushed", "id": event.marker}, channel),)
         form: Callable[[Event, int], Iterator[dict[str, Any]]] = self._simple if self._wanted is None else self._typed
         messages = [self._encode(fields, channel) for fields in form(event, channel)]
-        return [Passing(message) for message in messages] if isinstance(event, PASSING) else messages
+        return [Droppable(message) for message in messages] if isinstance(event, PASSING) else messages
 
     def _simple(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
         if isinstance(event, Word):
@@ -200,14 +200,14 @@ class NativeProtocol:
             fields.setdefault("channel", channel)
         return json_text(fields)
 
-    def fail(self, error: Exception | None) -> Farewell:
+    def fail(self, error: Exception | None) -> CloseInfo:
         if error is None:
-            return Farewell((), close_code(error), "")
+            return CloseInfo((), close_code(error), "")
         code, message = public_error(error)
         if isinstance(error, RestartingError):
-            return Farewell((), close_code(error), message)
+            return CloseInfo((), close_code(error), message)
         last_words = json_text({"type": "error", "code": code, "message": message})
-        return Farewell((last_words,), close_code(error), message)
+        return CloseInfo((last_words,), close_code(error), message)
 
 
 def _parse_events(text: str | None) -> frozenset[type[Event]] | None:

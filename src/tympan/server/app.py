@@ -10,15 +10,17 @@ from starlette.staticfiles import StaticFiles
 
 from tympan.config import Config
 from tympan.engine.base import Engine
-from tympan.protocols.deepgram import DeepgramProtocol
-from tympan.protocols.flux import FluxProtocol
+from tympan.protocols.deepgram.flux import FluxProtocol
+from tympan.protocols.deepgram.live import DeepgramProtocol
 from tympan.protocols.gradium import GradiumProtocol
 from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
-from tympan.protocols.openai import OpenAIProtocol
-from tympan.server import asgi_socket, deepgram, http, kyutai, openai
-from tympan.server.connection import MakeProtocol
+from tympan.protocols.openai.realtime import OpenAIProtocol
+from tympan.server.listen import asgi_websocket as asgi_socket
+from tympan.server.routes import deepgram, kyutai, openai
+from tympan.server.routes import service as http
 from tympan.server.service import Service
+from tympan.server.sessions.connection import MakeProtocol
 from tympan.version import version
 
 PROTOCOLS: Mapping[str, MakeProtocol] = {

@@ -10,11 +10,11 @@ from fastapi import FastAPI
 
 from tympan.config import Config
 from tympan.server.app import PROTOCOLS
-from tympan.server.door import listen, tls_context
-from tympan.server.http_protocol import HttpProtocol
-from tympan.server.logs import log_config
+from tympan.server.listen.http_protocol import HttpProtocol
+from tympan.server.listen.listener import listen, tls_context
+from tympan.server.listen.websocket import protocol_class
+from tympan.server.observability.logs import log_config
 from tympan.server.service import Service
-from tympan.server.socket import protocol_class
 from tympan.version import version
 
 logger = logging.getLogger(__name__)

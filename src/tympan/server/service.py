@@ -13,23 +13,23 @@ from tympan.config import Config, wants_spans
 from tympan.engine.base import Engine, starting
 from tympan.errors import CapacityError, MissingPackageError, OriginError, RestartingError, TympanError
 from tympan.messages import AudioFormat
-from tympan.protocols.base import Offer, Request
-from tympan.server.auth import Keyring
-from tympan.server.metrics import Metrics
-from tympan.server.quota import Account
+from tympan.protocols.base import Request, ServerInfo
+from tympan.server.access.auth import Keyring
+from tympan.server.access.quota import Account
+from tympan.server.observability.metrics import Metrics
 from tympan.session.observed import Observer
 
 if TYPE_CHECKING:
-    from tympan.server.connection import Connection
-    from tympan.server.recording import Recorder
-    from tympan.server.tracing import Tracing
+    from tympan.server.observability.recording import Recorder
+    from tympan.server.observability.tracing import Tracing
+    from tympan.server.sessions.connection import Connection
 
 logger = logging.getLogger(__name__)
 
 WATCH_EVERY_SECONDS = 1.0
 
 
-class Guest(Protocol):
+class ManagedConnection(Protocol):
     """A connection, as the service sees it."""
 
     def check_limits(self, now: float) -> None:
@@ -60,7 +60,7 @@ class Service:
         self.draining = False
         self.lost = ""
         """Why only an end of the process helps, in words; empty while something else does."""
-        self._guests: set[Guest] = set()
+        self._connections: set[ManagedConnection] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
         self._watchdog: asyncio.Task[None] | None = None
@@ -102,10 +102,10 @@ class Service:
         self.metrics.recordings.labels(outcome=outcome).inc()
 
     @property
-    def offer(self) -> Offer:
+    def server_info(self) -> ServerInfo:
         """What protocols may say of the engine."""
         info = self.engine.info
-        return Offer(
+        return ServerInfo(
             model=info.model,
             engine=info.engine,
             sample_rate=info.sample_rate,
@@ -153,29 +153,29 @@ class Service:
         if urlsplit(origin).netloc != headers.get("host"):
             raise OriginError(f"pages from {origin:.80} may not connect; the operator can allow them (allowed_origins)")
 
-    def enter(self, guest: Guest) -> None:
-        self._guests.add(guest)
+    def enter(self, connection: ManagedConnection) -> None:
+        self._connections.add(connection)
         self._nobody.clear()
 
-    def leave(self, guest: Guest) -> None:
-        self._guests.discard(guest)
-        if not self._guests:
+    def leave(self, connection: ManagedConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
             self._nobody.set()
 
     async def drain(self) -> None:
         """Let nobody in, give every open stream its last words, and wait for them to leave: at most the grace time."""
         self.draining = True
-        if not self._guests:
+        if not self._connections:
             return
         grace = self.config.limits.grace_seconds
-        logger.info("restarting: %d connections have %.0f s for their last words", len(self._guests), grace)
+        logger.info("restarting: %d connections have %.0f s for their last words", len(self._connections), grace)
         try:
             async with asyncio.timeout(grace):
-                for guest in list(self._guests):
-                    guest.restart()
+                for connection in list(self._connections):
+                    connection.restart()
                 await self._nobody.wait()
         except TimeoutError:
-            logger.warning("%d connections did not end within the grace time", len(self._guests))
+            logger.warning("%d connections did not end within the grace time", len(self._connections))
 
     def refused(self, error: TympanError) -> None:
         self.metrics.refused.labels(reason=error.code).inc()
@@ -186,8 +186,8 @@ class Service:
             await asyncio.sleep(WATCH_EVERY_SECONDS)
             self.keys.refresh()
             self.lost = self.engine.check(self.config.limits.engine_seconds)
-            for guest in list(self._guests):
-                guest.check_limits(loop.time())
+            for connection in list(self._connections):
+                connection.check_limits(loop.time())
 
 
 def _recorder(config: Config, count: Callable[[str], None]) -> Recorder | None:
@@ -195,7 +195,7 @@ def _recorder(config: Config, count: Callable[[str], None]) -> Recorder | None:
     if config.recording.record_folder is None:
         return None
     try:
-        from tympan.server.recording import Recorder
+        from tympan.server.observability.recording import Recorder
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"recording needs the package {error.name}: pip install 'tympan[recording]'"
@@ -208,7 +208,7 @@ def _tracing() -> Tracing | None:
     if not wants_spans():
         return None
     try:
-        from tympan.server.tracing import Tracing
+        from tympan.server.observability.tracing import Tracing
     except ModuleNotFoundError as error:
         logger.warning("no spans: the package %s is missing: pip install 'tympan[otel]'", error.name)
         return None

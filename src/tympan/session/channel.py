@@ -47,7 +47,7 @@ class Owner(Protocol):
     def on_progress(self) -> None:
         """One frame more has been transcribed. Called while `held`."""
 
-    def on_flushed(self, mark: int) -> None:
+    def on_flushed(self, marker: int) -> None:
         """The flush with this mark is done on this channel."""
 
     def on_end(self, error: Exception | None) -> None:
@@ -99,11 +99,11 @@ class Channel:
             self.backlog_frames += 1
             self._stream.push(frame)
 
-    def flush(self, mark: int, *, to_the_end: bool) -> None:
+    def flush(self, marker: int, *, to_the_end: bool) -> None:
         """`to_the_end`: with the frame that has only begun, which the engine hears beside the clock, so that no time
         moves. For an endpoint the frames will do: it lies behind them.
         """
-        self._stream.flush(mark, self._framer.show() if to_the_end else None)
+        self._stream.flush(marker, self._framer.show() if to_the_end else None)
 
     def finish(self) -> None:
         rest = self._framer.pad()
@@ -129,7 +129,7 @@ class Channel:
                     self._emit(event)
                 case Flushed():
                     self._emit_all(self._segments.close())
-                    self._owner.on_flushed(event.mark)
+                    self._owner.on_flushed(event.marker)
                 case Finished():
                     self._on_finished()
                 case Failed():

@@ -26,7 +26,7 @@ class _Inbox:
     def on_progress(self) -> None:
         self.progressed.set()
 
-    def on_flushed(self, mark: int) -> None:
+    def on_flushed(self, marker: int) -> None:
         """Nobody asks for a flush here."""
 
     def on_end(self, error: Exception | None) -> None:

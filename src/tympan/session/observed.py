@@ -71,9 +71,9 @@ class ObservedSession(Session):
         self._show(command)
         return super().execute(command)
 
-    def flush(self, mark: int) -> None:
-        self._show(Flush(mark))
-        super().flush(mark)
+    def flush(self, marker: int) -> None:
+        self._show(Flush(marker))
+        super().flush(marker)
 
     def _show(self, command: Command) -> None:
         for observer in self._observers:

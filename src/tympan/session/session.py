@@ -162,7 +162,7 @@ class Session:
             case Reset():
                 self._reset()
             case Flush():
-                self._hear(self._decoder.flush(), functools.partial(self._flush, command.mark, to_the_end=True))
+                self._hear(self._decoder.flush(), functools.partial(self._flush, command.marker, to_the_end=True))
             case Finish():
                 self._finishing = True
                 self._hear(self._decoder.finish(), self._finish)
@@ -202,15 +202,15 @@ class Session:
         self.close()
         self._ended(error)
 
-    def flush(self, mark: int) -> None:
+    def flush(self, marker: int) -> None:
         """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
         if not (self._over or self._finishing):
-            self._flush(mark, to_the_end=False)
+            self._flush(marker, to_the_end=False)
 
-    def _flush(self, mark: int, *, to_the_end: bool) -> None:
-        self._flushes[mark] += len(self._channels)
+    def _flush(self, marker: int, *, to_the_end: bool) -> None:
+        self._flushes[marker] += len(self._channels)
         for channel in self._channels:
-            channel.flush(mark, to_the_end=to_the_end)
+            channel.flush(marker, to_the_end=to_the_end)
 
     def _set_format(self, audio_format: AudioFormat) -> None:
         """Once all is heard that the decoder had kept for bytes that will not come."""
@@ -258,11 +258,11 @@ class Session:
         if all(channel.backlog_frames <= self._high_water_frames for channel in self._channels):
             self._go_on()
 
-    def on_flushed(self, mark: int) -> None:
+    def on_flushed(self, marker: int) -> None:
         """A flush is answered once, when every channel has done it."""
-        self._flushes[mark] -= 1
-        if self._flushes[mark] % len(self._channels) == 0 and not self._over:
-            self._emit(Flushed(mark), 0)
+        self._flushes[marker] -= 1
+        if self._flushes[marker] % len(self._channels) == 0 and not self._over:
+            self._emit(Flushed(marker), 0)
 
     def on_end(self, error: Exception | None) -> None:
         self._running -= 1

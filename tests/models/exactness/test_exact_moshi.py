@@ -11,7 +11,7 @@ from model_moshi import run_moshi
 from model_references import Shape, moshi_lm, moshi_mimi, write_kyutai
 from model_speech import speech
 
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
 
 THIRTY_SECONDS = 375
 

@@ -21,7 +21,7 @@ from model_transformers import (
     write_transformers,
 )
 
-from tympan.models.load import open_checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
 
 TEN_SECONDS = 125
 THIRTY_SECONDS = 375

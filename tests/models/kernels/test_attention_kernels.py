@@ -1,4 +1,4 @@
-"""The attention kernels against the plain PyTorch of `models/attention.py`."""
+"""The attention kernels against the plain PyTorch of `models/layers/attention.py`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tympan.engine import tuning
-from tympan.models.attention import FP8, Ring, decode, encode, mix, window
-from tympan.models.fastest import Calls
+from tympan.engine.kyutai import tuning
 from tympan.models.kernels import attention
 from tympan.models.kernels.attention import ReadConfig, read_window, split_count
 from tympan.models.kernels.ring_write import rotate_and_write
-from tympan.models.rope import Rotation, frequencies, rotation
+from tympan.models.layers.attention import FP8, Ring, decode, encode, mix, window
+from tympan.models.layers.fastest import Calls
+from tympan.models.layers.rope import Rotation, frequencies, rotation
 
 HEADS, WIDTH = 4, 16
 TYPES = [torch.float32, torch.bfloat16, torch.float16, FP8]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from tympan.models import kernels
-from tympan.models.attention import FP8, raw
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.config import QuantizerConfig
 from tympan.models.kernels.fused import choose_largest, rms_norm, store_start, sum_embeddings
 from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
-from tympan.models.load import open_checkpoint
-from tympan.models.quantizer import ResidualQuantizer
-from tympan.models.randomized import synthetic_voice
-from tympan.models.transformer import RMSNorm
+from tympan.models.layers.attention import FP8, raw
+from tympan.models.layers.quantizer import ResidualQuantizer
+from tympan.models.layers.transformer import RMSNorm
 
 CPU = torch.device("cpu")
 

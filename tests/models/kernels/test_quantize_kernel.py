@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tympan.models.attention import FP8, LARGEST_FP8
-from tympan.models.fp8 import quantize_rows, to_fp8
+from tympan.models.layers.attention import FP8, LARGEST_FP8
+from tympan.models.layers.fp8 import quantize_rows, to_fp8
 
 
 def representable(rows: int, width: int) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tympan.models.conv import StreamingConv, with_past
 from tympan.models.kernels.windows import gather_windows
+from tympan.models.layers.conv import StreamingConv, with_past
 
 SLOTS = 6
 # Channels, kernel, stride, steps: SEANet's convolutions with fewer channels, the last with its fewest steps.

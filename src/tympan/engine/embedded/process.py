@@ -10,8 +10,8 @@ from collections import deque
 
 from tympan.audio.samples import as_integers
 from tympan.engine.base import Deliver, hand_over
+from tympan.engine.batching.watchdog import Watchdog
 from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
-from tympan.engine.pulse import Pulse
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
@@ -32,10 +32,10 @@ class EmbeddedStream:
     def push(self, frame: Pcm) -> None:
         self._queue(Hear(self.slot, _bytes(frame)))
 
-    def flush(self, mark: int, rest: Pcm | None = None) -> None:
+    def flush(self, marker: int, rest: Pcm | None = None) -> None:
         if rest is not None:
             self._queue(Hear(self.slot, _bytes(rest), counted=False))
-        self._queue(Flushed(mark))
+        self._queue(Flushed(marker))
 
     def finish(self) -> None:
         self._queue(Finished())
@@ -60,7 +60,7 @@ class Worker:
         self._warm = asyncio.Event()
         self._process: Process | None = None
         self._asked: Question | None = None
-        self._pulse = Pulse()
+        self._pulse = Watchdog()
         self._task: asyncio.Task[None] | None = None
 
     @property

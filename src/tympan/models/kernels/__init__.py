@@ -27,7 +27,7 @@ def usable(device: torch.device) -> bool:
     """Return whether kernels run on tensors of ``device``; never raises.
 
     The first call for a GPU compiles and launches a small kernel, so it must come before any CUDA graph is recorded:
-    `tympan.engine.placement.prepare` makes it when a model is loaded. If that fails, one warning names the cause.
+    `tympan.engine.kyutai.placement.prepare` makes it when a model is loaded. If it fails, one warning names the cause.
     On a CPU kernels run under Triton's interpreter only, and only if something else has already imported Triton.
     """
     if device.type != "cuda":

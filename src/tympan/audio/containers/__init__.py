@@ -1,0 +1,1 @@
+"""Containers and compressed audio: FLAC, Ogg, WAV and what libav decodes."""

@@ -1,0 +1,72 @@
+"""Where the model runs and in which number types: what `auto` means on this machine, and what it cannot do."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from tympan.config import ModelSettings
+from tympan.errors import ConfigError
+from tympan.models import kernels
+from tympan.models.layers.attention import FP8
+
+FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+CACHES = {**FLOATS, "fp8": FP8}
+_FP8_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`kind` is a key of `FLOATS`, `int8`, `int4` or `fp8`.
+
+    wide: the type of what low-bit weights leave wide, the embeddings. cache: of keys and values.
+    """
+
+    device: torch.device
+    kind: str
+    wide: torch.dtype
+    cache: torch.dtype
+
+    @property
+    def cache_name(self) -> str:
+        return next(name for name, dtype in CACHES.items() if dtype == self.cache)
+
+
+def place(settings: ModelSettings) -> Placement:
+    """Resolve `auto`. Raises `ConfigError` for what this machine does not have."""
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        raise ConfigError("this machine has no CUDA device that PyTorch can use; use --device cpu")
+    on_gpu = cuda and settings.device != "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    half = "f16" if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
+    kind = settings.dtype if settings.dtype != "auto" else half if on_gpu else "int8"
+    fp8 = on_gpu and torch.cuda.get_device_capability() >= _FP8_CAPABILITY
+    if on_gpu and kind in ("int8", "int4"):
+        instead = f"--dtype {half} or --dtype fp8" if fp8 else f"--dtype {half}"
+        raise ConfigError(f"{kind} weights run on a CPU only; use {instead}, or --device cpu")
+    if kind == "fp8" and not fp8:
+        raise ConfigError(f"8-bit float weights need a GPU of compute capability 8.9 or later; use --dtype {half}")
+    if settings.kv_dtype == "fp8" and on_gpu and not fp8:
+        raise ConfigError(f"an 8-bit float cache needs a GPU of compute capability 8.9 or later; use --kv-dtype {half}")
+    wide = FLOATS.get(kind, FLOATS[half])
+    # On a CPU attention's sums come out in the cache's type, and f16 is finer than bf16.
+    cache = wide if on_gpu or kind in FLOATS else FLOATS["f16"]
+    if settings.kv_dtype != "auto":
+        cache = CACHES[settings.kv_dtype]
+    return Placement(device, kind, wide, cache)
+
+
+def prepare(device: torch.device) -> None:
+    """Set up PyTorch for steps on ``device``. Call it before the first step and before a CUDA graph is recorded.
+
+    Float32 products keep all their bits: Mimi's codes depend on them, and some containers allow TF32 through
+    `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`. Convolutions need no such setting, because on a GPU none goes through cuDNN.
+    """
+    with warnings.catch_warnings():
+        # PyTorch 2.9 calls this function deprecated; the newer setting is not in 2.8, and mixing the two raises there.
+        warnings.simplefilter("ignore")
+        torch.set_float32_matmul_precision("highest")
+    kernels.usable(device)  # the trial of Triton

@@ -1,0 +1,62 @@
+"""Choosing how the attention kernel reads the ring, by timing the few configurations on the GPU at hand."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import torch
+
+from tympan.models import kernels
+from tympan.models.layers.attention import Ring
+from tympan.models.layers.fastest import Calls, fastest
+
+logger = logging.getLogger(__name__)
+
+_MOST_ROWS = 256  # enough to fill any GPU several times
+_MARGIN = 1.03  # the default stays unless another is clearly faster
+_OLD_POSITION = 1 << 20  # of a stream whose ring has long been full
+
+
+def select_read_config(ring: Ring, rows: int, dtype: torch.dtype) -> None:
+    """Time every configuration on ``ring`` and select the fastest for kernels and graphs that follow.
+
+    Does nothing where kernels do not run. Must be called before steps are recorded. Does not change the ring.
+
+    Args:
+        ring: The language model's, as it will be served.
+        rows: Streams that a step may have.
+        dtype: Of the queries.
+    """
+    if not kernels.usable(ring.keys.device):
+        return
+    from tympan.models.kernels.attention import CONFIGS, select_config
+
+    contenders: dict[str, Calls] = {}
+    for index, config in enumerate(CONFIGS):
+        call = partial(_read_all_layers, ring, min(rows, _MOST_ROWS), dtype, index)
+        try:
+            call()
+        except Exception as error:  # for one, more shared memory than this GPU has
+            logger.debug("attention configuration %s does not run here: %s", config, error)
+        else:
+            contenders[str(index)] = [call]
+    if contenders:
+        chosen = CONFIGS[int(fastest(contenders, margin=_MARGIN))]
+        select_config(1, ring.keys.shape[-1], ring.keys.dtype, chosen)
+        logger.info("attention reads %d entries at once with %d warps, %d stages", *chosen)
+
+
+def _read_all_layers(ring: Ring, rows: int, dtype: torch.dtype, index: int) -> None:
+    """Attend with one query per row over full rings, and wait for the result."""
+    from tympan.models.kernels.attention import CONFIGS, read_window
+
+    layers, _, heads, _, width = ring.keys.shape
+    device = ring.keys.device
+    query = torch.ones(rows, 1, heads, width, device=device, dtype=dtype)
+    slots, positions = torch.arange(rows, device=device), torch.full((rows, 1), _OLD_POSITION, device=device)
+    for layer in range(layers):
+        scales = None if ring.scales is None else ring.scales[:, layer]
+        read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=CONFIGS[index])
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

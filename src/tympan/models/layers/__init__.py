@@ -1,0 +1,1 @@
+"""Layers of the networks, with streaming state, in every data type."""

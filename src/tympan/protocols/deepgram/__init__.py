@@ -1,0 +1,1 @@
+"""Deepgram's live API, Flux and their messages."""

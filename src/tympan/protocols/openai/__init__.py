@@ -1,0 +1,1 @@
+"""OpenAI's Realtime and file transcription APIs, and vLLM's variant."""

@@ -1,0 +1,74 @@
+"""The port, and what is said there while the model is not ready: seconds on a laptop, minutes for a large model.
+
+Whoever watches a start asks the port, not the log. So it is open from the first moment on, and a waiting room answers,
+which needs no web framework: that takes a second to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from tympan.config import ServerSettings
+from tympan.engine.base import Engine, starting
+from tympan.errors import RestartingError
+from tympan.server.listen.listener import tls_context
+from tympan.version import version
+
+REQUEST_SECONDS: Final = 5.0
+REASONS: Final = {200: "OK", 503: "Service Unavailable"}
+
+
+class StartupServer:
+    """`async with`: answers on `listener`, and leaves it open for the server that comes after."""
+
+    def __init__(self, listener: socket.socket, settings: ServerSettings, engine: Engine) -> None:
+        """Raises `ConfigError` for a bad certificate."""
+        self._listener = listener
+        self._tls = tls_context(settings)
+        self._engine = engine
+
+    async def __aenter__(self) -> StartupServer:
+        self._server = await asyncio.start_server(self._serve, sock=self._listener.dup(), ssl=self._tls)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head))
+                await writer.drain()
+        except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # nobody who asks over HTTP
+        finally:
+            writer.close()
+
+    def _answer(self, head: bytes) -> bytes:
+        path = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
+        reason = starting(self._engine)
+        match path:
+            case b"/health":
+                return _response(200, {"status": "starting", "version": version(), "reason": reason})
+            case b"/ready":
+                return _response(503, {"ready": False, "reason": reason})
+            case _:
+                error = {"code": RestartingError.code, "message": f"{reason}; try again in a moment"}
+                return _response(503, {"error": error})
+
+
+def _response(status: int, fields: dict[str, Any]) -> bytes:
+    body = msgspec.json.encode(fields)
+    head = (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Retry-After: 1\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,1 @@
+"""HTTP routes: health, models, the page, files in requests."""

@@ -1,0 +1,106 @@
+"""The HTTP routes of Kyutai's moshi-server: a whole file in one request, and what runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from tympan.errors import CapacityError, TympanError
+from tympan.messages import AudioFormat, Word
+from tympan.protocols.base import Refusal, json_refusal
+from tympan.protocols.base import Request as Opening
+from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
+from tympan.server.access.quota import Account
+from tympan.server.routes.responses import answer, request_of
+from tympan.server.routes.uploads import Body, Upload
+from tympan.server.service import Service
+from tympan.version import version
+
+PATH = "/api/asr-streaming"
+LONGEST_WAIT_SECONDS = 5.0  # for a slot, while all are taken; the original waits for 100 s
+LOOK_EVERY_SECONDS = 0.1
+UNKNOWN = "unknown"
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes of one app."""
+    router = APIRouter()
+
+    @router.get("/api/build_info")
+    async def build_info() -> Mapping[str, str]:
+        """Which build this is. Kyutai's clients ask for it to see whether the server is up."""
+        return _build_info()
+
+    @router.get("/api/modules_info")
+    async def modules_info() -> list[dict[str, str]]:
+        """The model and its slots."""
+        engine = service.engine
+        fields = {
+            "type": "batched_asr",
+            "path": PATH,
+            "lm": engine.info.model,
+            "audio_tokenizer": engine.info.engine,
+            "used_slots": str(engine.active),
+            "total_slots": str(engine.capacity),
+        }
+        return [fields]
+
+    @router.post(PATH, response_model=None)
+    async def transcribe(request: Request) -> Response:
+        """The words of the audio file that is the body."""
+        return await answer(
+            service, _transcribe(service, request), lambda error: json_refusal(error, error_fields(error))
+        )
+
+    return router
+
+
+async def _transcribe(service: Service, request: Request) -> Response:
+    account = service.admit(request.headers.get(KEY_HEADER), request.headers)
+    upload = await _upload(service, account, request_of(request))
+    limits = service.config.limits
+    body = Body(request, limits, limits.upload_bytes, account)
+    words = [event async for event, _ in upload.events(body.request.stream(), body) if isinstance(event, Word)]
+    return JSONResponse([fields for word in words for fields in word_fields(word)])
+
+
+async def _upload(service: Service, account: Account, opening: Opening) -> Upload:
+    """Waits for a slot, but not for long. Raises `QuotaError`, `CapacityError` and `EngineError`."""
+    deadline = asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS
+    while True:
+        try:
+            return Upload(service, account, opening, AudioFormat("auto"), KyutaiProtocol.name)
+        except CapacityError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+def _refuse(error: TympanError) -> Refusal:
+    return json_refusal(error, error_fields(error))
+
+
+def _build_info() -> Mapping[str, str]:
+    """The keys that moshi-server has. An installation from git knows its commit (PEP 610); little else is known."""
+    try:
+        installed = distribution("tympan").read_text("direct_url.json")
+    except PackageNotFoundError:  # sources that are not installed
+        installed = None
+    origin = json.loads(installed or "{}").get("vcs_info", {})
+    return {
+        "build_timestamp": UNKNOWN,
+        "build_date": UNKNOWN,
+        "git_branch": origin.get("requested_revision", UNKNOWN),
+        "git_timestamp": UNKNOWN,
+        "git_date": UNKNOWN,
+        "git_hash": origin.get("commit_id", UNKNOWN),
+        "git_describe": f"tympan-{version()}",
+        "rustc_host_triple": UNKNOWN,
+        "rustc_version": UNKNOWN,
+        "cargo_target_triple": UNKNOWN,
+    }

@@ -1,0 +1,197 @@
+"""OpenAI's HTTP routes: files to text, and short-lived keys for browsers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from tympan.errors import FrameError, ParameterError, TympanError
+from tympan.messages import AudioFormat, Event, Word
+from tympan.protocols.base import Request as Opening
+from tympan.protocols.base import json_text
+from tympan.protocols.openai import access as openai_access
+from tympan.protocols.openai import files as shapes
+from tympan.protocols.openai.session import SessionSettings
+from tympan.server.access.auth import TOKEN_PREFIX
+from tympan.server.routes.responses import answer, request_of
+from tympan.server.routes.uploads import Body, Upload, chunks_of
+from tympan.server.service import Service
+from tympan.transcript.subtitles import Listening
+
+DEFAULT_SECRET_SECONDS = 600
+MOST_FIELDS = 64
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Service, Request], Coroutine[Any, Any, Response]]
+
+
+def routes(service: Service) -> APIRouter:
+    """`/v1/audio/transcriptions` and the `/v1/realtime/…` that hand out keys."""
+    router = APIRouter()
+
+    def post(path: str, handler: Handler) -> None:
+        async def endpoint(request: Request) -> Response:
+            return await answer(service, handler(service, request), openai_access.refusal)
+
+        endpoint.__doc__ = handler.__doc__
+        router.add_api_route(path, endpoint, methods=["POST"], response_model=None, name=path.rpartition("/")[2])
+
+    post("/v1/audio/transcriptions", _transcriptions)
+    post("/v1/audio/translations", _translations)
+    post("/v1/realtime/client_secrets", _client_secrets)
+    post("/v1/realtime/transcription_sessions", _beta_session)
+    post("/v1/realtime/sessions", _beta_session)
+    return router
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the form asks for."""
+
+    file: UploadFile
+    format: str
+    language: str
+    granularities: tuple[str, ...]
+    stream: bool
+
+
+async def _transcriptions(service: Service, request: Request) -> Response:
+    """Transcribe a file: JSON, text, subtitles, or server-sent events."""
+    opening = request_of(request)
+    account = service.admit(openai_access.credential(opening), opening.headers)
+    limits = service.config.limits
+    body = Body(request, limits, limits.upload_bytes, account)
+    form = await _form(body.request)
+    try:
+        service.server_info.check_model(_text(form, "model"))
+        wish = _wish(form, service.server_info.languages)
+        upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
+    except TympanError:
+        await form.close()
+        raise
+    events = _closing(form, upload.events(chunks_of(wish.file), body))
+    listening = Listening(wish.file.filename or "", service.server_info.model)
+    if wish.stream:
+        return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
+    async for event, _ in events:
+        listening.hear(event)
+    told = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
+    return Response(told, media_type=shapes.MEDIA_TYPES[wish.format])
+
+
+async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
+    """The events; the file that they come from is kept until the last."""
+    try:
+        async with aclosing(events):
+            async for each in events:
+                yield each
+    finally:
+        await form.close()
+
+
+async def _translations(service: Service, request: Request) -> Response:
+    """There is no translation here, and saying so is better than a page that is not found."""
+    raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
+
+
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Listening) -> AsyncIterator[str]:
+    try:
+        first = True
+        async for event, _ in events:
+            listening.hear(event)
+            if isinstance(event, Word):
+                yield shapes.delta(event.text if first else f" {event.text}")
+                first = False
+        yield shapes.done(listening.transcript)
+        yield shapes.LAST_EVENT
+    except TympanError as error:
+        yield shapes.failed(openai_access.error_fields(error))
+    except Exception as error:
+        logger.exception("a stream of events failed")
+        yield shapes.failed(openai_access.error_fields(error))
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form(max_files=1, max_fields=MOST_FIELDS)
+    except HTTPException:
+        raise FrameError("the body must be multipart/form-data with the audio in the field 'file'") from None
+
+
+def _wish(form: FormData, languages: tuple[str, ...]) -> _Wish:
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise ParameterError("the form needs the audio in the field 'file'")
+    format = _text(form, "response_format") or "json"
+    if format not in shapes.FORMATS:
+        raise ParameterError(f"response_format {format[:40]!r} is not served; use one of {', '.join(shapes.FORMATS)}")
+    # The model does not say which language it heard.
+    language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
+    granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
+    return _Wish(
+        file=file,
+        format=format,
+        language=language,
+        granularities=tuple(str(each) for each in granularities),
+        stream=(_text(form, "stream") or "").lower() in ("true", "1"),
+    )
+
+
+def _text(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    return value if isinstance(value, str) else None
+
+
+async def _client_secrets(service: Service, request: Request) -> Response:
+    """A short-lived key for a browser, and the session as it would be."""
+    opening = request_of(request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
+    expires = asked.get("expires_after")
+    seconds = expires.get("seconds") if isinstance(expires, dict) else None
+    value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
+    settings = SessionSettings(opening, service.server_info)
+    settings.update(asked.get("session"))
+    return _encoded({"value": value, "expires_at": expires_at, "session": settings.fields()})
+
+
+async def _beta_session(service: Service, request: Request) -> Response:
+    """The beta's way to a short-lived key."""
+    opening = request_of(request)
+    service.keys.check(openai_access.credential(opening))
+    asked = await _json(service, request)
+    value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
+    settings = SessionSettings(opening, service.server_info)
+    settings.update(asked)
+    return _encoded({**settings.fields(), "client_secret": {"value": value, "expires_at": expires_at}})
+
+
+def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]:
+    token, seconds = service.keys.grant(openai_access.credential(opening), seconds)
+    return TOKEN_PREFIX + token, int(time.time() + seconds)
+
+
+async def _json(service: Service, request: Request) -> dict[str, Any]:
+    limits = service.config.limits
+    try:
+        body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
+        body = None
+    if not isinstance(body, dict):
+        raise FrameError("the body must be a JSON object")
+    return body
+
+
+def _encoded(body: dict[str, Any]) -> Response:
+    return Response(json_text(body), media_type="application/json")

@@ -1,0 +1,1 @@
+"""A client's connection and session: outbox, resume, log."""
