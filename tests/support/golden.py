@@ -33,7 +33,7 @@ class Recorder:
         self.name = self._protocol.name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
-        self._write({"request": msgspec.to_builtins(request), "offer": msgspec.to_builtins(server_info)})
+        self._write({"request": msgspec.to_builtins(request), "server_info": msgspec.to_builtins(server_info)})
 
     @property
     def wants_vad(self) -> bool:
@@ -70,7 +70,7 @@ class Recorder:
     def fail(self, error: Exception | None) -> CloseInfo:
         close_info = self._protocol.fail(error)
         told = None if error is None else [type(error).__name__, str(error)]
-        self._write({"fail": told, "farewell": [close_info.code, [_plain(message) for message in close_info.messages]]})
+        self._write({"fail": told, "close": [close_info.code, [_plain(message) for message in close_info.messages]]})
         self._file.close()
         return close_info
 
@@ -84,7 +84,7 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
     with path.open(encoding="utf-8") as file:
         lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in file]
     first, *steps = lines
-    request, server_info = msgspec.convert(first["request"], Request), msgspec.convert(first["offer"], ServerInfo)
+    request, server_info = msgspec.convert(first["request"], Request), msgspec.convert(first["server_info"], ServerInfo)
     protocol = make_protocol(request, server_info)
     for number, step in enumerate(steps, start=2):
         where = f"{path.name}:{number}"
@@ -102,7 +102,7 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
             assert [_plain(action) for action in actions] == step["actions"], where
         else:
             close_info = protocol.fail(_error(step["fail"]))
-            assert [close_info.code, [_plain(message) for message in close_info.messages]] == step["farewell"], where
+            assert [close_info.code, [_plain(message) for message in close_info.messages]] == step["close"], where
     return len(steps)
 
 
