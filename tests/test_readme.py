@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands, against a live server."""
+"""The README's examples run as printed, and what the pages refer to exists."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import pytest
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
+from tympan.cli.main import COMMANDS
+
 ROOT = Path(__file__).parent.parent
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PACKAGE = ROOT / "src" / "tympan"
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +28,7 @@ def embedded() -> Iterator[LiveServer]:
         yield server
 
 
-def test_there_is_one_example_for_each_kind_of_client() -> None:
+def test_readme_has_an_example_per_client() -> None:
     assert [("websockets" in example, "tympan.connect" in example) for example in EXAMPLES] == [
         (True, False),
         (False, True),
@@ -29,7 +36,7 @@ def test_there_is_one_example_for_each_kind_of_client() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=["websocket", "sdk"])
-def test_an_example_prints_what_was_said(
+def test_readme_example_prints_the_speech(
     example: str, embedded: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = example.replace("127.0.0.1:8000", f"127.0.0.1:{embedded.port}")
@@ -42,7 +49,41 @@ def test_an_example_prints_what_was_said(
     assert word_error_rate(clip("counting").text, capsys.readouterr().out) < 0.25
 
 
-def test_local_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@every_page
+def test_page_links_lead_to_pages_and_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@every_page
+def test_page_names_existing_commands(page: Path) -> None:
+    text = page.read_text()
+    make = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = re.findall(r"^(?:\.venv/bin/)?tympan ([a-z]+)", "\n".join(shell(text)), re.MULTILINE)
+    assert set(commands) <= set(COMMANDS)
+    assert set(re.findall(r"^make ([\w-]+)", "\n".join(shell(text)), re.MULTILINE)) <= make
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= make
+
+
+@every_page
+def test_page_names_existing_files(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it names files that have gone
+    text = page.read_text()
+    paths = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+|[\w-]+/[\w./-]+\.(?:py|md|yml|json))`", text)
+    paths += re.findall(r"python (?:-m pytest [^\n]*?)?((?:tests|benchmarks)/[\w./-]+)", text)
+    folders = (ROOT, PACKAGE, page.parent)
+    missing = [path for path in paths if not any((folder / path).exists() for folder in folders)]
+    assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def shell(text: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
