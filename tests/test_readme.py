@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
-from tympan.cli.main import COMMANDS
+from tympan.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "tympan"
@@ -49,6 +52,16 @@ def test_readme_example_prints_the_speech(
     assert word_error_rate(clip("counting").text, capsys.readouterr().out) < 0.25
 
 
+def test_readme_figures_are_in_the_pages() -> None:
+    rows = re.findall(r"^\|[^|]+\|([^|]+)\| [ABC],", README.read_text(), re.MULTILINE)
+    figures = [number for row in rows for number in re.findall(r"\d[\d.,]*", row)]
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("benchmarks.md", "reliability.md"))
+    faults = json.loads((ROOT / "benchmarks" / "results" / "reliability" / "faults.json").read_text())["figures"]
+    faults_words = sum(line["words"] for line in faults["lines"] if "fault" in line)
+    assert len(rows) == 4
+    assert set(figures) <= {*re.findall(r"\d[\d.,]*\d|\d", pages), f"{faults_words:,}"}
+
+
 @every_page
 def test_page_links_lead_to_pages_and_headings(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
@@ -58,13 +71,22 @@ def test_page_links_lead_to_pages_and_headings(page: Path) -> None:
 
 
 @every_page
-def test_page_names_existing_commands(page: Path) -> None:
-    text = page.read_text()
-    make = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = re.findall(r"^(?:\.venv/bin/)?tympan ([a-z]+)", "\n".join(shell(text)), re.MULTILINE)
-    assert set(commands) <= set(COMMANDS)
-    assert set(re.findall(r"^make ([\w-]+)", "\n".join(shell(text)), re.MULTILINE)) <= make
-    assert set(re.findall(r"`make ([\w-]+)", text)) <= make
+def test_page_names_existing_commands(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in shell_lines(page):
+        words = [*dropwhile(is_assignment, shlex.split(line, comments=True))]
+        if not words or words[0] not in ("tympan", ".venv/bin/tympan"):
+            continue
+        command = words[1:3] if words[1] == "bench" else words[1:2]
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= options_of(command, capsys), line
+
+
+@every_page
+def test_page_names_existing_make_targets(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"^make ([\w-]+)", "\n".join(shell_lines(page)), re.MULTILINE)
+    named += re.findall(r"`make ([\w-]+)", page.read_text())
+    assert set(named) <= targets
 
 
 @every_page
@@ -86,5 +108,21 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def shell(text: str) -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+def shell_lines(page: Path) -> list[str]:
+    """The lines of a page's shell examples, with continued lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def is_assignment(word: str) -> bool:
+    return re.match(r"\w+=", word) is not None
+
+
+def options_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The options of a command line such as `bench load`; fails if there is no such command."""
+    assert main([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    if "--help-all" in text:
+        assert main([*command, "--help-all"]) == 0
+        text += capsys.readouterr().out
+    return set(re.findall(r"--[\w-]+", text))
