@@ -19,8 +19,9 @@ from tympan.protocols.deepgram import access as deepgram_access
 from tympan.protocols.deepgram import messages
 from tympan.protocols.deepgram.live import is_true, parse_audio
 from tympan.server.access.quota import Account
+from tympan.server.routes.body import Body
 from tympan.server.routes.responses import answer, request_of
-from tympan.server.routes.uploads import Body, Upload
+from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
 
 DEFAULT_TOKEN_SECONDS = 30
@@ -50,7 +51,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
-    account = service.admit(deepgram_access.credential(opening), opening.headers)
+    account = service.admission.check_client(deepgram_access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
