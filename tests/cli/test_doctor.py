@@ -20,7 +20,7 @@ def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
-def test_a_machine_that_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
+def test_good_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "embedded", "--port", str(free_port())]) == 0
     assert findings(capsys) == dict.fromkeys(("python", "audio", "server", "model", "port", "files", "keys"), "ok")
 
@@ -31,7 +31,7 @@ def test_a_model_and_its_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["model"], found["device"]) == ("ok", "ok")
 
 
-def test_what_is_wrong_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["doctor", "--model", str(tmp_path), "--port", port, "--max-streams", "100000000"]) == 1
@@ -42,15 +42,13 @@ def test_what_is_wrong_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.Ca
     assert "→ ulimit -n 100000064" in output
 
 
-def test_an_open_door_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_open_server_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "scripted", "--host", "0.0.0.0", "--port", str(free_port())]) == 0
     found = findings(capsys)
     assert (found["keys"], found["model"]) == ("poor", "poor")
 
 
-def test_missing_packages_are_named_with_the_extra_that_has_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def without(name: str) -> ModuleType:
         if name in ("picows", "pocketsphinx"):
             raise ModuleNotFoundError(name=name)

@@ -200,7 +200,7 @@ async def test_a_controller_that_starts_again_ends_no_stream(cluster: LocalRay) 
 async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
     cluster: LocalRay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "tympan.client.line")
+    caplog.set_level("INFO", "tympan.client.connection")
     one_or_two = {"min_containers": 1, "max_containers": 2, "target_streams": 2, "maximum_streams": 3}
     with cluster.application(**SCRIPTED, **one_or_two):
         (old,) = cluster.states()
@@ -221,7 +221,7 @@ async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
                 await ours.send(bytes(20 * len(CHUNK)))
                 await ours.finish()
                 events = [event async for event in ours]
-                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.line")
+                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.connection")
                 assert replica_of(cluster, str(again[-1])) == old, "it came back by itself"
     assert isinstance(events[-1], Complete)
     starts = [0.0, *(event.start for event in events if isinstance(event, Word)), 40 * CHUNK_SECONDS]
