@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
 from tympan.config import ModelSettings
 from tympan.errors import EngineError, TympanError
 

@@ -14,7 +14,7 @@ import json
 
 from sustained.run import beside_moshi, measure_sustained, sustained, table
 
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
 
 
 def main() -> None:

@@ -44,9 +44,9 @@ def test_lists() -> None:
         ("port = 1", "unknown section [port]"),
         ("server = 1", "'server' in"),
         ("[server", "is not TOML"),
-        ("[server]\nport = 70000", "setting 'port' is wrong"),
-        ("[server]\nport = 'x'", "setting 'port' is wrong"),
-        ("[limits]\nidle_seconds = 0", "setting 'idle_seconds' is wrong"),
+        ("[server]\nport = 70000", "invalid port: expected"),
+        ("[server]\nport = 'x'", "invalid port: expected"),
+        ("[limits]\nidle_seconds = 0", "invalid idle_seconds: expected"),
     ],
 )
 def test_invalid_file(tmp_path: Path, text: str, expected: str) -> None:

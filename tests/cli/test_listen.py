@@ -82,7 +82,7 @@ async def test_ctrl_c(scripted: str, capsys: pytest.CaptureFixture[str]) -> None
     assert " ".join(lines).split() == [f"word{number}" for number in range(18)]
     assert len(lines) == 2, "a turn starts a new line"
     assert signal.getsignal(signal.SIGINT) is before
-    assert "listening, with the model scripted" in capsys.readouterr().err
+    assert "transcribing with scripted" in capsys.readouterr().err
 
 
 def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["listen"]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'tympan[mic]'" in error
+    assert "pip install -e '.[mic]'" in error
     assert error.count("\n") == 1
 
 

@@ -57,7 +57,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     sheets = capsys.readouterr().out
     assert "93.75 MiB cache" in sheets  # 2 x 16 layers x 2048 x 750 frames in bf16
     assert "4 pause heads" in sheets
-    assert "turns come from energy" in sheets
+    assert "no pause heads (turns from energy)" in sheets
     assert main(["models", "--json", "random:tiny"]) == 0
     tiny = json.loads(capsys.readouterr().out)
     assert (tiny["name"], tiny["codebooks"], tiny["delay_seconds"]) == ("random:tiny", 8, 0.5)

@@ -90,7 +90,7 @@ async def test_full_queue_drops_the_oldest(cards: Cards, caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ImportError, "pip install 'tympan[mic]'"),
+        (ImportError, "pip install -e '.[mic]'"),
         (OSError, "apt install libportaudio2"),
     ],
 )

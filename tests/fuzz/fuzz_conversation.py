@@ -93,7 +93,7 @@ class Server:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        overrides = {"model": "scripted", "step_ms": 0, "outbox_messages": 40}
+        overrides = {"model": "scripted:0", "outbox_messages": 40}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self.frames = self.conversations = 0
         self.codes: dict[object, int] = {}

@@ -25,7 +25,7 @@ FRAMES = 80
 
 @pytest.fixture
 async def engine() -> ScriptedEngine:
-    engine = ScriptedEngine(ModelSettings(model="scripted", max_streams=1, step_ms=0))
+    engine = ScriptedEngine(ModelSettings(model="scripted:0", max_streams=1))
     await engine.start()
     return engine
 

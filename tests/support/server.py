@@ -19,11 +19,11 @@ from tympan.server.uvicorn_server import UvicornServer
 
 
 class LiveServer:
-    """`with LiveServer(model="scripted", max_streams=2) as server: …`; any setting by its name."""
+    """`with LiveServer(max_streams=2) as server: …`; any setting by name, and the scripted model's `step_ms`."""
 
-    def __init__(self, engine: Engine | None = None, **settings: Any) -> None:
+    def __init__(self, engine: Engine | None = None, step_ms: float = 1.0, **settings: Any) -> None:
         self._engine = engine
-        overrides = {"model": "scripted", "port": 0, "log_level": "warning", **settings}
+        overrides = {"model": f"scripted:{step_ms}", "port": 0, "log_level": "warning", **settings}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self._started = threading.Event()
         self._error: BaseException | None = None

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 
 from tympan.cli import load
-from tympan.cli.settings import add_settings, config_from
-from tympan.errors import ConfigError, MissingPackageError
+from tympan.cli.options import add_settings, config_from
+from tympan.errors import ConfigError, missing_package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         report = measure_engine(config_from(arguments).model, streams, arguments.steps)
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+        raise missing_package("this command", error.name, "torch") from None
     print(table(report))
     print(json.dumps(asdict(report)))
     return 0

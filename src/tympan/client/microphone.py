@@ -19,7 +19,7 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 
-from tympan.errors import AudioError, MissingPackageError
+from tympan.errors import AudioError, MissingPackageError, missing_package
 from tympan.messages import Samples
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def open_sounddevice(device: str | int | None, block_seconds: float, callback: B
     try:
         import sounddevice
     except ImportError:
-        raise MissingPackageError("the microphone needs the package sounddevice: pip install 'tympan[mic]'") from None
+        raise missing_package("the microphone", "sounddevice", "mic") from None
     except OSError:
         raise MissingPackageError(
             "the microphone needs the PortAudio library (Debian: apt install libportaudio2)"

@@ -43,7 +43,7 @@ class Host:
         from tympan.server import app, uvicorn_server  # noqa: F401  # tens of thousands of files
 
         deploy = self.config.deploy
-        self.engine = create_engine(self.config.model, deploy.maximum_streams)
+        self.engine = create_engine(self.config.model, deploy.container_max_streams)
         if deploy.memory_snapshot and not deploy.gpu_snapshot:  # that one holds them on the device
             self.engine.load()
 
@@ -52,10 +52,10 @@ class Host:
         if self.engine.ready:
             return
         await self.engine.start()
-        told = self.config.deploy.maximum_streams
+        told = self.config.deploy.container_max_streams
         if told is not None and self.engine.capacity < told:
             logger.warning(
-                "this container carries %d streams, the platform was told %d: set maximum_streams",
+                "this container carries %d streams, the platform was told %d: set container_max_streams",
                 self.engine.capacity,
                 told,
             )

@@ -1,9 +1,9 @@
-"""A recognizer that hears nothing and says what its script says: for tests, load and demonstrations of the wire.
+"""An engine that gives fixed words whatever the audio: for tests, load and demonstrations.
 
-The script depends on frame numbers alone. Every cycle of 75 frames (6 s) holds ten words, five frames apart (0.4 s),
-each four frames long, then two seconds of pause. Word `n` of a stream is `word<n>`. Like the real model it releases a
-word six frames after its end. All streams share one loop that takes `step_ms` per step and moves every stream that
-has a frame by one.
+The words depend on frame numbers only. Every cycle of 75 frames (6 s) has ten words, five frames apart (0.4 s) and four
+frames long, then two seconds of pause. Word `n` of a stream is `word<n>`; like the real model, the engine releases it
+six frames after its end. All streams share one loop, which takes 1 ms per step, or as long as the name of the model
+says (`scripted:MILLISECONDS`), and transcribes one frame of every stream that has one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
-from tympan.errors import CapacityError, EngineError
+from tympan.errors import CapacityError, ConfigError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Word
 
 logger = logging.getLogger(__name__)
@@ -140,11 +140,15 @@ class ScriptedStream:
 
 
 class ScriptedEngine:
-    """Carries `max_streams` streams; never says anything that the script does not."""
+    """Serves `max_streams` streams.
+
+    Raises:
+        ConfigError: The name of the model has an invalid duration.
+    """
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         self._capacity = settings.max_streams or min(DEFAULT_CAPACITY, most_streams or DEFAULT_CAPACITY)
-        self._step_seconds = settings.step_ms / 1000
+        self._step_seconds = _step_seconds(settings.model)
         self._streams: set[ScriptedStream] = set()
         self._busy: dict[ScriptedStream, None] = {}
         self._work = asyncio.Event()
@@ -231,3 +235,11 @@ class ScriptedEngine:
                 waiting = [stream.waiting_frames for stream in self._busy]
                 lag = FRAME_SECONDS * max(waiting, default=0)
                 self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))
+
+
+def _step_seconds(model: str) -> float:
+    """Return the duration of a step for the model `scripted` or `scripted:MILLISECONDS`."""
+    try:
+        return float(model.partition(":")[2] or 1.0) / 1000
+    except ValueError:
+        raise ConfigError(f"invalid model {model!r}: expected scripted or scripted:MILLISECONDS") from None

@@ -163,7 +163,6 @@ def load_model(
         lm = checkpoint.lm(
             device=placement.device,
             dtype=placement.wide,
-            codebooks=settings.codebooks,
             temperature=settings.temperature,
         )
     with stages.timed("quantisation"):
@@ -257,7 +256,6 @@ def limit_to_real_time(
         "architecture": repr(checkpoint.config),
         "weights": placement.kind,
         "cache": placement.cache_name,
-        "codebooks": settings.codebooks,
         "slots": runner.slots,
         "buckets": bucket_sizes(runner.slots),
         "tympan": version(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tympan.config import Config, wants_spans
 from tympan.engine.base import EngineInfo
-from tympan.errors import MissingPackageError
+from tympan.errors import missing_package
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Request
 from tympan.session.listener import Observer
@@ -37,16 +37,14 @@ class Observers:
             try:
                 from tympan.server.observability.recording import Recorder
             except ModuleNotFoundError as error:
-                raise MissingPackageError(
-                    f"recording needs the package {error.name}: pip install 'tympan[recording]'"
-                ) from None
+                raise missing_package("recording", error.name, "recording") from None
             self.recorder = Recorder(config.recording, count_recording)
         if wants_spans():
             # OpenTelemetry's variables may be set for every program of a machine: a missing package is no error.
             try:
                 from tympan.server.observability.tracing import Tracing
             except ModuleNotFoundError as error:
-                logger.warning("no spans: the package %s is missing: pip install 'tympan[otel]'", error.name)
+                logger.warning("no spans: %s", missing_package("OpenTelemetry", error.name, "otel"))
             else:
                 self._tracing = Tracing()
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: one span per session, where the standard variables say where spans go (`tympan[otel]`).
+"""OpenTelemetry: one span per session, where the standard variables say where spans go (the extra `otel`).
 
 The SDK reads those variables itself; here is only what a session's span holds. Names are OpenTelemetry's where it has
 them (`session.id`, `url.path`, `gen_ai.request.model`, `error.type`), else they begin with `tympan.`.
