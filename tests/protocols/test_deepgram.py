@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tympan.errors import AccessError, AudioError, CapacityError, FrameError, IdleError, ParameterError, RestartingError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, KeepAlive, Partial, Vad, Word
 from tympan.protocols.base import Droppable, Refusal, Request, ServerInfo
-from tympan.protocols.deepgram.live import LONGEST_RESULT_SECONDS, DeepgramProtocol
-from tympan.protocols.deepgram.messages import model_id, plain
+from tympan.protocols.deepgram.live import MAX_RESULT_SECONDS, DeepgramProtocol
+from tympan.protocols.deepgram.messages import model_id, strip_punctuation
 
 OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
@@ -148,7 +148,7 @@ def test_long_speech_is_cut_into_finals() -> None:
     finals = answers(protocol, *words)
     assert len(finals) == 3
     assert not any(final["speech_final"] for final in finals)
-    assert all(final["duration"] <= LONGEST_RESULT_SECONDS + 1 for final in finals)
+    assert all(final["duration"] <= MAX_RESULT_SECONDS + 1 for final in finals)
 
 
 def test_silence_before_the_first_word_does_not_make_it_a_final() -> None:
@@ -272,7 +272,7 @@ def test_parameters(query: dict[str, str], audio_format: AudioFormat | None) -> 
 
 @pytest.mark.parametrize("codec", ["amr-nb", "AMR-WB", "speex", "g729"])
 def test_codecs_that_are_not_decoded_are_told_in_deepgrams_names(codec: str) -> None:
-    with pytest.raises(ParameterError, match=r"not decoded; use linear16"):
+    with pytest.raises(ParameterError, match=r"not supported; use linear16"):
         connect(encoding=codec).start()
 
 
@@ -326,4 +326,4 @@ def test_how_it_ends() -> None:
     ("written", "word"), [("Hello,", "hello"), ("«Été»", "été"), ("don't", "don't"), ("...", "..."), ("U.S.", "u.s")]
 )
 def test_the_bare_word(written: str, word: str) -> None:
-    assert plain(written) == word
+    assert strip_punctuation(written) == word

@@ -1,7 +1,7 @@
-"""A transcription session's settings: what OpenAI's clients send, of this year and of the beta, and what is in force.
+"""Settings of a transcription session, from the messages of OpenAI's current clients and of those of the beta.
 
-Settings merge: what an update does not name stays. What this server cannot do is ignored, and the full settings that
-are sent back show it.
+Updates are merged: fields that an update does not contain keep their values. Settings that this server does not support
+are ignored; the full settings in the answer show the effective ones.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tympan.transcript.endpoints import AfterPause, AfterSilence, Rule
 
 SERVER_VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 EAGERNESS: Mapping[str, tuple[float, float]] = {"low": (0.75, 8.0), "medium": (0.6, 4.0), "high": (0.5, 2.0)}
-"""P(pause) above which a turn is over, and the seconds after its last word at which it is over in any case."""
+"""Pause probability above which a turn ends, and the seconds after its last word at which it ends in any case."""
 
 _ENCODINGS = {"audio/pcm": "s16le", "audio/pcmu": "mulaw", "audio/pcma": "alaw"}
 _BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
-_LONGEST_SILENCE_MS = 60_000
+_MAX_SILENCE_MS = 60_000
 
 
 class SessionSettings:
-    """Mutable: one per connection."""
+    """Settings of one connection."""
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         self._request = request
@@ -38,11 +38,12 @@ class SessionSettings:
 
     @property
     def audio_format(self) -> AudioFormat:
+        """The format of the audio that the client sends."""
         return AudioFormat(_ENCODINGS[self._format["type"]], self._format["rate"])
 
     @property
     def rule(self) -> Rule | None:
-        """When a turn ends; `None` if the client decides."""
+        """The rule that ends a turn; `None` if the client ends it."""
         detection = self._turn_detection
         if detection is None:
             return None
@@ -51,7 +52,11 @@ class SessionSettings:
         return AfterSilence(detection["silence_duration_ms"] / 1000)
 
     def update(self, session: object) -> None:
-        """Merge what a client sent. Raises `ParameterError` for a format that cannot be and for a wrong model."""
+        """Merge the settings that a client sends.
+
+        Raises:
+            ParameterError: The audio format is invalid, or the model is not available.
+        """
         if not isinstance(session, dict):
             return
         audio = session.get("audio")
@@ -88,12 +93,12 @@ class SessionSettings:
             kind = "semantic_vad" if given.get("type", current["type"]) == "semantic_vad" else "server_vad"
             defaults = SERVER_VAD if kind == "server_vad" else {"eagerness": "auto"}
             merged = {**defaults, **(current if current["type"] == kind else {}), **given, "type": kind}
-            if kind == "server_vad" and not _is_silence(merged["silence_duration_ms"]):
+            if kind == "server_vad" and not _is_valid_silence(merged["silence_duration_ms"]):
                 merged["silence_duration_ms"] = SERVER_VAD["silence_duration_ms"]
             self._turn_detection = merged
 
     def fields(self) -> dict[str, Any]:
-        """The session as `session.created` and `session.updated` show it."""
+        """Return the settings in the form of `session.created` and `session.updated`."""
         return {
             "id": f"sess_{self._request.id}",
             "object": "realtime.transcription_session",
@@ -111,20 +116,20 @@ class SessionSettings:
         }
 
 
-def _is_silence(milliseconds: object) -> bool:
-    return isinstance(milliseconds, int | float) and 0 <= milliseconds <= _LONGEST_SILENCE_MS
+def _is_valid_silence(milliseconds: object) -> bool:
+    return isinstance(milliseconds, int | float) and 0 <= milliseconds <= _MAX_SILENCE_MS
 
 
 def _from_beta(session: Mapping[str, Any]) -> dict[str, Any]:
-    """The beta's flat names as this year's."""
+    """Convert the flat settings of the beta to the current form."""
     given: dict[str, Any] = {}
     if str(session.get("input_audio_format")) in _BETA_FORMATS:
         given["format"] = {"type": _BETA_FORMATS[session["input_audio_format"]]}
-    for name, now in (
+    for beta_name, name in (
         ("input_audio_transcription", "transcription"),
         ("input_audio_noise_reduction", "noise_reduction"),
         ("turn_detection", "turn_detection"),
     ):
-        if name in session:
-            given[now] = session[name]
+        if beta_name in session:
+            given[name] = session[beta_name]
     return given
