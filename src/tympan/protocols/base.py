@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from tympan.errors import ParameterError, RestartingError, TympanError
-from tympan.messages import AudioFormat, Command, Event, Flush
+from tympan.messages import AudioFormat, Command, Event, Finish, Flush
 from tympan.protocols.errors import close_code
 
 MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 §5.5
@@ -163,6 +163,7 @@ class ServerProtocol(ABC):
 
     name: ClassVar[str]
     wants_vad: bool = True
+    _finishing = False
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         """Keep the opening request for `start`, which checks it."""
@@ -199,6 +200,11 @@ class ServerProtocol(ABC):
         Raises:
             RequestError: The message is invalid. The connection ends with this error.
         """
+
+    def _finish(self) -> Sequence[Finish]:
+        """Return the command that ends the stream, after which `_finishing` is true and messages are ignored."""
+        self._finishing = True
+        return (Finish(),)
 
     @abstractmethod
     def send(self, event: Event, channel: int) -> Sequence[Answer]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from tympan.errors import AudioError, FrameError, IdleError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flushed, SetFormat, Vad, Word
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, SetFormat, Vad, Word
 from tympan.protocols.base import (
     Action,
     Answer,
@@ -52,7 +52,6 @@ class GradiumProtocol(ServerProtocol):
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         super().__init__(request, server_info)
         self._is_set_up = False
-        self._finishing = False
         self._steps = 0
         # The answers, encoded in advance: an id that cannot be encoded must be refused when it arrives.
         self._flushes: PendingFlushes[str] = PendingFlushes()
@@ -82,8 +81,7 @@ class GradiumProtocol(ServerProtocol):
             case "flush":
                 return (self._flushes.add(json_text({"type": "flushed", "flush_id": fields.flush_id})),)
             case "end_of_stream":
-                self._finishing = True
-                return (Finish(),)
+                return self._finish()
         return ()
 
     def _set_up(self, setup: _Message) -> Sequence[Action]:

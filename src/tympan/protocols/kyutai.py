@@ -132,7 +132,9 @@ class KyutaiProtocol(ServerProtocol):
                 self._pending_words += [msgspec.msgpack.encode(fields) for fields in word_fields(event)]
                 return () if self._has_steps else self._take_words()
             case Vad():
-                return Droppable(self._step(event)), *self._take_words()
+                step = _pack_step(self._steps, event.pauses, max(0, self._received_samples - _samples(event.time)))
+                self._steps += 1
+                return Droppable(step), *self._take_words()
             case Lag():
                 # Only the session, which decodes Opus, can tell how much audio it contains.
                 self._received_samples = max(self._received_samples, _samples(event.received))
@@ -142,11 +144,6 @@ class KyutaiProtocol(ServerProtocol):
             case Complete():
                 return self._take_words()
         return ()
-
-    def _step(self, vad: Vad) -> bytes:
-        step_idx = self._steps
-        self._steps += 1
-        return _pack_step(step_idx, vad.pauses, max(0, self._received_samples - _samples(vad.time)))
 
     def _take_words(self) -> list[bytes]:
         words, self._pending_words = self._pending_words, []

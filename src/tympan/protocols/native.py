@@ -15,7 +15,6 @@ from tympan.messages import (
     Command,
     Complete,
     Event,
-    Finish,
     Flush,
     Flushed,
     KeepAlive,
@@ -81,7 +80,6 @@ class NativeProtocol(ResumableProtocol):
         self._channels = 1
         self._events: frozenset[type[Event]] | None = None  # None selects the simple form
         self._channels_with_words: set[int] = set()
-        self._finishing = False
         self._final_texts: dict[int, list[str]] = {}  # by channel, after the end of the audio
         self._token = ""
         self._audio_bytes = 0
@@ -146,10 +144,6 @@ class NativeProtocol(ResumableProtocol):
             case "finish":
                 return self._finish()
         raise FrameError(f"unknown command {command.type[:40]!r}; the commands are flush, keepalive and finish")
-
-    def _finish(self) -> Sequence[Command]:
-        self._finishing = True
-        return (Finish(),)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if isinstance(event, Flushed):

@@ -59,10 +59,7 @@ def json_refusal(
         headers: Additional headers.
         status: HTTP status; that of the error by default.
     """
-    retry = {}
-    if isinstance(error, CapacityError | QuotaError):
-        retry["retry-after"] = str(error.retry_after_seconds)
-    elif isinstance(error, RestartingError):
-        retry["retry-after"] = "1"
-    fields = {"content-type": "application/json", **retry, **(headers or {})}
-    return Refusal(status or http_status(error), msgspec.json.encode(body), fields)
+    fields = {"content-type": "application/json"}
+    if isinstance(error, CapacityError | QuotaError | RestartingError):
+        fields["retry-after"] = str(getattr(error, "retry_after_seconds", 1))
+    return Refusal(status or http_status(error), msgspec.json.encode(body), {**fields, **(headers or {})})

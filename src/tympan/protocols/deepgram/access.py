@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tympan.errors import AccessError, CapacityError, QuotaError, RestartingError, TympanError
-from tympan.protocols.base import Acceptance, Refusal, Request
+from tympan.protocols.base import Acceptance, Refusal, Request, ServerProtocol
 from tympan.protocols.errors import public_error
 from tympan.protocols.wire import json_refusal
 
@@ -18,13 +18,6 @@ def credential(request: Request) -> str | None:
     return request.authorization(*_SCHEMES)
 
 
-def acceptance(request: Request) -> Acceptance:
-    """Return the response with the request's id and, for browsers, with the subprotocol, which they require."""
-    offered = request.subprotocols
-    subprotocol = offered[0] if offered and offered[0].lower() in _SCHEMES else None
-    return Acceptance(subprotocol, {"dg-request-id": request.id})
-
-
 def refusal(request: Request, error: TympanError) -> Refusal:
     """Return the HTTP response for an error, in Deepgram's form."""
     code, status = "Bad Request", None
@@ -37,3 +30,19 @@ def refusal(request: Request, error: TympanError) -> Refusal:
     _, message = public_error(error)
     body = {"err_code": code, "err_msg": message, "request_id": request.id}
     return json_refusal(error, body, {"dg-request-id": request.id, "dg-error": code}, status)
+
+
+class DeepgramAccess(ServerProtocol):
+    """The part of a protocol that the live API and Flux have in common."""
+
+    def credential(self) -> str | None:
+        return credential(self._request)
+
+    def refuse(self, error: TympanError) -> Refusal:
+        return refusal(self._request, error)
+
+    def accept(self) -> Acceptance:
+        """Echo the subprotocol that a browser offers, because it requires one in the response."""
+        offered = self._request.subprotocols
+        subprotocol = offered[0] if offered and offered[0].lower() in _SCHEMES else None
+        return Acceptance(subprotocol, {"dg-request-id": self._request.id})

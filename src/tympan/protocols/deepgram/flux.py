@@ -11,28 +11,18 @@ from typing import Any, ClassVar
 
 from msgspec.structs import asdict, replace
 
-from tympan.errors import ParameterError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
-from tympan.protocols.base import (
-    Acceptance,
-    Action,
-    Answer,
-    CloseInfo,
-    PendingFlushes,
-    Refusal,
-    Request,
-    ServerInfo,
-    ServerProtocol,
-    WireMessage,
-)
-from tympan.protocols.deepgram import access, messages
+from tympan.errors import ParameterError
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Partial, Ready, Vad, Word
+from tympan.protocols.base import Action, Answer, CloseInfo, PendingFlushes, Request, ServerInfo, WireMessage
+from tympan.protocols.deepgram import messages
+from tympan.protocols.deepgram.access import DeepgramAccess
 from tympan.protocols.deepgram.parameters import TurnThresholds, parse_audio_format
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
 from tympan.transcript.endpoints import Endpoint, Endpointer
 
 
-class FluxProtocol(ServerProtocol):
+class FluxProtocol(DeepgramAccess):
     """One stream of one channel. `TurnInfo` messages report everything that happens to a turn."""
 
     name: ClassVar[str] = "flux"
@@ -50,16 +40,6 @@ class FluxProtocol(ServerProtocol):
         self._pause = 0.0
         self._is_eager = False  # whether EagerEndOfTurn is the last event of the turn
         self._flushes: PendingFlushes[Endpoint | None] = PendingFlushes()  # None: the client ends the turn
-        self._finishing = False
-
-    def credential(self) -> str | None:
-        return access.credential(self._request)
-
-    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
-        return access.refusal(self._request, error)
-
-    def accept(self) -> Acceptance:
-        return access.acceptance(self._request)
 
     def start(self) -> AudioFormat:
         query = self._request.query
@@ -85,10 +65,6 @@ class FluxProtocol(ServerProtocol):
             case "CloseStream":
                 return self._finish()
         return ()
-
-    def _finish(self) -> Sequence[Action]:
-        self._finishing = True
-        return (Finish(),)
 
     def _on_configure(self, command: dict[str, Any]) -> str:
         keyterms, changes = command.get("keyterms"), command.get("thresholds") or {}

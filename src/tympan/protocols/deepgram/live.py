@@ -10,21 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from tympan.errors import AudioError, IdleError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, KeepAlive, Vad, Word
-from tympan.protocols.base import (
-    Acceptance,
-    Action,
-    Answer,
-    CloseInfo,
-    Droppable,
-    PendingFlushes,
-    Refusal,
-    Request,
-    ServerInfo,
-    ServerProtocol,
-    WireMessage,
-)
-from tympan.protocols.deepgram import access, messages
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, KeepAlive, Vad, Word
+from tympan.protocols.base import Action, Answer, CloseInfo, Droppable, PendingFlushes, Request, ServerInfo, WireMessage
+from tympan.protocols.deepgram import messages
+from tympan.protocols.deepgram.access import DeepgramAccess
 from tympan.protocols.deepgram.parameters import LiveParameters, parse_audio_format
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
@@ -63,7 +52,7 @@ class ChannelState:
         return words, start, self.start - start
 
 
-class DeepgramProtocol(ServerProtocol):
+class DeepgramProtocol(DeepgramAccess):
     """One stream of one or more channels."""
 
     name: ClassVar[str] = "deepgram"
@@ -74,18 +63,8 @@ class DeepgramProtocol(ServerProtocol):
         self._channels: list[ChannelState] = []
         # The endpoint (None: the client's Finalize) and the channel (None: all channels) of each flush.
         self._flushes: PendingFlushes[tuple[Endpoint | None, int | None]] = PendingFlushes()
-        self._finishing = False
         self._sha256 = hashlib.sha256()
         self._metadata = messages.live_metadata(request, server_info)
-
-    def credential(self) -> str | None:
-        return access.credential(self._request)
-
-    def refuse(self, error: TympanError) -> Refusal | CloseInfo:
-        return access.refusal(self._request, error)
-
-    def accept(self) -> Acceptance:
-        return access.acceptance(self._request)
 
     def start(self) -> AudioFormat:
         query, server_info = self._request.query, self._server_info
@@ -121,28 +100,24 @@ class DeepgramProtocol(ServerProtocol):
                 return (json_text(fields),)
         return ()
 
-    def _finish(self) -> Sequence[Action]:
-        self._finishing = True
-        return (Finish(),)
-
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
-        answers: list[Answer] = list(self._on_overtaken(event, channel))
-        match event:
-            case Word():
-                return [*answers, *self._on_word(event, channel)]
-            case Flushed():
-                return list(self._on_flushed(event.marker))
-            case Complete():
-                return list(self._on_complete(event))
-        answers += self._on_endpoints(event, channel)
-        if isinstance(event, Vad):
-            answers += self._on_frame(event, channel)
-        return answers
+        return list(self._answers(event, channel))
 
-    def _on_overtaken(self, event: Event, channel: int) -> Iterator[WireMessage]:
+    def _answers(self, event: Event, channel: int) -> Iterator[Answer]:
         state = self._channels[channel]
         if (endpoint := state.endpointer.overtaken(event)) is not None:
             yield self._final(channel, endpoint.end_of(state.words), speech_final=True)
+        match event:
+            case Word():
+                yield from self._on_word(event, channel)
+            case Flushed():
+                yield from self._on_flushed(event.marker)
+            case Complete():
+                yield from self._on_complete(event)
+            case _:
+                yield from self._on_endpoints(event, channel)
+                if isinstance(event, Vad):
+                    yield from self._on_frame(event, channel)
 
     def _on_word(self, word: Word, channel: int) -> Iterator[Answer]:
         state = self._channels[channel]

@@ -34,9 +34,6 @@ def parse_grant(body: bytes) -> int:
     return decode_json(body or b"{}", _GrantRequest, 'the body must be JSON such as {"ttl_seconds": 30}').ttl_seconds
 
 
-# --- live API ---------------------------------------------------------------------------------------------------------
-
-
 def results(
     words: Sequence[Word],
     start: float,
@@ -75,11 +72,7 @@ def results(
 
 def live_metadata(request: Request, server_info: ServerInfo) -> Fields:
     """Return the metadata in every `Results` message of a stream."""
-    return {
-        "request_id": request.id,
-        "model_uuid": model_id(server_info),
-        "model_info": _model_info(server_info),
-    }
+    return {"request_id": request.id, "model_uuid": model_id(server_info), "model_info": _model_info(server_info)}
 
 
 def speech_started(channel_index: Sequence[int], time: float) -> Fields:
@@ -102,9 +95,6 @@ def metadata(request: Request, audio_seconds: float, channels: int, sha256: str)
         "duration": round(audio_seconds, 3),
         "channels": channels,
     }
-
-
-# --- file API ---------------------------------------------------------------------------------------------------------
 
 
 def file_response(
@@ -133,17 +123,8 @@ def utterance(segment: Segment, channel: int, words: Sequence[Word]) -> Fields:
     return {"start": segment.start, "end": segment.end, "channel": channel, **alternative(words)}
 
 
-# --- Flux -------------------------------------------------------------------------------------------------------------
-
-
 def turn_info(
-    event: str,
-    turn_index: int,
-    start: float,
-    end: float,
-    words: Sequence[Word],
-    partial: Partial,
-    confidence: float,
+    event: str, turn_index: int, start: float, end: float, words: Sequence[Word], partial: Partial, confidence: float
 ) -> Fields:
     """Return the content of a `TurnInfo` message.
 
@@ -169,9 +150,6 @@ def turn_info(
         "words": fields,
         "end_of_turn_confidence": round(confidence, 4),
     }
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def alternative(words: Sequence[Word]) -> Fields:
