@@ -95,11 +95,6 @@ class ServerInfo:
     session_seconds: float = 7200.0
     strict_model: bool = False
 
-    @property
-    def delay_frames(self) -> int:
-        """The delay of the transcription, in whole frames."""
-        return int(self.delay_seconds * self.sample_rate / self.frame_samples)
-
     def check_model(self, name: str | None) -> None:
         """Check the model that a client requests; every name is accepted unless `strict_model` is set.
 

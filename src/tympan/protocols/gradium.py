@@ -91,14 +91,15 @@ class GradiumProtocol(ServerProtocol):
         if setup.model_name != "default":
             server_info.check_model(setup.model_name)
         self._is_set_up = True
+        delay_frames = int(server_info.delay_seconds * server_info.sample_rate / server_info.frame_samples)
         ready = {
             "type": "ready",
             "request_id": self._request.id,
             "model_name": setup.model_name or "default",
             "sample_rate": server_info.sample_rate,
             "frame_size": server_info.frame_samples,
-            "delay_in_frames": server_info.delay_frames,
-            "delay_in_tokens": server_info.delay_frames,
+            "delay_in_frames": delay_frames,
+            "delay_in_tokens": delay_frames,
             "text_stream_names": [],
         }
         return (SetFormat(FORMATS[setup.input_format]), json_text(ready))

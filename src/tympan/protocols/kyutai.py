@@ -13,19 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from tympan.errors import AccessError, CapacityError, FrameError, TympanError
-from tympan.messages import (
-    Audio,
-    AudioFormat,
-    Complete,
-    Event,
-    Flushed,
-    Lag,
-    Ready,
-    Reset,
-    SetFormat,
-    Vad,
-    Word,
-)
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, Lag, Ready, Reset, SetFormat, Vad, Word
 from tympan.protocols.base import (
     Action,
     Answer,
