@@ -113,7 +113,7 @@ async def test_who_comes_back_too_late_has_its_audio_heard_again() -> None:
                 events.append(event)
                 if event == Flushed(marker):
                     break
-            server.service.resumable.clear()  # as if the time had passed
+            server.service.connections.resumable.clear()  # as if the time had passed
             proxy.cut()
             await stream.send(FRAME * 24)
             await stream.finish()
@@ -128,7 +128,7 @@ async def test_a_container_that_cannot_go_on_is_an_error(server: LiveServer) -> 
     with pytest.raises(tympan.ServerError) as caught:
         async with Proxy(server.port) as proxy, connect(proxy, "opus") as stream:
             await stream.send(b"OggS")
-            server.service.resumable.clear()
+            server.service.connections.resumable.clear()
             proxy.cut()
             async for _event in stream:
                 pass

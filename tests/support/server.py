@@ -14,8 +14,8 @@ from tympan.config import Config, load_config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.server.app import create_app
-from tympan.server.runner import Runner
 from tympan.server.service import Service
+from tympan.server.uvicorn_server import UvicornServer
 
 
 class LiveServer:
@@ -44,15 +44,15 @@ class LiveServer:
         self.service: Service = app.state.service
         self.runner = self._runner(app)
         self._watch = asyncio.create_task(self._announce())
-        await self._run_until_told()
+        await self._serve_until_stopped()
         self.tasks_left = len(asyncio.all_tasks()) - 1
 
     def _runner(self, app: FastAPI) -> uvicorn.Server:
-        return Runner(app, self.config)
+        return UvicornServer(app, self.config)
 
-    async def _run_until_told(self) -> None:
-        assert isinstance(self.runner, Runner)
-        await self.runner.run_until_told()
+    async def _serve_until_stopped(self) -> None:
+        assert isinstance(self.runner, UvicornServer)
+        await self.runner.serve_until_stopped()
 
     async def _announce(self) -> None:
         while not self.runner.started:
@@ -106,5 +106,5 @@ class PlainServer(LiveServer):
     def _runner(self, app: FastAPI) -> uvicorn.Server:
         return uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
 
-    async def _run_until_told(self) -> None:
+    async def _serve_until_stopped(self) -> None:
         await self.runner.serve()

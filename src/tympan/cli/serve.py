@@ -22,7 +22,7 @@ from tympan.server.listen.startup import StartupServer
 from tympan.server.observability.logs import log_config
 
 if TYPE_CHECKING:
-    from tympan.server.runner import Runner
+    from tympan.server.uvicorn_server import UvicornServer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,25 +49,25 @@ async def _serve(config: Config) -> str:
                 # Both take a second or two. The server starts no engine: a model that cannot be had is one sentence,
                 # not a trace.
                 runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
-            return await runner.run_until_told(listener)
+            return await runner.serve_until_stopped(listener)
         finally:
             await engine.stop()
 
 
-async def _make_runner(config: Config, engine: Engine) -> Runner:
+async def _make_runner(config: Config, engine: Engine) -> UvicornServer:
     """Raises `MissingPackageError` and `ConfigError`."""
     make_runner = await asyncio.to_thread(_import_server)
     return make_runner(config, engine)
 
 
-def _import_server() -> Callable[[Config, Engine], Runner]:
+def _import_server() -> Callable[[Config, Engine], UvicornServer]:
     """The web framework, which only serving needs. Raises `MissingPackageError`."""
     try:
         from tympan.server.app import create_app
-        from tympan.server.runner import Runner
+        from tympan.server.uvicorn_server import UvicornServer
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"serving needs the package {error.name}: pip install 'tympan[server]'") from None
-    return lambda config, engine: Runner(create_app(config, engine), config)
+    return lambda config, engine: UvicornServer(create_app(config, engine), config)
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

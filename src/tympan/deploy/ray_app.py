@@ -55,7 +55,7 @@ class Replica:
         self._asked_at = time.monotonic()
         if self._watch is None:
             self._watch = asyncio.create_task(self._drain_when_told_to_go())
-        if reason := self._service.not_ready_because:
+        if reason := self._service.unavailable_reason:
             raise EngineError(reason)
 
     async def _drain_when_told_to_go(self) -> None:

@@ -16,8 +16,9 @@ from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import access, messages
 from tympan.protocols.deepgram.parameters import parse_file_format, wants_utterances
 from tympan.server.access.quota import Account
+from tympan.server.routes.body import Body
 from tympan.server.routes.responses import answer, request_of
-from tympan.server.routes.uploads import Body, Upload
+from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
 
 
@@ -41,7 +42,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
-    account = service.admit(access.credential(opening), opening.headers)
+    account = service.admission.check_client(access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
     limits = service.config.limits
