@@ -134,7 +134,7 @@ class Server:
             assert not any("rror" in kind for kind in kinds)
             self._count(client.code)
         await settled(lambda: self.service.engine.active == 0)
-        assert not self.service._connections, "the connection was not released"
+        assert not self.service.connections._open, "the connection was not released"
 
     def _count(self, outcome: object) -> None:
         self.codes[outcome] = self.codes.get(outcome, 0) + 1
