@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 
 from tympan.errors import CapacityError, TympanError
 from tympan.messages import AudioFormat, Word
-from tympan.protocols.base import Refusal, json_refusal
+from tympan.protocols.base import Refusal
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
+from tympan.protocols.wire import json_refusal
 from tympan.server.access.quota import Account
 from tympan.server.routes.body import Body
 from tympan.server.routes.responses import answer, request_of

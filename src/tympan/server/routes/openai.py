@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
-from tympan.protocols.base import json_text
 from tympan.protocols.openai import access as openai_access
 from tympan.protocols.openai import files as shapes
 from tympan.protocols.openai.session import SessionSettings
+from tympan.protocols.wire import json_text
 from tympan.server.access.auth import TOKEN_PREFIX
 from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
