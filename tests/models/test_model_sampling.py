@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from tympan.models.sampling import choose, gumbel_noise, probability_of
+from tympan.models.sampling import gumbel_noise, sample_token, token_probability
 
 
 def test_zero_temperature_takes_the_largest_and_the_first_among_equals() -> None:
     logits = torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, -1.0]])
     zero = torch.zeros(2, dtype=torch.int64)
-    assert choose(logits, 0.0, zero, zero).tolist() == [1, 0]
+    assert sample_token(logits, 0.0, zero, zero).tolist() == [1, 0]
 
 
 def test_noise_does_not_depend_on_the_batch() -> None:
@@ -25,7 +25,7 @@ def test_samples_follow_the_softmax_at_the_temperature() -> None:
     count, temperature = 20_000, 0.5
     logits = torch.tensor([0.0, 0.5, 1.0, -1.0])
     seed = torch.full((count,), 12_345_678_901)
-    tokens = choose(logits.expand(count, -1), temperature, seed, torch.arange(count))
+    tokens = sample_token(logits.expand(count, -1), temperature, seed, torch.arange(count))
     found = torch.bincount(tokens, minlength=4) / count
     torch.testing.assert_close(found, torch.softmax(logits / temperature, -1), rtol=0, atol=0.015)
 
@@ -43,4 +43,4 @@ def test_neighbouring_seeds_and_positions_are_unrelated() -> None:
 def test_probability_is_the_models_own() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     token = torch.tensor([1])
-    torch.testing.assert_close(probability_of(token, logits), torch.softmax(logits, -1)[:, 1])
+    torch.testing.assert_close(token_probability(token, logits), torch.softmax(logits, -1)[:, 1])
