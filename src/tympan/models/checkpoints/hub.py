@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tympan.errors import ModelError, missing_package
 
 _HINT = "`--model embedded` runs without any download"
 
 
-class Files(Protocol):
+class Files(ABC):
     """The files of one checkpoint."""
+
+    @abstractmethod
+    def find(self, name: str) -> Path | None:
+        """Return the local path of the file ``name``, or None if the checkpoint has no such file."""
 
     def get(self, name: str) -> Path:
         """Return the local path of the file ``name``; raises ModelError if there is none."""
-        ...
-
-    def find(self, name: str) -> Path | None:
-        """Return the local path of the file ``name``, or None if the checkpoint has no such file."""
-        ...
+        file = self.find(name)
+        if file is None:
+            raise ModelError(f"{self} has no file {name}; {_HINT}")
+        return file
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Files):
     """A checkpoint in a local folder."""
 
     path: Path
@@ -35,16 +38,12 @@ class Folder:
         file = self.path / name
         return file if file.is_file() else None
 
-    def get(self, name: str) -> Path:
-        """Return the path of the file; raises ModelError if there is none."""
-        file = self.find(name)
-        if file is None:
-            raise ModelError(f"{self.path} has no file {name}; {_HINT}")
-        return file
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 @dataclass(frozen=True)
-class Repository:
+class Repository(Files):
     """A checkpoint on the hub; files are downloaded on first access and kept in the cache of huggingface_hub."""
 
     name: str
@@ -58,42 +57,27 @@ class Repository:
             ModelError: The download failed.
         """
         try:
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import (
-                EntryNotFoundError,
-                GatedRepoError,
-                HfHubHTTPError,
-                LocalEntryNotFoundError,
-                RepositoryNotFoundError,
-                RevisionNotFoundError,
-            )
+            from huggingface_hub import errors, hf_hub_download
         except ImportError:
             raise missing_package("a model from the hub", "huggingface_hub", "torch") from None
         # Each retry would log a warning; the errors below report the result.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
             return Path(hf_hub_download(self.name, name, revision=self.revision))
-        except GatedRepoError:
+        except errors.GatedRepoError:
             problem = f"accept the terms of {self.name} on its page first, then run `hf auth login`"
-        except RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             problem = f"there is no repository {self.name} on the hub (or it is private)"
-        except RevisionNotFoundError:
+        except errors.RevisionNotFoundError:
             problem = f"the repository {self.name} has no revision {self.revision}"
-        except LocalEntryNotFoundError:
+        except errors.LocalEntryNotFoundError:
             problem = f"the hub cannot be reached and {name} of {self} is not in the local cache"
-        except EntryNotFoundError:
+        except errors.EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except (errors.HfHubHTTPError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             problem = f"{name} of {self} cannot be downloaded: {reason}"
         raise ModelError(f"{problem}; {_HINT}")
-
-    def get(self, name: str) -> Path:
-        """Do the same as :meth:`find`, but raise ModelError if there is no such file."""
-        file = self.find(name)
-        if file is None:
-            raise ModelError(f"{self} has no file {name}; {_HINT}")
-        return file
 
     def __str__(self) -> str:
         return self.name + (f"@{self.revision}" if self.revision else "")

@@ -35,7 +35,7 @@ class Row:
     build: Build
 
 
-def _one(tensors: list[Tensor]) -> Tensor:
+def _unchanged(tensors: list[Tensor]) -> Tensor:
     return tensors[0]
 
 
@@ -44,9 +44,9 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 
 
 def _scaled(tensors: list[Tensor]) -> Tensor:
-    """Merge a projection and the layer scale that follows it."""
-    weight, scale = tensors
-    return scale[:, None] * weight
+    """Merge a projection and the layer scale that follows it, if there is one."""
+    weight, *scales = tensors
+    return scales[0][:, None] * weight if scales else weight
 
 
 def _convolution(tensors: list[Tensor]) -> Tensor:
@@ -90,7 +90,7 @@ def _head(tensors: list[Tensor], size: int) -> Tensor:
     return tensors[0][:size]
 
 
-def _rule(target: str, name: str, shape: tuple[int, ...], build: Build = _one) -> Row:
+def _rule(target: str, name: str, shape: tuple[int, ...], build: Build = _unchanged) -> Row:
     """Return the rule for a parameter that is made from one tensor."""
     return Row(target, (Source((name,), shape),), build)
 
@@ -116,38 +116,34 @@ def kyutai_lm(config: LMConfig, codebooks: int) -> Iterator[Row]:
         yield Row("pause_linear.weight", tuple(heads), torch.cat)
 
 
-def _kyutai_attention(ours: str, theirs: str, dimension: int, scale: Source | None = None) -> Iterator[Row]:
+def _kyutai_attention(target: str, source: str, dimension: int, *scale: Source) -> Iterator[Row]:
     """Yield the rules of both projections; moshi names them ``in_projs.0.weight`` in memory, published files differ."""
-    prefix = f"{theirs}.self_attn"
+    prefix = f"{source}.self_attn"
     names_in = (f"{prefix}.in_proj_weight", f"{prefix}.in_proj.weight", f"{prefix}.in_projs.0.weight")
     names_out = (f"{prefix}.out_proj.weight", f"{prefix}.out_projs.0.weight")
-    yield Row(f"{ours}.in_proj.weight", (Source(names_in, (3 * dimension, dimension)),), _one)
-    out = Source(names_out, (dimension, dimension))
-    if scale is None:
-        yield Row(f"{ours}.out_proj.weight", (out,), _one)
-    else:
-        yield Row(f"{ours}.out_proj.weight", (out, scale), _scaled)
+    yield Row(f"{target}.in_proj.weight", (Source(names_in, (3 * dimension, dimension)),), _unchanged)
+    yield Row(f"{target}.out_proj.weight", (Source(names_out, (dimension, dimension)), *scale), _scaled)
 
 
-def _mimi_convolutions(config: MimiConfig, theirs: str, downsample: str) -> Iterator[Row]:
-    """Yield the rules of all convolutions; ``theirs`` is a pattern for the path of a layer of SEANet."""
+def _mimi_convolutions(config: MimiConfig, source: str, downsample: str) -> Iterator[Row]:
+    """Yield the rules of all convolutions; ``source`` is a pattern for the path of a layer of SEANet."""
     seanet = config.seanet
     convolutions = [("first", "0", (seanet.filters, 1, seanet.kernel))]
     for i, stride in enumerate(seanet.strides):
         channels = seanet.filters << i
-        narrow, ours = channels // seanet.compress, f"stages.{i}"
+        narrow, target = channels // seanet.compress, f"stages.{i}"
         convolutions += [
-            (f"{ours}.residual.narrow", f"{3 * i + 1}.block.1", (narrow, channels, seanet.residual_kernel)),
-            (f"{ours}.residual.widen", f"{3 * i + 1}.block.3", (channels, narrow, 1)),
-            (f"{ours}.down", f"{3 * i + 3}", (2 * channels, channels, 2 * stride)),
+            (f"{target}.residual.narrow", f"{3 * i + 1}.block.1", (narrow, channels, seanet.residual_kernel)),
+            (f"{target}.residual.widen", f"{3 * i + 1}.block.3", (channels, narrow, 1)),
+            (f"{target}.down", f"{3 * i + 3}", (2 * channels, channels, 2 * stride)),
         ]
     stages = len(seanet.strides)
     last = (seanet.dimension, seanet.filters << stages, seanet.last_kernel)
     convolutions.append(("last", f"{3 * stages + 2}", last))
-    for ours, path, shape in convolutions:
-        name = theirs.format(path)
-        yield _rule(f"seanet.{ours}.weight", f"{name}.weight", shape, _convolution)
-        yield _rule(f"seanet.{ours}.bias", f"{name}.bias", shape[:1])
+    for target, path, shape in convolutions:
+        name = source.format(path)
+        yield _rule(f"seanet.{target}.weight", f"{name}.weight", shape, _convolution)
+        yield _rule(f"seanet.{target}.bias", f"{name}.bias", shape[:1])
     shape = (seanet.dimension, seanet.dimension, 2 * config.downsample)
     yield _rule("downsample.weight", f"{downsample}.weight", shape, _convolution)
 
@@ -166,29 +162,29 @@ def _mimi_quantizer(
     """
     quantizer = config.quantizer
     counts = (quantizer.semantic, quantizer.codebooks - quantizer.semantic)
-    for ours, stack, count in zip(("semantic", "acoustic"), stacks, counts, strict=True):
+    for target, stack, count in zip(("semantic", "acoustic"), stacks, counts, strict=True):
         shape = (quantizer.dimension, config.seanet.dimension, 1)
-        yield _rule(f"quantizer.{ours}.input_proj.weight", f"{stack}.input_proj.weight", shape, _pointwise)
+        yield _rule(f"quantizer.{target}.input_proj.weight", f"{stack}.input_proj.weight", shape, _pointwise)
         sources: list[Source] = []
         for k in range(count):
             prefix = f"{stack}.{codebook.format(k)}"
             sources.append(Source(tuple(prefix + name for name in sums), (quantizer.bins, quantizer.dimension)))
             sources.append(Source(tuple(prefix + name for name in usages), (quantizer.bins,)))
-        yield Row(f"quantizer.{ours}.centroids", tuple(sources), _centroids)
-        yield Row(f"quantizer.{ours}.half_norms", tuple(sources), _half_norms)
+        yield Row(f"quantizer.{target}.centroids", tuple(sources), _centroids)
+        yield Row(f"quantizer.{target}.half_norms", tuple(sources), _half_norms)
 
 
 def _mimi_layer(
-    ours: str, norms: tuple[str, str], linears: tuple[str, str], scale: Source, config: MimiConfig
+    target: str, norms: tuple[str, str], linears: tuple[str, str], scale: Source, config: MimiConfig
 ) -> Iterator[Row]:
     """Yield the rules of the norms and the feed-forward of one layer; ``scale`` is the layer scale of the latter."""
     dimension, hidden = config.transformer.dimension, config.transformer.hidden
     for norm, name in zip(("norm1", "norm2"), norms, strict=True):
         for part in ("weight", "bias"):
-            yield _rule(f"{ours}.{norm}.{part}", f"{name}.{part}", (dimension,))
-    yield _rule(f"{ours}.feed_forward.linear_in.weight", f"{linears[0]}.weight", (hidden, dimension))
+            yield _rule(f"{target}.{norm}.{part}", f"{name}.{part}", (dimension,))
+    yield _rule(f"{target}.feed_forward.linear_in.weight", f"{linears[0]}.weight", (hidden, dimension))
     linear_out = Source((f"{linears[1]}.weight",), (dimension, hidden))
-    yield Row(f"{ours}.feed_forward.linear_out.weight", (linear_out, scale), _scaled)
+    yield Row(f"{target}.feed_forward.linear_out.weight", (linear_out, scale), _scaled)
 
 
 def kyutai_mimi(config: MimiConfig) -> Iterator[Row]:
@@ -196,26 +192,23 @@ def kyutai_mimi(config: MimiConfig) -> Iterator[Row]:
     dimension = config.transformer.dimension
     yield from _mimi_convolutions(config, "encoder.model.{}.conv.conv", "downsample.conv.conv.conv")
     for i in range(config.transformer.layers):
-        ours, theirs = f"transformer.layers.{i}", f"encoder_transformer.transformer.layers.{i}"
-        scales = [Source((f"{theirs}.layer_scale_{n}.scale",), (dimension,)) for n in (1, 2)]
-        yield from _kyutai_attention(ours, theirs, dimension, scales[0])
-        norms, linears = (f"{theirs}.norm1", f"{theirs}.norm2"), (f"{theirs}.linear1", f"{theirs}.linear2")
-        yield from _mimi_layer(ours, norms, linears, scales[1], config)
+        target, source = f"transformer.layers.{i}", f"encoder_transformer.transformer.layers.{i}"
+        scales = [Source((f"{source}.layer_scale_{n}.scale",), (dimension,)) for n in (1, 2)]
+        yield from _kyutai_attention(target, source, dimension, scales[0])
+        norms, linears = (f"{source}.norm1", f"{source}.norm2"), (f"{source}.linear1", f"{source}.linear2")
+        yield from _mimi_layer(target, norms, linears, scales[1], config)
     sums, usages = ("embedding_sum", "embed_sum", "embed_avg"), ("cluster_usage", "cluster_size")
     stacks = ("quantizer.rvq_first", "quantizer.rvq_rest")
     yield from _mimi_quantizer(config, stacks, "vq.layers.{}._codebook.", sums, usages)
 
 
 def _transformers_attention(
-    ours: str, theirs: str, dimension: int, heads: int, suffix: str, scale: Source | None = None
+    target: str, source: str, dimension: int, heads: int, suffix: str, *scale: Source
 ) -> Iterator[Row]:
     square = (dimension, dimension)
-    projections = [Source((f"{theirs}.self_attn.{p}_proj{suffix}",), square) for p in "qkvo"]
-    yield Row(f"{ours}.in_proj.weight", tuple(projections[:3]), partial(_joined, heads=heads))
-    if scale is None:
-        yield Row(f"{ours}.out_proj.weight", (projections[3],), _one)
-    else:
-        yield Row(f"{ours}.out_proj.weight", (projections[3], scale), _scaled)
+    projections = [Source((f"{source}.self_attn.{p}_proj{suffix}",), square) for p in "qkvo"]
+    yield Row(f"{target}.in_proj.weight", tuple(projections[:3]), partial(_joined, heads=heads))
+    yield Row(f"{target}.out_proj.weight", (projections[3], *scale), _scaled)
 
 
 def transformers_lm(config: LMConfig, codebooks: int) -> Iterator[Row]:
@@ -226,12 +219,12 @@ def transformers_lm(config: LMConfig, codebooks: int) -> Iterator[Row]:
     reorder = partial(_reordered, text=text, audio=codebooks * card)
     yield _rule("embedding", "model.embed_tokens.embed_tokens.weight", shape, reorder)
     for i in range(config.transformer.layers):
-        ours, theirs = f"transformer.layers.{i}", f"model.layers.{i}"
-        yield from _transformers_attention(ours, theirs, dimension, heads, ".linear.weight")
+        target, source = f"transformer.layers.{i}", f"model.layers.{i}"
+        yield from _transformers_attention(target, source, dimension, heads, ".linear.weight")
         for norm, name in (("norm1", "input_layernorm"), ("norm2", "post_attention_layernorm")):
-            yield _rule(f"{ours}.{norm}.weight", f"{theirs}.{name}.weight", (dimension,))
-        yield _rule(f"{ours}.feed_forward.linear_in.weight", f"{theirs}.mlp.fc1.weight", (2 * hidden, dimension))
-        yield _rule(f"{ours}.feed_forward.linear_out.weight", f"{theirs}.mlp.fc2.weight", (dimension, hidden))
+            yield _rule(f"{target}.{norm}.weight", f"{source}.{name}.weight", (dimension,))
+        yield _rule(f"{target}.feed_forward.linear_in.weight", f"{source}.mlp.fc1.weight", (2 * hidden, dimension))
+        yield _rule(f"{target}.feed_forward.linear_out.weight", f"{source}.mlp.fc2.weight", (dimension, hidden))
     yield _rule("out_norm.weight", "model.norm.weight", (dimension,))
     yield _rule("text_linear.weight", "lm_head.weight", (text, dimension), partial(_head, size=config.text_card))
 
@@ -242,12 +235,12 @@ def transformers_mimi(config: MimiConfig) -> Iterator[Row]:
     codec = "codec_model"
     yield from _mimi_convolutions(config, f"{codec}.encoder.layers.{{}}.conv", f"{codec}.downsample.conv")
     for i in range(config.transformer.layers):
-        ours, theirs = f"transformer.layers.{i}", f"{codec}.encoder_transformer.layers.{i}"
-        scales = [Source((f"{theirs}.{name}_layer_scale.scale",), (dimension,)) for name in ("self_attn", "mlp")]
-        yield from _transformers_attention(ours, theirs, dimension, heads, ".weight", scales[0])
-        norms = (f"{theirs}.input_layernorm", f"{theirs}.post_attention_layernorm")
-        linears = (f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
-        yield from _mimi_layer(ours, norms, linears, scales[1], config)
+        target, source = f"transformer.layers.{i}", f"{codec}.encoder_transformer.layers.{i}"
+        scales = [Source((f"{source}.{name}_layer_scale.scale",), (dimension,)) for name in ("self_attn", "mlp")]
+        yield from _transformers_attention(target, source, dimension, heads, ".weight", scales[0])
+        norms = (f"{source}.input_layernorm", f"{source}.post_attention_layernorm")
+        linears = (f"{source}.mlp.fc1", f"{source}.mlp.fc2")
+        yield from _mimi_layer(target, norms, linears, scales[1], config)
     semantic, acoustic = (f"{codec}.quantizer.{kind}_residual_vector_quantizer" for kind in ("semantic", "acoustic"))
     yield from _mimi_quantizer(config, (semantic, acoustic), "layers.{}.codebook.", ("embed_sum",), ("cluster_usage",))
 

@@ -1,8 +1,8 @@
 """Triton kernels for operations that would take PyTorch many small kernels or a copy of the ring.
 
 Each has a plain PyTorch equivalent in the models, for CPUs and for GPUs where Triton does not work. The tests compare
-the two in Triton's interpreter. This module does not import Triton; :func:`usable` returns whether the modules beside
-it can be imported.
+the two in Triton's interpreter. This module does not import Triton; the others do, and may be imported only if
+:func:`usable` returns True.
 """
 
 from __future__ import annotations

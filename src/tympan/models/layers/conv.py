@@ -45,17 +45,10 @@ class StreamingConv(nn.Module):
         return torch.zeros(slots, self.context_steps, self.in_channels, device=device)
 
     def stream(self, x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor, *, elu: bool = False) -> Tensor:
-        """Convolve new steps and advance the history.
+        """Convolve new steps ``x [B, T, in]`` float32, and advance the history: ``[B, T / stride, out]`` float32.
 
-        Args:
-            x: ``[B, T, in]`` float32, left unchanged.
-            context: As for :func:`with_past`.
-            rows: As for :func:`with_past`.
-            fresh: As for :func:`with_past`.
-            elu: Whether to apply an ELU to the input first. The history is stored before it.
-
-        Returns:
-            ``[B, T / stride, out]`` float32.
+        ``context``, ``rows`` and ``fresh`` are those of :func:`with_past`. With ``elu``, the input first passes through
+        an ELU; the history is stored before it, and ``x`` is left unchanged.
         """
         if kernels.usable(x.device):
             from tympan.models.kernels.windows import gather_windows

@@ -9,7 +9,7 @@ call, which is slow but works on any device.
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +40,8 @@ def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return codes, torch.cat(scales), torch.cat(offsets)
 
 
-class Int4Kernel(Protocol):
-    """Multiplies bf16 ``x [B, in]`` by a weight: bf16 ``[B, out]``, each row independently of the others."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return ``[B, out]``."""
-        ...
+Int4Kernel = Callable[[Tensor], Tensor]
+"""Multiplies bf16 ``x [B, in]`` by a weight: bf16 ``[B, out]``, each row independently of the others."""
 
 
 class PackedInt4Kernel:

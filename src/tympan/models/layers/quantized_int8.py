@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +64,8 @@ def split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (pieces if rows == 1 else pieces[:2]).reshape(-1, features), largest
 
 
-class Int8Kernel(Protocol):
-    """Multiplies float32 ``x [B, in]`` by a weight: float32 ``[B, out]``, each row independently of the others."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return ``[B, out]``."""
-        ...
+Int8Kernel = Callable[[Tensor], Tensor]
+"""Multiplies float32 ``x [B, in]`` by a weight: float32 ``[B, out]``, each row independently of the others."""
 
 
 class OnednnKernel:
