@@ -17,7 +17,7 @@ from tympan.config import ModelSettings
 from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row, Slot
 from tympan.engine.batching.step import StepResult
 from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.runner import KyutaiRunner
 
 WARM_UP_STEPS, STEPS = 5, 60

@@ -20,7 +20,7 @@ from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
 from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.loader import load_runner
 from tympan.models.checkpoints.load import open_checkpoint
 
 # What a bare GPU machine lacks: it has numpy, torch, triton, safetensors, sentencepiece, and msgspec carried there.

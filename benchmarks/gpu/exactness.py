@@ -17,8 +17,8 @@ from tympan.bench.measure import percentile
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
 from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import describe_engine, load_model, measure_scales, quantize
 from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.loader import describe_engine, load_model, measure_scales, quantize
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner

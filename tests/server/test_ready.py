@@ -39,7 +39,7 @@ class SlowStart:
         self.done = threading.Event()
         self.stages = StartupTimer()
         self.runner = CountingRunner()
-        self.engine = BatchedEngine(self.make_runner, stages=self.stages)
+        self.engine = BatchedEngine(self.make_runner, timer=self.stages)
 
     def make_runner(self) -> CountingRunner:
         self.runner = CountingRunner()

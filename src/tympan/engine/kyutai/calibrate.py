@@ -1,4 +1,4 @@
-"""How many streams a machine carries: measured at full context, at start or in an earlier start, never guessed."""
+"""Number of streams that a device carries in real time, measured at full context now or in an earlier start."""
 
 from __future__ import annotations
 
@@ -11,28 +11,75 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
+from tympan.engine.batching.buckets import bucket_sizes
 from tympan.engine.batching.scheduler import Row, Slot
 from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.placement import Placement
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.models.checkpoints.checkpoint import Checkpoint
+from tympan.version import version
 
 logger = logging.getLogger(__name__)
 
-HEADROOM = 0.8  # of a frame's time; the rest is for jitter and flushes
+HEADROOM = 0.8  # share of a frame's time that a step may take; the rest is for jitter and flushes
 WARM_UP_STEPS = 2
 MEASURED_STEPS = 4
-OLD_SECONDS = 3600.0  # the age of a stream whose rings have long been full
-_FINEST = 16  # streams; above, the answer is looked for between powers of two
+OLD_SECONDS = 3600.0  # age of a stream whose rings have long been full
+_FINEST = 16  # streams; larger answers are searched for between powers of two
+
+
+def limit_to_real_time(
+    runner: KyutaiRunner, checkpoint: Checkpoint, placement: Placement, settings: ModelSettings
+) -> None:
+    """Reduce the slots of a runner on a GPU to those that it carries in real time."""
+    key = {
+        "gpu": runner.info.device,
+        "model": checkpoint.name,
+        "architecture": repr(checkpoint.config),
+        "weights": placement.kind,
+        "cache": placement.cache_name,
+        "codebooks": settings.codebooks,
+        "slots": runner.slots,
+        "buckets": bucket_sizes(runner.slots),
+        "tympan": version(),
+        "torch": torch.__version__,
+    }
+    times = cached_step_seconds(cache_folder() / "step-times", key, lambda rows: old_step_seconds(runner, rows))
+    runner.slots = _capacity(times, runner.slots, runner.info)
+
+
+def measure_capacity(model: LoadedModel, info: EngineInfo, most: int) -> int:
+    """Return how many streams, from 1 to `most`, a CPU carries in real time."""
+    return _capacity(lambda rows: old_step_seconds(KyutaiRunner(model, info, rows), rows), most, info)
+
+
+def warm_up(runner: KyutaiRunner) -> None:
+    """Run a step of each number of rows for which a CPU selects its kernels, so that no live step has to."""
+    rows = 1
+    while rows < 2 * runner.slots:
+        old_step_seconds(runner, min(rows, runner.slots))
+        rows *= 2
+
+
+def _capacity(step_seconds: Callable[[int], float], most: int, info: EngineInfo) -> int:
+    streams, seconds = streams_in_real_time(step_seconds, most)
+    logger.info("a step of %d streams takes %.0f ms of its 80 ms", streams, 1000 * seconds)
+    if seconds > info.frame_seconds:
+        logger.warning("slower than real time: one stream takes %.0f ms per 80 ms of audio", 1000 * seconds)
+    return streams
 
 
 def streams_in_real_time(
     step_seconds: Callable[[int], float], most: int, frame_seconds: float = 0.08
 ) -> tuple[int, float]:
-    """The most rows, up to `most`, whose step leaves headroom; at least 1. And that step's time.
+    """Return the most rows whose step leaves headroom, from 1 to `most`, and the seconds of that step.
 
-    A power of two, `most`, or, above `_FINEST`, found between powers of two.
+    The number of rows is a power of two or `most`; above `_FINEST` rows it is searched for between powers of two.
     """
     limit = HEADROOM * frame_seconds
     rows, seconds = 1, step_seconds(1)
@@ -54,13 +101,8 @@ def streams_in_real_time(
     return rows, seconds
 
 
-def full_context_step_seconds(model: LoadedModel, info: EngineInfo, rows: int) -> float:
-    """Median time of a step of `rows` streams, each as if it had run for an hour."""
-    return old_step_seconds(KyutaiRunner(model, info, rows), rows)
-
-
 def old_step_seconds(runner: KyutaiRunner, rows: int) -> float:
-    """The same on a runner that is not serving yet."""
+    """Return the median seconds of a step of `rows` streams at full context. The runner must not be serving yet."""
     batch = full_context_rows(runner, rows)
     times = []
     for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
@@ -74,16 +116,18 @@ def old_step_seconds(runner: KyutaiRunner, rows: int) -> float:
 
 
 def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[Row]:
-    """Rows of noise for the runner's first `count` slots, in which streams begin an hour old in every step."""
+    """Return rows of noise for the first `count` slots, and make the runner start streams at an age of one hour."""
     noise = np.random.default_rng(seed).standard_normal((count, runner.info.frame_samples)).astype(np.float32) * 0.1
     runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
     return [Row(Slot(index, None), noise[index], fresh=True) for index in range(count)]
 
 
-def remembered(folder: Path, key: Mapping[str, object], step_seconds: Callable[[int], float]) -> Callable[[int], float]:
-    """`step_seconds`, but with what an earlier start with the same `key` measured, kept in a file in `folder`.
+def cached_step_seconds(
+    folder: Path, key: Mapping[str, object], step_seconds: Callable[[int], float]
+) -> Callable[[int], float]:
+    """Return `step_seconds` with a cache in a file in `folder`, for starts with the same `key`.
 
-    A file that cannot be read or written costs the time to measure, nothing else.
+    A file that cannot be read or written only costs the time to measure again.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = folder / f"{name}.json"
@@ -96,7 +140,7 @@ def remembered(folder: Path, key: Mapping[str, object], step_seconds: Callable[[
         return known[rows]
 
     if known:
-        logger.info("step times are those measured before: %s", file)
+        logger.info("using step times measured before: %s", file)
     return lookup
 
 
@@ -117,4 +161,4 @@ def _write_times(file: Path, key: Mapping[str, object], times: Mapping[int, floa
         temporary.write_text(json.dumps({"key": dict(key), "step_seconds": times}), encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
-        logger.warning("step times cannot be kept in %s: %s", file, error.strerror)
+        logger.warning("step times cannot be written to %s: %s", file, error.strerror)

@@ -1,4 +1,4 @@
-"""Batch sizes for which a step is recorded. The scheduler fills them up, the graphs pad to them."""
+"""Batch sizes that steps are recorded for. The scheduler fills batches up to them; smaller batches are padded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bucket(rows: int) -> int:
 
 
 def bucket_sizes(largest: int) -> list[int]:
-    """Return all batch sizes up to ``largest``, which is one itself, ascending."""
+    """Return all batch sizes up to ``largest``, which is always one of them, in ascending order."""
     sizes, size = [], 1
     while size < largest:
         sizes.append(size)
