@@ -43,7 +43,7 @@ async def engine(runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch)
     await engine.stop()
 
 
-async def test_a_trace_sees_every_token_flush_frames_included() -> None:
+async def test_on_token_includes_flush_frames() -> None:
     traced: list[int] = []
     engine = BatchedEngine(CountingRunner, trace=lambda token, pauses: traced.append(token))
     await engine.start()
@@ -54,7 +54,7 @@ async def test_a_trace_sees_every_token_flush_frames_included() -> None:
     assert len(listener.of(Progress)) == 10
 
 
-async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
+async def test_streams_are_batched(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     """While a step runs, work gathers; the next step takes one frame of every stream."""
     listeners = [Listener() for _ in range(4)]
     runners[0].gate.clear()
@@ -72,7 +72,7 @@ async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: li
     assert sum(runners[0].batches) == 4 * (40 + flush_frames(COUNTING_INFO))
 
 
-async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: BatchedEngine) -> None:
+async def test_word_times_across_flushes(engine: BatchedEngine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     for marker in range(6):
@@ -89,9 +89,7 @@ async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: 
     assert [event.marker for event in listener.events if isinstance(event, Flushed)] == list(range(6))
 
 
-async def test_a_broken_model_ends_every_stream_and_is_started_again(
-    engine: BatchedEngine, runners: list[CountingRunner]
-) -> None:
+async def test_broken_model_is_restarted(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     listeners = [Listener() for _ in range(3)]
     streams = [engine.open(listener) for listener in listeners]
     runners[0].broken = RuntimeError("out of memory")
@@ -111,7 +109,7 @@ async def test_a_broken_model_ends_every_stream_and_is_started_again(
     assert (await hear(engine, FRAME)).events[-1] == Finished()
 
 
-async def test_a_long_good_run_makes_up_for_earlier_crashes(
+async def test_long_run_resets_restart_delay(
     engine: BatchedEngine, runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01, 3600.0))
@@ -137,9 +135,7 @@ async def test_a_long_good_run_makes_up_for_earlier_crashes(
         await asyncio.wait_for(restarted(4), 0.3)
 
 
-async def test_a_closed_stream_frees_its_slot_within_one_step(
-    engine: BatchedEngine, runners: list[CountingRunner]
-) -> None:
+async def test_close_frees_slot_within_one_step(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     stream = engine.open(Listener())
     for _ in range(1000):
         stream.push(FRAME)
@@ -148,7 +144,7 @@ async def test_a_closed_stream_frees_its_slot_within_one_step(
     assert sum(runners[0].batches) < 1000
 
 
-async def test_a_failed_start_keeps_no_memory_of_the_model() -> None:
+async def test_failed_start_frees_memory() -> None:
     weights: list[weakref.ref[CountingRunner]] = []
 
     def read() -> CountingRunner:
@@ -169,7 +165,7 @@ async def test_a_failed_start_keeps_no_memory_of_the_model() -> None:
     await engine.stop()
 
 
-async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
+async def test_start_raises_model_error() -> None:
     def load() -> CountingRunner:
         raise ModelError("no such model")
 
@@ -205,7 +201,7 @@ class BesideStep:
         return self.result
 
 
-async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_none() -> None:
+async def test_step_is_read_while_next_one_runs() -> None:
     runner = BesideRunner()
     engine = BatchedEngine(lambda: runner)
     await engine.start()
@@ -229,7 +225,7 @@ async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_
     assert runner.log.index(("wait", 0)) < runner.log.index(("launch", 1)), "a batch is formed when the device is free"
 
 
-async def test_what_is_told_does_not_depend_on_where_steps_run(engine: BatchedEngine) -> None:
+async def test_asynchronous_steps_give_same_events(engine: BatchedEngine) -> None:
     beside = BatchedEngine(BesideRunner)
     await beside.start()
     audio = np.zeros(30 * COUNTING_INFO.frame_samples, np.float32)
@@ -237,7 +233,7 @@ async def test_what_is_told_does_not_depend_on_where_steps_run(engine: BatchedEn
     await beside.stop()
 
 
-async def test_steps_are_reported_on_the_loop(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
+async def test_steps_are_reported(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     reports: list[StepReport] = []
     engine.observe = reports.append
     runners[0].gate.clear()

@@ -79,7 +79,7 @@ def restarts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_device_causes_no_restart(caplog: pytest.LogCaptureFixture) -> None:
     device, listener = Device(), Listener()
     engine = BatchedEngine(device.runner, device_lost=device.lost)
     await engine.start()
@@ -99,7 +99,7 @@ async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_a_device_that_is_lost_while_the_model_loads_again() -> None:
+async def test_device_lost_during_restart() -> None:
     """The first thread ends with an error of another kind, and the device fails while the second one starts."""
     device, listener = Device(), Listener()
 
@@ -125,7 +125,7 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_memory_that_runs_out_is_no_lost_device() -> None:
+async def test_out_of_memory_is_no_lost_device() -> None:
     device, listener = Device(), Listener()
     engine = BatchedEngine(device.runner, device_lost=lambda: False)  # waiting for the device succeeds
     await engine.start()
@@ -141,7 +141,7 @@ async def test_memory_that_runs_out_is_no_lost_device() -> None:
 
 
 @pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["our server", "ASGI"])
-def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
+def test_server_exits_on_lost_device(kind: type[LiveServer]) -> None:
     device = Device()
     engine = BatchedEngine(device.runner, device_lost=device.lost)
     with kind(engine=engine, engine_seconds=60) as server:
@@ -168,7 +168,7 @@ def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
     ("initialized", "error", "lost"),
     [(False, RuntimeError("CUDA error"), False), (True, None, False), (True, RuntimeError("CUDA error"), True)],
 )
-def test_the_probe(monkeypatch: pytest.MonkeyPatch, initialized: bool, error: Exception | None, lost: bool) -> None:
+def test_device_lost(monkeypatch: pytest.MonkeyPatch, initialized: bool, error: Exception | None, lost: bool) -> None:
     """A process that never used a GPU is not made to; else waiting for the device shows whether it works."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: _raise(error) if error else None)

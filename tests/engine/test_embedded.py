@@ -25,12 +25,12 @@ async def engine() -> AsyncIterator[EmbeddedEngine]:
 
 
 @pytest.mark.parametrize(("name", "worst"), [("counting", 0.0), ("hello_world", 0.0), ("quick_brown_fox", 0.25)])
-async def test_it_understands_english(engine: EmbeddedEngine, name: str, worst: float) -> None:
+async def test_word_error_rate(engine: EmbeddedEngine, name: str, worst: float) -> None:
     listener = await hear(engine, clip(name).at(16_000))
     assert word_error_rate(clip(name).text, " ".join(word.text for word in listener.words)) <= worst
 
 
-async def test_words_are_released_while_the_speaker_goes_on(engine: EmbeddedEngine) -> None:
+async def test_words_are_released_without_pause(engine: EmbeddedEngine) -> None:
     """`counting` has no pause in it: a word that waited for one would come with the end."""
     listener = await hear(engine, clip("counting").at(16_000))
 
@@ -44,7 +44,7 @@ async def test_words_are_released_while_the_speaker_goes_on(engine: EmbeddedEngi
     assert max(behind) < 1.5
 
 
-async def test_partials_show_what_is_heard_and_are_taken_back(engine: EmbeddedEngine) -> None:
+async def test_partials_are_shown_and_withdrawn(engine: EmbeddedEngine) -> None:
     listener = await hear(engine, clip("hello_world").at(16_000))
 
     partials = [event.text for event in listener.events if isinstance(event, Partial)]
@@ -52,7 +52,7 @@ async def test_partials_show_what_is_heard_and_are_taken_back(engine: EmbeddedEn
     assert partials[-1] == ""
 
 
-async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEngine) -> None:
+async def test_dead_worker_is_restarted(engine: EmbeddedEngine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     worker = next(worker for worker in engine._workers if worker.active)
@@ -71,7 +71,7 @@ async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEng
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 
-async def test_a_worker_that_cannot_start_is_tried_until_it_can(
+async def test_worker_start_is_retried(
     engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "RESTART_AFTER_SECONDS", 0.01)
@@ -94,7 +94,7 @@ async def test_a_worker_that_cannot_start_is_tried_until_it_can(
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 
-def test_slots_are_dealt_out_evenly() -> None:
+def test_slots_are_distributed_evenly() -> None:
     assert _shares(4, 2) == [2, 2]
     assert _shares(5, 2) == [3, 2]
     assert _shares(1, 8) == [1]

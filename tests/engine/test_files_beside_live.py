@@ -11,8 +11,8 @@ from random import Random
 import numpy as np
 import pytest
 
+from tympan.engine.batching.buckets import bucket
 from tympan.engine.batching.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot
-from tympan.engine.kyutai.buckets import bucket
 
 FRAME = np.zeros(1, np.float32)
 FRAME_SECONDS = 0.08
@@ -89,7 +89,7 @@ class Machine:
 @pytest.mark.parametrize("supply", [HIGH_WATER_FRAMES, 1], ids=["whole", "trickling"])
 @pytest.mark.parametrize("in_phase", [False, True])
 @pytest.mark.parametrize("live", [1, 4, 8, 16, 30, 32, 48])
-def test_four_files_keep_the_live_p99_within_the_frame(live: int, in_phase: bool, supply: int) -> None:
+def test_live_p99_beside_four_files(live: int, in_phase: bool, supply: int) -> None:
     """Later than without them at most by a step of the files alone, which was running when the frame came; and where
     the live batch is small, by what a bucket more costs.
     """
@@ -103,20 +103,20 @@ def test_four_files_keep_the_live_p99_within_the_frame(live: int, in_phase: bool
 
 
 @pytest.mark.parametrize("in_phase", [False, True])
-def test_half_of_the_slots_with_files_do_not_push_the_others_past_the_frame(in_phase: bool) -> None:
+def test_live_p99_beside_files_in_half_of_slots(in_phase: bool) -> None:
     beside = Machine(SLOTS // 2, SLOTS // 2, in_phase=in_phase)
     assert beside.p99 <= FRAME_SECONDS
     assert beside.longest_step <= 0.8 * FRAME_SECONDS
     assert beside.speed > 0.5
 
 
-def test_a_file_that_trickles_in_is_a_file() -> None:
+def test_slow_file_is_backlog() -> None:
     """By the number of frames that wait it would be a live caller, and every step as long as all of them are many."""
     assert Machine(32, 24, supply=1).p99 <= FRAME_SECONDS
     assert Machine(32, 24, supply=1, known_as_files=False).p99 > FRAME_SECONDS
 
 
-def test_a_large_batch_that_is_full_is_not_doubled_for_a_file_but_once_in_a_while() -> None:
+def test_full_batch_grows_after_patience() -> None:
     scheduler = Scheduler(FLUSH_FRAMES, SLOTS)
     live, file = [Slot(index, None) for index in range(16)], Slot(16, None, live=False)
     for _ in range(40):

@@ -35,14 +35,14 @@ FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
 LONGEST_SECONDS = 3
 
 
-def test_looks_are_counted_while_the_same_piece_is_undone() -> None:
+def test_watchdog_counts_stalled_checks() -> None:
     pulse, first, second = Watchdog(), object(), object()
     assert [pulse.looks(piece) for piece in (None, first, first, first, second, None, None, second)] == [
         *(0, 0, 1, 2, 0, 0, 0, 0)
     ]
 
 
-async def test_a_hung_thread_fails_its_streams_and_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_hung_thread_fails_streams(caplog: pytest.LogCaptureFixture) -> None:
     runner = CountingRunner()
     engine = BatchedEngine(lambda: runner)
     await engine.start()
@@ -65,7 +65,7 @@ async def test_a_hung_thread_fails_its_streams_and_is_not_waited_for(caplog: pyt
     runner.gate.set()
 
 
-async def test_an_engine_that_works_does_not_hang() -> None:
+async def test_working_engine_does_not_hang() -> None:
     engine = BatchedEngine(CountingRunner)
     await engine.start()
     listener = Listener()
@@ -78,7 +78,7 @@ async def test_an_engine_that_works_does_not_hang() -> None:
 
 
 @pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["our server", "ASGI"])
-def test_readiness_tells_why_and_our_server_ends(kind: type[LiveServer], caplog: pytest.LogCaptureFixture) -> None:
+def test_server_exits_on_hung_engine(kind: type[LiveServer], caplog: pytest.LogCaptureFixture) -> None:
     runner = CountingRunner()
     with kind(engine=BatchedEngine(lambda: runner), engine_seconds=1) as server:
         with connect(server.url()) as client:
@@ -99,7 +99,7 @@ def test_readiness_tells_why_and_our_server_ends(kind: type[LiveServer], caplog:
     runner.gate.set()
 
 
-async def test_an_engine_that_waits_for_its_restart_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wait_for_restart_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """After several errors in a row that wait is longer than the time after which an engine counts as hung."""
     monkeypatch.setattr(batched, "RESTART_SECONDS", (60.0,))
     runner, listener = CountingRunner(), Listener()
@@ -119,7 +119,7 @@ class Heavy(CountingRunner):
         raise MemoryError("too much")
 
 
-async def test_a_broken_runner_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_broken_runner_is_freed_before_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them would not fit into the device."""
     monkeypatch.setattr(batched, "RESTART_SECONDS", (0.1,))
     made: list[weakref.ref[CountingRunner]] = []
@@ -146,7 +146,7 @@ async def test_a_broken_runner_is_gone_before_the_next_is_made(monkeypatch: pyte
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("after_seconds", [0.0, 0.3])
-def test_a_recognizer_process_that_dies_or_hangs_comes_back(number: signal.Signals, after_seconds: float) -> None:
+def test_dead_or_hung_process_is_restarted(number: signal.Signals, after_seconds: float) -> None:
     """Under the event loop that serves; between two questions, too."""
 
     async def run() -> None:
@@ -174,7 +174,7 @@ def test_a_recognizer_process_that_dies_or_hangs_comes_back(number: signal.Signa
         runner.run(run())
 
 
-async def test_a_recognizer_process_that_dies_without_a_stream_comes_back() -> None:
+async def test_idle_process_that_dies_is_restarted() -> None:
     engine = EmbeddedEngine(ModelSettings(max_streams=1))
     await engine.start()
     process = engine._workers[0]._process

@@ -27,7 +27,7 @@ print(torch.get_float32_matmul_precision())
 """
 
 
-def test_loading_pins_float32_products() -> None:
+def test_loading_sets_float32_precision() -> None:
     """Containers that allow TF32 for all programs change neither Mimi's codes nor anything else."""
     command = [sys.executable, "-W", "error::UserWarning", "-c", LOAD]
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
@@ -59,7 +59,7 @@ def test_f16_steps_run_without_triton() -> None:
     ("capability", "instead"),
     [((9, 0), "--dtype bf16 or --dtype fp8"), ((8, 0), "--dtype bf16"), ((7, 5), "--dtype f16")],
 )
-def test_a_gpu_refuses_integer_weights(
+def test_integer_weights_error_on_gpu(
     monkeypatch: pytest.MonkeyPatch, dtype: str, capability: tuple[int, int], instead: str
 ) -> None:
     """Their products are made for a CPU: on a GPU they would widen a layer for every row."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.engine.batching.scheduler import (
-    LANE_STEPS,
+    FLUSH_STEPS,
     LIVE_FRAMES,
     PATIENCE_STEPS,
     REPLAY_FRAMES,
@@ -56,7 +56,7 @@ def shown(batch: Batch) -> list[int]:
     return [row.slot.index if row.frame is not None else -row.slot.index - 1 for row in batch.rows]
 
 
-def test_one_frame_of_every_slot_that_has_one() -> None:
+def test_batch_has_one_frame_per_slot() -> None:
     harness = SchedulerHarness(4)
     harness.push(0, 2)
     harness.push(2)
@@ -66,7 +66,7 @@ def test_one_frame_of_every_slot_that_has_one() -> None:
     assert harness.scheduler.idle
 
 
-def test_a_full_batch_takes_the_oldest_live_frames() -> None:
+def test_full_batch_takes_oldest_frames() -> None:
     harness = SchedulerHarness(4, largest_batch=2)
     for index in (3, 1, 0, 2):
         harness.push(index)
@@ -74,7 +74,7 @@ def test_a_full_batch_takes_the_oldest_live_frames() -> None:
     assert harness.run() == [0, 2]
 
 
-def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
+def test_backlog_fills_bucket_of_live_rows() -> None:
     harness = SchedulerHarness(8)
     for index in range(5):
         harness.push(index, LIVE_FRAMES * 2)  # files
@@ -83,7 +83,7 @@ def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
     assert harness.run() == [5, 6, 7, 0]  # a bucket of four
 
 
-def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
+def test_backlog_slots_alternate() -> None:
     harness = SchedulerHarness(4)
     harness.push(0, 40)
     harness.push(1, 40)
@@ -95,14 +95,14 @@ def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
     assert served == {0: 20, 1: 20}
 
 
-def test_without_live_frames_backlog_has_the_machine() -> None:
+def test_backlog_fills_batch_without_live_frames() -> None:
     harness = SchedulerHarness(3)
     for index in range(3):
         harness.push(index, 40)
     assert harness.run() == [0, 1, 2]
 
 
-def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
+def test_flush_runs_first_and_alone() -> None:
     harness = SchedulerHarness(3)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
@@ -113,7 +113,7 @@ def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
     assert harness.run() == [1, 2]
 
 
-def test_the_mark_comes_with_the_last_silent_row() -> None:
+def test_marker_is_on_last_silent_row() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
@@ -121,7 +121,7 @@ def test_the_mark_comes_with_the_last_silent_row() -> None:
     assert markers == [None, None, None, Flushed(7)]
 
 
-def test_a_frame_that_has_only_begun_runs_before_the_silence_of_its_flush() -> None:
+def test_partial_frame_runs_before_silence() -> None:
     harness = SchedulerHarness(1)
     rest = np.ones(4, np.float32)
     harness.add_marker(0, PartialFrame(rest, Flushed(1)))
@@ -136,32 +136,32 @@ def test_a_frame_that_has_only_begun_runs_before_the_silence_of_its_flush() -> N
     assert harness.scheduler.idle
 
 
-def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
-    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2)
+def test_flushes_do_not_starve_others() -> None:
+    harness = SchedulerHarness(3, flush_frames=FLUSH_STEPS * 2)
     for index in (0, 1):
         harness.push(index)
     harness.run()
     for index in (0, 1):
         harness.add_marker(index, Flushed(index))
     harness.push(2, 3)
-    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
+    assert [harness.run() for _ in range(FLUSH_STEPS)] == [[-1, -2]] * FLUSH_STEPS
     assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
     harness.run()
     assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
 
 
-def test_the_lane_leaves_room_for_others() -> None:
-    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
+def test_flush_queue_leaves_room_for_others() -> None:
+    harness = SchedulerHarness(3, flush_frames=FLUSH_STEPS * 2, largest_batch=1)
     harness.push(0)
     harness.run()
     harness.add_marker(0, Flushed(0))
     harness.push(2)
-    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
+    assert [harness.run() for _ in range(FLUSH_STEPS)] == [[-1]] * FLUSH_STEPS
     assert harness.run() == [2]
     assert harness.run() == [-1]
 
 
-def test_marks_without_new_audio_are_answered_without_a_step() -> None:
+def test_markers_without_audio_need_no_step() -> None:
     harness = SchedulerHarness(1)
     harness.add_marker(0, Flushed(1))
     harness.add_marker(0, Finished())
@@ -173,7 +173,7 @@ def test_marks_without_new_audio_are_answered_without_a_step() -> None:
     assert harness.scheduler.idle
 
 
-def test_audio_behind_a_flush_waits_for_it() -> None:
+def test_audio_waits_for_flush_before_it() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(1))
@@ -181,7 +181,7 @@ def test_audio_behind_a_flush_waits_for_it() -> None:
     assert [harness.run() for _ in range(6)] == [[0], [-1], [-1], [-1], [0], []]
 
 
-def test_a_dropped_slot_never_runs_again() -> None:
+def test_dropped_slot_does_not_run() -> None:
     harness = SchedulerHarness(2)
     harness.push(0, 5)
     harness.push(1)
@@ -191,14 +191,14 @@ def test_a_dropped_slot_never_runs_again() -> None:
     assert harness.scheduler.idle
 
 
-def test_only_the_first_row_of_a_slot_is_fresh() -> None:
+def test_first_row_of_slot_is_fresh() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.add_marker(0, Finished())
     assert [row.fresh for _ in range(5) for row in harness.scheduler.next().rows] == [True, False, False, False, False]
 
 
-def test_frames_run_again_before_the_slots_other_work() -> None:
+def test_replay_precedes_other_work_of_slot() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 4)
     for _ in range(3):
@@ -211,7 +211,7 @@ def test_frames_run_again_before_the_slots_other_work() -> None:
     assert harness.scheduler.idle
 
 
-def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_files() -> None:
+def test_replay_is_between_live_frames_and_files() -> None:
     harness = SchedulerHarness(8)
     for index in range(6):
         harness.push(index)
@@ -227,7 +227,7 @@ def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_file
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
 
 
-def test_slots_that_run_again_take_turns() -> None:
+def test_replays_alternate() -> None:
     harness = SchedulerHarness(3, largest_batch=2)
     harness.push(0, 4)
     harness.push(1, 4)
@@ -242,7 +242,7 @@ def test_slots_that_run_again_take_turns() -> None:
     assert order == [0, 1] * 4
 
 
-def test_a_flush_that_waits_comes_after_what_runs_again_and_one_that_runs_comes_first() -> None:
+def test_replay_and_flush_of_same_slot() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.run()
@@ -260,7 +260,7 @@ def test_a_flush_that_waits_comes_after_what_runs_again_and_one_that_runs_comes_
     assert harness.replay(0, 0) == 1
 
 
-def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None:
+def test_replay_is_limited_to_kept_frames() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, REPLAY_FRAMES + 20)
     while not harness.scheduler.idle:
@@ -279,9 +279,7 @@ def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None
     ),
     st.integers(1, 8),
 )
-def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
-    actions: list[tuple[int, str]], largest_batch: int
-) -> None:
+def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest_batch: int) -> None:
     harness = SchedulerHarness(6, largest_batch=largest_batch)
     pushed: Counter[int] = Counter()
     asked: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
@@ -332,7 +330,7 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     assert harness.scheduler.waiting_frames == 0
 
 
-def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
+def test_large_batch_grows_by_one_bucket() -> None:
     """Beside 192 live frames, which fill a bucket, a file of 100 slots' worth gets 64 rows once it has waited."""
     scheduler = Scheduler(7, 1000)
     files = [Slot(1000 + index, None, live=False) for index in range(100)]
@@ -347,7 +345,7 @@ def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
     assert sizes == [192] * PATIENCE_STEPS + [256]
 
 
-def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
+def test_arrival_and_waiting_frames() -> None:
     harness = SchedulerHarness(2)
     harness.push(0)
     harness.push(1, 2 * LIVE_FRAMES)
@@ -359,7 +357,7 @@ def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
     assert harness.scheduler.waiting_frames == 0
 
 
-def test_silence_goes_before_the_first_frame_that_a_slot_hears_and_no_other() -> None:
+def test_prefix_precedes_first_frame_only() -> None:
     harness = SchedulerHarness(2, prefix_frames=2)
     harness.push(0, 2)
     harness.push(1)
@@ -373,7 +371,7 @@ def test_silence_goes_before_the_first_frame_that_a_slot_hears_and_no_other() ->
     assert harness.replay(0, 0) == 2, "the silence is not run again"
 
 
-def test_silence_goes_before_a_frame_that_has_only_begun_but_not_before_a_flush_of_nothing() -> None:
+def test_prefix_precedes_partial_frame() -> None:
     harness = SchedulerHarness(2, flush_frames=3, prefix_frames=2)
     harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
     harness.add_marker(1, Flushed(8))
@@ -386,7 +384,7 @@ def test_silence_goes_before_a_frame_that_has_only_begun_but_not_before_a_flush_
     assert harness.scheduler.idle
 
 
-def test_a_slot_that_is_dropped_before_its_first_frame_has_run_is_gone() -> None:
+def test_drop_during_prefix() -> None:
     harness = SchedulerHarness(1, prefix_frames=2)
     harness.push(0, 3)
     harness.run()

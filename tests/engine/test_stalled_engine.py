@@ -76,7 +76,7 @@ def transcript(events: list[EngineEvent]) -> list[EngineEvent]:
 @pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("freezes_at", [31, 60, 101])
-async def test_no_word_is_lost_or_doubled(kind: type[FreezingRunner], live: bool, freezes_at: int) -> None:
+async def test_no_word_is_lost_or_repeated(kind: type[FreezingRunner], live: bool, freezes_at: int) -> None:
     reports: list[StepReport] = []
     expected = await listen(kind(NEVER), TALK)
     found = await listen(kind(freezes_at), TALK, observe=reports, live=live)
@@ -88,7 +88,7 @@ async def test_no_word_is_lost_or_doubled(kind: type[FreezingRunner], live: bool
     assert len([event for event in found if isinstance(event, Progress)]) == len(TALK)
 
 
-async def test_without_the_guard_they_are_lost() -> None:
+async def test_words_are_lost_without_guard() -> None:
     expected = await listen(FreezingRunner(NEVER), TALK)
     found = await listen(FreezingRunner(60), TALK, stall_seconds=0)
     assert len(transcript(found)) < len(transcript(expected)) / 2
@@ -97,7 +97,7 @@ async def test_without_the_guard_they_are_lost() -> None:
 
 @pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
 @pytest.mark.parametrize("place", range(64, 100, 3))
-async def test_flushes_keep_their_order_and_have_their_words(kind: type[FreezingRunner], place: int) -> None:
+async def test_flushes_around_restart_keep_order(kind: type[FreezingRunner], place: int) -> None:
     """A flush anywhere around the moment at which the model is started again."""
     talk: list[Samples | int] = list(TALK)
     talk[place:place] = [1, 2]
@@ -113,7 +113,7 @@ async def test_flushes_keep_their_order_and_have_their_words(kind: type[Freezing
     assert set(map(str, found[-20:])) == set(map(str, expected[-20:])), "and then it goes on"
 
 
-async def test_other_streams_notice_nothing() -> None:
+async def test_restart_affects_no_other_stream() -> None:
     engine = BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)
     await engine.start()
     talking, quiet = Listener(), Listener()
@@ -132,7 +132,7 @@ async def test_other_streams_notice_nothing() -> None:
     assert not quiet.of(Warning)
 
 
-async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
+async def test_close_during_replay() -> None:
     runner = FreezingRunner(60, slots=1)
     engine = BatchedEngine(lambda: runner, stall_seconds=4.0)
     await engine.start()
@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
     assert transcript(after.events) == transcript(await listen(FreezingRunner(NEVER), TALK[:50]))
 
 
-async def test_the_log_has_a_line_of_it_and_no_word(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_contains_no_words(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = await listen(FreezingRunner(60), TALK)
     (record,) = [record for record in caplog.records if record.name.startswith("tympan.engine")]

@@ -42,7 +42,7 @@ async def words(engine: Engine) -> list[Word]:
         await engine.stop()
 
 
-async def test_what_was_loaded_is_not_read_again_and_says_the_same(written: Path, tmp_path: Path) -> None:
+async def test_loaded_files_are_not_read_again(written: Path, tmp_path: Path) -> None:
     expected = await words(create_engine(settings(written)))
     folder = Path(shutil.copytree(written, tmp_path / "model"))
     engine = create_engine(settings(folder))
@@ -53,7 +53,7 @@ async def test_what_was_loaded_is_not_read_again_and_says_the_same(written: Path
     assert list(engine.start_seconds) == ["read", "weights", "quantisation", "state", "warm-up"]
 
 
-def test_stages_add_up_and_are_split() -> None:
+def test_startup_timer() -> None:
     stages = StartupTimer()
     for name in ("weights", "state", "weights"):
         with stages.timed(name):
@@ -66,7 +66,7 @@ def test_stages_add_up_and_are_split() -> None:
     assert str(stages).endswith("state 2.0 s, graphs 1.0 s")
 
 
-def test_loading_asks_for_no_device(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_uses_no_device(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class NoDevice:
         def __getattr__(self, name: str) -> object:
             raise AssertionError(f"torch.cuda.{name} before the snapshot")
@@ -76,7 +76,7 @@ def test_loading_asks_for_no_device(written: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("told", "carried", "admitted"), [(8, 3, 3), (2, 64, 2), (None, 3, 3)])
-def test_admission_is_the_lower_of_what_it_was_told_and_what_it_carries(
+def test_slots_are_limited_by_platform_and_speed(
     monkeypatch: pytest.MonkeyPatch, told: int | None, carried: int, admitted: int
 ) -> None:
     def measured(model: LoadedModel, info: EngineInfo, most: int) -> int:
@@ -87,7 +87,7 @@ def test_admission_is_the_lower_of_what_it_was_told_and_what_it_carries(
     assert runner.slots == admitted
 
 
-def test_a_gpu_allocates_no_more_than_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_slots_are_limited_by_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1)).program.model
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
@@ -100,14 +100,14 @@ def test_a_gpu_allocates_no_more_than_it_was_told(monkeypatch: pytest.MonkeyPatc
     assert slots[8] == 8 < slots[None]
 
 
-def test_a_promise_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_streams_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kyutai, "measure_capacity", lambda *arguments: pytest.fail("measured"))
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=2), 8)
     assert runner.slots == 2
 
 
 @pytest.mark.parametrize("model", ["embedded", "scripted"])
-def test_engines_without_calibration_keep_to_what_they_were_told(model: str) -> None:
+def test_other_engines_are_limited_by_platform(model: str) -> None:
     assert create_engine(ModelSettings(model=model), 1).capacity == 1
     most = create_engine(ModelSettings(model=model)).capacity
     assert create_engine(ModelSettings(model=model), most + 1).capacity == most

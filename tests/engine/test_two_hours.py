@@ -15,7 +15,7 @@ SETTLED = 10  # minutes after which memory is what it will be
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # ten minutes on two slow cores with nothing beside it
-def test_two_hours_in_a_busy_batch_equal_the_same_two_hours_alone() -> None:
+def test_two_hours_in_batch_equal_alone() -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         alone, busy = pool.map(run, (MINUTES, MINUTES), (False, True))
     assert busy.tokens == alone.tokens

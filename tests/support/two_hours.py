@@ -14,8 +14,8 @@ from statistics import median
 import numpy as np
 import psutil
 import torch
-from support.speech import clip
 
+from support.speech import clip
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineStream, StepReport
 from tympan.engine.batching.engine import BatchedEngine

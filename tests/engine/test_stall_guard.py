@@ -44,27 +44,27 @@ def guard() -> StallGuard:
     return StallGuard(SECONDS, COUNTING_INFO)
 
 
-def test_silence_is_no_stall_and_words_are_none() -> None:
+def test_silence_and_words_are_no_stall() -> None:
     assert watch(guard(), " " * 1000) == []
     assert watch(guard(), "ssss ssw " * 200) == []
 
 
-def test_a_pause_is_waited_for_and_need_not_come() -> None:
+def test_restart_waits_for_pause() -> None:
     assert watch(guard(), "s" * (LIMIT + 5) + "  ") == [(LIMIT + 6, LIMIT + 5)]
     assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), "not 0: that would be the same again"
 
 
-def test_a_word_takes_everything_back() -> None:
+def test_word_resets_count() -> None:
     assert watch(guard(), ("s" * (LIMIT + 5) + "w") * 20) == []
 
 
-def test_silence_between_neither_counts_nor_takes_back() -> None:
+def test_silence_does_not_change_count() -> None:
     """Short answers with long waits in between: the caller of an agent whose model is silent."""
     sounds = ("s" * 5 + " " * 60) * 10
     assert next(number for number, _ in watch(guard(), sounds)) == 4 * 65 + 4 + 2
 
 
-def test_every_time_in_vain_it_takes_twice_as_much() -> None:
+def test_limit_doubles_without_word() -> None:
     sounds = ("s" * 9 + "  ") * 600
     heard = [number * 9 / 11 for number, _ in watch(guard(), sounds)]
     assert len(heard) == int(math.log2(len(sounds) * 9 / 11 / LIMIT + 1))
@@ -73,13 +73,13 @@ def test_every_time_in_vain_it_takes_twice_as_much() -> None:
         assert gap == pytest.approx(LIMIT * 2**times, abs=10)
 
 
-def test_a_word_makes_it_the_first_time_again() -> None:
+def test_word_resets_limit() -> None:
     quiet = "s" * LIMIT + "  "
     restarts = watch(guard(), quiet + "w" + quiet + "w" + quiet)
     assert len(restarts) == 3
 
 
-def test_a_model_that_expects_a_word_and_gives_none_is_found_sooner_and_a_pause_excuses_nothing() -> None:
+def test_low_pause_probability_counts_twice() -> None:
     sounds = "s" * 200
     (first, _), *_ = watch(guard(), sounds, EXPECTING)
     assert first == math.ceil(LIMIT / 2) - 1 + PATIENCE_FRAMES
@@ -87,7 +87,7 @@ def test_a_model_that_expects_a_word_and_gives_none_is_found_sooner_and_a_pause_
     assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), "only a model's heads say so"
 
 
-def test_it_starts_in_the_last_pause_before_what_is_missing() -> None:
+def test_restart_in_last_pause_before_speech() -> None:
     delay = 6
     sounds = " " * 20 + "s" * 10 + "    " + "s" * 12 + "w" + "  " + "s" * LIMIT + "  "
     ((_, start),) = watch(guard(), sounds)
@@ -97,13 +97,13 @@ def test_it_starts_in_the_last_pause_before_what_is_missing() -> None:
     assert start == 20 - LEAD_FRAMES, "there is a later pause, but after the last word"
 
 
-def test_without_a_pause_before_it_the_first_one_in_it_will_do() -> None:
+def test_restart_in_first_pause_of_speech() -> None:
     ((_, start),) = watch(guard(), "s" * 10 + "  " + "s" * 5 + "  " + "s" * 10 + "  ")
     assert start == 10
 
 
 @given(st.lists(st.sampled_from(["s", "s", " ", "  ", "sssss", "w"]), max_size=400), st.booleans())
-def test_it_always_starts_within_what_is_kept(parts: list[str], expecting: bool) -> None:
+def test_restart_is_within_kept_frames(parts: list[str], expecting: bool) -> None:
     for number, start in watch(guard(), "".join(parts), EXPECTING if expecting else PAUSING):
         assert max(1, number + 1 - REPLAY_FRAMES) <= start <= number
 
@@ -121,13 +121,13 @@ def restarts_of(samples: Samples, seconds: float = 8.0) -> list[Restart]:
 
 
 @pytest.mark.parametrize("name", ["counting", "quick_brown_fox", "hello_world"])
-def test_real_speech_without_a_word_is_noticed_within_a_sentence_or_two(name: str) -> None:
+def test_real_speech_is_detected(name: str) -> None:
     (number, start), *_ = restarts_of(np.resize(clip(name).at(24_000), 30 * 24_000))
     assert 8 <= number * 0.08 <= 14
     assert number - start >= 100, "most of it is heard again"
 
 
-def test_noise_that_stays_is_no_speech_and_beats_are_soon_left_alone() -> None:
+def test_noise_and_beats() -> None:
     random = np.random.default_rng(0)
     noise = random.standard_normal(600 * 24_000).astype(np.float32)
     assert restarts_of(0.05 * noise) == []
