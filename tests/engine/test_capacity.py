@@ -1,4 +1,4 @@
-"""How many streams a machine carries: by time, by memory, and what is said when they are too many."""
+"""Number of streams that a machine carries, by time and by memory, and the errors for too many."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tympan.config import ModelSettings, cache_folder
-from tympan.engine.kyutai import engine as kyutai
+from tympan.engine.kyutai import loader, memory
 from tympan.engine.kyutai.calibrate import HEADROOM, cached_step_seconds, streams_in_real_time
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.memory import GIB, slots_for, streams_that_fit
 from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
@@ -20,7 +20,7 @@ KEY = {"gpu": "a", "model": "b"}
 
 
 class Machine:
-    """A step takes 2 ms, and some microseconds per row; counts how often it was measured."""
+    """Step times of 2 ms and some microseconds per row; logs which numbers of rows were measured."""
 
     def __init__(self, row_us: float) -> None:
         self.row_us = row_us
@@ -106,17 +106,17 @@ def test_out_of_memory_at_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * GIB, 8 * GIB))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(kyutai, "CudaDevice", lambda: None)
-    monkeypatch.setattr(kyutai, "KyutaiRunner", run_out)
+    monkeypatch.setattr(memory, "CudaDevice", lambda: None)
+    monkeypatch.setattr(memory, "KyutaiRunner", run_out)
     with pytest.raises(ConfigError, match=r"^100 streams of .* use --max-streams 90$"):
-        kyutai.allocate(runner.program.model, runner.info, 2**20, 100)
-    monkeypatch.setattr(kyutai, "load_model", run_out)
+        memory.allocate(runner.program.model, runner.info, 2**20, 100)
+    monkeypatch.setattr(loader, "load_model", run_out)
     with pytest.raises(ConfigError, match="the weights of random:tiny as f32 do not fit"):
         load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"))
 
 
-class OldCard:
-    """What PyTorch says of a T4."""
+class OldGpu:
+    """`torch.cuda` on a T4."""
 
     is_available = staticmethod(lambda: True)
     is_bf16_supported = staticmethod(lambda including_emulation: False)
@@ -124,7 +124,7 @@ class OldCard:
 
 
 def test_old_gpu_uses_f16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "cuda", OldCard)
+    monkeypatch.setattr(torch, "cuda", OldGpu)
     assert place(ModelSettings()).kind == "f16"
     assert place(ModelSettings()).cache == torch.float16
     for wrong in (ModelSettings(dtype="fp8"), ModelSettings(kv_dtype="fp8")):

@@ -1,4 +1,4 @@
-"""What every engine promises (`engine/base.py`), asked of every engine that runs without a GPU or a download."""
+"""The contract of `engine/base.py`, for every engine that runs without a GPU or a download."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_flush_releases_words_before_it(engine: Engine) -> None:
     assert listener.events[-1] == Flushed(7)
     assert len(listener.of(Progress)) == len(frames)
     assert len(listener.words) >= 5
-    stream.flush(8)  # nothing new was heard: nothing but the answer comes
+    stream.flush(8)  # without new audio there are no new words
     await listener.wait_for(Flushed, count=2)
     assert listener.events[-2:] == [Flushed(7), Flushed(8)]
     stream.close()
@@ -104,7 +104,7 @@ async def test_flush_does_not_move_later_times(engine: Engine) -> None:
 
 
 async def test_flush_with_partial_frame(engine: Engine) -> None:
-    """Whatever is in it; the frames that follow have the times that they would have had."""
+    """Partial frames do not advance the clock, whatever is in them."""
     listener = Listener()
     stream = engine.open(listener)
     frames = frames_of(speech(engine), engine.info)
@@ -136,9 +136,9 @@ async def test_close_ends_events_and_frees_slot(engine: Engine) -> None:
     stream.close()
 
     assert engine.active == 0
-    heard = len(listener.events)
+    count = len(listener.events)
     await hear(engine, speech(engine))  # long enough for events that should not come
-    assert len(listener.events) == heard
+    assert len(listener.events) == count
 
 
 async def test_close_after_end(engine: Engine) -> None:
@@ -165,7 +165,7 @@ async def test_capacity_limits_open_streams(engine: Engine) -> None:
 
 
 def assert_same(found: Listener, expected: Listener) -> None:
-    """The same events; probabilities within rounding, which depends on how many rows are computed together."""
+    """Compare events; probabilities may differ by rounding, which depends on the number of rows of a step."""
     assert [type(event) for event in found.events] == [type(event) for event in expected.events]
     for one, other in zip(found.events, expected.events, strict=True):
         match one, other:

@@ -1,4 +1,4 @@
-"""PocketSphinx behind the seam: what it hears, how early, and what happens when a worker dies."""
+"""The embedded engine: accuracy and latency of its words, and restarts of its worker processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_word_error_rate(engine: EmbeddedEngine, name: str, worst: float) 
 
 
 async def test_words_are_released_without_pause(engine: EmbeddedEngine) -> None:
-    """`counting` has no pause in it: a word that waited for one would come with the end."""
+    """The clip has no pause: a word that waited for one would be released at the end."""
     listener = await hear(engine, clip("counting").at(16_000))
 
     clock, behind = 0.0, []
@@ -63,7 +63,7 @@ async def test_dead_worker_is_restarted(engine: EmbeddedEngine) -> None:
     await listener.wait_for(Failed)
 
     assert engine.active == 0
-    assert engine.ready, "the other worker still carries streams"
+    assert engine.ready, "the other worker is running"
     await worker.until_alive()
     streams = [engine.open(Listener()) for _ in range(engine.capacity)]
     for stream in streams:

@@ -24,8 +24,8 @@ SILENCE = np.zeros(1920, np.float32)
 def fixed_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the same CPU kernels for one row and for three.
 
-    The kernel for each number of rows is chosen by timing, and on a busy machine the choices differ. So do the last bits
-    of the codec's results then, and now and then a code, which lies between two entries of the random codebook.
+    The kernel for each number of rows is chosen by timing, and on a busy machine the choices differ. Then the last bits
+    of the codec's results differ, too, and sometimes a code that lies between two entries of the random codebook.
     """
     monkeypatch.setattr(linear, "fastest_way", lambda *shape: "plain")
     monkeypatch.setattr(conv, "fastest_way", lambda *shape: "windows")

@@ -1,4 +1,4 @@
-"""Who runs next: no model, no thread, no clock."""
+"""The scheduler by itself: no model, no thread, no clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAME = np.zeros(4, np.float32)
 
 
 class SchedulerHarness:
-    """A scheduler with named slots and a clock that counts pushes."""
+    """A scheduler with numbered slots and a clock that counts pushes."""
 
     def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8, prefix_frames: int = 0) -> None:
         self.scheduler = Scheduler(flush_frames, largest_batch, prefix_frames)
@@ -43,16 +43,16 @@ class SchedulerHarness:
         return self.scheduler.replay(self.slots[index], start)
 
     def replayed(self) -> list[tuple[int, int, bool]]:
-        """Slot, frame and freshness of the next batch's replayed rows."""
+        """Return slot, frame number and freshness of the replayed rows of the next batch."""
         rows = [row for row in self.scheduler.next().rows if row.replayed]
         return [(row.slot.index, row.number, row.fresh) for row in rows]
 
     def run(self) -> list[int]:
-        """The slots of the next batch; a silent row is the negative of its slot, less one."""
-        return shown(self.scheduler.next())
+        return slots_of(self.scheduler.next())
 
 
-def shown(batch: Batch) -> list[int]:
+def slots_of(batch: Batch) -> list[int]:
+    """Return the slot of each row, and `-slot - 1` for a silent row."""
     return [row.slot.index if row.frame is not None else -row.slot.index - 1 for row in batch.rows]
 
 
@@ -123,15 +123,15 @@ def test_marker_is_on_last_silent_row() -> None:
 
 def test_partial_frame_runs_before_silence() -> None:
     harness = SchedulerHarness(1)
-    rest = np.ones(4, np.float32)
-    harness.add_marker(0, PartialFrame(rest, Flushed(1)))
+    partial = np.ones(4, np.float32)
+    harness.add_marker(0, PartialFrame(partial, Flushed(1)))
     harness.push(0)
     harness.add_marker(0, Flushed(2))
     rows = [row for _ in range(9) for row in harness.scheduler.next().rows]
     assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
     assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
     assert [row.marker for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
-    assert rows[0].frame is rest
+    assert rows[0].frame is partial
     assert rows[0].fresh
     assert harness.scheduler.idle
 
@@ -145,9 +145,9 @@ def test_flushes_do_not_starve_others() -> None:
         harness.add_marker(index, Flushed(index))
     harness.push(2, 3)
     assert [harness.run() for _ in range(FLUSH_STEPS)] == [[-1, -2]] * FLUSH_STEPS
-    assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
+    assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "every other step is shared"
     harness.run()
-    assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
+    assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "no other work waits"
 
 
 def test_flush_queue_leaves_room_for_others() -> None:
@@ -248,13 +248,13 @@ def test_replay_and_flush_of_same_slot() -> None:
     harness.run()
     harness.run()
     harness.add_marker(0, Flushed(7))
-    assert harness.replay(0, 0) == 2, "none of its silence has run"
-    assert harness.replay(0, 0) == 0, "once is enough"
+    assert harness.replay(0, 0) == 2, "the flush has not started"
+    assert harness.replay(0, 0) == 0, "it is replaying already"
     assert [len(harness.replayed()) for _ in range(2)] == [1, 1]
     assert harness.run() == [-1]
     assert harness.replay(0, 0) == 0
     assert [row.marker for _ in range(2) for row in harness.scheduler.next().rows] == [None, Flushed(7)]
-    assert harness.replay(0, 0) == 0, "its words are told"
+    assert harness.replay(0, 0) == 0, "the words before the flush are final"
     harness.push(0)
     harness.run()
     assert harness.replay(0, 0) == 1
@@ -287,7 +287,7 @@ def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest
     answered: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
     dropped: set[int] = set()
     expected: dict[int, int] = dict.fromkeys(range(6), 0)
-    """The number that each slot's next row has."""
+    """The frame number of each slot's next row."""
 
     def run() -> None:
         batch = harness.scheduler.next()
@@ -331,7 +331,7 @@ def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest
 
 
 def test_large_batch_grows_by_one_bucket() -> None:
-    """Beside 192 live frames, which fill a bucket, a file of 100 slots' worth gets 64 rows once it has waited."""
+    """192 live frames fill a bucket; 100 files get the 64 rows up to the next one after they have waited."""
     scheduler = Scheduler(7, 1000)
     files = [Slot(1000 + index, None, live=False) for index in range(100)]
     for slot in files:
@@ -362,13 +362,13 @@ def test_prefix_precedes_first_frame_only() -> None:
     harness.push(0, 2)
     harness.push(1)
     first = harness.scheduler.next()
-    assert shown(first) == [-1, -2]
+    assert slots_of(first) == [-1, -2]
     assert all(row.fresh and row.injected and row.marker is None and row.arrival is None for row in first.rows)
     assert [harness.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
     harness.push(1)
     assert harness.run() == [1]
     assert [slot.number for slot in harness.slots] == [4, 4]
-    assert harness.replay(0, 0) == 2, "the silence is not run again"
+    assert harness.replay(0, 0) == 2, "the silence is not replayed"
 
 
 def test_prefix_precedes_partial_frame() -> None:
@@ -376,10 +376,10 @@ def test_prefix_precedes_partial_frame() -> None:
     harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
     harness.add_marker(1, Flushed(8))
     batch = harness.scheduler.next()
-    assert shown(batch) == [-1]
+    assert slots_of(batch) == [-1]
     assert batch.answers == [(harness.slots[1], Flushed(8))]
     batches = [harness.scheduler.next() for _ in range(5)]
-    assert [shown(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
+    assert [slots_of(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
     assert [batch.rows[0].marker for batch in batches] == [None, None, None, None, Flushed(7)]
     assert harness.scheduler.idle
 

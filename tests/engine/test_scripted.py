@@ -1,4 +1,4 @@
-"""The script is a function of the frame count alone."""
+"""The script depends on the number of frames only."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ async def test_stream_follows_script(frames: int) -> None:
 @settings(deadline=None)
 def test_longer_stream_extends_shorter_one(frames: int, more: int) -> None:
     short, long = scripted_words(frames), scripted_words(frames + more)
-    assert long[: max(0, len(short) - 1)] == short[:-1]  # the last word may have been cut
+    assert long[: max(0, len(short) - 1)] == short[:-1]  # the last word may be cut
     assert [word.text for word in long[: len(short)]] == [word.text for word in short]

@@ -1,4 +1,4 @@
-"""When a model is said to have fallen silent on speech, and where it starts again: no model, no thread."""
+"""The stall guard by itself: when a model counts as stalled, and where it restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tympan.engine.batching.scheduler import REPLAY_FRAMES
 from tympan.engine.batching.stall_guard import LEAD_FRAMES, PATIENCE_FRAMES, StallGuard
 from tympan.messages import Samples
 
-LIMIT = 25  # frames of speech
+LIMIT = 25  # frames of speech without a word
 SECONDS = LIMIT * 0.08
 PAUSING, EXPECTING = (0.9,) * 4, (0.1,) * 4
 
@@ -27,16 +27,16 @@ Restart = tuple[int, int]
 
 
 def watch(guard: StallGuard, sounds: str, pauses: Sequence[float] = PAUSING) -> list[Restart]:
-    """Frames from 0 on: `s`peech, ` ` silence, `w` speech with a word told."""
+    """Run frames from 0 on: `s` is speech, ` ` is silence, `w` is speech with a word."""
     restarts, silent = [], 0
     for number, sound in enumerate(sounds):
         silent = silent + 1 if sound == " " else 0
         if sound == "w":
-            guard.text(number)
-        start = guard.hear(number, silent, pauses)
+            guard.on_text(number)
+        start = guard.on_audio(number, silent, pauses)
         if start is not None:
             restarts.append((number, start))
-            guard.started()
+            guard.on_restart()
     return restarts
 
 
@@ -51,7 +51,9 @@ def test_silence_and_words_are_no_stall() -> None:
 
 def test_restart_waits_for_pause() -> None:
     assert watch(guard(), "s" * (LIMIT + 5) + "  ") == [(LIMIT + 6, LIMIT + 5)]
-    assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), "not 0: that would be the same again"
+    assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), (
+        "from frame 0 it would stall again"
+    )
 
 
 def test_word_resets_count() -> None:
@@ -59,16 +61,16 @@ def test_word_resets_count() -> None:
 
 
 def test_silence_does_not_change_count() -> None:
-    """Short answers with long waits in between: the caller of an agent whose model is silent."""
+    """Short answers with long silences in between, as by the caller of a voice agent."""
     sounds = ("s" * 5 + " " * 60) * 10
     assert next(number for number, _ in watch(guard(), sounds)) == 4 * 65 + 4 + 2
 
 
 def test_limit_doubles_without_word() -> None:
     sounds = ("s" * 9 + "  ") * 600
-    heard = [number * 9 / 11 for number, _ in watch(guard(), sounds)]
-    assert len(heard) == int(math.log2(len(sounds) * 9 / 11 / LIMIT + 1))
-    gaps = [later - earlier for earlier, later in zip([0, *heard], heard, strict=False)]
+    speech = [number * 9 / 11 for number, _ in watch(guard(), sounds)]
+    assert len(speech) == int(math.log2(len(sounds) * 9 / 11 / LIMIT + 1))
+    gaps = [later - earlier for earlier, later in zip([0, *speech], speech, strict=False)]
     for times, gap in enumerate(gaps):
         assert gap == pytest.approx(LIMIT * 2**times, abs=10)
 
@@ -84,7 +86,9 @@ def test_low_pause_probability_counts_twice() -> None:
     (first, _), *_ = watch(guard(), sounds, EXPECTING)
     assert first == math.ceil(LIMIT / 2) - 1 + PATIENCE_FRAMES
     by_energy = StallGuard(SECONDS, replace(COUNTING_INFO, turns_from="energy"))
-    assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), "only a model's heads say so"
+    assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), (
+        "by energy they do not count"
+    )
 
 
 def test_restart_in_last_pause_before_speech() -> None:
@@ -109,14 +113,14 @@ def test_restart_is_within_kept_frames(parts: list[str], expecting: bool) -> Non
 
 
 def restarts_of(samples: Samples, seconds: float = 8.0) -> list[Restart]:
-    """A model that never says a word hears these."""
-    listening, meter, found = StallGuard(seconds, COUNTING_INFO), SilenceMeter(0.08), []
+    """Return the restarts of a model that never finds a word in the samples."""
+    guard, meter, found = StallGuard(seconds, COUNTING_INFO), SilenceMeter(0.08), []
     frames = samples[: len(samples) // 1920 * 1920].reshape(-1, 1920)
     for number, level in enumerate(np.sqrt(np.square(frames).mean(axis=1))):
-        start = listening.hear(number, meter.push(float(level)), PAUSING)
+        start = guard.on_audio(number, meter.push(float(level)), PAUSING)
         if start is not None:
             found.append((number, start))
-            listening.started()
+            guard.on_restart()
     return found
 
 
@@ -124,7 +128,7 @@ def restarts_of(samples: Samples, seconds: float = 8.0) -> list[Restart]:
 def test_real_speech_is_detected(name: str) -> None:
     (number, start), *_ = restarts_of(np.resize(clip(name).at(24_000), 30 * 24_000))
     assert 8 <= number * 0.08 <= 14
-    assert number - start >= 100, "most of it is heard again"
+    assert number - start >= 100, "most of it is replayed"
 
 
 def test_noise_and_beats() -> None:

@@ -1,11 +1,10 @@
-"""Two hours of one stream, alone or in a busy batch, through the real engine in simulated time: as fast as it runs."""
+"""Hours of one stream, alone or in a busy batch, through the real engine, as fast as it runs."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import random
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from tympan.engine.base import EngineStream, StepReport
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import EngineEvent, Finished, Progress, Samples
@@ -37,7 +36,7 @@ from tympan.models.config import (
 
 MINUTE = 750  # frames
 SLOTS = 4
-# As tiny as it gets: both rings still wrap every few seconds.
+# Small, but both rings still wrap every few seconds.
 SMALLEST = ModelConfig(
     LMConfig(
         TransformerConfig(dimension=32, layers=1, heads=2, hidden=88, context=100, max_period=100_000.0),
@@ -57,7 +56,7 @@ SMALLEST = ModelConfig(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of a run: the last minute's tokens, and one value per minute of the rest."""
+    """Result of a run: the tokens of the last minute, and one value per minute of each figure."""
 
     tokens: list[int]
     memory_bytes: list[int]
@@ -66,32 +65,32 @@ class Outcome:
     others: int
 
 
-class TappedRunner(KyutaiRunner):
-    """Keeps the last minute's tokens of one slot."""
+class RecordingRunner(KyutaiRunner):
+    """Keeps the tokens of one slot's last minute."""
 
-    tapped: int = -1
+    recorded_slot: int = -1
 
     def launch(self, rows: Sequence[Row]) -> StepResult:
         result = super().launch(rows)
         assert isinstance(result, StepResult)
         for row, token in zip(rows, result.tokens, strict=True):
-            if row.slot.index == self.tapped and row.frame is not None:
+            if row.slot.index == self.recorded_slot and row.frame is not None:
                 self.tokens.append(token)
         return result
 
     tokens: deque[int]
 
 
-def load() -> TappedRunner:
+def load() -> RecordingRunner:
     settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
     checkpoint, placement = RandomCheckpoint("random:smallest", SMALLEST), place(settings)
-    runner = TappedRunner(load_model(checkpoint, placement, settings), describe_engine(checkpoint, placement), SLOTS)
+    runner = RecordingRunner(load_model(checkpoint, placement, settings), describe_engine(checkpoint, placement), SLOTS)
     runner.tokens = deque(maxlen=MINUTE)
     return runner
 
 
 class Speech:
-    """Speech that never repeats: clips one after the other, each time at another loudness and another place."""
+    """Speech that never repeats: clips one after the other, at varying levels and offsets."""
 
     def __init__(self) -> None:
         spoken = np.concatenate([clip(name).at(24_000) for name in ("counting", "quick_brown_fox", "hello_world")])
@@ -102,8 +101,8 @@ class Speech:
         return self._spoken[place : place + 1920] * (0.3 + 0.05 * (number // 53 % 17))
 
 
-class Others:
-    """Streams that come, pause, flush and go beside the one that matters."""
+class OtherStreams:
+    """Streams that open, pause, flush and end beside the one under test."""
 
     def __init__(self, engine: BatchedEngine, speech: Speech) -> None:
         self._engine, self._speech = engine, speech
@@ -128,28 +127,28 @@ class Others:
                 stream.close() if chance < 0.615 else stream.finish()
 
 
-async def listen(minutes: int, busy: bool) -> Outcome:
+async def transcribe(minutes: int, busy: bool) -> Outcome:
     runner = load()
     engine = BatchedEngine(lambda: runner)
     await engine.start()
     reports: list[StepReport] = []
     engine.observe = reports.append
-    speech, heard = Speech(), asyncio.Event()
+    speech, done = Speech(), asyncio.Event()
     outcome = Outcome([], [], [], [], 0)
 
-    def hear(events: Sequence[EngineEvent]) -> None:
+    def on_events(events: Sequence[EngineEvent]) -> None:
         if any(isinstance(event, Progress | Finished) for event in events):
-            heard.set()
+            done.set()
 
-    stream = engine.open(hear)
-    runner.tapped = stream.slot.index
-    others = Others(engine, speech)
+    stream = engine.open(on_events)
+    runner.recorded_slot = stream.slot.index
+    others = OtherStreams(engine, speech)
     for number in range(minutes * MINUTE):
         if busy:
             others.act(number)
-        heard.clear()
+        done.clear()
         stream.push(speech.frame(number))
-        await heard.wait()
+        await done.wait()
         if number % MINUTE == MINUTE - 1:
             gc.collect()
             outcome.memory_bytes.append(psutil.Process().memory_info().rss)
@@ -164,9 +163,4 @@ async def listen(minutes: int, busy: bool) -> Outcome:
 
 def run(minutes: int, busy: bool) -> Outcome:
     torch.set_num_threads(1)
-    return asyncio.run(listen(minutes, busy))
-
-
-if __name__ == "__main__":
-    start = time.perf_counter()
-    print(run(2, True), time.perf_counter() - start)
+    return asyncio.run(transcribe(minutes, busy))

@@ -27,7 +27,7 @@ from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, deliver
 from tympan.engine.batching.scheduler import Scheduler
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.batching.step import FinishedStep, Runner, StepResult, scheduler_for, step_report
-from tympan.engine.batching.stream import BatchedStream, WorkItem, answer_events, step_events
+from tympan.engine.batching.stream import BatchedStream, WorkItem, step_events
 from tympan.engine.batching.watchdog import Watchdog, current_stack
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished
@@ -240,7 +240,7 @@ class BatchedEngine:
                 self._post_events(previous, scheduler)
                 previous = None
             if batch.answers:
-                self._call_on_loop(self._deliver_results, answer_events(batch))
+                self._call_on_loop(self._deliver_results, [(slot.stream, [marker]) for slot, marker in batch.answers])
             if result is None:
                 if scheduler.idle:
                     self._busy_since = None

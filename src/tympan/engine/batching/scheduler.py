@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from msgspec import Struct
 
@@ -49,11 +50,11 @@ class Slot:
     """The work of one stream, in order.
 
     Attributes:
-        index: The slot's place in the model's state.
+        index: Index of the slot in the model's state.
         stream: The engine's object for the stream.
         live: Whether the stream is live; False for a file, even if few of its frames are waiting.
         work: Frames with their arrival times, and markers.
-        waiting_frames: Frames that wait to run, replays included.
+        waiting_frames: Frames to run, replays included.
         fresh: Whether the model's state is reset in the next row.
         silent_frames: Frames of the current flush that remain to run, a partial frame included.
         needs_flush: Whether audio ran since the last flush.
@@ -63,7 +64,7 @@ class Slot:
     """
 
     index: int
-    stream: object
+    stream: Any
     live: bool = True
     work: deque[tuple[float, Pcm] | PartialFrame | Marker] = field(default_factory=deque)
     waiting_frames: int = 0
@@ -131,9 +132,6 @@ class Scheduler:
         flush_frames: Silent frames that bring the last word through the model's delay.
         largest_batch: Most rows of a batch.
         prefix_frames: Silent frames that run before the first frame of a stream.
-
-    Attributes:
-        waiting_frames: Frames of all slots that wait to run, replays included.
     """
 
     def __init__(self, flush_frames: int, largest_batch: int, prefix_frames: int = 0) -> None:
@@ -147,7 +145,7 @@ class Scheduler:
         self._answers: list[tuple[Slot, Marker]] = []
         self._flush_credit = FLUSH_STEPS
         self._patience = PATIENCE_STEPS
-        self.waiting_frames = 0
+        self.waiting_frames = 0  # of all slots
 
     @property
     def idle(self) -> bool:

@@ -101,15 +101,6 @@ class BatchedStream:
         return frames * self.frame_samples / self.sample_rate
 
 
-def answer_events(batch: Batch) -> list[tuple[BatchedStream, list[EngineEvent]]]:
-    """Return the markers of a batch that need no step, with their streams."""
-    events: list[tuple[BatchedStream, list[EngineEvent]]] = []
-    for slot, marker in batch.answers:
-        assert isinstance(slot.stream, BatchedStream)
-        events.append((slot.stream, [marker]))
-    return events
-
-
 def step_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[BatchedStream, list[EngineEvent]]]:
     """Return the events of each row: words, then progress, warnings and the answer to a flush.
 
@@ -119,8 +110,7 @@ def step_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[
     for row, token, probability, pauses, level in zip(
         batch.rows, result.tokens, result.probabilities, result.pauses, result.levels, strict=True
     ):
-        stream = row.slot.stream
-        assert isinstance(stream, BatchedStream)
+        stream: BatchedStream = row.slot.stream
         if stream.invalid:
             continue  # the event loop will drop the rest of its work
         if math.isnan(probability + sum(pauses)):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -122,6 +123,11 @@ def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[R
     return [Row(Slot(index, None), noise[index], fresh=True) for index in range(count)]
 
 
+class _StepTimes(msgspec.Struct):
+    key: dict[str, object]
+    step_seconds: dict[int, float]
+
+
 def cached_step_seconds(
     folder: Path, key: Mapping[str, object], step_seconds: Callable[[int], float]
 ) -> Callable[[int], float]:
@@ -131,34 +137,29 @@ def cached_step_seconds(
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = folder / f"{name}.json"
-    known = _read_times(file, key)
+    cache = _StepTimes(dict(key), {})
+    try:
+        stored = msgspec.json.decode(file.read_bytes(), type=_StepTimes)
+        if stored.key == cache.key:
+            cache = stored
+            logger.info("using step times measured before: %s", file)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        pass
 
     def lookup(rows: int) -> float:
-        if rows not in known:
-            known[rows] = step_seconds(rows)
-            _write_times(file, key, known)
-        return known[rows]
+        if rows not in cache.step_seconds:
+            cache.step_seconds[rows] = step_seconds(rows)
+            _write(file, cache)
+        return cache.step_seconds[rows]
 
-    if known:
-        logger.info("using step times measured before: %s", file)
     return lookup
 
 
-def _read_times(file: Path, key: Mapping[str, object]) -> dict[int, float]:
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["key"] == dict(key):
-            return {int(rows): float(seconds) for rows, seconds in stored["step_seconds"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return {}
-
-
-def _write_times(file: Path, key: Mapping[str, object], times: Mapping[int, float]) -> None:
+def _write(file: Path, cache: _StepTimes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".new")
-        temporary.write_text(json.dumps({"key": dict(key), "step_seconds": times}), encoding="utf-8")
+        temporary.write_bytes(msgspec.json.encode(cache))
         temporary.replace(file)
     except OSError as error:
         logger.warning("step times cannot be written to %s: %s", file, error.strerror)

@@ -21,13 +21,7 @@ logger = logging.getLogger(__name__)
 def create_kyutai_engine(
     settings: ModelSettings, on_token: OnToken | None = None, *, most_streams: int | None = None
 ) -> BatchedEngine:
-    """Return an engine for `settings.model`, not started. The model is loaded in the engine's thread.
-
-    Args:
-        settings: The model, device and data types.
-        on_token: As for `BatchedEngine`.
-        most_streams: Limit on the number of slots if `settings.max_streams` does not set it.
-    """
+    """Return an engine for `settings.model`, not started. Its slots are as for `load_runner`."""
     source = RunnerSource(settings, most_streams)
     return BatchedEngine(
         source.make_runner,

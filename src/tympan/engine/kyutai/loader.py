@@ -35,12 +35,12 @@ def load_runner(
     checkpoint: Checkpoint | None = None,
     timer: StartupTimer | None = None,
 ) -> KyutaiRunner:
-    """Load the weights, then allocate slots: `settings.max_streams`, or as many as the device carries.
+    """Load the weights, then allocate `settings.max_streams` slots, or as many as the device carries.
 
     Args:
         settings: The model, device and data types.
-        most_streams: Limit on the number of slots if `settings.max_streams` does not set it.
-        checkpoint: The opened checkpoint of `settings.model`.
+        most_streams: Limit on the slots if `settings.max_streams` is None.
+        checkpoint: The checkpoint of `settings.model` if it is open already.
         timer: Timer for the stages.
 
     Raises:

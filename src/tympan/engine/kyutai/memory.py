@@ -37,14 +37,7 @@ def streams_that_fit(free_bytes: int, stream_bytes: int) -> int:
 def allocate(
     model: LoadedModel, info: EngineInfo, stream_bytes: int, slots: int | None, most_streams: int | None = None
 ) -> KyutaiRunner:
-    """Return a runner on a GPU.
-
-    Args:
-        model: The model, on the GPU.
-        info: The engine's description.
-        stream_bytes: Bytes that the state of one stream takes.
-        slots: Number of slots; None for as many as fit.
-        most_streams: Limit on the number of slots if `slots` is None.
+    """Return a runner on a GPU with `slots`, or with as many as fit, up to `most_streams`.
 
     Raises:
         ConfigError: The slots do not fit; the message says how many do.

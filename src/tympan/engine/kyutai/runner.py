@@ -23,12 +23,7 @@ from tympan.messages import Pcm
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """A step that was launched.
-
-    Attributes:
-        results: Buffer on the host that the results are copied to, ``[B, 3 + pause heads]`` float32.
-        wait: Waits until they are there.
-    """
+    """A step whose results are being copied to the host, ``[B, 3 + pause heads]`` float32."""
 
     results: Tensor
     wait: Callable[[], None]
@@ -42,11 +37,7 @@ class LaunchedStep:
 class KyutaiRunner:
     """Codec and language model for `slots` streams, one frame of each row per step.
 
-    Args:
-        model: The loaded model.
-        info: The engine's description.
-        slots: Number of streams.
-        device: Device that records one graph per bucket and runs them asynchronously; None to run steps eagerly.
+    A `device` records one graph per bucket and runs them asynchronously. Without one, steps run eagerly.
 
     Attributes:
         begin: Frame number that new streams start at; above 0 to measure the cost of old streams.
