@@ -16,7 +16,7 @@ from statistics import median
 from tympan.config import ModelSettings
 from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row, Slot
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.capacity import full_context_rows
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.runner import KyutaiRunner
 

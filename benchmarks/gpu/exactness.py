@@ -16,7 +16,7 @@ from gpu.streams import Followed, differences, follow, follow_alone, follow_in_s
 from tympan.bench.measure import percentile
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.kyutai.calibrate import full_context_rows
+from tympan.engine.kyutai.capacity import full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
 from tympan.engine.kyutai.loader import describe_engine, load_model, measure_scales, quantize
 from tympan.engine.kyutai.placement import place

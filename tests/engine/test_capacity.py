@@ -9,10 +9,16 @@ import pytest
 import torch
 
 from tympan.config import ModelSettings, cache_folder
-from tympan.engine.kyutai import loader, memory
-from tympan.engine.kyutai.calibrate import HEADROOM, cached_step_seconds, streams_in_real_time
+from tympan.engine.kyutai import capacity, loader
+from tympan.engine.kyutai.capacity import (
+    GIB,
+    HEADROOM,
+    cached_step_seconds,
+    slots_for,
+    streams_in_real_time,
+    streams_that_fit,
+)
 from tympan.engine.kyutai.loader import load_runner
-from tympan.engine.kyutai.memory import GIB, slots_for, streams_that_fit
 from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
 
@@ -106,10 +112,10 @@ def test_out_of_memory_at_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * GIB, 8 * GIB))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(memory, "CudaDevice", lambda: None)
-    monkeypatch.setattr(memory, "KyutaiRunner", run_out)
+    monkeypatch.setattr(capacity, "CudaDevice", lambda: None)
+    monkeypatch.setattr(capacity, "KyutaiRunner", run_out)
     with pytest.raises(ConfigError, match=r"^100 streams of .* use --max-streams 90$"):
-        memory.allocate(runner.program.model, runner.info, 2**20, 100)
+        capacity.allocate(runner.program.model, runner.info, 2**20, 100)
     monkeypatch.setattr(loader, "load_model", run_out)
     with pytest.raises(ConfigError, match="the weights of random:tiny as f32 do not fit"):
         load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"))

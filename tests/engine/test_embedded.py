@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 
 import pytest
 from support.listener import Listener, frames_of, hear
 from support.speech import clip, word_error_rate
+from support.waiting import until
 
 from tympan.config import ModelSettings
 from tympan.engine.embedded import process
@@ -64,7 +64,7 @@ async def test_dead_worker_is_restarted(engine: EmbeddedEngine) -> None:
 
     assert engine.active == 0
     assert engine.ready, "the other worker is running"
-    await worker.until_alive()
+    await until(lambda: worker.alive)
     streams = [engine.open(Listener()) for _ in range(engine.capacity)]
     for stream in streams:
         stream.close()
@@ -85,12 +85,9 @@ async def test_worker_start_is_retried(
             worker._process.kill()
         for listener in listeners:
             await listener.wait_for(Failed)
-        async with asyncio.timeout(20):
-            while caplog.text.count("did not start") < 4:  # both workers, more than once
-                await asyncio.sleep(0.01)
+        await until(lambda: caplog.text.count("did not start") >= 4)  # both workers, more than once
         assert not engine.ready
-    for worker in engine._workers:
-        await worker.until_alive()
+    await until(lambda: all(worker.alive for worker in engine._workers))
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 

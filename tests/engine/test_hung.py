@@ -163,7 +163,7 @@ def test_dead_or_hung_process_is_restarted(number: signal.Signals, after_seconds
             assert engine.check(LONGEST_SECONDS) == ""
             await asyncio.sleep(0.05)
         await listener.wait_for(Failed)
-        await engine._workers[0].until_alive()
+        await until(lambda: engine._workers[0].alive)
         listener = await hear(engine, clip("hello_world").at(engine.info.sample_rate))
         assert listener.words[0].text == "hello"
         await engine.stop()

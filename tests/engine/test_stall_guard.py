@@ -51,9 +51,7 @@ def test_silence_and_words_are_no_stall() -> None:
 
 def test_restart_waits_for_pause() -> None:
     assert watch(guard(), "s" * (LIMIT + 5) + "  ") == [(LIMIT + 6, LIMIT + 5)]
-    assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), (
-        "from frame 0 it would stall again"
-    )
+    assert watch(guard(), "s" * 200)[0] == (LIMIT - 1 + PATIENCE_FRAMES, 1), "from frame 0 it would stall again"
 
 
 def test_word_resets_count() -> None:
@@ -86,9 +84,7 @@ def test_low_pause_probability_counts_twice() -> None:
     (first, _), *_ = watch(guard(), sounds, EXPECTING)
     assert first == math.ceil(LIMIT / 2) - 1 + PATIENCE_FRAMES
     by_energy = StallGuard(SECONDS, replace(COUNTING_INFO, turns_from="energy"))
-    assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), (
-        "by energy they do not count"
-    )
+    assert watch(by_energy, sounds, EXPECTING) == watch(guard(), sounds, PAUSING), "by energy they do not count"
 
 
 def test_restart_in_last_pause_before_speech() -> None:

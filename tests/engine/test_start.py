@@ -16,7 +16,7 @@ from tympan.bench.disk import write_checkpoint
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine, EngineInfo
 from tympan.engine.batching import startup_timer
-from tympan.engine.kyutai import loader, memory
+from tympan.engine.kyutai import capacity, loader
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.registry import create_engine
@@ -93,12 +93,12 @@ def test_gpu_slots_are_limited_by_platform(monkeypatch: pytest.MonkeyPatch) -> N
     model = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1)).program.model
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(memory, "CudaDevice", lambda: None)
+    monkeypatch.setattr(capacity, "CudaDevice", lambda: None)
     monkeypatch.setattr(
-        memory, "KyutaiRunner", lambda model, info, slots, device: SimpleNamespace(slots=slots, record_seconds=0)
+        capacity, "KyutaiRunner", lambda model, info, slots, device: SimpleNamespace(slots=slots, record_seconds=0)
     )
     info = SimpleNamespace(device="a GPU")
-    slots = {most_streams: memory.allocate(model, info, 2**20, None, most_streams).slots for most_streams in (8, None)}  # type: ignore[arg-type]
+    slots = {most: capacity.allocate(model, info, 2**20, None, most).slots for most in (8, None)}  # type: ignore[arg-type]
     assert slots[8] == 8 < slots[None]
 
 

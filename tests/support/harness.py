@@ -82,7 +82,8 @@ class RunnerHarness:
             return
         if index not in self.slots:
             self.slots[index] = Slot(index, StreamLog(number=index))
-        slot, log = self.slots[index], stream_log(self.slots[index])
+        slot = self.slots[index]
+        log: StreamLog = slot.stream
         frames_so_far = log.actions.count("frame")
         log.actions.append(action)
         if action == "flush":
@@ -93,7 +94,7 @@ class RunnerHarness:
     def _replay(self, slot: Slot, start: int) -> bool:
         started = self.scheduler.replay(slot, start) > 0
         if started:
-            stream_log(slot).replays.append((slot.number, start))
+            slot.stream.replays.append((slot.number, start))
         return started
 
     def step(self) -> None:
@@ -107,19 +108,13 @@ class RunnerHarness:
             return
         result = run_rows(self.runner, batch.rows)
         for row, token, pauses in zip(batch.rows, result.tokens, result.pauses, strict=True):
-            log = stream_log(row.slot)
-            log.tokens.append(token)
-            log.pauses.append(pauses)
+            row.slot.stream.tokens.append(token)
+            row.slot.stream.pauses.append(pauses)
 
     def finish(self) -> list[StreamLog]:
         while self.replays or not self.scheduler.idle:
             self.step()
-        return [stream_log(slot) for slot in self.slots.values()]
-
-
-def stream_log(slot: Slot) -> StreamLog:
-    assert isinstance(slot.stream, StreamLog)
-    return slot.stream
+        return [slot.stream for slot in self.slots.values()]
 
 
 def run_schedule(runner: KyutaiRunner, schedule: list[list[str]]) -> list[StreamLog]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tympan.engine.kyutai.calibrate import OLD_SECONDS
+from tympan.engine.kyutai.capacity import OLD_SECONDS
 from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.models.layers.attention import Ring
 

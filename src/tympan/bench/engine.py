@@ -17,7 +17,7 @@ from torch import nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
-from tympan.engine.kyutai.calibrate import WARM_UP_STEPS, full_context_rows
+from tympan.engine.kyutai.capacity import WARM_UP_STEPS, full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
 from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place

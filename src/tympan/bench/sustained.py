@@ -17,9 +17,8 @@ from tympan.bench.measure import copy_rate
 from tympan.bench.moshi_loop import moshi_streams
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
-from tympan.engine.kyutai.calibrate import OLD_SECONDS, old_step_seconds
+from tympan.engine.kyutai.capacity import OLD_SECONDS, allocate, old_step_seconds, stream_bytes
 from tympan.engine.kyutai.loader import describe_engine, load_model
-from tympan.engine.kyutai.memory import allocate, stream_bytes
 from tympan.engine.kyutai.placement import FLOATS, Placement, place
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models import kernels

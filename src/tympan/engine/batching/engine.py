@@ -24,9 +24,9 @@ from dataclasses import replace
 import numpy as np
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, deliver_events
-from tympan.engine.batching.scheduler import Scheduler
+from tympan.engine.batching.scheduler import Batch, Scheduler
 from tympan.engine.batching.startup_timer import StartupTimer
-from tympan.engine.batching.step import FinishedStep, Runner, StepResult, scheduler_for, step_report
+from tympan.engine.batching.step import PendingStep, Runner, StepResult, scheduler_for, step_report
 from tympan.engine.batching.stream import BatchedStream, WorkItem, step_events
 from tympan.engine.batching.watchdog import Watchdog, current_stack
 from tympan.errors import CapacityError, EngineError
@@ -229,7 +229,7 @@ class BatchedEngine:
     def _run_steps(self, runner: Runner) -> None:
         """Run steps until `stop`; the events of a step on an asynchronous device are made while the next one runs."""
         scheduler = scheduler_for(runner)
-        previous: FinishedStep | None = None
+        previous: tuple[Batch, StepResult | PendingStep, StepReport] | None = None
         while not self._stopping:
             self._wake.clear()
             self._take_inbox(scheduler)
@@ -237,7 +237,7 @@ class BatchedEngine:
             self._busy_since = launched = time.monotonic()
             result = runner.launch(batch.rows) if batch.rows else None
             if previous is not None:
-                self._post_events(previous, scheduler)
+                self._post_events(scheduler, *previous)
                 previous = None
             if batch.answers:
                 self._call_on_loop(self._deliver_results, [(slot.stream, [marker]) for slot, marker in batch.answers])
@@ -248,11 +248,10 @@ class BatchedEngine:
                 continue
             if not isinstance(result, StepResult):
                 result.wait()
-            step = FinishedStep(batch, result, step_report(batch, launched, scheduler.waiting_frames))
+            previous = batch, result, step_report(batch, launched, scheduler.waiting_frames)
             if isinstance(result, StepResult):
-                self._post_events(step, scheduler)
-            else:
-                previous = step
+                self._post_events(scheduler, *previous)
+                previous = None
 
     def _take_inbox(self, scheduler: Scheduler) -> None:
         while self._inbox:
@@ -264,13 +263,14 @@ class BatchedEngine:
             else:
                 scheduler.add_marker(slot, item)
 
-    def _post_events(self, step: FinishedStep, scheduler: Scheduler) -> None:
-        result = step.result if isinstance(step.result, StepResult) else step.result.read()
+    def _post_events(
+        self, scheduler: Scheduler, batch: Batch, step: StepResult | PendingStep, report: StepReport
+    ) -> None:
+        result = step if isinstance(step, StepResult) else step.read()
         if self._on_token is not None:
             for token, pauses in zip(result.tokens, result.pauses, strict=True):
                 self._on_token(token, pauses)
-        events = step_events(step.batch, result, scheduler.replay)
-        report = step.report
+        events = step_events(batch, result, scheduler.replay)
         if invalid := sum(isinstance(each[-1], Failed) for _, each in events):
             report = replace(report, invalid=invalid)
         self._call_on_loop(self._deliver_results, events, report)

@@ -41,15 +41,6 @@ class PendingStep(Protocol):
         """Return the result, after `wait` and before the step after the next one is launched."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedStep:
-    """A step that the device has finished, whose result may not have been read yet."""
-
-    batch: Batch
-    result: StepResult | PendingStep
-    report: StepReport
-
-
 class Runner(Protocol):
     """The model on its device. `launch` is called from the engine thread only."""
 

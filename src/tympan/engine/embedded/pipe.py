@@ -6,47 +6,24 @@ import pickle
 import struct
 from asyncio import StreamReader
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
-    """Prepare the slot for a new stream."""
+class Request:
+    """Call of one method of a slot's `Recognizer`; `pcm` is the argument of `push` and `push_partial`."""
 
     slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Recognize one frame of 16-bit samples; a partial frame is not counted in the stream's clock."""
-
-    slot: int
-    pcm: bytes
-    partial: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """Release all words of the slot."""
-
-    slot: int
-
-
-Request = Reset | Push | Flush
+    method: Literal["reset", "push", "push_partial", "flush"]
+    pcm: bytes = b""
 
 
 def pack(item: object) -> bytes:
     """Return the bytes of one message."""
     body = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
-
-
-def write_item(pipe: BinaryIO, item: object) -> None:
-    """Write one message."""
-    pipe.write(pack(item))
-    pipe.flush()
 
 
 def read_item(pipe: BinaryIO) -> Any:

@@ -11,7 +11,7 @@ from collections import deque
 from tympan.audio.samples import as_integers
 from tympan.engine.base import Deliver, deliver_events
 from tympan.engine.batching.watchdog import Watchdog
-from tympan.engine.embedded.pipe import Flush, Push, Request, Reset, pack, read_item_async
+from tympan.engine.embedded.pipe import Request, pack, read_item_async
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
@@ -27,14 +27,14 @@ class EmbeddedStream:
         self._worker = worker
         self.slot = slot
         self.deliver = deliver
-        self.work: deque[Request | Flushed | Finished] = deque([Reset(slot)])
+        self.work: deque[Request | Flushed | Finished] = deque([Request(slot, "reset")])
 
     def push(self, frame: Pcm) -> None:
-        self._queue(Push(self.slot, as_integers(frame).tobytes()))
+        self._queue(Request(self.slot, "push", as_integers(frame).tobytes()))
 
     def flush(self, marker: int, partial_frame: Pcm | None = None) -> None:
         if partial_frame is not None:
-            self._queue(Push(self.slot, as_integers(partial_frame).tobytes(), partial=True))
+            self._queue(Request(self.slot, "push_partial", as_integers(partial_frame).tobytes()))
         self._queue(Flushed(marker))
 
     def finish(self) -> None:
@@ -57,7 +57,7 @@ class WorkerProcess:
         self._free = list(range(slots))
         self._streams: deque[EmbeddedStream] = deque()
         self._work = asyncio.Event()
-        self._ready = asyncio.Event()
+        self._ready = False
         self._process: Process | None = None
         self._request: Request | None = None  # the one that the process is working on
         self._watchdog = Watchdog()
@@ -74,11 +74,7 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        return self._ready.is_set() and self._process is not None and self._process.returncode is None
-
-    async def until_alive(self) -> None:
-        """Wait until the decoders are ready, which takes some time after a restart."""
-        await self._ready.wait()
+        return self._ready and self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         """Start the process and wait until its decoders are ready; raise `EngineError` if it does not start."""
@@ -121,7 +117,7 @@ class WorkerProcess:
             await read_item_async(self._process.stdout)
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
-        self._ready.set()
+        self._ready = True
         self._ended = asyncio.create_task(self._process.wait())
         self._ended.add_done_callback(lambda ended: self.wake())
 
@@ -151,7 +147,7 @@ class WorkerProcess:
             if isinstance(item, Request):
                 events = await self._send(item)
             else:
-                events = [*await self._send(Flush(stream.slot)), item]
+                events = [*await self._send(Request(stream.slot, "flush")), item]
             if stream in self._streams:  # else it was closed meanwhile
                 if isinstance(item, Finished):
                     self.release(stream)
@@ -160,10 +156,9 @@ class WorkerProcess:
     def _next_stream(self) -> EmbeddedStream | None:
         """Return the next stream in turn that has work."""
         for _ in range(len(self._streams)):
-            stream = self._streams.popleft()
-            self._streams.append(stream)
-            if stream.work:
-                return stream
+            self._streams.rotate(-1)
+            if self._streams[-1].work:
+                return self._streams[-1]
         return None
 
     async def _send(self, request: Request) -> list[EngineEvent]:
@@ -184,7 +179,7 @@ class WorkerProcess:
             deliver_events(stream.deliver, [Failed(error)])
 
     async def _end_process(self) -> None:
-        self._ready.clear()
+        self._ready = False
         self._request = None
         if self._process is None:
             return

@@ -50,7 +50,7 @@ class Recognizer:
         self._in_utterance = False
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self) -> list[EngineEvent]:
         """Discard the stream. The cepstral mean, which adapts to the speaker, returns to the model's value."""
         if self._in_utterance:
             self._decoder.end_utt()
@@ -62,6 +62,7 @@ class Recognizer:
         self._released_until = 0.0
         self._partial = ""
         self._start_utterance()
+        return []
 
     def push(self, pcm: bytes) -> list[EngineEvent]:
         """Recognize `FRAME_SAMPLES` 16-bit samples; return their events, `Progress` last."""
@@ -73,8 +74,7 @@ class Recognizer:
         events: list[EngineEvent] = list(self._release_early(guesses))
         length = self._now - self._utterance_start
         if (guesses and self._silence >= PAUSE_SECONDS) or length >= LONGEST_UTTERANCE_SECONDS:
-            events += self._end_utterance()
-            self._start_utterance()
+            events += self.flush()
         else:
             events += self._update_partial(guesses)
         return [*events, Progress(round(self._now, 3), pauses_from_silence(self._silence, PAUSE_HORIZONS))]
@@ -85,8 +85,10 @@ class Recognizer:
         return []
 
     def flush(self) -> list[EngineEvent]:
-        """Release all words of the audio so far."""
-        events = self._end_utterance()
+        """End the utterance, and release all words of the audio so far."""
+        self._decoder.end_utt()
+        words: list[EngineEvent] = [self._release(guess) for guess in self._pending(self._guesses())]
+        events = [*words, *self._update_partial([])]
         self._start_utterance()
         return events
 
@@ -99,12 +101,6 @@ class Recognizer:
         self._in_utterance = True
         self._utterance_start = self._now
         self._unchanged: dict[tuple[str, int], int] = {}
-
-    def _end_utterance(self) -> list[EngineEvent]:
-        self._decoder.end_utt()
-        self._in_utterance = False
-        words: list[EngineEvent] = [self._release(guess) for guess in self._pending(self._guesses())]
-        return [*words, *self._update_partial([])]
 
     def _guesses(self) -> list[_Guess]:
         """Return the words of the current hypothesis, without silences and noises."""

@@ -10,28 +10,19 @@ import signal
 import sys
 from typing import BinaryIO
 
-from tympan.engine.embedded.pipe import Flush, Push, Request, Reset, read_item, write_item
+from tympan.engine.embedded.pipe import pack, read_item
 from tympan.engine.embedded.recognizer import Recognizer
-from tympan.messages import EngineEvent
 
 
 def serve(slots: int, requests: BinaryIO, responses: BinaryIO) -> None:
     """Respond to every request with a list of events. The first response, without a request, reports readiness."""
     recognizers = [Recognizer() for _ in range(slots)]
-    write_item(responses, [])
+    responses.write(pack([]))
+    responses.flush()
     while (request := read_item(requests)) is not None:
-        write_item(responses, _respond(recognizers[request.slot], request))
-
-
-def _respond(recognizer: Recognizer, request: Request) -> list[EngineEvent]:
-    match request:
-        case Push():
-            return recognizer.push_partial(request.pcm) if request.partial else recognizer.push(request.pcm)
-        case Flush():
-            return recognizer.flush()
-        case Reset():
-            recognizer.reset()
-            return []
+        method = getattr(recognizers[request.slot], request.method)
+        responses.write(pack(method(request.pcm) if request.pcm else method()))
+        responses.flush()
 
 
 if __name__ == "__main__":

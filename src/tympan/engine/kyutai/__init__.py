@@ -1,1 +1,1 @@
-"""Kyutai's models on a device: loading, placement, memory, calibration, step program, CUDA graphs."""
+"""Kyutai's models on a device: loading, placement, capacity, step program, CUDA graphs."""

@@ -8,14 +8,13 @@ Only `CudaDevice` needs a GPU. Tests replace it with a device that runs the work
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import torch
 
-from tympan.engine.batching.buckets import bucket_sizes
+from tympan.engine.batching.buckets import bucket, bucket_sizes
 from tympan.engine.kyutai.program import StepProgram
 
 
@@ -57,12 +56,12 @@ class Graphs:
     """Recorded steps of one program, from 1 row to `largest`."""
 
     def __init__(self, program: StepProgram, device: Device, largest: int) -> None:
-        self.buckets = bucket_sizes(largest)
-        self._replay = {rows: device.record(partial(program.run, rows)) for rows in reversed(self.buckets)}
+        self._largest = largest
+        self._replay = {rows: device.record(partial(program.run, rows)) for rows in reversed(bucket_sizes(largest))}
 
     def bucket(self, rows: int) -> int:
         """Return the smallest bucket that holds `rows`."""
-        return self.buckets[bisect.bisect_left(self.buckets, rows)]
+        return min(bucket(rows), self._largest)
 
     def run(self, bucket: int) -> None:
         """Start the step of the first `bucket` rows, and return at once."""

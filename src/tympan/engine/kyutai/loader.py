@@ -8,8 +8,7 @@ from torch import Tensor
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.startup_timer import StartupTimer
-from tympan.engine.kyutai.calibrate import limit_to_real_time, measure_capacity, warm_up
-from tympan.engine.kyutai.memory import allocate, stream_bytes
+from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
 from tympan.engine.kyutai.placement import FLOATS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
