@@ -119,7 +119,7 @@ def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
             server.terminate()
 
 
-SCRIPTED = ("--model", "scripted", "--step-ms", "10")  # about what a GPU takes for a step of some hundred streams
+SCRIPTED = ("--model", "scripted:10")  # about what a GPU takes for a step of some hundred streams
 
 
 def free_port() -> int:

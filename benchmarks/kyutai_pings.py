@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=250.0, help="of audio")
     arguments = parser.parse_args()
-    step_ms = str(FRAME_MS / arguments.speed)
-    command = [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", "0", "--step-ms", step_ms]
+    step_ms = FRAME_MS / arguments.speed
+    command = [sys.executable, "-m", "tympan", "serve", "--model", f"scripted:{step_ms}", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         line = next(line for line in server.stderr if "http://" in line)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from sustained.attention import sweep
 
 from gpu import checks
 from gpu.items import Context
-from tympan.bench.attention import sweep
 from tympan.engine.kyutai.loader import quantize
 from tympan.engine.kyutai.tuning import select_read_config
 from tympan.models import kernels

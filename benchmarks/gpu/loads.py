@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import msgspec
 import torch
+from sustained.live import LiveLoad, LiveRun
+from sustained.moshi_loop import MoshiLoop, carried, next_batch
+from sustained.run import IDLE, Prepared, Run, idle_flush, prepare, run_load
 
 from gpu.items import Context, Item, Limit, Values, at_least, at_most, skipped
-from tympan.bench.live import LiveLoad, LiveRun
-from tympan.bench.moshi_loop import MoshiLoop, carried, next_batch
-from tympan.bench.sustained import IDLE, Prepared, Run, idle_flush, prepare, run_load
 from tympan.config import ModelSettings
 from tympan.deploy.capacity import gpu_of_device
 from tympan.deploy.prices import GPUS, PRICES_AS_OF

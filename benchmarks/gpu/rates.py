@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from sustained.attention import attention_rate, sweep
+from sustained.run import fill_with_noise
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.exactness import loaded
 from gpu.items import Context, Item, Limit, Values, at_least, skipped
 from gpu.streams import run_rows
-from tympan.bench.attention import attention_rate, sweep
 from tympan.bench.measure import copy_rate, synchronize
-from tympan.bench.sustained import fill_with_noise
 from tympan.engine.kyutai.capacity import full_context_rows, streams_that_fit
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe

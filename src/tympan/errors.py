@@ -136,3 +136,19 @@ class ServerError(TympanError):
         super().__init__(message)
         self.reason = reason
         self.close_code = close_code
+
+
+def missing_package(what: str, package: str | None, extra: str) -> MissingPackageError:
+    """Return the error for a package that an optional feature needs.
+
+    Args:
+        what: The feature, as the subject of the sentence.
+        package: The package that cannot be imported.
+        extra: The extra of Tympan's distribution that contains it.
+    """
+    return MissingPackageError(f"{what} needs the package {package}: run {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, from a clone of the repository."""
+    return f"pip install -e '.[{extra}]' in the clone of Tympan"

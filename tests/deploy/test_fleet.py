@@ -18,8 +18,8 @@ def rules(**given: float) -> FleetRules:
         "min_containers": 1,
         "buffer_containers": 0,
         "max_containers": 3,
-        "target_streams": 2,
-        "maximum_streams": 2,
+        "container_target_streams": 2,
+        "container_max_streams": 2,
         "scaledown_window": 60.0,
         "cold_start_seconds": 10.0,
         "patience_seconds": 0.0,
@@ -45,8 +45,8 @@ def any_rules(draw: st.DrawFn) -> FleetRules:
         min_containers=draw(st.integers(0, most)),
         buffer_containers=draw(st.integers(0, 2)),
         max_containers=most,
-        target_streams=draw(st.integers(1, maximum)),
-        maximum_streams=maximum,
+        container_target_streams=draw(st.integers(1, maximum)),
+        container_max_streams=maximum,
         scaledown_window=draw(st.sampled_from((2.0, 30.0, 300.0))),
         cold_start_seconds=draw(st.sampled_from((0.0, 5.0, 60.0))),
         patience_seconds=draw(st.sampled_from((0.0, 3.0, 30.0))),
@@ -59,7 +59,7 @@ def test_every_stream_is_served_or_refused_and_every_limit_holds(day: Trace, fle
     assert result.on_time + result.late + result.refused == result.arrivals == len(day.arrivals)
     assert result.peak_containers <= fleet.max_containers
     assert result.containers.min() >= fleet.min_containers
-    assert np.all(result.open_streams <= result.containers * fleet.maximum_streams)
+    assert np.all(result.open_streams <= result.containers * fleet.container_max_streams)
     assert result.longest_wait <= fleet.patience_seconds
     assert 0 <= result.utilisation <= 1 + 1e-9
     if fleet.patience_seconds == 0:
@@ -79,7 +79,9 @@ def test_what_is_paid_is_the_area_under_the_containers(day: Trace, fleet: FleetR
 @given(traces, st.integers(1, 5), st.integers(1, 4))
 def test_a_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, streams: int) -> None:
     def refused(count: int) -> int:
-        fixed = rules(min_containers=count, max_containers=count, target_streams=streams, maximum_streams=streams)
+        fixed = rules(
+            min_containers=count, max_containers=count, container_target_streams=streams, container_max_streams=streams
+        )
         return simulate(day, fixed).refused
 
     assert refused(containers + 1) <= refused(containers)
@@ -87,7 +89,7 @@ def test_a_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, st
 
 @given(traces)
 def test_a_fleet_of_the_peak_refuses_nobody(day: Trace) -> None:
-    fixed = rules(min_containers=day.peak, max_containers=day.peak, target_streams=1, maximum_streams=1)
+    fixed = rules(min_containers=day.peak, max_containers=day.peak, container_target_streams=1, container_max_streams=1)
     result = simulate(day, fixed)
     assert (result.refused, result.late, result.peak_streams) == (0, 0, day.peak)
 
@@ -111,7 +113,9 @@ def test_patience_that_ends_before_the_cold_start_is_a_refusal() -> None:
 
 def test_a_container_stops_after_its_window_and_never_with_a_stream_open() -> None:
     two = trace((0, 10), (0, 500), (0, 10), (20, 1000))
-    result = simulate(two, rules(patience_seconds=20.0, cold_start_seconds=0.0, target_streams=1, maximum_streams=1))
+    result = simulate(
+        two, rules(patience_seconds=20.0, cold_start_seconds=0.0, container_target_streams=1, container_max_streams=1)
+    )
     assert result.peak_containers == 3
     # containers 0 to 2 come at once; streams end at 10, 10 and 500, and the fourth takes one of the idle two at 20
     assert result.container_seconds == pytest.approx(1020 + 560 + 70)
@@ -133,6 +137,8 @@ def test_a_day_is_the_same_for_the_same_seed() -> None:
 def test_a_hundred_thousand_streams_take_seconds() -> None:
     day = synthetic_day(100_000)
     start = time.perf_counter()
-    result = simulate(day, rules(max_containers=100, target_streams=200, maximum_streams=250, scaledown_window=300.0))
+    result = simulate(
+        day, rules(max_containers=100, container_target_streams=200, container_max_streams=250, scaledown_window=300.0)
+    )
     assert time.perf_counter() - start < 10
     assert result.on_time + result.late + result.refused == 100_000

@@ -87,13 +87,13 @@ async def test_the_app_does_not_start_the_engine_again() -> None:
 async def test_carrying_less_than_was_told_is_said(
     carried: int | None, told: int, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = Host(config(max_streams=carried, maximum_streams=told))
+    host = Host(config(max_streams=carried, container_max_streams=told))
     host.load()
     with caplog.at_level(logging.WARNING):
         await host.start_engine()
     await host.engine.stop()
     assert host.engine.capacity == min(carried or told, told)
-    assert ("set maximum_streams" in caplog.text) == warned
+    assert ("set container_max_streams" in caplog.text) == warned
 
 
 def test_a_container_whose_engine_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:

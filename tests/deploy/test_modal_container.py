@@ -67,7 +67,7 @@ async def test_real_speech_through_the_deployed_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_gives_each_of_twelve_streams_its_last_words_and_1012(tmp_path: Path, number: int) -> None:
-    with started(tmp_path, "server", model="scripted", maximum_streams="12") as running:
+    with started(tmp_path, "server", model="scripted", container_max_streams="12") as running:
         clients = [await connect(URL) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
@@ -79,7 +79,9 @@ async def test_a_signal_gives_each_of_twelve_streams_its_last_words_and_1012(tmp
 
 
 async def test_an_interrupt_gives_each_of_twelve_streams_of_the_class_its_last_words_and_1012(tmp_path: Path) -> None:
-    with started(tmp_path, "class", model="scripted", maximum_streams="12", target_streams="12") as running:
+    with started(
+        tmp_path, "class", model="scripted", container_max_streams="12", container_target_streams="12"
+    ) as running:
         clients = [await running.worker.connect(PATH) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
@@ -92,14 +94,14 @@ async def test_an_interrupt_gives_each_of_twelve_streams_of_the_class_its_last_w
 
 
 async def test_a_container_that_carries_less_than_the_platform_was_told_admits_less(tmp_path: Path) -> None:
-    with started(tmp_path, "server", model="scripted", maximum_streams="3", max_streams="2") as running:
+    with started(tmp_path, "server", model="scripted", container_max_streams="3", max_streams="2") as running:
         kept = [await connect(URL) for _ in range(2)]
         with pytest.raises(Exception, match="503"):
             await connect(URL)
         for client in kept:
             await client.close()
         assert await asyncio.to_thread(running.stop) == 0
-        assert "this container carries 2 streams, the platform was told 3: set maximum_streams" in running.log
+        assert "this container carries 2 streams, the platform was told 3: set container_max_streams" in running.log
 
 
 async def test_real_speech_through_the_deployed_class(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ async def test_real_speech_through_the_deployed_class(tmp_path: Path) -> None:
 
 
 async def test_streams_of_the_class_are_handed_over_before_the_platform_would_cut_them(tmp_path: Path) -> None:
-    settings = {"maximum_streams": "12", "target_streams": "12", "handover_seconds": "1"}
+    settings = {"container_max_streams": "12", "container_target_streams": "12", "handover_seconds": "1"}
     with started(tmp_path, "class", model="scripted", **settings) as running:
         clients = [await running.worker.connect(PATH) for _ in range(12)]
         for client in clients:

@@ -166,8 +166,8 @@ def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane)
         "HF_HUB_OFFLINE": "1",
         "TYMPAN_HOST": "0.0.0.0",
         "TYMPAN_MODEL": PINNED,
-        "TYMPAN_MAXIMUM_STREAMS": "179",
-        "TYMPAN_TARGET_STREAMS": "143",
+        "TYMPAN_CONTAINER_MAX_STREAMS": "179",
+        "TYMPAN_CONTAINER_TARGET_STREAMS": "143",
     }
     assert len(functions(server)["Tympan"].secret_ids) == 2
 
@@ -188,8 +188,8 @@ def test_every_setting_of_the_server_is_sent() -> None:
         buffer_containers="0",
         max_containers="3",
         scaledown_window="60",
-        target_streams="20",
-        maximum_streams="30",
+        container_target_streams="20",
+        container_max_streams="30",
         startup_timeout_seconds="120",
         exit_grace_seconds="600",
         compute_regions="us-west",

@@ -68,12 +68,12 @@ def test_an_estimate_fits_the_memory_and_the_time(gpu: object) -> None:
 @pytest.mark.parametrize("streams", [1, 10, 64, 1000, 100_000])
 def test_every_figure_follows_from_its_inputs(streams: int) -> None:
     for row in choices(Demand(streams), GPUS, ONE_B, "bf16", DEFAULTS, ()):
-        assert row.containers == ceil(streams / row.target_streams)
+        assert row.containers == ceil(streams / row.container_target_streams)
         hour = row.containers * 3600 * container_dollars_per_second(GPUS[row.gpu], DEFAULTS)
         assert row.dollars_per_hour == pytest.approx(hour, abs=0.01)
         assert row.dollars_per_stream_hour == row.dollars_per_audio_hour == pytest.approx(hour / streams, abs=1e-5)
-        assert row.headroom == pytest.approx(1 - streams / (row.containers * row.maximum_streams), abs=1e-3)
-        assert streams <= row.containers * row.target_streams
+        assert row.headroom == pytest.approx(1 - streams / (row.containers * row.container_max_streams), abs=1e-3)
+        assert streams <= row.containers * row.container_target_streams
 
 
 def test_a_container_of_an_l40s_costs_what_the_price_list_says() -> None:
@@ -147,9 +147,16 @@ def test_drivers_names_are_known(device: str, name: str | None) -> None:
 
 
 def test_settings_of_streams_go_before_any_estimate(capsys: pytest.CaptureFixture[str]) -> None:
-    report = plan(capsys, "--streams", "24", "--gpu", "l40s", "--maximum-streams", "12", "--target-streams", "10")
+    report = plan(
+        capsys, "--streams", "24", "--gpu", "l40s", "--container-max-streams", "12", "--container-target-streams", "10"
+    )
     (row,) = report["choices"]  # type: ignore[misc]
-    assert (row["maximum_streams"], row["target_streams"], row["containers"], row["basis"]) == (12, 10, 3, "given")
+    assert (row["container_max_streams"], row["container_target_streams"], row["containers"], row["basis"]) == (
+        12,
+        10,
+        3,
+        "given",
+    )
 
 
 def test_explain_prints_the_inputs_of_every_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,18 +189,21 @@ def test_the_plot_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "--streams takes the number"),
+        ((), "--streams must be at least 1"),
         (("--streams", "0"), "at least 1"),
         (("--streams", "5", "--gpu", "NOSUCH"), "no price is known for the GPU 'NOSUCH'; the GPUs are: L4"),
-        (("--streams", "5", "--audio-hours", "0"), "at most 120"),
-        (("--streams", "5", "--plot", "x.png"), "give it one with --trace"),
+        (("--streams", "5", "--audio-hours", "0"), "between 0 and 120"),
+        (("--streams", "5", "--plot", "x.png"), "add --trace"),
         (("--trace", "synthetic"), "needs --streams"),
         (("--trace", "synthetic", "--streams", "100001"), "1 to 100,000 streams"),
         (("--trace", "nothing.csv"), "cannot read the trace nothing.csv"),
         (("--trace", "nothing.csv", "--streams", "5"), "leave one out"),
-        (("--streams", "5", "--target-streams", "20", "--maximum-streams", "10"), "target_streams is 20"),
+        (
+            ("--streams", "5", "--container-target-streams", "20", "--container-max-streams", "10"),
+            "container_target_streams is 20",
+        ),
         (("--streams", "5", "--trace", "synthetic", "--min-containers", "11"), "above max_containers"),
-        (("--streams", "5", "--cold-start", "-1"), "not negative"),
+        (("--streams", "5", "--cold-start", "-1"), "must not be negative"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

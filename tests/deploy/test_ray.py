@@ -167,7 +167,7 @@ async def test_real_speech_through_the_sockets_and_the_http_routes(cluster: Loca
 
 
 async def test_a_stream_stays_on_its_replica_and_outlives_the_other(cluster: LocalRay) -> None:
-    two = {"min_containers": 2, "max_containers": 2, "target_streams": 2, "maximum_streams": 4}
+    two = {"min_containers": 2, "max_containers": 2, "container_target_streams": 2, "container_max_streams": 4}
     with cluster.application(**SCRIPTED, **two):
         async with talkers(cluster, 5) as everyone:
             await until(lambda: all(cluster.replicas_of(each.session) for each in everyone))
@@ -188,7 +188,7 @@ async def test_a_stream_stays_on_its_replica_and_outlives_the_other(cluster: Loc
 
 
 async def test_a_controller_that_starts_again_ends_no_stream(cluster: LocalRay) -> None:
-    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, maximum_streams=2):
+    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, container_max_streams=2):
         async with talkers(cluster, 1) as (each,):
             cluster.kill_controller()
             await asyncio.sleep(2 * SILENCE_SECONDS)
@@ -200,8 +200,8 @@ async def test_a_controller_that_starts_again_ends_no_stream(cluster: LocalRay) 
 async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
     cluster: LocalRay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "tympan.client.line")
-    one_or_two = {"min_containers": 1, "max_containers": 2, "target_streams": 2, "maximum_streams": 3}
+    caplog.set_level("INFO", "tympan.client.connection")
+    one_or_two = {"min_containers": 1, "max_containers": 2, "container_target_streams": 2, "container_max_streams": 3}
     with cluster.application(**SCRIPTED, **one_or_two):
         (old,) = cluster.states()
         async with talkers(cluster, 3) as early:
@@ -221,7 +221,7 @@ async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
                 await ours.send(bytes(20 * len(CHUNK)))
                 await ours.finish()
                 events = [event async for event in ours]
-                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.line")
+                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.connection")
                 assert replica_of(cluster, str(again[-1])) == old, "it came back by itself"
     assert isinstance(events[-1], Complete)
     starts = [0.0, *(event.start for event in events if isinstance(event, Word)), 40 * CHUNK_SECONDS]
@@ -230,7 +230,7 @@ async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
 
 async def test_streams_may_go_on_for_the_grace_time_and_then_get_their_last_words(cluster: LocalRay) -> None:
     grace = 8
-    with cluster.application(**SCRIPTED, min_containers=1, maximum_streams=8, exit_grace_seconds=grace):
+    with cluster.application(**SCRIPTED, min_containers=1, container_max_streams=8, exit_grace_seconds=grace):
         async with talkers(cluster, 6) as everyone:
             stopped = time.monotonic()
             deleting = asyncio.create_task(asyncio.to_thread(cluster.delete))
@@ -246,7 +246,7 @@ async def test_streams_may_go_on_for_the_grace_time_and_then_get_their_last_word
 
 
 async def test_when_all_is_full_some_wait_and_the_others_are_refused(cluster: LocalRay) -> None:
-    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, maximum_streams=2):
+    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, container_max_streams=2):
         async with talkers(cluster, 2) as inside:
             waiting = [asyncio.create_task(talker(cluster)) for _ in range(2)]
             await asyncio.sleep(2)

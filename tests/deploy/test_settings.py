@@ -22,14 +22,14 @@ def config(**settings: object) -> object:
         ({"gpus": ["NOSUCH"]}, "Modal has no GPU 'NOSUCH'"),
         ({"gpus": ["L40S:2"]}, "one per container"),
         ({"gpus": []}, "this model needs one"),
-        ({"gpus": ["B300"]}, "set maximum_streams"),
+        ({"gpus": ["B300"]}, "set container_max_streams"),
         ({"model": "kyutai/stt-1b-en_fr-candle"}, "pin the model to a commit"),
         ({"model": "kyutai/stt-1b-en_fr-candle@main"}, "pin the model to a commit"),
         ({"routing_region": "mars"}, "us-east, us-west"),
         ({"min_containers": 10}, "more than max_containers"),
         ({"gpu_snapshot": True, "memory_snapshot": False}, "needs memory_snapshot"),
         ({"gpu_snapshot": True, "model": "embedded"}, "and a GPU"),
-        ({"target_streams": 20, "maximum_streams": 10}, "above maximum_streams"),
+        ({"container_target_streams": 20, "container_max_streams": 10}, "above container_max_streams"),
     ],
 )
 def test_a_wrong_deployment_is_one_sentence(settings: dict[str, object], expected: str) -> None:
@@ -70,22 +70,22 @@ def test_keys_do_not_travel_as_settings() -> None:
 def test_a_container_is_told_what_the_autoscaler_is_told() -> None:
     settled = settle(config())  # type: ignore[arg-type]
     assert settled.config.model.max_streams is None, "its own calibration may find less"
-    assert settled.config.deploy.maximum_streams == settled.maximum_streams
-    assert settled.target_streams < settled.maximum_streams
+    assert settled.config.deploy.container_max_streams == settled.container_max_streams
+    assert settled.container_target_streams < settled.container_max_streams
     both = settle(config(gpus=["H100", "L40S"]))  # type: ignore[arg-type]
-    assert both.maximum_streams == settled.maximum_streams  # whichever carries less
+    assert both.container_max_streams == settled.container_max_streams  # whichever carries less
     embedded = settle(config(model="embedded"))  # type: ignore[arg-type]
-    assert (embedded.gpus, embedded.weights, embedded.maximum_streams) == ((), None, 4)
+    assert (embedded.gpus, embedded.weights, embedded.container_max_streams) == ((), None, 4)
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"gpus": ["B300"]}, "set maximum_streams"),
-        ({"gpus": []}, "set maximum_streams"),
+        ({"gpus": ["B300"]}, "set container_max_streams"),
+        ({"gpus": []}, "set container_max_streams"),
         ({"model": "kyutai/stt-1b-en_fr-candle"}, "pin the model to a commit"),
         ({"min_containers": 11}, "more than max_containers"),
-        ({"target_streams": 20, "maximum_streams": 10}, "above maximum_streams"),
+        ({"container_target_streams": 20, "container_max_streams": 10}, "above container_max_streams"),
     ],
 )
 def test_a_wrong_deployment_on_ray_is_one_sentence(settings: dict[str, object], expected: str) -> None:
@@ -94,13 +94,13 @@ def test_a_wrong_deployment_on_ray_is_one_sentence(settings: dict[str, object], 
 
 
 def test_on_ray_a_model_may_be_a_folder_and_run_without_a_gpu(tmp_path: Path) -> None:
-    settled = settle_for_ray(config(model=str(tmp_path), gpus=[], maximum_streams=2))  # type: ignore[arg-type]
-    assert (settled.gpus, settled.maximum_streams, settled.target_streams) == ((), 2, 1)
-    assert settled.config.deploy.maximum_streams == 2
+    settled = settle_for_ray(config(model=str(tmp_path), gpus=[], container_max_streams=2))  # type: ignore[arg-type]
+    assert (settled.gpus, settled.container_max_streams, settled.container_target_streams) == ((), 2, 1)
+    assert settled.config.deploy.container_max_streams == 2
     assert settled.config.model.max_streams is None, "its own calibration may find less"
 
 
 def test_ray_has_no_limit_of_its_own_to_the_streams_of_a_replica() -> None:
-    many = config(maximum_streams=1200)
-    assert settle_for_ray(many).maximum_streams == 1200  # type: ignore[arg-type]
-    assert settle(many).maximum_streams == 1000  # type: ignore[arg-type]
+    many = config(container_max_streams=1200)
+    assert settle_for_ray(many).container_max_streams == 1200  # type: ignore[arg-type]
+    assert settle(many).container_max_streams == 1000  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from tympan.engine.scripted import INFO, ScriptedEngine, scripted_words
 
 @pytest.mark.parametrize("frames", [0, 1, 4, 5, 10, 49, 74, 75, 76, 200])
 async def test_stream_follows_script(frames: int) -> None:
-    engine = ScriptedEngine(ModelSettings(model="scripted", step_ms=0))
+    engine = ScriptedEngine(ModelSettings(model="scripted:0"))
     await engine.start()
     listener = await hear(engine, np.zeros(frames * INFO.frame_samples, np.float32))
     assert listener.words == scripted_words(frames)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from random_checkpoint import write_checkpoint
 from support.listener import hear
 from support.speech import clip
 
-from tympan.bench.disk import write_checkpoint
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine, EngineInfo
 from tympan.engine.batching import startup_timer

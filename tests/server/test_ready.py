@@ -155,7 +155,7 @@ def test_while_it_drains_it_is_not_ready() -> None:
             stream.send(bytes(3840 * 25))
             stream.recv(timeout=10)
             server.terminate()
-            wait_until(lambda: server.service.draining)
+            wait_until(lambda: server.service.connections.draining)
             answer = client.get(server.http("/ready"))
             assert (answer.status_code, answer.json()["reason"]) == (503, "the server is restarting")
             client.close()

@@ -243,7 +243,7 @@ def test_the_slot_is_kept_for_the_grace_time_and_no_longer() -> None:
         answer = client.resume()
         assert (answer["type"], answer["code"]) == ("error", "cannot_resume")
         assert client.read_all() == 1008
-        assert not server.service.resumable
+        assert not server.service.connections.resumable
         assert 'tympan_sessions_total{code="1006",protocol="native"} 1.0' in server.service.metrics.render().decode()
 
 
@@ -293,7 +293,7 @@ def test_a_restart_of_the_server_waits_for_nobody_who_is_away() -> None:
 
 
 def _lost(server: LiveServer) -> bool:
-    return any(connection._transport is None for connection in server.service.resumable.values())
+    return any(connection._transport is None for connection in server.service.connections.resumable.values())
 
 
 def test_silence_while_away_is_not_idle() -> None:

@@ -14,16 +14,16 @@ from tympan.config import Config, load_config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.server.app import create_app
-from tympan.server.runner import Runner
 from tympan.server.service import Service
+from tympan.server.uvicorn_server import UvicornServer
 
 
 class LiveServer:
-    """`with LiveServer(model="scripted", max_streams=2) as server: …`; any setting by its name."""
+    """`with LiveServer(max_streams=2) as server: …`; any setting by name, and the scripted model's `step_ms`."""
 
-    def __init__(self, engine: Engine | None = None, **settings: Any) -> None:
+    def __init__(self, engine: Engine | None = None, step_ms: float = 1.0, **settings: Any) -> None:
         self._engine = engine
-        overrides = {"model": "scripted", "port": 0, "log_level": "warning", **settings}
+        overrides = {"model": f"scripted:{step_ms}", "port": 0, "log_level": "warning", **settings}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self._started = threading.Event()
         self._error: BaseException | None = None
@@ -44,15 +44,15 @@ class LiveServer:
         self.service: Service = app.state.service
         self.runner = self._runner(app)
         self._watch = asyncio.create_task(self._announce())
-        await self._run_until_told()
+        await self._serve_until_stopped()
         self.tasks_left = len(asyncio.all_tasks()) - 1
 
     def _runner(self, app: FastAPI) -> uvicorn.Server:
-        return Runner(app, self.config)
+        return UvicornServer(app, self.config)
 
-    async def _run_until_told(self) -> None:
-        assert isinstance(self.runner, Runner)
-        await self.runner.run_until_told()
+    async def _serve_until_stopped(self) -> None:
+        assert isinstance(self.runner, UvicornServer)
+        await self.runner.serve_until_stopped()
 
     async def _announce(self) -> None:
         while not self.runner.started:
@@ -106,5 +106,5 @@ class PlainServer(LiveServer):
     def _runner(self, app: FastAPI) -> uvicorn.Server:
         return uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
 
-    async def _run_until_told(self) -> None:
+    async def _serve_until_stopped(self) -> None:
         await self.runner.serve()

@@ -79,7 +79,7 @@ def measure_engine(
         recorder = CudaDevice()
     model = load_model(checkpoint, placement, settings)
     info = describe_engine(checkpoint, placement)
-    described = describe(checkpoint, dtype=model.cache_dtype, codebooks=settings.codebooks)
+    described = describe(checkpoint, dtype=model.cache_dtype)
     linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # of the embeddings, a step reads a few rows
     rows = []
     for count in streams:

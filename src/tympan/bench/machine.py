@@ -1,4 +1,4 @@
-"""What a measurement was made on and with: the conditions that a number is worth nothing without."""
+"""The conditions of a measurement: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tympan
 
 
 def conditions(device: torch.device) -> dict[str, object]:
-    """The machine, the versions, the commit and the command line."""
+    """Return the machine, the versions, the commit and the command line."""
     on_gpu = device.type == "cuda"
     return {
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
@@ -27,12 +27,12 @@ def conditions(device: torch.device) -> dict[str, object]:
         "triton": _version("triton"),
         "tympan": tympan.__version__,
         "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"),
-        "command": " ".join(("tympan", *sys.argv[1:])),
+        "command": " ".join((Path(sys.argv[0]).name, *sys.argv[1:])),
     }
 
 
 def _output(*command: str) -> str | None:
-    """The first line of what a command prints; None where it is missing or fails."""
+    """Return the first line of a command's output, or None if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -35,7 +35,7 @@ def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
     target = torch.empty_like(source)
     target.copy_(source)
     if on_gpu:
-        return 2 * size_bytes / median(_event_seconds(source, target))
+        return 2 * size_bytes / median(event_seconds(lambda: target.copy_(source), COPY_ROUNDS, device))
     times = []
     for _ in range(COPY_ROUNDS):
         start = time.perf_counter()
@@ -44,18 +44,18 @@ def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
     return 2 * size_bytes / min(times)
 
 
-def _event_seconds(source: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Return the seconds of each copy on a GPU."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(COPY_ROUNDS + 1)]  # type: ignore[no-untyped-call]
+def event_seconds(action: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
+    """Return the seconds that each of ``rounds`` calls of ``action`` takes on a GPU, by events between them."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]  # type: ignore[no-untyped-call]
     for event in events[:-1]:
         event.record()
-        target.copy_(source)
+        action()
     events[-1].record()
-    torch.cuda.synchronize(source.device)
+    torch.cuda.synchronize(device)
     return [start.elapsed_time(end) / 1000 for start, end in itertools.pairwise(events)]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has completed all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

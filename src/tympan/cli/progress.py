@@ -12,9 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class FileProgress:
-    """How far a file has been transcribed and how fast, on stderr; nothing where stderr is no terminal.
+    """Shows the progress and speed of a file on stderr, if stderr is a terminal.
 
-    `duration_seconds` is None where it is not known: the bar then only moves.
+    Args:
+        name: The file's name.
+        duration_seconds: Its length; None if unknown.
+        console: Where to draw; by default stderr.
     """
 
     def __init__(self, name: str, duration_seconds: float | None, console: Console | None = None) -> None:
@@ -44,12 +47,13 @@ class FileProgress:
         self._bar.stop()
 
     def update(self, processed_seconds: float, words: int) -> None:
+        """Show how much has been transcribed."""
         elapsed = max(time.monotonic() - self._began, 1e-3)
         done = f"{words} words · {processed_seconds / elapsed:.1f}× real time"
         self._bar.update(self._task, completed=processed_seconds, done=done)
 
     def show(self, line: str) -> None:
-        """A line of output, now; where the bar stands on the same terminal, above it."""
+        """Print a line of output, above the bar if both share a terminal."""
         if not self._bar.disable and sys.stdout.isatty():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -1,4 +1,4 @@
-"""Live words on a terminal, or on whatever else standard output is."""
+"""Live words on a terminal, a pipe or a file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.text import Text
 from tympan.messages import Event, Partial, Segment, Turn, Warning, Word
 
 LONG_LINE_CHARACTERS: Final = 200
-"""A turn longer than this gets a new line at its next pause: what is rewritten in place must fit the screen."""
+"""Length above which a turn continues on a new line after a pause: text rewritten in place must fit the screen."""
 
 
 class Screen(Protocol):
-    """Shows events as they come; what stands at the end stays."""
+    """Shows events as they arrive."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -27,12 +27,12 @@ class Screen(Protocol):
 
 
 def open_screen(console: Console) -> Screen:
-    """The screen that suits standard output."""
+    """Return the screen for standard output."""
     return TerminalScreen(console) if console.is_terminal else PlainScreen(console.file)
 
 
 class TerminalScreen:
-    """The current turn is rewritten in place: released words firm, what may still change in grey."""
+    """Rewrites the current turn in place; words that may still change are grey."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -59,7 +59,7 @@ class TerminalScreen:
                 self._partial = ""
             case Turn(state="started"):
                 self._break_line()
-            case Segment() if len(self._firm()) > LONG_LINE_CHARACTERS:
+            case Segment() if len(self._text()) > LONG_LINE_CHARACTERS:
                 self._break_line()
             case Warning():
                 self._console.print(Text(event.message, style="yellow"))
@@ -67,21 +67,21 @@ class TerminalScreen:
 
     def _draw(self) -> None:
         blank = " " if self._words and self._partial else ""
-        self._live.update(Text.assemble(self._firm(), blank, (self._partial, "bright_black")), refresh=True)
+        self._live.update(Text.assemble(self._text(), blank, (self._partial, "bright_black")), refresh=True)
 
     def _break_line(self) -> None:
         if self._words:
-            self._console.print(Text(self._firm()))
+            self._console.print(Text(self._text()))
         self._words.clear()
         self._partial = ""
         self._draw()
 
-    def _firm(self) -> str:
+    def _text(self) -> str:
         return " ".join(self._words)
 
 
 class PlainScreen:
-    """Released words, one turn per line, each written when it comes: for pipes and files."""
+    """Writes final words as they arrive, one turn per line: for pipes and files."""
 
     def __init__(self, output: IO[str]) -> None:
         self._output = output

@@ -32,8 +32,8 @@ class FleetRules:
     min_containers: int
     buffer_containers: int
     max_containers: int
-    target_streams: int
-    maximum_streams: int
+    container_target_streams: int
+    container_max_streams: int
     scaledown_window: float
     cold_start_seconds: float
     patience_seconds: float
@@ -70,7 +70,7 @@ class _Container:
 
 def simulate(trace: Trace, rules: FleetRules) -> FleetResult:
     """Run the trace until its last stream has ended. `min_containers` are ready at time zero."""
-    assert 1 <= rules.target_streams <= rules.maximum_streams
+    assert 1 <= rules.container_target_streams <= rules.container_max_streams
     assert 0 <= rules.min_containers <= rules.max_containers
     assert rules.max_containers > 0
     fleet = _Fleet(rules, trace.durations.tolist())
@@ -160,8 +160,8 @@ class _Fleet:
         """Note what room a container has; older notes about it are stale from here on."""
         container, rules = self._fleet[index], self._rules
         streams = container.streams
-        if streams < rules.maximum_streams:
-            preference = -streams if streams < rules.target_streams else streams
+        if streams < rules.container_max_streams:
+            preference = -streams if streams < rules.container_target_streams else streams
             heapq.heappush(self._room, (preference, index, streams))
         if streams == 0:
             container.idle_spells += 1
@@ -178,7 +178,7 @@ class _Fleet:
 
     def _wanted(self) -> int:
         rules, streams = self._rules, self._open + len(self._waiting)
-        busy = ceil(streams / rules.target_streams) + (rules.buffer_containers if streams else 0)
+        busy = ceil(streams / rules.container_target_streams) + (rules.buffer_containers if streams else 0)
         return min(rules.max_containers, max(rules.min_containers, busy))
 
     def _scale(self, now: float) -> None:
@@ -204,7 +204,7 @@ class _Fleet:
         ended = self._history[-1][0]
         running = sum(ended - container.started for container in self._fleet if not container.stopped)
         container_seconds = self._container_seconds + running
-        slots = container_seconds * self._rules.maximum_streams
+        slots = container_seconds * self._rules.container_max_streams
         times, streams, containers = (np.array(column) for column in zip(*self._history, strict=True))
         return FleetResult(
             arrivals=len(self._durations),

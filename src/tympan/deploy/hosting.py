@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from tympan.server.runner import Runner
     from tympan.server.service import Service
+    from tympan.server.uvicorn_server import UvicornServer
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class Host:
         Raises `ModelError`.
         """
         from tympan.engine.registry import create_engine
-        from tympan.server import app, runner  # noqa: F401  # tens of thousands of files
+        from tympan.server import app, uvicorn_server  # noqa: F401  # tens of thousands of files
 
         deploy = self.config.deploy
-        self.engine = create_engine(self.config.model, deploy.maximum_streams)
+        self.engine = create_engine(self.config.model, deploy.container_max_streams)
         if deploy.memory_snapshot and not deploy.gpu_snapshot:  # that one holds them on the device
             self.engine.load()
 
@@ -52,10 +52,10 @@ class Host:
         if self.engine.ready:
             return
         await self.engine.start()
-        told = self.config.deploy.maximum_streams
+        told = self.config.deploy.container_max_streams
         if told is not None and self.engine.capacity < told:
             logger.warning(
-                "this container carries %d streams, the platform was told %d: set maximum_streams",
+                "this container carries %d streams, the platform was told %d: set container_max_streams",
                 self.engine.capacity,
                 told,
             )
@@ -122,7 +122,7 @@ class ListeningHost(Host):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._runner: Runner | None = None
+        self._runner: UvicornServer | None = None
         self._serving: asyncio.Future[str] | None = None
 
     def start(self) -> None:
@@ -152,10 +152,10 @@ class ListeningHost(Host):
         return self._loop
 
     async def _listen(self) -> None:
-        from tympan.server.runner import Runner
+        from tympan.server.uvicorn_server import UvicornServer
 
-        self._runner = Runner(self.app(), self.config)
-        self._serving = asyncio.ensure_future(self._runner.run_until_told())
+        self._runner = UvicornServer(self.app(), self.config)
+        self._serving = asyncio.ensure_future(self._runner.serve_until_stopped())
         while not self._runner.started:
             await asyncio.sleep(POLL_SECONDS)
             if self._serving.done():

@@ -92,8 +92,8 @@ if deploy.shape == "server":
         **machine,
         **scaling,
         port=PORT,
-        target_concurrency=deployment.target_streams,
-        max_concurrency=deployment.maximum_streams,
+        target_concurrency=deployment.container_target_streams,
+        max_concurrency=deployment.container_max_streams,
         exit_grace_period=deploy.exit_grace_seconds,
         compute_region=regions,
         unauthenticated=True,  # browsers cannot send the platform's headers on a WebSocket; our own keys are asked for
@@ -120,7 +120,7 @@ if deploy.shape == "server":
 else:
 
     @app.cls(**machine, **scaling, timeout=deploy.timeout_seconds, region=regions)
-    @modal.concurrent(max_inputs=deployment.maximum_streams, target_inputs=deployment.target_streams)
+    @modal.concurrent(max_inputs=deployment.container_max_streams, target_inputs=deployment.container_target_streams)
     class TympanClass:
         """The service behind the platform's own sockets. Coroutines run on the event loop that the sockets are on."""
 

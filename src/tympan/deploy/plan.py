@@ -38,8 +38,8 @@ class Choice:
     """
 
     gpu: str
-    maximum_streams: int
-    target_streams: int
+    container_max_streams: int
+    container_target_streams: int
     limit: str
     basis: str
     containers: int
@@ -75,14 +75,16 @@ def choices(
     rows = []
     for gpu in map(find_gpu, names):
         found = capacity(gpu, model, kv_dtype, runs)
-        maximum = settings.maximum_streams or found.streams
+        maximum = settings.container_max_streams or found.streams
         if maximum < 1:
             continue
-        target = settings.target_streams or max(1, int(TARGET_SHARE * maximum))
+        target = settings.container_target_streams or max(1, int(TARGET_SHARE * maximum))
         if target > maximum:
-            raise ConfigError(f"target_streams is {target}, but a container of one {gpu.name} carries {maximum}")
-        if settings.maximum_streams:
-            found = Capacity(maximum, "given", "setting", (f"maximum_streams = {maximum} (setting)",))
+            raise ConfigError(
+                f"container_target_streams is {target}, but a container of one {gpu.name} carries {maximum}"
+            )
+        if settings.container_max_streams:
+            found = Capacity(maximum, "given", "setting", (f"container_max_streams = {maximum} (setting)",))
         rows.append(_choice(demand, gpu, found, target, settings))
     if not rows:
         raise ConfigError(f"not one stream of the {model.name} model fits these GPUs")
@@ -116,8 +118,8 @@ def _choice(demand: Demand, gpu: Gpu, found: Capacity, target: int, settings: De
     )
     return Choice(
         gpu=gpu.name,
-        maximum_streams=found.streams,
-        target_streams=target,
+        container_max_streams=found.streams,
+        container_target_streams=target,
         limit=found.limit,
         basis=found.basis,
         containers=containers,
@@ -140,8 +142,8 @@ def fleet_rules(choice: Choice, settings: DeploySettings, cold_start: float, pat
         min_containers=settings.min_containers,
         buffer_containers=settings.buffer_containers,
         max_containers=settings.max_containers,
-        target_streams=choice.target_streams,
-        maximum_streams=choice.maximum_streams,
+        container_target_streams=choice.container_target_streams,
+        container_max_streams=choice.container_max_streams,
         scaledown_window=float(settings.scaledown_window),
         cold_start_seconds=cold_start,
         patience_seconds=patience,
@@ -155,7 +157,7 @@ def table(rows: Sequence[Choice]) -> str:
         f"{'$/audio-hour':>14}  basis"
     ]
     lines += [
-        f"{row.gpu:<14}{row.maximum_streams:>8}{row.target_streams:>8}{row.containers:>12}{row.headroom:>10.0%}"
+        f"{row.gpu:<14}{row.container_max_streams:>8}{row.container_target_streams:>8}{row.containers:>12}{row.headroom:>10.0%}"
         f"{row.dollars_per_hour:>12,.2f}{row.dollars_per_stream_hour:>15.4f}{row.dollars_per_audio_hour:>14.4f}"
         f"  {row.basis}" + ("" if row.limit in ("advice", "setting") else f" ({row.limit})")
         for row in rows

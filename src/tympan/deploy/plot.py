@@ -9,7 +9,7 @@ import numpy as np
 
 from tympan.deploy.fleet import FleetResult
 from tympan.deploy.plan import Choice
-from tympan.errors import ConfigError, MissingPackageError
+from tympan.errors import ConfigError, missing_package
 
 POINTS: Final = 2000
 STREAMS_COLOUR: Final = "#2a6f97"
@@ -24,14 +24,14 @@ def draw(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"a plot needs the package {error.name}: pip install 'tympan[plot]'") from None
+        raise missing_package("a plot", error.name, "plot") from None
     moments = np.linspace(result.times[0], result.times[-1], POINTS)
     index = np.searchsorted(result.times, moments, side="right") - 1
     hours, containers = moments / 3600, result.containers[index]
     figure = Figure(figsize=(10, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.step(hours, containers * choice.maximum_streams, where="post", color=PLACES_COLOUR, label="places")
-    target = containers * choice.target_streams
+    upper.step(hours, containers * choice.container_max_streams, where="post", color=PLACES_COLOUR, label="places")
+    target = containers * choice.container_target_streams
     upper.step(hours, target, where="post", color=PLACES_COLOUR, linestyle=":", label="places up to the target")
     upper.fill_between(hours, result.open_streams[index], step="post", color=STREAMS_COLOUR, label="open streams")
     upper.set(title=title, ylabel="streams", ylim=(0, None))

@@ -46,7 +46,7 @@ class Replica:
         ours.setLevel(config.server.log_level.upper())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._config, create_engine(self._config.model, self._config.deploy.maximum_streams))
+        app = create_app(self._config, create_engine(self._config.model, self._config.deploy.container_max_streams))
         self._service: Service = app.state.service
         return app
 
@@ -55,7 +55,7 @@ class Replica:
         self._asked_at = time.monotonic()
         if self._watch is None:
             self._watch = asyncio.create_task(self._drain_when_told_to_go())
-        if reason := self._service.not_ready_because:
+        if reason := self._service.unavailable_reason:
             raise EngineError(reason)
 
     async def _drain_when_told_to_go(self) -> None:
@@ -96,13 +96,13 @@ def app(settings: dict[str, Any]) -> serve.Application:
         serve.ingress()(Replica),
         name="Tympan",
         ray_actor_options={"num_cpus": deploy.container_cpu, "num_gpus": 1 if deployment.gpus else 0},
-        max_ongoing_requests=deployment.maximum_streams,
-        max_queued_requests=deployment.maximum_streams,
+        max_ongoing_requests=deployment.container_max_streams,
+        max_queued_requests=deployment.container_max_streams,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_SECONDS),
         autoscaling_config=AutoscalingConfig(
             min_replicas=deploy.min_containers,
             max_replicas=deploy.max_containers,
-            target_ongoing_requests=deployment.target_streams,
+            target_ongoing_requests=deployment.container_target_streams,
             upscale_delay_s=UPSCALE_SECONDS,
             downscale_delay_s=deploy.scaledown_window,
             look_back_period_s=LOOK_BACK_SECONDS,

@@ -31,8 +31,8 @@ class Deployment:
 
     config: Config
     gpus: tuple[str, ...]
-    target_streams: int
-    maximum_streams: int
+    container_target_streams: int
+    container_max_streams: int
     weights: tuple[str, str] | None
     """Repository and revision."""
 
@@ -53,7 +53,7 @@ def settle(config: Config, *, check: bool = True) -> Deployment:
         config,
         server=replace(config.server, host="0.0.0.0", port=PORT),
         limits=replace(config.limits, handover_seconds=_handover_seconds(config)),
-        deploy=replace(config.deploy, maximum_streams=maximum, target_streams=target),
+        deploy=replace(config.deploy, container_max_streams=maximum, container_target_streams=target),
     )
     repository, _, revision = model.partition("@")
     weights = None if model.startswith(LOCAL_MODELS) else (repository, revision)
@@ -68,12 +68,14 @@ def settle_for_ray(config: Config) -> Deployment:
             f"min_containers ({deploy.min_containers}) is more than max_containers ({deploy.max_containers})"
         )
     _check_known(config, gpus)
-    if not gpus and config.model.model not in ENGINES_WITHOUT_GPU and deploy.maximum_streams is None:
-        raise ConfigError("gpus is empty, and nobody knows what this model carries without one: set maximum_streams")
+    if not gpus and config.model.model not in ENGINES_WITHOUT_GPU and deploy.container_max_streams is None:
+        raise ConfigError(
+            "gpus is empty, and nobody knows what this model carries without one: set container_max_streams"
+        )
     if not Path(config.model.model).is_dir():
         _check_pinned(config.model.model)
     maximum, target = _streams(config, gpus, None, check=True)
-    config = replace(config, deploy=replace(deploy, maximum_streams=maximum, target_streams=target))
+    config = replace(config, deploy=replace(deploy, container_max_streams=maximum, container_target_streams=target))
     return Deployment(config, gpus, target, maximum, None)
 
 
@@ -86,11 +88,11 @@ def _streams(config: Config, gpus: tuple[str, ...], limit: int | None, *, check:
     deploy = config.deploy
     carried = (_carried(gpu, config.model.model) for gpu in gpus)
     most = min(carried, default=max(1, int(deploy.container_cpu)))
-    maximum = deploy.maximum_streams or config.model.max_streams or most
+    maximum = deploy.container_max_streams or config.model.max_streams or most
     maximum = min(maximum, limit or maximum)
-    target = deploy.target_streams or max(1, int(TARGET_SHARE * maximum))
+    target = deploy.container_target_streams or max(1, int(TARGET_SHARE * maximum))
     if check and target > maximum:
-        raise ConfigError(f"target_streams is {target}, above maximum_streams, which is {maximum}")
+        raise ConfigError(f"container_target_streams is {target}, above container_max_streams, which is {maximum}")
     return maximum, target
 
 
@@ -108,8 +110,8 @@ def _handover_seconds(config: Config) -> float | None:
 
 def _check_known(config: Config, gpus: tuple[str, ...]) -> None:
     for gpu in gpus:
-        if gpu not in GPUS and gpu != "A100" and config.deploy.maximum_streams is None:
-            raise ConfigError(f"nobody knows yet what a {gpu} carries: set maximum_streams")
+        if gpu not in GPUS and gpu != "A100" and config.deploy.container_max_streams is None:
+            raise ConfigError(f"nobody knows yet what a {gpu} carries: set container_max_streams")
 
 
 def _check_pinned(model: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine
-from tympan.errors import MissingPackageError
+from tympan.errors import missing_package
 
 
 def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
@@ -23,15 +23,12 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
             from tympan.engine.embedded.engine import EmbeddedEngine
 
             return EmbeddedEngine(settings, most_streams)
-        case "scripted":
+        case model if model.partition(":")[0] == "scripted":
             from tympan.engine.scripted import ScriptedEngine
 
             return ScriptedEngine(settings, most_streams)
     try:
         from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"the model {settings.model} needs the package {error.name}: pip install 'tympan[torch]'; "
-            "--model embedded does without"
-        ) from None
+        raise missing_package(f"the model {settings.model}", error.name, "torch") from None
     return create_kyutai_engine(settings, most_streams=most_streams)

@@ -2,8 +2,8 @@
 
 The script depends on frame numbers only. Every cycle of 75 frames (6 s) has ten words, five frames apart (0.4 s) and
 four frames long, and then two seconds of pause. Word `n` of a stream is `word<n>`. As the real model does, the engine
-releases a word six frames after its end. All streams share one loop, which takes `step_ms` per step and advances each
-stream by at most one frame.
+releases a word six frames after its end. All streams share one loop, which advances each stream by at most one frame
+per step. A step takes 1 ms, or as long as the name of the model says (`scripted:MILLISECONDS`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, deliver_events
-from tympan.errors import CapacityError, EngineError
+from tympan.errors import CapacityError, ConfigError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Word
 
 FRAME_SECONDS = 0.08
@@ -134,7 +134,11 @@ class ScriptedStream:
 
 
 class ScriptedEngine:
-    """An `Engine` that carries `max_streams` scripted streams."""
+    """An `Engine` that carries `max_streams` scripted streams.
+
+    Raises:
+        ConfigError: The name of the model has an invalid duration.
+    """
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         self.info = INFO
@@ -142,7 +146,7 @@ class ScriptedEngine:
         self.observe: Observe | None = None
         self.stage = ""
         self.start_seconds: Mapping[str, float] = {}
-        self._step_seconds = settings.step_ms / 1000
+        self._step_seconds = _step_seconds(settings.model)
         self._streams: set[ScriptedStream] = set()
         self._busy: dict[ScriptedStream, None] = {}
         self._work = asyncio.Event()
@@ -212,3 +216,11 @@ class ScriptedEngine:
                 waiting = [stream.waiting_frames for stream in self._busy]
                 lag = FRAME_SECONDS * max(waiting, default=0)
                 self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))
+
+
+def _step_seconds(model: str) -> float:
+    """Return the duration of a step for the model `scripted` or `scripted:MILLISECONDS`."""
+    try:
+        return float(model.partition(":")[2] or 1.0) / 1000
+    except ValueError:
+        raise ConfigError(f"invalid model {model!r}: expected scripted or scripted:MILLISECONDS") from None

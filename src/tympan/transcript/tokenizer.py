@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tympan.errors import MissingPackageError, ModelError
+from tympan.errors import ModelError, missing_package
 
 WORD_START = "▁"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -49,7 +49,7 @@ class SentencePieceTokenizer:
         try:
             import sentencepiece
         except ImportError:
-            raise MissingPackageError("this model's tokenizer needs `pip install sentencepiece`") from None
+            raise missing_package("this model's tokenizer", "sentencepiece", "torch") from None
         try:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):

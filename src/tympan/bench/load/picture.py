@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tympan.bench.load.report import PERCENTS, Figures, headline, milliseconds, table, verdict
 from tympan.bench.load.score import Outcome
-from tympan.errors import ConfigError, MissingPackageError
+from tympan.errors import ConfigError, missing_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def check_file(file: Path) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"a report needs the package {error.name}: pip install 'tympan[plot]'") from None
+        raise missing_package("a report", error.name, "plot") from None
 
 
 def write_report(file: Path, result: Figures, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe
 from tympan.engine.embedded.process import EmbeddedStream, WorkerProcess
-from tympan.errors import CapacityError, EngineError, MissingPackageError
+from tympan.errors import CapacityError, EngineError, missing_package
 
 STREAMS_PER_CORE = 2  # a frame of 80 ms takes 10 to 20 ms, and a few take 100
 
@@ -57,7 +57,7 @@ class EmbeddedEngine:
         if self._started:
             return
         if importlib.util.find_spec("pocketsphinx") is None:
-            raise MissingPackageError("the embedded model needs PocketSphinx: pip install 'tympan[embedded]'")
+            raise missing_package("the embedded model", "pocketsphinx", "embedded")
         await asyncio.gather(*(worker.start() for worker in self._workers))
         self._started = True
 

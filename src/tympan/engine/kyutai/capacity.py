@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
-from tympan.config import ModelSettings, cache_folder
+from tympan.config import cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.buckets import bucket_sizes
 from tympan.engine.batching.scheduler import Row, Slot
@@ -100,9 +100,7 @@ def _mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.1f} MiB"
 
 
-def limit_to_real_time(
-    runner: KyutaiRunner, checkpoint: Checkpoint, placement: Placement, settings: ModelSettings
-) -> None:
+def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: Placement) -> None:
     """Reduce the slots of a runner on a GPU to those that it carries in real time."""
     key = {
         "gpu": runner.info.device,
@@ -110,7 +108,6 @@ def limit_to_real_time(
         "architecture": repr(checkpoint.config),
         "weights": placement.kind,
         "cache": placement.cache_name,
-        "codebooks": settings.codebooks,
         "slots": runner.slots,
         "buckets": bucket_sizes(runner.slots),
         "tympan": version(),

@@ -63,7 +63,7 @@ def load_runner(
     timer.split("state", "graphs", runner.record_seconds)
     if settings.max_streams is None:
         with timer.timed("calibration"):
-            limit_to_real_time(runner, checkpoint, placement, settings)
+            limit_to_real_time(runner, checkpoint, placement)
     return runner
 
 
@@ -90,12 +90,7 @@ def load_model(
     timer = timer or StartupTimer()
     prepare(placement.device)
     with timer.timed("weights"):
-        lm = checkpoint.lm(
-            device=placement.device,
-            dtype=placement.wide,
-            codebooks=settings.codebooks,
-            temperature=settings.temperature,
-        )
+        lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
     with timer.timed("quantisation"):
         quantize(lm, placement.kind)
     with timer.timed("weights"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tympan.errors import MissingPackageError, ModelError
+from tympan.errors import ModelError, missing_package
 
 _WAY_OUT = "`--model embedded` runs without any download"
 
@@ -60,7 +60,7 @@ class Repository:
                 RevisionNotFoundError,
             )
         except ImportError:
-            raise MissingPackageError(f"models from the hub need `pip install huggingface_hub`; {_WAY_OUT}") from None
+            raise missing_package("a model from the hub", "huggingface_hub", "torch") from None
         wanted = f"{name} of {self}"
         logging.getLogger("huggingface_hub").setLevel(
             logging.ERROR

@@ -51,7 +51,7 @@ def usable(device: torch.device) -> bool:
 def _missing(device: torch.device) -> str:
     """Return what is known to be missing without a trial, or an empty string."""
     if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed (pip install triton)"
+        return "Triton is not installed"
     capability = torch.cuda.get_device_capability(device)
     if capability < _OLDEST_CAPABILITY:
         needed = ".".join(map(str, _OLDEST_CAPABILITY))

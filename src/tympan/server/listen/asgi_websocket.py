@@ -14,9 +14,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.routes.responses import request_of, response_of
 from tympan.server.service import Service
-from tympan.server.sessions.connection import Connection, MakeProtocol
+from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.sessions.transport import NO_CODE, NO_GOODBYE
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, TransportListener
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ class AsgiWire:
 
     def __init__(self, websocket: WebSocket) -> None:
         self.writable = True
-        self.connection: Connection | None = None
+        self.connection: TransportListener | None = None
         self._websocket = websocket
         self._outgoing: asyncio.Queue[WireMessage | tuple[int, str]] = asyncio.Queue()
         self._reading = asyncio.Event()
         self._reading.set()
         self._task: asyncio.Task[None] | None = None
-        self._goodbye = NO_GOODBYE
+        self._goodbye = ABNORMAL_CLOSURE
 
     def send(self, message: WireMessage) -> None:
         self.writable = False
@@ -126,4 +126,4 @@ class AsgiWire:
 
 def _goodbye(code: int | None) -> int:
     """ASGI has 1005 for clients that closed without a code, and uvicorn also for those that closed not at all."""
-    return NO_GOODBYE if code in (None, NO_CODE) else code
+    return ABNORMAL_CLOSURE if code in (None, NO_STATUS) else code

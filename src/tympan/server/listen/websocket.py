@@ -32,9 +32,9 @@ from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.coalescer import MessageCoalescer
 from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
-from tympan.server.sessions.connection import Connection, MakeProtocol
+from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.sessions.transport import NO_CODE, NO_GOODBYE
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, TransportListener
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Socket(WSListener):
 
     def __init__(self, protocol: SocketProtocol, most_bytes: int) -> None:
         self.writable = True
-        self.connection: Connection | None = None
+        self.connection: TransportListener | None = None
         self._protocol = protocol
         self._most_bytes = most_bytes
         self._parts: bytearray | None = None  # of a message that has begun
@@ -137,7 +137,7 @@ class Socket(WSListener):
             if self.writable:  # who does not read does not miss it, and would make us keep them all
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self._leave(cast(int, frame.get_close_code()) or NO_CODE)
+            self._leave(cast(int, frame.get_close_code()) or NO_STATUS)
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             self._abort_soon()
@@ -166,7 +166,7 @@ class Socket(WSListener):
 
     def _break(self, code: WSCloseCode, reason: str) -> NoReturn:
         """The peer broke the protocol: its slots are free now, however long its socket takes to close."""
-        self._leave(NO_CODE)
+        self._leave(NO_STATUS)
         self._abort_soon()
         raise WSProtocolError(code, reason)
 
@@ -187,7 +187,7 @@ class Socket(WSListener):
         for timer in (self._closing, self._resting):
             if timer is not None:
                 timer.cancel()
-        self._leave(NO_GOODBYE)
+        self._leave(ABNORMAL_CLOSURE)
 
     def _leave(self, code: int) -> None:
         """The connection hears once how this socket ended, and no more of it: it may have another one by then."""

@@ -30,7 +30,7 @@ from tympan.messages import Audio, AudioFormat, Command, Event, Finish, Flush, K
 from tympan.protocols.base import Request
 from tympan.protocols.native import TYPE_NAMES
 from tympan.server.observability.recording_files import RecordingFiles, consent, size_of, unfit
-from tympan.session.observed import Observer, Outcome
+from tympan.session.listener import Observer, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +88,18 @@ class Recording(Observer):
         self._samples = 0
         self._began = time.monotonic()
 
-    def heard(self, samples: Pcm) -> None:
+    def on_audio(self, samples: Pcm) -> None:
         self._samples += len(samples)
         self._recorder.put(self, samples, samples.nbytes)
 
-    def asked(self, command: Command) -> None:
+    def on_command(self, command: Command) -> None:
         if not isinstance(command, Audio | KeepAlive):
             self._note({"command": COMMAND_NAMES[type(command)]}, command)
 
-    def told(self, event: Event, channel: int) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
         self._note({"event": TYPE_NAMES[type(event)], "channel": channel}, event)
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_end(self, outcome: Outcome) -> None:
         self._note({"event": "closed"}, outcome)
         self._recorder.put(self, End.COMPLETE, 0)
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: one span per session, where the standard variables say where spans go (`tympan[otel]`).
+"""OpenTelemetry: one span per session, where the standard variables say where spans go (the extra `otel`).
 
 The SDK reads those variables itself; here is only what a session's span holds. Names are OpenTelemetry's where it has
 them (`session.id`, `url.path`, `gen_ai.request.model`, `error.type`), else they begin with `tympan.`.
@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tympan.messages import Command, Event, Flush, Flushed, Word
 from tympan.protocols.base import Request
-from tympan.session.observed import Observer, Outcome
+from tympan.session.listener import Observer, Outcome
 from tympan.version import version
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Trace(Observer):
         self._flushes: dict[int, Span] = {}
         self._has_spoken = False
 
-    def asked(self, command: Command) -> None:
+    def on_command(self, command: Command) -> None:
         if (
             isinstance(command, Flush)
             and command.marker not in self._flushes
@@ -77,14 +77,14 @@ class Trace(Observer):
         ):
             self._flushes[command.marker] = self._tracer.start_span("flush", self._inside)
 
-    def told(self, event: Event, channel: int) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
         if isinstance(event, Word) and not self._has_spoken:
             self._has_spoken = True
             self._span.add_event("first word", {"tympan.word_end_seconds": event.end})
         elif isinstance(event, Flushed) and event.marker in self._flushes:
             self._flushes.pop(event.marker).end()
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_end(self, outcome: Outcome) -> None:
         for flush in self._flushes.values():
             flush.end()
         self._span.set_attributes(

@@ -18,13 +18,14 @@ from starlette.exceptions import HTTPException
 from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
-from tympan.protocols.base import json_text
 from tympan.protocols.openai import access as openai_access
 from tympan.protocols.openai import files as shapes
 from tympan.protocols.openai.session import SessionSettings
+from tympan.protocols.wire import json_text
 from tympan.server.access.auth import TOKEN_PREFIX
+from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
-from tympan.server.routes.uploads import Body, Upload, chunks_of
+from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
 from tympan.transcript.subtitles import Listening
 
@@ -69,7 +70,7 @@ class _Wish:
 async def _transcriptions(service: Service, request: Request) -> Response:
     """Transcribe a file: JSON, text, subtitles, or server-sent events."""
     opening = request_of(request)
-    account = service.admit(openai_access.credential(opening), opening.headers)
+    account = service.admission.check_client(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
     body = Body(request, limits, limits.upload_bytes, account)
     form = await _form(body.request)

@@ -42,13 +42,13 @@ def routes(service: Service) -> APIRouter:
             "capacity": engine.capacity,
             "active": engine.active,
             "recording": _recording(service),
-            "notice": " ".join(filter(None, (engine.info.notice, RECORDED if service.recorder else ""))),
+            "notice": " ".join(filter(None, (engine.info.notice, RECORDED if service.observers.recorder else ""))),
         }
 
     @router.get("/ready")
     async def ready() -> JSONResponse:
         """200 while streams are let in, as long as there are slots; else 503 and why."""
-        reason = service.not_ready_because
+        reason = service.unavailable_reason
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @router.get("/v1/models", response_model=None)
@@ -72,9 +72,9 @@ def routes(service: Service) -> APIRouter:
 
 def _recording(service: Service) -> str:
     """`off`, `on`, or `stopped`; the log says why, and the folder is nobody's business."""
-    if service.recorder is None:
+    if service.observers.recorder is None:
         return "off"
-    return "stopped" if service.recorder.stopped_because else "on"
+    return "stopped" if service.observers.recorder.stopped_because else "on"
 
 
 def _refusal(service: Service, request: Request) -> JSONResponse | None:

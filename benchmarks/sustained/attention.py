@@ -1,13 +1,13 @@
-"""How fast attention reads the ring, to be compared with the rate of a copy. For GPUs with kernels only."""
+"""The rate at which attention reads the ring, for comparison with a copy. For GPUs with kernels only."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
+from tympan.bench.measure import event_seconds
 from tympan.engine.kyutai.capacity import OLD_SECONDS
 from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.models.layers.attention import Ring
@@ -43,14 +43,8 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
             read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=config)
 
     replay = CudaDevice().record(attend_everywhere)
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]  # type: ignore[no-untyped-call]
     replay()
-    for event in events[:-1]:
-        event.record()
-        replay()
-    events[-1].record()
-    torch.cuda.synchronize(device)
-    seconds: float = median(start.elapsed_time(end) for start, end in pairwise(events)) / 1000
+    seconds = median(event_seconds(replay, ROUNDS, device))
     return rows * layers * 2 * heads * capacity * width * ring.keys.element_size() / seconds
 
 
@@ -63,6 +57,6 @@ def sweep(ring: Ring, rows: int, dtype: torch.dtype) -> dict[str, float]:
         name = "x".join(map(str, config))
         try:
             rates[name] = attention_rate(ring, rows, dtype, config)
-        except Exception as error:  # too much shared memory, for one
+        except Exception as error:  # for example too much shared memory
             rates[f"{name} ({type(error).__name__})"] = 0.0
     return rates

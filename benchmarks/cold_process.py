@@ -1,8 +1,10 @@
-"""A process that starts an engine, speaks to it until it says something, and tells where its seconds went.
+"""Start an engine in this process and push a synthetic voice until the first words; run by `cold_start.py`.
 
-`python -m tympan.bench.cold SPAWNED SETTINGS`: the monotonic clock when it was spawned, and `ModelSettings` as JSON.
-Prints one line of JSON, seconds by stage, the moment the words are there. It imports what `tympan serve` imports for
-the engine, and no web framework.
+    python benchmarks/cold_process.py SPAWNED SETTINGS
+
+SPAWNED is the monotonic clock when the process was started, SETTINGS is `ModelSettings` as JSON. Prints the seconds of
+each stage as one line of JSON with the first words. Imports what `tympan serve` imports for the engine, and no web
+framework.
 """
 
 from __future__ import annotations
@@ -26,48 +28,48 @@ from tympan.messages import EngineEvent, Failed, Partial, Progress, Samples, Wor
 LONGEST_SPEECH_SECONDS = 20.0
 
 
-async def cold_start(settings: ModelSettings, stages: StartupTimer) -> None:
-    """From the imports to the first words, each stage into `stages`. Raises what the engine raises."""
-    with stages.timed("imports"):
+async def cold_start(settings: ModelSettings, timer: StartupTimer) -> None:
+    """Time each stage from the imports to the first words."""
+    with timer.timed("imports"):
         engine = create_engine(settings)
     began = time.perf_counter()
     await engine.start()
     start_seconds = time.perf_counter() - began
-    stages.seconds |= engine.start_seconds
-    stages.seconds["rest of the start"] = start_seconds - sum(engine.start_seconds.values())
+    timer.seconds |= engine.start_seconds
+    timer.seconds["rest of the start"] = start_seconds - sum(engine.start_seconds.values())
     try:
-        await _speak(engine, stages)
-        print(json.dumps(stages.seconds), flush=True)  # noqa: T201
+        await _push_voice(engine, timer)
+        print(json.dumps(timer.seconds), flush=True)
     finally:
         await engine.stop()
 
 
-async def _speak(engine: Engine, stages: StartupTimer) -> None:
-    """One frame after the other, each as soon as the last one is worked off."""
-    heard: asyncio.Queue[EngineEvent] = asyncio.Queue()
+async def _push_voice(engine: Engine, timer: StartupTimer) -> None:
+    """Push frame after frame, each as soon as the last one has been transcribed."""
+    received: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
-    def hear(events: Sequence[EngineEvent]) -> None:
+    def deliver(events: Sequence[EngineEvent]) -> None:
         for event in events:
-            heard.put_nowait(event)
+            received.put_nowait(event)
 
-    stream = engine.open(hear)
+    stream = engine.open(deliver)
     info = engine.info
-    name, spoke = "first frame", False
+    name, has_words = "first frame", False
     for frame in voice(LONGEST_SPEECH_SECONDS, info.sample_rate).reshape(-1, info.frame_samples):
-        with stages.timed(name):
+        with timer.timed(name):
             stream.push(frame)
-            while not isinstance(event := await heard.get(), Progress):
+            while not isinstance(event := await received.get(), Progress):
                 if isinstance(event, Failed):
                     raise event.error
-                spoke = spoke or isinstance(event, Partial | Word)
+                has_words = has_words or isinstance(event, Partial | Word)
         name = "first words"
-        if spoke:
+        if has_words:
             return
-    raise EngineError(f"the model said nothing to {LONGEST_SPEECH_SECONDS:.0f} s of a synthetic voice")
+    raise EngineError(f"the model gave no words for {LONGEST_SPEECH_SECONDS:.0f} s of a synthetic voice")
 
 
 def voice(seconds: float, sample_rate: int) -> Samples:
-    """Gliding harmonics in syllables with pauses, float32 in -1..1."""
+    """Return gliding harmonics in syllables with pauses, float32 in -1..1."""
     clock = np.arange(int(seconds * sample_rate)) / sample_rate
     phase = 2 * np.pi * np.cumsum((120 + 40 * np.sin(2 * np.pi * 0.7 * clock)) / sample_rate)
     tone = sum(np.sin(n * phase) / n for n in range(1, 13))
@@ -77,11 +79,11 @@ def voice(seconds: float, sample_rate: int) -> Samples:
 
 
 def main(spawned: float, settings: ModelSettings) -> None:
-    """Ends the process with one sentence where the model cannot be had."""
-    stages = StartupTimer()
-    stages.seconds["interpreter"] = time.monotonic() - spawned
+    """Run, or exit with the error as one sentence."""
+    timer = StartupTimer()
+    timer.seconds["interpreter"] = time.monotonic() - spawned
     try:
-        asyncio.run(cold_start(settings, stages))
+        asyncio.run(cold_start(settings, timer))
     except TympanError as error:
         sys.exit(str(error))
 

@@ -1,8 +1,8 @@
-"""What a stream was given to send and the server has not yet acknowledged, in order, so that it can be sent again.
+"""Audio and commands that the server has not acknowledged yet, in order, so that they can be sent again.
 
-Positions are bytes since the stream began. `resume` goes on with a session on a new connection: what did not arrive on
-the old one is to be sent. `rewind` starts a new session: everything kept is to be sent once more, and that session's
-clock begins at the first byte kept.
+Positions are bytes since the beginning of the stream. `resume` continues a session on a new connection and sends what
+did not arrive on the old one. `rewind` starts a new session: everything kept is sent again, and the session's clock
+begins at the first byte kept.
 """
 
 from __future__ import annotations
@@ -15,33 +15,39 @@ from typing import Final
 from tympan.client import wire
 
 FRAME_BYTES: Final = 1 << 16
-"""The largest audio frame sent: far under the server's limit for a message, small enough for it to read in steps."""
+"""The largest audio message: far below the server's limit, and small enough to be read in steps."""
 
 IN_FLIGHT_SECONDS: Final = 10.0
-"""How much audio may be on its way untranscribed. More would fill the network's buffers with minutes of sound, and
-pings wait behind it until the server, or something between, takes the connection for dead."""
+"""How much untranscribed audio may be in flight. More would fill the network's buffers with minutes of audio, behind
+which pings wait until the connection is taken for dead."""
 
 CONTAINER_BYTES: Final = 1 << 24
-"""How much of a container is kept for a lost connection, more than networks hold on their way. Its bytes tell no time,
-so it is not known how many have been transcribed."""
+"""How much of a container is kept for a lost connection: more than is in flight. Its bytes do not indicate a time, so
+it is unknown how many have been transcribed."""
 
 WIRE_ROUNDING_SECONDS: Final = 0.0005
-"""Servers write times to the millisecond; what may have been rounded up is rather sent twice than lost."""
+"""Servers round times to the millisecond; audio at a rounded time is sent twice rather than lost."""
 
 
 @dataclass(slots=True)
 class _Marker:
-    """A flush that has not been answered: it belongs after the byte at `position`."""
+    """A flush that has not been answered.
+
+    Attributes:
+        id: The marker of the flush.
+        position: The flush follows the byte at this position.
+        sent: Whether the current connection has sent it.
+        number: Its number among the flushes of the session, from 0.
+    """
 
     id: int
     position: int
     sent: bool = False
     number: int = 0
-    """Which of the session's flushes it was sent as, from 0."""
 
 
-class Outbox:
-    """Audio bytes, flushes and the finish, with a cursor for what the current connection has been given."""
+class SendBuffer:
+    """Audio, flushes and the end of a stream, with a cursor for what the current connection has sent."""
 
     def __init__(self, audio: wire.AudioFormat) -> None:
         self._audio = audio
@@ -57,21 +63,22 @@ class Outbox:
 
     @property
     def finishing(self) -> bool:
+        """Whether the end of the audio has been declared."""
         return self._finishing
 
     @property
     def replayable(self) -> bool:
-        """Whether nothing would be missing in a new session: a container cannot be taken up in its middle."""
+        """Whether a new session can transcribe the rest: a container cannot be continued in its middle."""
         return self._audio.sample_bytes > 0 or self._cursor == 0
 
     @property
     def base_seconds(self) -> float:
-        """Where the current session's clock begins on the stream's."""
+        """The time of the stream at which the current session's clock begins, in seconds."""
         return self._seconds(self._base)
 
     @property
     def drained(self) -> bool:
-        """Whether the current connection has been given everything."""
+        """Whether the current connection has sent everything."""
         return (
             self._cursor == self._end
             and self._finishing == self._finish_sent
@@ -80,7 +87,7 @@ class Outbox:
 
     @property
     def answered(self) -> bool:
-        """Whether nothing given is left unanswered, as far as times on the wire can tell."""
+        """Whether the server has answered everything, to the precision of the times it sends."""
         left = self._end - (self._start if self._audio.sample_bytes else self._cursor)
         slack = (2 * self._samples(WIRE_ROUNDING_SECONDS) + 1) * self._audio.sample_bytes
         return left <= slack and not self._markers
@@ -91,22 +98,25 @@ class Outbox:
 
     @property
     def _horizon(self) -> int:
-        """Where sending has to wait for the server; a container's bytes tell no time, so it never waits."""
+        """The position at which sending waits for the server; a container never waits."""
         if not self._audio.sample_bytes:
             return self._end
         return self._transcribed + self._samples(IN_FLIGHT_SECONDS) * self._audio.sample_bytes
 
     def append(self, data: bytes) -> None:
+        """Add audio."""
         self._kept += data
 
     def flush(self, marker: int) -> None:
+        """Add a flush after the audio so far."""
         self._markers.append(_Marker(marker, self._end))
 
     def finish(self) -> None:
+        """Declare the end of the audio."""
         self._finishing = True
 
     def frames(self) -> Iterator[bytes | str]:
-        """The frames that the current connection has still to be given; more may follow later."""
+        """Yield the messages that the current connection has not sent yet."""
         while (frame := self._next_frame()) is not None:
             yield frame
 
@@ -133,38 +143,38 @@ class Outbox:
         return frame
 
     def transcribed(self, seconds: float) -> None:
-        """The server has come so far with the current session's audio: more may follow."""
+        """Note how much of the session's audio the server has transcribed, so that more can be sent."""
         self._transcribed = self._base + self._samples(seconds) * self._audio.sample_bytes
 
     def acknowledge(self, seconds: float) -> bool:
-        """The current session's first `seconds` need not be sent again; whether that was news."""
+        """Discard the session's first `seconds`; return whether any audio was discarded."""
         if not self._audio.sample_bytes:
             return False
         position = self._base + self._samples(seconds - WIRE_ROUNDING_SECONDS) * self._audio.sample_bytes
         return self._drop(min(position, self._whole(self._cursor)))
 
     def answer(self, marker: int) -> bool:
-        """A flush has been answered; whether it was waiting for that."""
+        """Remove an answered flush; return whether it was pending."""
         left = [waiting for waiting in self._markers if waiting.id != marker]
         known = len(left) < len(self._markers)
         self._markers = left
         return known
 
     def resume(self, audio_bytes: int, flushes: int) -> bool:
-        """Go on with the session after what it has received. False if what follows is not kept any more."""
+        """Continue the session after what it has received; return False if the next bytes are no longer kept."""
         received = self._base + audio_bytes
         if not self._start <= received <= self._cursor:
             return False
         self._cursor = received
-        self._transcribed = max(self._transcribed, received)  # nothing is on its way, and the last `lag` may be lost
-        self._finish_sent = False  # two are as good as one
+        self._transcribed = max(self._transcribed, received)  # nothing is in flight, and the last `lag` may be lost
+        self._finish_sent = False  # the server ignores a second one
         self._flushes = flushes
         for marker in self._markers:
             marker.sent = marker.sent and marker.number < flushes
         return True
 
     def rewind(self) -> None:
-        """Begin a new session with the first byte that has not been acknowledged."""
+        """Begin a new session at the first byte that has not been acknowledged."""
         self._cursor = self._base = self._transcribed = self._start
         self._finish_sent = False
         self._flushes = 0

@@ -1,33 +1,39 @@
 """How long a cold process takes to its first words, and where the seconds go.
 
-Every run is a process of its own (`cold`). The time is the parent's: from the moment it starts the process to the
-moment it reads that the first words are there.
+    python benchmarks/cold_start.py [--runs 3] [--model random:1b --device cpu --dtype int8 ...]
+
+Every run is a process of its own (`cold_process.py`), timed by its parent from its start to its first words. The
+weights of a random: model are written to files first and loaded from the page cache. The last line is JSON.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import msgspec
 
+from tympan.cli.options import add_settings, config_from
 from tympan.config import ModelSettings
-from tympan.errors import EngineError
+from tympan.errors import EngineError, TympanError
 
 TOTAL = "to the first words"
+PROCESS = Path(__file__).with_name("cold_process.py")
 
 
 @dataclass(frozen=True)
 class StartReport:
-    """Seconds by stage, `TOTAL` among them: of each run, and their medians."""
+    """Seconds by stage, `TOTAL` included: of each run, and their medians."""
 
     model: str
     from_files: bool
@@ -37,15 +43,16 @@ class StartReport:
 
 
 def measure_starts(settings: ModelSettings, runs: int) -> StartReport:
-    """Raises `EngineError` with what a process ended with.
+    """Return the seconds of each stage, of `runs` processes.
 
-    Weights of a `random:` model are drawn and written before, and loaded from files that the page cache still holds.
+    Raises:
+        EngineError: A process ended without words.
     """
     is_random = settings.model.startswith("random:")
     with ExitStack() as stack:
         started = settings
         if is_random:
-            from tympan.bench.disk import write_checkpoint
+            from random_checkpoint import write_checkpoint  # needs torch, which other models do not
 
             folder = stack.enter_context(TemporaryDirectory(prefix="tympan-"))
             write_checkpoint(settings.model, Path(folder))
@@ -57,7 +64,7 @@ def measure_starts(settings: ModelSettings, runs: int) -> StartReport:
 
 def _cold_start(settings: ModelSettings) -> dict[str, float]:
     spawned = time.monotonic()
-    command = (sys.executable, "-m", "tympan.bench.cold", str(spawned), msgspec.json.encode(settings).decode())
+    command = (sys.executable, str(PROCESS), str(spawned), msgspec.json.encode(settings).decode())
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -65,13 +72,13 @@ def _cold_start(settings: ModelSettings) -> dict[str, float]:
         _, complaints = process.communicate()
     if not line:
         last = complaints.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        raise EngineError(f"the process ended without a word: {last[0]}")
+        raise EngineError(f"the process ended without words: {last[0]}")
     stages = msgspec.json.decode(line, type=dict[str, float])
     return {stage: round(value, 3) for stage, value in {**stages, TOTAL: seconds}.items()}
 
 
 def table(report: StartReport) -> str:
-    """The report for people."""
+    """Return the report as a table."""
     count = len(report.runs)
     source = " from files in the page cache" if report.from_files else ""
     lines = [
@@ -82,3 +89,22 @@ def table(report: StartReport) -> str:
         times = [run.get(stage, 0.0) for run in report.runs]
         lines.append(f"{stage:<22}{middle:>8.2f}{min(times):>8.2f}{max(times):>8.2f}")
     return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--runs", type=int, default=3, help="number of processes (default: %(default)s)")
+    add_settings(parser, sections=("model",))
+    arguments = parser.parse_args()
+    try:
+        report = measure_starts(config_from(arguments).model, arguments.runs)
+    except TympanError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(table(report))
+    print(json.dumps(asdict(report)))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ def drain(outbox: Outbox) -> list[str | bytes]:
     return list(iter(outbox.take, None))
 
 
-def test_messages_come_out_in_order_and_then_the_last_words() -> None:
+def test_last_messages_follow_in_order() -> None:
     outbox = Outbox(10)
     outbox.put("a")
     outbox.put("b")
@@ -21,7 +21,7 @@ def test_messages_come_out_in_order_and_then_the_last_words() -> None:
     assert drain(outbox) == ["a", "b", "c", "bye"]
 
 
-def test_from_half_full_on_what_matters_less_is_left_out() -> None:
+def test_droppable_messages_above_half_full() -> None:
     outbox = Outbox(4)
     for text in "abcd":
         outbox.put(text, droppable=True)
@@ -30,7 +30,7 @@ def test_from_half_full_on_what_matters_less_is_left_out() -> None:
     assert outbox.dropped == 2
 
 
-def test_what_matters_is_never_dropped_but_the_reader_is() -> None:
+def test_slow_reader() -> None:
     outbox = Outbox(2)
     outbox.put("a")
     outbox.put("b")
@@ -40,7 +40,7 @@ def test_what_matters_is_never_dropped_but_the_reader_is() -> None:
     assert drain(outbox) == ["a", "b", "bye"]
 
 
-def test_what_may_not_have_arrived_comes_again_once_and_without_what_may_be_dropped() -> None:
+def test_rewind() -> None:
     outbox = ResumableOutbox(10)
     for text in "abc":
         outbox.put(text)
@@ -59,7 +59,7 @@ def test_what_may_not_have_arrived_comes_again_once_and_without_what_may_be_drop
 
 
 @pytest.mark.parametrize("received", [0, 5, 2])
-def test_what_is_not_kept_cannot_come_again(received: int) -> None:
+def test_rewind_too_far(received: int) -> None:
     """Of four, two are kept; one that has arrived is not kept any more."""
     outbox = ResumableOutbox(2)
     for text in "abcd":
@@ -71,7 +71,7 @@ def test_what_is_not_kept_cannot_come_again(received: int) -> None:
         outbox.rewind(received)
 
 
-def test_long_messages_are_counted_by_their_length() -> None:
+def test_long_messages_count_by_length() -> None:
     """A client may have its own settings shown to it again and again, and read none of it."""
     outbox = Outbox(1024)
     for _ in range(4):

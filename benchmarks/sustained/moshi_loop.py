@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tympan.bench.live import BUDGET_MS
+from sustained.live import BUDGET_MS
 from tympan.bench.measure import percentile
 from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.config import LMConfig

@@ -10,11 +10,11 @@ from statistics import median
 
 import torch
 
-from tympan.bench.attention import attention_rate
-from tympan.bench.live import LiveFigures, LiveLoad, LiveRun
+from sustained.attention import attention_rate
+from sustained.live import LiveFigures, LiveLoad, LiveRun
+from sustained.moshi_loop import moshi_streams
 from tympan.bench.machine import conditions
 from tympan.bench.measure import copy_rate
-from tympan.bench.moshi_loop import moshi_streams
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.kyutai.capacity import OLD_SECONDS, allocate, old_step_seconds, stream_bytes

@@ -1,0 +1,1 @@
+"""How many live streams an engine carries in real time, and what the moshi package carries beside it."""
