@@ -8,7 +8,8 @@ from typing import Any
 
 from tympan.messages import Segment, Word
 from tympan.protocols.wire import json_text
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 MEDIA_TYPES: Mapping[str, str] = {

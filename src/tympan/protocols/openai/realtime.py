@@ -28,7 +28,7 @@ from tympan.protocols.openai import access
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.openai.vllm import VllmDialect
 from tympan.protocols.wire import base64_audio, decode_json, json_text
-from tympan.transcript.endpoints import Endpoint, Endpointer
+from tympan.transcript.turns import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -117,7 +117,7 @@ class OpenAIProtocol(ServerProtocol):
         return (*ended, *self._on_speech(event))
 
     def _on_speech(self, event: Event) -> Iterator[WireMessage | Flush]:
-        for endpoint in self._endpointer.hear(event):
+        for endpoint in self._endpointer.on_event(event):
             if endpoint.kind == "started" and self._endpointer.rule is not None:
                 self._has_started = True
                 milliseconds = round(1000 * endpoint.time)

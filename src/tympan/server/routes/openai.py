@@ -27,7 +27,7 @@ from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
 from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
-from tympan.transcript.subtitles import Listening
+from tympan.transcript.transcript import TranscriptBuilder
 
 DEFAULT_SECRET_SECONDS = 600
 MOST_FIELDS = 64
@@ -82,12 +82,12 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         await form.close()
         raise
     events = _closing(form, upload.events(chunks_of(wish.file), body))
-    listening = Listening(wish.file.filename or "", service.server_info.model)
+    transcript = TranscriptBuilder(wish.file.filename or "", service.server_info.model)
     if wish.stream:
-        return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
+        return StreamingResponse(_server_sent(events, transcript), media_type="text/event-stream")
     async for event, _ in events:
-        listening.hear(event)
-    told = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
+        transcript.on_event(event)
+    told = shapes.answer(transcript.transcript, wish.format, wish.language, wish.granularities)
     return Response(told, media_type=shapes.MEDIA_TYPES[wish.format])
 
 
@@ -106,15 +106,15 @@ async def _translations(service: Service, request: Request) -> Response:
     raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
 
 
-async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Listening) -> AsyncIterator[str]:
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], transcript: TranscriptBuilder) -> AsyncIterator[str]:
     try:
         first = True
         async for event, _ in events:
-            listening.hear(event)
+            transcript.on_event(event)
             if isinstance(event, Word):
                 yield shapes.delta(event.text if first else f" {event.text}")
                 first = False
-        yield shapes.done(listening.transcript)
+        yield shapes.done(transcript.transcript)
         yield shapes.LAST_EVENT
     except TympanError as error:
         yield shapes.failed(openai_access.error_fields(error))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.messages import Event, Partial, Vad, Word
-from tympan.transcript.endpoints import HOLDOFF_FRAMES, AfterPause, AfterSilence, Endpoint, Endpointer, Rule
+from tympan.transcript.turns import HOLDOFF_FRAMES, AfterPause, AfterSilence, Endpoint, Endpointer, Rule
 
 HORIZONS = (0.5, 1.0, 2.0, 3.0)
 FRAME = 0.08
@@ -35,7 +35,7 @@ class Stream:
         self.hear(Word(text, now, now, 1.0))
 
     def hear(self, event: Event) -> None:
-        self.decisions += self.endpointer.hear(event)
+        self.decisions += self.endpointer.on_event(event)
 
     def settle(self) -> bool:
         """The words of the last decision are there."""
@@ -55,7 +55,7 @@ def speaking(rule: Rule | None) -> Stream:
 
 
 @pytest.mark.parametrize("event", [Word("hello", 0.4, 0.8, 1.0), Partial("hel", 0.4)])
-def test_a_turn_starts_with_the_first_that_is_heard(event: Event) -> None:
+def test_turn_starts_with_speech(event: Event) -> None:
     stream = Stream(None)
     for each in (Partial("", 0.0), event, event):
         stream.hear(each)
@@ -63,7 +63,7 @@ def test_a_turn_starts_with_the_first_that_is_heard(event: Event) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.01, 1), (0.5, 4), (1.0, 10)])
-def test_silence_ends_a_turn_after_as_much_as_was_asked_for(seconds: float, frames: int) -> None:
+def test_silence_ends_a_turn(seconds: float, frames: int) -> None:
     stream = speaking(AfterSilence(seconds))
     stream.frames(40, 0.1)
     assert stream.kinds == ["started"]
@@ -75,7 +75,7 @@ def test_silence_ends_a_turn_after_as_much_as_was_asked_for(seconds: float, fram
     assert stream.decisions[-1].trigger == "silence"
 
 
-def test_speech_between_starts_the_silence_anew() -> None:
+def test_speech_resets_the_silence() -> None:
     stream = speaking(AfterSilence(1.0))
     for _ in range(4):
         stream.frames(8, 0.9)
@@ -83,7 +83,7 @@ def test_speech_between_starts_the_silence_anew() -> None:
     assert stream.kinds == ["started"]
 
 
-def test_the_model_pauses_resumes_and_ends_a_turn() -> None:
+def test_pause_resume_end() -> None:
     stream = speaking(SURE)
     stream.frames(3, 0.5)
     assert stream.kinds == ["started", "paused"]
@@ -97,7 +97,7 @@ def test_the_model_pauses_resumes_and_ends_a_turn() -> None:
     assert stream.decisions[-1].probability == 0.8
 
 
-def test_until_it_is_settled_nothing_else_is_decided_and_words_belong_to_the_turn() -> None:
+def test_pending_decision_blocks_others() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.9)
     stream.word("late")
@@ -110,7 +110,7 @@ def test_until_it_is_settled_nothing_else_is_decided_and_words_belong_to_the_tur
     assert stream.kinds == ["started", "ended", "started"]
 
 
-def test_a_word_that_starts_after_the_decision_settles_it_and_opens_the_next_turn() -> None:
+def test_word_after_the_decision_settles_it() -> None:
     """As it goes where a flush is answered after the audio that came since."""
     stream = speaking(SURE)
     stream.frames(1, 0.9)
@@ -126,7 +126,7 @@ def test_a_word_that_starts_after_the_decision_settles_it_and_opens_the_next_tur
     assert not stream.endpointer.settle(ended), "the flush has nothing more to say"
 
 
-def test_an_end_does_not_wait_for_the_words_of_a_pause() -> None:
+def test_end_does_not_wait_for_a_pause() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.5)
     paused = stream.decisions[-1]
@@ -136,7 +136,7 @@ def test_an_end_does_not_wait_for_the_words_of_a_pause() -> None:
     assert stream.settle()
 
 
-def test_the_first_frames_are_not_believed() -> None:
+def test_holdoff() -> None:
     stream = Stream(SURE)
     stream.word()
     stream.frames(HOLDOFF_FRAMES, 1.0)
@@ -145,7 +145,7 @@ def test_the_first_frames_are_not_believed() -> None:
     assert stream.kinds == ["started", "ended"]
 
 
-def test_a_word_that_comes_late_into_a_pause_has_a_second_before_its_turn_ends() -> None:
+def test_late_word_in_a_pause() -> None:
     stream = speaking(AfterPause(0.7, 30.0))
     stream.frames(1, 0.9)
     assert stream.settle()
@@ -156,7 +156,7 @@ def test_a_word_that_comes_late_into_a_pause_has_a_second_before_its_turn_ends()
     assert stream.kinds == ["started", "ended", "started", "ended"]
 
 
-def test_a_turn_times_out_whatever_the_model_thinks() -> None:
+def test_timeout() -> None:
     stream = speaking(SURE)
     stream.frames(37, 0.1)
     assert stream.kinds == ["started"]
@@ -164,7 +164,7 @@ def test_a_turn_times_out_whatever_the_model_thinks() -> None:
     assert (stream.kinds[-1], stream.decisions[-1].trigger) == ("ended", "timeout")
 
 
-def test_somebody_else_may_end_the_turn() -> None:
+def test_end() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.5)
     stream.endpointer.end()
@@ -174,7 +174,7 @@ def test_somebody_else_may_end_the_turn() -> None:
     assert stream.kinds == ["started", "paused", "started"]
 
 
-def test_the_words_of_an_older_decision_do_not_settle_a_newer_one() -> None:
+def test_older_decision_does_not_settle() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.9)
     older = stream.decisions[-1]
@@ -187,7 +187,7 @@ def test_the_words_of_an_older_decision_do_not_settle_a_newer_one() -> None:
     assert stream.settle()
 
 
-def test_without_a_rule_nothing_ends() -> None:
+def test_no_rule() -> None:
     stream = speaking(None)
     stream.frames(500, 1.0)
     assert stream.kinds == ["started"]
@@ -204,7 +204,7 @@ STEPS = st.lists(st.sampled_from(["word", "settle"]) | st.floats(0, 1), max_size
 
 
 @given(rule=st.sampled_from([SURE, AfterSilence(0.5), AfterPause(0.5, 2.0)]), steps=STEPS)
-def test_decisions_follow_one_another_as_they_can(rule: Rule, steps: Iterable[str | float]) -> None:
+def test_any_sequence(rule: Rule, steps: Iterable[str | float]) -> None:
     stream = Stream(rule)
     for step in steps:
         if step == "word":

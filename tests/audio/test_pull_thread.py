@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tympan.audio.containers.pull_thread import Coroutine, More
+from tympan.audio.containers.pull_thread import More, PullThread
 
 
 def _pairs(more: More) -> Generator[bytes]:
@@ -18,8 +18,8 @@ def _pairs(more: More) -> Generator[bytes]:
     yield b"end"
 
 
-def test_results_come_until_the_body_is_hungry() -> None:
-    coroutine = Coroutine(_pairs, "test")
+def test_results_until_hungry() -> None:
+    coroutine = PullThread(_pairs, "test")
     assert list(coroutine.results()) == []
     coroutine.feed(b"abcd")
     coroutine.feed(b"ef")
@@ -30,8 +30,8 @@ def test_results_come_until_the_body_is_hungry() -> None:
     assert list(coroutine.results()) == []
 
 
-def test_what_was_not_pulled_comes_later() -> None:
-    coroutine = Coroutine(_pairs, "test")
+def test_rest_comes_later() -> None:
+    coroutine = PullThread(_pairs, "test")
     coroutine.feed(b"abcd")
     assert next(coroutine.results()) == b"ab"
     coroutine.feed(b"ef")
@@ -39,7 +39,7 @@ def test_what_was_not_pulled_comes_later() -> None:
     assert list(coroutine.results()) == [b"cd", b"e", b"f", b"end"]
 
 
-def test_few_results_are_made_ahead() -> None:
+def test_results_ahead() -> None:
     made: list[int] = []
 
     def body(more: More) -> Generator[int]:
@@ -47,7 +47,7 @@ def test_few_results_are_made_ahead() -> None:
             made.append(number)
             yield number
 
-    coroutine = Coroutine(body, "test")
+    coroutine = PullThread(body, "test")
     coroutine.feed(b"x")
     for number in coroutine.results():
         assert len(made) <= number + 20
@@ -55,13 +55,13 @@ def test_few_results_are_made_ahead() -> None:
     assert list(coroutine.results()) == []
 
 
-def test_errors_come_out_where_results_are_pulled() -> None:
+def test_errors() -> None:
     def body(more: More) -> Generator[int]:
         yield 1
         raise ValueError("no more")
 
     before = threading.active_count()
-    coroutine = Coroutine(body, "test")
+    coroutine = PullThread(body, "test")
     coroutine.feed(b"x")
     results = coroutine.results()
     assert next(results) == 1
@@ -71,7 +71,7 @@ def test_errors_come_out_where_results_are_pulled() -> None:
     assert list(coroutine.results()) == []
 
 
-def test_close_lets_the_body_clean_up() -> None:
+def test_close() -> None:
     cleaned = threading.Event()
 
     def body(more: More) -> Generator[bytes]:
@@ -81,7 +81,7 @@ def test_close_lets_the_body_clean_up() -> None:
         finally:
             cleaned.set()
 
-    coroutine = Coroutine(body, "test")
+    coroutine = PullThread(body, "test")
     coroutine.feed(b"x")
     assert list(coroutine.results()) == [b"x"]
     coroutine.close()

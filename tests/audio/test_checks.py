@@ -1,4 +1,4 @@
-"""Warnings about audio that looks wrong, on real speech."""
+"""Warnings about wrong audio, on real speech."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import soxr
-from audio_encoding import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.audio_encoding import encode
 
+from tympan.audio.checks import AudioChecks
 from tympan.audio.decoder import open_decoder
 from tympan.audio.files import decode_file
-from tympan.audio.sanity import SanityCheck
 from tympan.messages import AudioFormat, Samples, Warning
 
 _LANGUAGES = ("en", "fr", "es", "it", "pl", "ja")
@@ -44,7 +44,7 @@ def f32le(samples: Samples) -> bytes:
 
 def warnings(data: bytes, encoding: str, declared_rate: int, block: int = 3_333) -> list[Warning]:
     format = AudioFormat(encoding, declared_rate, 1)
-    decoder, check = open_decoder(format), SanityCheck(format, 24_000)
+    decoder, check = open_decoder(format), AudioChecks(format, 24_000)
     found: list[Warning] = []
     for start in range(0, len(data), block):
         for samples in decoder.decode(data[start : start + block]):
@@ -58,14 +58,14 @@ def codes(data: bytes, encoding: str, declared_rate: int) -> list[str]:
 
 @pytest.mark.parametrize("language", _LANGUAGES)
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
-def test_no_alarm_on_speech_at_its_right_rate(language: str, rate: int) -> None:
+def test_speech(language: str, rate: int) -> None:
     samples = soxr.resample(speech(language, 35), 16_000, rate)
     assert codes(s16le(samples), "s16le", rate) == []
     assert codes(f32le(samples), "f32le", rate) == []
 
 
 @pytest.mark.parametrize("language", _LANGUAGES)
-def test_no_alarm_on_telephone_speech_that_the_sender_resampled(language: str) -> None:
+def test_resampled_telephone_speech(language: str) -> None:
     narrow = speech(language, 35)
     spectrum = np.fft.rfft(narrow)
     frequency = np.fft.rfftfreq(len(narrow), 1 / 16_000)
@@ -74,28 +74,10 @@ def test_no_alarm_on_telephone_speech_that_the_sender_resampled(language: str) -
     assert codes(s16le(samples * 0.5), "s16le", 24_000) == []
 
 
-def test_no_alarm_on_tones() -> None:
+def test_tones() -> None:
     seconds = np.arange(24_000 * 40) / 24_000
     beeps = 0.3 * np.sin(2 * np.pi * 440 * seconds) * (np.sin(2 * np.pi * 7 * seconds) > 0)
     assert codes(s16le(beeps), "s16le", 24_000) == []
-
-
-@pytest.mark.parametrize(
-    ("language", "true_rate", "declared_rate", "words"),
-    [
-        ("en", 8_000, 24_000, "too high and fast; the recording's rate is probably lower"),
-        ("es", 8_000, 24_000, "at 24000 samples per second"),
-        ("fr", 16_000, 48_000, "too high and fast"),
-        ("it", 48_000, 16_000, "too low and slow; the recording's rate is probably higher"),
-    ],
-)
-def test_speech_at_a_third_of_its_rate_or_three_times_it(
-    language: str, true_rate: int, declared_rate: int, words: str
-) -> None:
-    samples = soxr.resample(speech(language, 100), 16_000, true_rate)
-    (warning,) = warnings(s16le(samples), "s16le", declared_rate)
-    assert warning.code == "sample_rate"
-    assert words in warning.message
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
@@ -111,25 +93,25 @@ def test_speech_at_a_third_of_its_rate_or_three_times_it(
     ],
     ids=["float", "big-endian", "a byte lost", "integer", "integer values", "float as mulaw"],
 )
-def test_bytes_of_another_encoding(rate: int, convert: Callable[[Samples], bytes], declared: str) -> None:
+def test_wrong_encoding(rate: int, convert: Callable[[Samples], bytes], declared: str) -> None:
     samples = soxr.resample(speech("en"), 16_000, rate)
     assert codes(convert(samples), declared, rate) == ["float_as_int"]
 
 
-def test_compressed_bytes_declared_as_samples() -> None:
+def test_compressed_bytes() -> None:
     samples = soxr.resample(speech("fr", 60), 16_000, 48_000)[:, np.newaxis]
     data = encode(samples, 48_000, "webm", "libopus", options={"live": "1"})
     assert codes(data, "s16le", 24_000) == ["float_as_int"]
 
 
 @pytest.mark.parametrize("encoding", ["s16le", "f32le", "mulaw"])
-def test_silence_is_reported_once_after_five_seconds(encoding: str) -> None:
+def test_silence(encoding: str) -> None:
     silence = {"s16le": bytes(2), "f32le": bytes(4), "mulaw": b"\xff"}[encoding]
     assert codes(silence * 24_000 * 4, encoding, 24_000) == []
     assert codes(silence * 24_000 * 20, encoding, 24_000) == ["silence"]
 
 
-def test_a_pause_is_not_silence() -> None:
+def test_pause() -> None:
     quiet = np.zeros(24_000 * 12, np.float32)
     quiet[:100] = 0.01
     assert codes(s16le(quiet), "s16le", 24_000) == []
@@ -145,9 +127,24 @@ def test_clipped_speech(encoding: str) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 24_000 * 8), max_size=20))
-def test_any_split_gives_the_same_warnings(places: list[int]) -> None:
+def test_any_split(places: list[int]) -> None:
     samples = np.concatenate([np.zeros(24_000 * 5, np.float32), np.ones(24_000 * 3, np.float32)])
     format = AudioFormat("s16le", 24_000, 1)
-    check = SanityCheck(format, 24_000)
+    check = AudioChecks(format, 24_000)
     found = [warning.code for piece in np.split(samples, sorted(places)) for warning in check.push(piece)]
     assert found == ["silence", "clipping"]
+
+
+def test_one_second_in_ten_after_the_first_minute() -> None:
+    class Counter:
+        done = False
+        seconds = 0
+
+        def __call__(self, second: Samples, peak: float) -> None:
+            self.seconds += 1
+
+    check, counter = AudioChecks(AudioFormat(), 24_000), Counter()
+    check._checks = [counter]
+    for _ in range(120):
+        check.push(np.full(24_000, 0.1, np.float32))
+    assert counter.seconds == 60 + 6

@@ -27,40 +27,40 @@ def states(*steps: float | str, holdoff: int = 0) -> list[str]:
     return [turn.state for turn in detect(*steps, holdoff=holdoff)]
 
 
-def test_a_turn_runs_from_its_first_word_to_the_pause() -> None:
+def test_turn() -> None:
     turns = detect(0.1, "hi", 0.1, 0.7)
     assert turns == [Turn("started", 0.08, 0.0), Turn("ended", 0.24, 0.7)]
 
 
-def test_silence_alone_is_no_turn() -> None:
+def test_silence() -> None:
     assert states(0.9, 0.9, 0.1, 0.9) == []
 
 
-def test_a_turn_ends_once() -> None:
+def test_turn_ends_once() -> None:
     assert states("hi", 0.1, 0.7, 0.5, 0.7, 0.9) == ["started", "ended"]
 
 
-def test_between_the_thresholds_nothing_ends() -> None:
+def test_between_the_thresholds() -> None:
     assert states("hi", 0.1, 0.55, 0.6) == ["started"]
 
 
-def test_the_next_turn_ends_only_after_a_fall() -> None:
+def test_next_turn_ends_after_a_fall() -> None:
     steps = ["hi", 0.1, 0.7, "you", 0.65, 0.7]
     assert states(*steps) == ["started", "ended", "started"]
     assert states(*steps, 0.3, 0.7) == ["started", "ended", "started", "ended"]
 
 
-def test_a_word_that_comes_late_into_a_pause_does_not_hold_the_turn_open() -> None:
+def test_late_word() -> None:
     late = ["hi", 0.1, 0.7, "you", *[0.9] * 13]
     assert states(*late) == ["started", "ended", "started", "ended"]
 
 
-def test_first_steps_are_not_believed() -> None:
+def test_first_frames_are_ignored() -> None:
     assert states("hi", *[0.9] * 12, holdoff=12) == ["started"]
     assert states("hi", *[0.9] * 13, holdoff=12) == ["started", "ended"]
 
 
-def test_an_open_turn_ends_with_the_stream() -> None:
+def test_finish_ends_the_turn() -> None:
     detector = TurnDetector(TurnSettings(), HORIZONS)
     assert list(detector.finish()) == []
     list(detector.word(Word("hi", 0.0, 0.1, 1.0)))

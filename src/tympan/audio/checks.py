@@ -1,4 +1,4 @@
-"""Notices audio that cannot be what its sender thinks it is, and says so in plain words."""
+"""Warnings about audio that its sender should check: silence, clipping, a wrongly declared encoding."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from tympan.audio.format import INTEGER_ENCODINGS, RAW_ENCODINGS
-from tympan.audio.pace import PaceCheck
 from tympan.audio.samples import as_float
 from tympan.messages import AudioFormat, Pcm, Samples, Warning
 
 _SILENT_SECONDS = 5
-_SILENCE = 1e-4  # -80 dB: three steps of 16 bits
+_SILENCE = 1e-4  # -80 dB, three steps of 16 bits
 _CLIPPED_SECONDS = 5
 _FULL_SCALE = 0.99
 _CLIPPED_SHARE = 0.01
@@ -28,30 +27,26 @@ _SKIPPED_SECONDS = 9
 
 
 class _Check(Protocol):
-    """Looks at one second after another, and at the largest magnitude in it."""
+    """Examines one second after the other; `done` once it has nothing more to report."""
 
     done: bool
-    """Nothing more will come of it."""
 
     def __call__(self, second: Samples, peak: float) -> Warning | None: ...
 
 
-class SanityCheck:
-    """Watches one channel of a stream. Each code is reported at most once, however the samples are split.
+class AudioChecks:
+    """Checks one channel of a stream. Each warning is reported at most once, however the samples are split.
 
-    - `silence`: nothing but digital silence in the first 5 seconds.
-    - `clipping`: over 5 seconds, more than 1 % of the samples at full scale next to others that are.
-    - `float_as_int`: raw samples that decode to what no microphone gives. That is white noise at full scale
-      (float, big-endian or compressed bytes, or a lost byte, declared as another raw encoding), or float samples far
-      outside [-1, 1] (integers).
-    - `sample_rate`: raw speech that is both too high and too fast, or too low and too slow. On recordings of some 20
-      voices it found two thirds of the errors of a factor of 3 (8 kHz declared as 24 kHz), a third of those that
-      halve the speed, and none that double it or of a factor of 1.5: such speech could be a child's or a slow bass,
-      and a false alarm, of which there was none, would be worse. (Counted when a window was looked at four times as
-      densely as now.) See `tympan.audio.pace`.
+    - `silence`: only digital silence in the first 5 seconds.
+    - `clipping`: over 5 seconds, more than 1 % of the samples are at full scale next to another one.
+    - `float_as_int`: raw samples that no microphone produces. These are white noise at full scale (bytes of another
+      encoding, or a lost byte), or float samples far outside [-1, 1] (integers).
 
-    After the first minute it looks at one second in ten. Costs some arithmetic for each second that it looks at, and
-    for raw audio a millisecond every 8 seconds of the first minute.
+    After the first minute one second in ten is examined.
+
+    Args:
+        format: The declared format.
+        sample_rate: Rate of the decoded samples in Hz.
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
@@ -63,10 +58,10 @@ class SanityCheck:
         out_of_range = [] if format.encoding in INTEGER_ENCODINGS else [OutOfRange(format)]
         self._checks: list[_Check] = [Silence(), *out_of_range, Clipping()]
         if format.encoding in RAW_ENCODINGS:
-            self._checks += [Noise(format, sample_rate), PaceCheck(format, sample_rate)]
+            self._checks.append(Noise(format, sample_rate))
 
     def push(self, samples: Pcm) -> Sequence[Warning]:
-        """Mono `[n]` as decoded, kept for up to a second. Returns the warnings that these brought up."""
+        """Examine decoded samples `[n]`, which are kept for up to a second, and return new warnings."""
         if self._to_skip >= len(samples):
             self._to_skip -= len(samples)
             return ()
@@ -83,14 +78,14 @@ class SanityCheck:
             if self._missing:
                 break
             samples = samples[len(taken) :]
-            warnings += self._look(np.concatenate([as_float(part) for part in self._parts]))
+            warnings += self._examine(np.concatenate([as_float(part) for part in self._parts]))
             self._parts, self._missing = [], self._rate
             self._seconds += 1
             if self._seconds >= _EVERY_SECOND_UNTIL:
                 self._to_skip = _SKIPPED_SECONDS * self._rate
         return warnings
 
-    def _look(self, second: Samples) -> list[Warning]:
+    def _examine(self, second: Samples) -> list[Warning]:
         warnings: list[Warning] = []
         peak = float(max(second.max(), -second.min()))
         for check in tuple(self._checks):
@@ -101,14 +96,14 @@ class SanityCheck:
                 continue
             warnings.append(warning)
             if warning.code in ("clipping", "float_as_int"):
-                # Samples that are wrong in one of these ways tell nothing about the others.
+                # Such samples give no information about the other faults.
                 self._checks.clear()
                 break
         return warnings
 
 
 class Silence:
-    """Only (nearly) digital silence since the start."""
+    """Finds (nearly) digital silence since the start."""
 
     def __init__(self) -> None:
         self.done = False
@@ -126,7 +121,7 @@ class Silence:
 
 
 class Clipping:
-    """A sizeable share of samples at full scale."""
+    """Finds a large share of samples at full scale."""
 
     def __init__(self) -> None:
         self.done = False
@@ -140,18 +135,18 @@ class Clipping:
             return None
         self.done = True
         return Warning(
-            "clipping", f"{share:.0%} of the samples are at full scale; turn the input level down, words are lost"
+            "clipping", f"{share:.0%} of the samples are at full scale; reduce the input level, since words are lost"
         )
 
     @staticmethod
     def _share(second: Samples) -> float:
-        # Two in a row: a clipped wave is flat at its top. Noise touches full scale, too, but does not stay.
+        # Two in a row: a clipped wave is flat at its top, while noise only touches full scale.
         full = np.abs(second) >= _FULL_SCALE
         return float((full[1:] & full[:-1] & (second[1:] * second[:-1] > 0)).mean())
 
 
 class OutOfRange:
-    """Float samples far outside [-1, 1]."""
+    """Finds float samples far outside [-1, 1]."""
 
     def __init__(self, format: AudioFormat) -> None:
         self.done = False
@@ -163,24 +158,24 @@ class OutOfRange:
         self.done = True
         return Warning(
             "float_as_int",
-            f"{self._encoding} samples reach {peak:.3g}, and sound lies within -1 and 1; "
+            f"{self._encoding} samples reach {peak:.3g}, but audio lies between -1 and 1; "
             "if they are integers, declare s16le or divide them by 32768",
         )
 
 
 class Noise:
-    """White noise at full scale, which the bytes of any other encoding turn into."""
+    """Finds white noise at full scale, which is how bytes of another encoding sound."""
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
         self.done = False
         self._encoding = format.encoding
-        # Noise that was resampled upwards is white only up to its old rate.
+        # Upsampled noise is white only up to its original rate.
         self._step = -(-sample_rate // format.sample_rate)
         self._noisy_seconds = 0
 
     def __call__(self, second: Samples, peak: float) -> Warning | None:
         if np.einsum("i,i->", second, second) < _NOISY_SHARE * _NOISE_LEVEL**2 * len(second):
-            return None  # too little for as many loud blocks as it takes
+            return None  # too quiet for enough loud blocks
         self._noisy_seconds += self._is_noise(second)
         self.done = self._noisy_seconds == _NOISE_SECONDS
         if not self.done:
@@ -188,11 +183,11 @@ class Noise:
         return Warning(
             "float_as_int",
             f"declared as {self._encoding}, the audio is white noise at full scale; "
-            "the bytes are probably float, big-endian or compressed: set encoding to what is sent",
+            "the bytes are probably float, big-endian or compressed: declare the encoding that is sent",
         )
 
     def _is_noise(self, second: Samples) -> bool:
-        """Whether much of it is loud while every sample is all but unrelated to the one before. No loud speech is."""
+        """Return whether loud parts have samples that hardly correlate, unlike speech."""
         samples = second[:: self._step].astype(np.float64)
         blocks = samples[: len(samples) // _BLOCKS * _BLOCKS].reshape(_BLOCKS, -1)
         energy = np.square(blocks).mean(axis=1)
