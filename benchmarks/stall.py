@@ -40,7 +40,7 @@ def main() -> None:
     runner = load_runner(ModelSettings(model=arguments.model, dtype=arguments.dtype, max_streams=2))
     (live,) = full_context_rows(runner, 1)
     step = median([seconds(runner, live) for _ in range(WARM_UP_STEPS + STEPS)][WARM_UP_STEPS:])
-    runner.begin = 0
+    runner.start_frame = 0
     slot = Slot(1, None)
     again = (Row(slot, None, number == 0, number=number, replayed=True) for number in range(REPLAY_FRAMES))
     behind = sum(seconds(runner, row) for row in again)

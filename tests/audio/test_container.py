@@ -177,7 +177,7 @@ def test_chained_ogg() -> None:
     [
         (bytes(range(256)) * 40, "requires an Ogg/Opus or WebM/Opus stream"),
         (b"OggS" + bytes(range(256)) * 400, "could not be decoded"),
-        (encoded("mp3"), "encoding=opus takes an Ogg/Opus or WebM/Opus stream"),
+        (encoded("mp3"), "encoding=opus requires an Ogg/Opus or WebM/Opus stream"),
         (encoded("mkv"), "requires Opus, but the codec is pcm_s16le; use encoding=auto"),
         (encoded("ogg opus")[:60], "it ends within its header"),
     ],

@@ -67,7 +67,7 @@ class Machine:
             for slot in self.file_slots:
                 for _ in range(min(self.supply, HIGH_WATER_FRAMES - slot.waiting_frames)):
                     self.scheduler.push(slot, now, FRAME)
-            rows = self.scheduler.next().rows
+            rows = self.scheduler.next_batch().rows
             if not rows:
                 now = self.arrivals[arrived][0]
                 continue
@@ -124,9 +124,9 @@ def test_full_batch_grows_after_patience() -> None:
     def rows() -> int:
         for slot in live:
             scheduler.push(slot, 0.0, FRAME)
-        return len(scheduler.next().rows)
+        return len(scheduler.next_batch().rows)
 
     expected: Sequence[int] = [16] * PATIENCE_STEPS + [17]
     assert [rows() for _ in range(2 * len(expected))] == [*expected, *expected]
-    assert len(scheduler.next().rows) == 1, "no live frame waits"
+    assert len(scheduler.next_batch().rows) == 1, "no live frame waits"
     assert [rows() for _ in expected] == expected, "the patience starts anew"

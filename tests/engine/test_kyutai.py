@@ -153,7 +153,7 @@ def test_every_weight_type_runs(dtype: str) -> None:
     scheduler = Scheduler(7, 1)
     for start in range(0, 19_200, 1920):
         scheduler.push(slot, 0.0, voice(0)[start : start + 1920])
-    tokens = [runner.launch(scheduler.next().rows).tokens[0] for _ in range(10)]
+    tokens = [runner.launch(scheduler.next_batch().rows).tokens[0] for _ in range(10)]
     assert all(0 <= token < 256 for token in tokens)
 
 

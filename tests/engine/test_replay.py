@@ -65,7 +65,7 @@ class ThreeStreams:
 
     def run_all(self) -> None:
         while not self.scheduler.idle:
-            batch = self.scheduler.next()
+            batch = self.scheduler.next_batch()
             tokens = run_rows(self.runner, batch.rows).tokens
             self.tokens += [token for row, token in zip(batch.rows, tokens, strict=True) if row.slot is self.slots[0]]
 

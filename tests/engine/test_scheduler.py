@@ -44,11 +44,11 @@ class SchedulerHarness:
 
     def replayed(self) -> list[tuple[int, int, bool]]:
         """Return slot, frame number and freshness of the replayed rows of the next batch."""
-        rows = [row for row in self.scheduler.next().rows if row.replayed]
+        rows = [row for row in self.scheduler.next_batch().rows if row.replayed]
         return [(row.slot.index, row.number, row.fresh) for row in rows]
 
     def run(self) -> list[int]:
-        return slots_of(self.scheduler.next())
+        return slots_of(self.scheduler.next_batch())
 
 
 def slots_of(batch: Batch) -> list[int]:
@@ -117,7 +117,7 @@ def test_marker_is_on_last_silent_row() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
-    markers = [row.marker for _ in range(4) for row in harness.scheduler.next().rows]
+    markers = [row.marker for _ in range(4) for row in harness.scheduler.next_batch().rows]
     assert markers == [None, None, None, Flushed(7)]
 
 
@@ -127,7 +127,7 @@ def test_partial_frame_runs_before_silence() -> None:
     harness.add_marker(0, PartialFrame(partial, Flushed(1)))
     harness.push(0)
     harness.add_marker(0, Flushed(2))
-    rows = [row for _ in range(9) for row in harness.scheduler.next().rows]
+    rows = [row for _ in range(9) for row in harness.scheduler.next_batch().rows]
     assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
     assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
     assert [row.marker for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
@@ -165,7 +165,7 @@ def test_markers_without_audio_need_no_step() -> None:
     harness = SchedulerHarness(1)
     harness.add_marker(0, Flushed(1))
     harness.add_marker(0, Finished())
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert (list(batch.rows), list(batch.answers)) == (
         [],
         [(harness.slots[0], Flushed(1)), (harness.slots[0], Finished())],
@@ -195,7 +195,13 @@ def test_first_row_of_slot_is_fresh() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.add_marker(0, Finished())
-    assert [row.fresh for _ in range(5) for row in harness.scheduler.next().rows] == [True, False, False, False, False]
+    assert [row.fresh for _ in range(5) for row in harness.scheduler.next_batch().rows] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_replay_precedes_other_work_of_slot() -> None:
@@ -206,7 +212,7 @@ def test_replay_precedes_other_work_of_slot() -> None:
     assert harness.replay(0, 1) == 2
     assert harness.scheduler.waiting_frames == 3
     assert [harness.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
-    (row,) = harness.scheduler.next().rows
+    (row,) = harness.scheduler.next_batch().rows
     assert (row.number, row.fresh, row.replayed) == (3, False, False)
     assert harness.scheduler.idle
 
@@ -221,9 +227,9 @@ def test_replay_is_between_live_frames_and_files() -> None:
     harness.push(3, 40)  # a file
     for index in (0, 1, 2):
         harness.push(index)
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(0, False), (1, False), (2, False), (4, True)]
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
 
 
@@ -253,7 +259,7 @@ def test_replay_and_flush_of_same_slot() -> None:
     assert [len(harness.replayed()) for _ in range(2)] == [1, 1]
     assert harness.run() == [-1]
     assert harness.replay(0, 0) == 0
-    assert [row.marker for _ in range(2) for row in harness.scheduler.next().rows] == [None, Flushed(7)]
+    assert [row.marker for _ in range(2) for row in harness.scheduler.next_batch().rows] == [None, Flushed(7)]
     assert harness.replay(0, 0) == 0, "the words before the flush are final"
     harness.push(0)
     harness.run()
@@ -290,7 +296,7 @@ def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest
     """The frame number of each slot's next row."""
 
     def run() -> None:
-        batch = harness.scheduler.next()
+        batch = harness.scheduler.next_batch()
         indices = [row.slot.index for row in batch.rows]
         replayed = [row.replayed for row in batch.rows]
         assert replayed == sorted(replayed)
@@ -341,7 +347,7 @@ def test_large_batch_grows_by_one_bucket() -> None:
     for _ in range(PATIENCE_STEPS + 1):
         for index in range(192):
             scheduler.push(Slot(index, None), 0.0, FRAME)
-        sizes.append(len(scheduler.next().rows))
+        sizes.append(len(scheduler.next_batch().rows))
     assert sizes == [192] * PATIENCE_STEPS + [256]
 
 
@@ -350,7 +356,7 @@ def test_arrival_and_waiting_frames() -> None:
     harness.push(0)
     harness.push(1, 2 * LIVE_FRAMES)
     assert harness.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
-    rows = harness.scheduler.next().rows
+    rows = harness.scheduler.next_batch().rows
     assert [row.arrival for row in rows] == [1.0, None]
     assert harness.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
     harness.scheduler.drop(harness.slots[1])
@@ -361,7 +367,7 @@ def test_prefix_precedes_first_frame_only() -> None:
     harness = SchedulerHarness(2, prefix_frames=2)
     harness.push(0, 2)
     harness.push(1)
-    first = harness.scheduler.next()
+    first = harness.scheduler.next_batch()
     assert slots_of(first) == [-1, -2]
     assert all(row.fresh and row.injected and row.marker is None and row.arrival is None for row in first.rows)
     assert [harness.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
@@ -375,10 +381,10 @@ def test_prefix_precedes_partial_frame() -> None:
     harness = SchedulerHarness(2, flush_frames=3, prefix_frames=2)
     harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
     harness.add_marker(1, Flushed(8))
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert slots_of(batch) == [-1]
     assert batch.answers == [(harness.slots[1], Flushed(8))]
-    batches = [harness.scheduler.next() for _ in range(5)]
+    batches = [harness.scheduler.next_batch() for _ in range(5)]
     assert [slots_of(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
     assert [batch.rows[0].marker for batch in batches] == [None, None, None, None, Flushed(7)]
     assert harness.scheduler.idle

@@ -103,7 +103,7 @@ class RunnerHarness:
             if slot.number == number and self._replay(slot, start):
                 self.replays.pop(0)
                 break
-        batch = self.scheduler.next()
+        batch = self.scheduler.next_batch()
         if not batch.rows:
             return
         result = run_rows(self.runner, batch.rows)

@@ -37,9 +37,9 @@ class Stream:
     def hear(self, event: Event) -> None:
         self.decisions += self.endpointer.on_event(event)
 
-    def settle(self) -> bool:
+    def confirm(self) -> bool:
         """The words of the last decision are there."""
-        return bool(self.decisions) and self.endpointer.settle(self.decisions[-1])
+        return bool(self.decisions) and self.endpointer.confirm(self.decisions[-1])
 
     @property
     def kinds(self) -> list[str]:
@@ -87,7 +87,7 @@ def test_pause_resume_end() -> None:
     stream = speaking(SURE)
     stream.frames(3, 0.5)
     assert stream.kinds == ["started", "paused"]
-    assert stream.settle()
+    assert stream.confirm()
     stream.frames(3, 0.5)  # it has been told
     stream.word("again")
     stream.frames(3, 0.1)
@@ -103,8 +103,8 @@ def test_pending_decision_blocks_others() -> None:
     stream.word("late")
     stream.frames(5, 0.9)
     assert stream.kinds == ["started", "ended"]
-    assert stream.settle()
-    assert not stream.settle()
+    assert stream.confirm()
+    assert not stream.confirm()
     stream.frames(1, 0.1)
     stream.word("new")
     assert stream.kinds == ["started", "ended", "started"]
@@ -123,7 +123,7 @@ def test_word_after_the_decision_settles_it() -> None:
     stream.hear(Partial("ne", ended.time))
     stream.frames(1, 0.9)
     assert stream.kinds == ["started", "ended", "started", "ended"]
-    assert not stream.endpointer.settle(ended), "the flush has nothing more to say"
+    assert not stream.endpointer.confirm(ended), "the flush has nothing more to say"
 
 
 def test_end_does_not_wait_for_a_pause() -> None:
@@ -132,8 +132,8 @@ def test_end_does_not_wait_for_a_pause() -> None:
     paused = stream.decisions[-1]
     stream.frames(1, 0.9)
     assert stream.kinds == ["started", "paused", "ended"]
-    assert not stream.endpointer.settle(paused)
-    assert stream.settle()
+    assert not stream.endpointer.confirm(paused)
+    assert stream.confirm()
 
 
 def test_holdoff() -> None:
@@ -148,7 +148,7 @@ def test_holdoff() -> None:
 def test_late_word_in_a_pause() -> None:
     stream = speaking(AfterPause(0.7, 30.0))
     stream.frames(1, 0.9)
-    assert stream.settle()
+    assert stream.confirm()
     stream.word("late")
     stream.frames(11, 0.9)
     assert stream.kinds == ["started", "ended", "started"]
@@ -168,7 +168,7 @@ def test_end() -> None:
     stream = speaking(SURE)
     stream.frames(1, 0.5)
     stream.endpointer.end()
-    assert not stream.settle()
+    assert not stream.confirm()
     stream.frames(1, 0.1)
     stream.word()
     assert stream.kinds == ["started", "paused", "started"]
@@ -183,8 +183,8 @@ def test_older_decision_does_not_settle() -> None:
     stream.word()
     stream.frames(1, 0.9)
     assert stream.kinds == ["started", "ended", "started", "ended"]
-    assert not stream.endpointer.settle(older)
-    assert stream.settle()
+    assert not stream.endpointer.confirm(older)
+    assert stream.confirm()
 
 
 def test_no_rule() -> None:
@@ -210,7 +210,7 @@ def test_any_sequence(rule: Rule, steps: Iterable[str | float]) -> None:
         if step == "word":
             stream.word()
         elif step == "settle":
-            stream.settle()
+            stream.confirm()
         else:
             stream.frames(1, float(step))
     last = None

@@ -181,6 +181,6 @@ def deliver_events(deliver: Deliver, events: Sequence[EngineEvent]) -> None:
         logger.exception("delivering events to a stream failed")
 
 
-def starting(engine: Engine) -> str:
+def describe_startup(engine: Engine) -> str:
     """Return the reason why an engine that is starting is not ready, with its current stage."""
     return f"the engine is starting: {engine.stage}" if engine.stage else "the engine is starting"

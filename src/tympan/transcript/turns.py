@@ -75,7 +75,7 @@ class Endpoint:
 class Endpointer:
     """Detects the turns of one stream by a rule.
 
-    After `paused` and `ended` the protocol flushes the engine for the last words of the turn, and calls `settle` when
+    After `paused` and `ended` the protocol flushes the engine for the last words of the turn, and calls `confirm` when
     they have arrived. Until then words belong to the turn, unless they start after the decision (`overtaken`).
 
     Args:
@@ -88,7 +88,7 @@ class Endpointer:
         self.speaking = False
         self.head = horizons.index(HORIZON_SECONDS) if HORIZON_SECONDS in horizons else len(horizons) - 1
         self._shortest = horizons[0] if horizons else 0.0
-        self._pending: Endpoint | None = None  # a decision that is not settled
+        self._pending: Endpoint | None = None  # a decision that is not confirmed
         self._paused = False
         self._fell = True  # the probability, since the last turn
         self._frames = 0
@@ -114,7 +114,7 @@ class Endpointer:
         if decision is None or not self.speaking or not self._may_decide(decision):
             return ()
         self._paused = decision.kind == "paused"
-        self._fell = self._paused  # a fall before this is settled belongs to the next turn
+        self._fell = self._paused  # a fall before this is confirmed belongs to the next turn
         self._pending = decision
         return (decision,)
 
@@ -127,10 +127,10 @@ class Endpointer:
         decision = self._pending
         if decision is None or not _is_speech(event) or event.start < decision.time:
             return None
-        self.settle(decision)
+        self.confirm(decision)
         return decision
 
-    def settle(self, decision: Endpoint) -> bool:
+    def confirm(self, decision: Endpoint) -> bool:
         """Confirm that the last words of a paused or ended turn have arrived.
 
         Returns:
@@ -216,7 +216,7 @@ class TurnDetector:
         endpoints = self._endpointer.on_frame(progress.time, progress.pauses)
         if not endpoints:
             return ()
-        self._endpointer.settle(endpoints[0])
+        self._endpointer.confirm(endpoints[0])
         return (Turn("ended", progress.time, endpoints[0].probability),)
 
     def finish(self) -> Sequence[Turn]:

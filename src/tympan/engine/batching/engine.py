@@ -233,7 +233,7 @@ class BatchedEngine:
         while not self._stopping:
             self._wake.clear()
             self._take_inbox(scheduler)
-            batch = scheduler.next()
+            batch = scheduler.next_batch()
             self._busy_since = launched = time.monotonic()
             result = runner.launch(batch.rows) if batch.rows else None
             if previous is not None:

@@ -191,7 +191,7 @@ class Scheduler:
         self._replay_queue[slot] = None
         return frames
 
-    def next(self) -> Batch:
+    def next_batch(self) -> Batch:
         """Return the next batch; it is empty if there is no work."""
         answers, self._answers = self._answers, []
         others_wait = bool(self._ready or self._replay_queue)

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 HEADROOM = 0.8  # share of a frame's time that a step may take; the rest is for jitter and flushes
 WARM_UP_STEPS = 2
 MEASURED_STEPS = 4
-OLD_SECONDS = 3600.0  # age of a stream whose rings have long been full
+FULL_CONTEXT_SECONDS = 3600.0  # age of a stream whose rings have long been full
 _FINEST = 16  # streams; larger answers are searched for between powers of two
 
 GIB = 2**30
@@ -113,20 +113,22 @@ def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: 
         "tympan": version(),
         "torch": torch.__version__,
     }
-    times = cached_step_seconds(cache_folder() / "step-times", key, lambda rows: old_step_seconds(runner, rows))
+    times = cached_step_seconds(
+        cache_folder() / "step-times", key, lambda rows: full_context_step_seconds(runner, rows)
+    )
     runner.slots = _capacity(times, runner.slots, runner.info)
 
 
 def measure_capacity(model: LoadedModel, info: EngineInfo, most: int) -> int:
     """Return how many streams, from 1 to `most`, a CPU carries in real time."""
-    return _capacity(lambda rows: old_step_seconds(KyutaiRunner(model, info, rows), rows), most, info)
+    return _capacity(lambda rows: full_context_step_seconds(KyutaiRunner(model, info, rows), rows), most, info)
 
 
 def warm_up(runner: KyutaiRunner) -> None:
     """Run a step of each number of rows for which a CPU selects its kernels, so that no live step has to."""
     rows = 1
     while rows < 2 * runner.slots:
-        old_step_seconds(runner, min(rows, runner.slots))
+        full_context_step_seconds(runner, min(rows, runner.slots))
         rows *= 2
 
 
@@ -165,7 +167,7 @@ def streams_in_real_time(
     return rows, seconds
 
 
-def old_step_seconds(runner: KyutaiRunner, rows: int) -> float:
+def full_context_step_seconds(runner: KyutaiRunner, rows: int) -> float:
     """Return the median seconds of a step of `rows` streams at full context. The runner must not be serving yet."""
     batch = full_context_rows(runner, rows)
     times = []
@@ -175,14 +177,14 @@ def old_step_seconds(runner: KyutaiRunner, rows: int) -> float:
         if not isinstance(result, StepResult):
             result.wait()
         times.append(time.perf_counter() - start)
-    runner.begin = 0
+    runner.start_frame = 0
     return statistics.median(times[WARM_UP_STEPS:])
 
 
 def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[Row]:
     """Return rows of noise for the first `count` slots, and make the runner start streams at an age of one hour."""
     noise = np.random.default_rng(seed).standard_normal((count, runner.info.frame_samples)).astype(np.float32) * 0.1
-    runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
+    runner.start_frame = int(FULL_CONTEXT_SECONDS / runner.info.frame_seconds)
     return [Row(Slot(index, None), noise[index], fresh=True) for index in range(count)]
 
 

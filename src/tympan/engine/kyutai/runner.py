@@ -50,7 +50,7 @@ class KyutaiRunner:
         self.tokenizer = model.tokenizer
         self.program = StepProgram(model, slots if device is None else slots + 1, slots)
         self._next_seed = 0
-        self.begin = 0
+        self.start_frame = 0
         pinned = model.device.type == "cuda"
         self._frames, self._control = self.program.frames, self.program.control
         if pinned:
@@ -93,7 +93,7 @@ class KyutaiRunner:
             if row.fresh and not row.replayed:
                 seed = self._next_seed
                 self._next_seed += 1
-            begin, codec_slot = self.begin if row.fresh else CONTINUE, self._spare if row.replayed else slot
+            begin, codec_slot = self.start_frame if row.fresh else CONTINUE, self._spare if row.replayed else slot
             control.append((slot, begin, seed, codec_slot, row.number % REPLAY_FRAMES))
         size = len(rows) if self._graphs is None else self._graphs.bucket(len(rows))
         self._control.numpy()[: len(rows)] = control

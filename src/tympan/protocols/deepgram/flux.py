@@ -127,7 +127,7 @@ class FluxProtocol(DeepgramAccess):
         endpoint = self._flushes.pop(marker)
         if endpoint is None:
             yield self._end_turn("manual", self._audio_end)
-        elif self._endpointer.settle(endpoint):  # otherwise the client has ended the turn before
+        elif self._endpointer.confirm(endpoint):  # otherwise the client has ended the turn before
             yield self._report_end(endpoint)
 
     def _report_end(self, endpoint: Endpoint) -> str:

@@ -155,7 +155,7 @@ class DeepgramProtocol(DeepgramAccess):
             if endpoint is None:
                 state.endpointer.end()
                 yield self._final(channel, state.end, speech_final=True, from_finalize=True)
-            elif state.endpointer.settle(endpoint):  # otherwise the client's Finalize has ended the result before
+            elif state.endpointer.confirm(endpoint):  # otherwise the client's Finalize has ended the result before
                 yield self._final(channel, endpoint.end_of(state.words), speech_final=True)
 
     def _on_complete(self, complete: Complete) -> Iterator[WireMessage]:

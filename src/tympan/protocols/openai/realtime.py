@@ -135,7 +135,7 @@ class OpenAIProtocol(ServerProtocol):
     def _on_flushed(self, marker: int) -> Iterator[WireMessage]:
         purpose = self._flushes.pop(marker)
         if isinstance(purpose, Endpoint):
-            if self._endpointer.settle(purpose):  # otherwise the client has committed the item before
+            if self._endpointer.confirm(purpose):  # otherwise the client has committed the item before
                 yield from self._commit(purpose.end_of(self._words))
         elif purpose == "clear":
             self._next_item(self._audio_end)
