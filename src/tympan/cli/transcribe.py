@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tympan.audio.files import decode_file, duration_seconds
 from tympan.cli.options import add_settings, config_from
-from tympan.cli.progress import FileProgress
+from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError

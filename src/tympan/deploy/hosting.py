@@ -111,7 +111,7 @@ class Interruption:
 
 
 def _handlers(loop: asyncio.AbstractEventLoop) -> dict[int, Any]:
-    """asyncio can set a handler, but not say which one there is."""
+    """Asyncio can set a handler, but not say which one there is."""
     handlers: dict[int, Any] = loop._signal_handlers  # type: ignore[attr-defined]
     return handlers
 

@@ -240,7 +240,7 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
         return cast(memoryview, super().get_buffer(size_hint))[:READ_BYTES]
 
     def data_received(self, data: bytes) -> None:
-        """uvicorn has read the request already, and hands it on; what follows is read into the buffer."""
+        """Uvicorn has read the request already, and hands it on; what follows is read into the buffer."""
         self.get_buffer(len(data))[: len(data)] = data
         self.buffer_updated(len(data))
 
@@ -250,7 +250,7 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
         self._socket.gone()
 
     def shutdown(self) -> None:
-        """uvicorn is stopping. Connections have been told before it; this is for what is left."""
+        """Uvicorn is stopping. Connections have been told before it; this is for what is left."""
         self.transport.send_close(WSCloseCode.SERVICE_RESTART)
 
     def _answer(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
