@@ -1,4 +1,4 @@
-"""OpenAI's HTTP routes: files to text, and short-lived keys for browsers."""
+"""OpenAI's HTTP routes: transcription of files, and short-lived keys for browsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tympan.server.service import Service
 from tympan.transcript.subtitles import Listening
 
 DEFAULT_SECRET_SECONDS = 600
-MOST_FIELDS = 64
+MAX_FIELDS = 64
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Handler = Callable[[Service, Request], Coroutine[Any, Any, Response]]
 
 
 def routes(service: Service) -> APIRouter:
-    """`/v1/audio/transcriptions` and the `/v1/realtime/…` that hand out keys."""
+    """Return the routes under `/v1/audio` and those under `/v1/realtime` that create short-lived keys."""
     router = APIRouter()
 
     def post(path: str, handler: Handler) -> None:
@@ -56,8 +56,8 @@ def routes(service: Service) -> APIRouter:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What the form asks for."""
+class _TranscriptionRequest:
+    """The fields of a transcription form."""
 
     file: UploadFile
     format: str
@@ -71,27 +71,27 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     opening = request_of(request)
     account = service.admit(openai_access.credential(opening), opening.headers)
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes, account)
-    form = await _form(body.request)
+    upload_body = Body(request, limits, limits.upload_bytes, account)
+    form = await _form(upload_body.request)
     try:
         service.server_info.check_model(_text(form, "model"))
-        wish = _wish(form, service.server_info.languages)
+        options = _parse_form(form, service.server_info.languages)
         upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
     except TympanError:
         await form.close()
         raise
-    events = _closing(form, upload.events(chunks_of(wish.file), body))
-    listening = Listening(wish.file.filename or "", service.server_info.model)
-    if wish.stream:
+    events = _closing(form, upload.events(chunks_of(options.file), upload_body))
+    listening = Listening(options.file.filename or "", service.server_info.model)
+    if options.stream:
         return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
     async for event, _ in events:
         listening.hear(event)
-    told = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
-    return Response(told, media_type=shapes.MEDIA_TYPES[wish.format])
+    body = shapes.answer(listening.transcript, options.format, options.language, options.granularities)
+    return Response(body, media_type=shapes.MEDIA_TYPES[options.format])
 
 
 async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
-    """The events; the file that they come from is kept until the last."""
+    """Yield the events, and close the form's file after the last one."""
     try:
         async with aclosing(events):
             async for each in events:
@@ -101,7 +101,7 @@ async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) ->
 
 
 async def _translations(service: Service, request: Request) -> Response:
-    """There is no translation here, and saying so is better than a page that is not found."""
+    """Refuse the request, with a clearer error than status 404."""
     raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
 
 
@@ -118,28 +118,28 @@ async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Lis
     except TympanError as error:
         yield shapes.failed(openai_access.error_fields(error))
     except Exception as error:
-        logger.exception("a stream of events failed")
+        logger.exception("an event stream failed")
         yield shapes.failed(openai_access.error_fields(error))
 
 
 async def _form(request: Request) -> FormData:
     try:
-        return await request.form(max_files=1, max_fields=MOST_FIELDS)
+        return await request.form(max_files=1, max_fields=MAX_FIELDS)
     except HTTPException:
         raise FrameError("the body must be multipart/form-data with the audio in the field 'file'") from None
 
 
-def _wish(form: FormData, languages: tuple[str, ...]) -> _Wish:
+def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionRequest:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ParameterError("the form needs the audio in the field 'file'")
     format = _text(form, "response_format") or "json"
     if format not in shapes.FORMATS:
-        raise ParameterError(f"response_format {format[:40]!r} is not served; use one of {', '.join(shapes.FORMATS)}")
-    # The model does not say which language it heard.
+        raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(shapes.FORMATS)}")
+    # The model does not report which language it has recognized.
     language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
     granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
-    return _Wish(
+    return _TranscriptionRequest(
         file=file,
         format=format,
         language=language,
@@ -154,26 +154,26 @@ def _text(form: FormData, name: str) -> str | None:
 
 
 async def _client_secrets(service: Service, request: Request) -> Response:
-    """A short-lived key for a browser, and the session as it would be."""
+    """Create a short-lived key for a browser, and return it with the session's settings."""
     opening = request_of(request)
     service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, request)
-    expires = asked.get("expires_after")
+    fields = await _json(service, request)
+    expires = fields.get("expires_after")
     seconds = expires.get("seconds") if isinstance(expires, dict) else None
     value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.server_info)
-    settings.update(asked.get("session"))
+    settings.update(fields.get("session"))
     return _encoded({"value": value, "expires_at": expires_at, "session": settings.fields()})
 
 
 async def _beta_session(service: Service, request: Request) -> Response:
-    """The beta's way to a short-lived key."""
+    """Create a short-lived key in the form of the beta API."""
     opening = request_of(request)
     service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, request)
+    fields = await _json(service, request)
     value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.server_info)
-    settings.update(asked)
+    settings.update(fields)
     return _encoded({**settings.fields(), "client_secret": {"value": value, "expires_at": expires_at}})
 
 
@@ -186,7 +186,7 @@ async def _json(service: Service, request: Request) -> dict[str, Any]:
     limits = service.config.limits
     try:
         body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
         body = None
     if not isinstance(body, dict):
         raise FrameError("the body must be a JSON object")
