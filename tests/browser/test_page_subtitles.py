@@ -16,7 +16,7 @@ from tympan.transcript.transcript import Transcript
 pytestmark = pytest.mark.browser
 
 
-def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, visit: Visit) -> None:
+def test_same_subtitles_as_command_line(one_stream: Server, visit: Visit) -> None:
     dice = Random(7)
     transcripts = [random_transcript(dice) for _ in range(60)]
     visit.page.goto(one_stream.url)

@@ -68,7 +68,7 @@ async def test_engine_out_of_memory(tmp_path: Path) -> None:
     assert crowd.ends() == {1011: 50}
 
 
-def test_a_start_that_runs_out_of_memory_is_one_sentence() -> None:
+def test_start_out_of_memory() -> None:
     """The real architecture with random weights, in a process that may have 2.4 GiB."""
     command = [sys.executable, "-m", "tympan", "serve", "--model=random:1b", "--port=0"]
     most = 2_500_000 * 1024

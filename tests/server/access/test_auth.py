@@ -1,4 +1,4 @@
-"""Keys and short-lived tokens: who may come in, and for how long."""
+"""API keys and short-lived tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tympan.config import KeySettings
 from tympan.errors import AccessError, ConfigError
-from tympan.server.access.auth import LONGEST_TOKEN_SECONDS, TOKEN_PREFIX, Keyring
+from tympan.server.access.auth import MAX_TOKEN_SECONDS, TOKEN_PREFIX, Keyring
 from tympan.server.access.keys import hash_of
 
 
@@ -20,24 +20,24 @@ def keyring() -> Keyring:
     return Keyring(("first", "sécond"), "secret")
 
 
-def test_without_keys_everybody_may_come_in() -> None:
+def test_no_keys_accepts_any_credential() -> None:
     Keyring(()).check(None)
     Keyring(()).check("anything")
 
 
 @pytest.mark.parametrize("key", ["first", "sécond"])
-def test_every_key_is_good(keyring: Keyring, key: str) -> None:
+def test_accepts_every_key(keyring: Keyring, key: str) -> None:
     keyring.check(key)
 
 
 @pytest.mark.parametrize("key", [None, "", "First", "firs", "first ", "a.b.c"])
-def test_nothing_else_is(keyring: Keyring, key: str | None) -> None:
+def test_rejects_other_credentials(keyring: Keyring, key: str | None) -> None:
     with pytest.raises(AccessError):
         keyring.check(key)
 
 
 @pytest.mark.parametrize("prefix", ["", TOKEN_PREFIX])
-def test_a_token_is_good_where_a_key_is_and_on_every_server_with_the_same_secret(keyring: Keyring, prefix: str) -> None:
+def test_token_accepted_with_same_secret(keyring: Keyring, prefix: str) -> None:
     token = prefix + keyring.grant("first", 30)[0]
     keyring.check(token)
     Keyring(("other",), "secret").check(token)
@@ -47,13 +47,13 @@ def test_a_token_is_good_where_a_key_is_and_on_every_server_with_the_same_secret
         Keyring(("other",)).check(token)
 
 
-def test_only_a_key_gives_tokens(keyring: Keyring) -> None:
+def test_only_keys_grant_tokens(keyring: Keyring) -> None:
     for credential in (None, "wrong", keyring.grant("first", 30)[0]):
         with pytest.raises(AccessError):
             keyring.grant(credential, 30)
 
 
-def test_a_token_ends(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_expires(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 31)
     token, _ = keyring.grant("first", 30)
@@ -62,26 +62,26 @@ def test_a_token_ends(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None
         keyring.check(token)
 
 
-def test_no_token_lives_longer_than_an_hour(keyring: Keyring) -> None:
+def test_token_lifetime_is_limited(keyring: Keyring) -> None:
     token, seconds = keyring.grant("first", 10**9)
-    assert seconds == LONGEST_TOKEN_SECONDS
+    assert seconds == MAX_TOKEN_SECONDS
     claims = jwt.decode(token, options={"verify_signature": False})
-    assert claims["exp"] <= time.time() + LONGEST_TOKEN_SECONDS
+    assert claims["exp"] <= time.time() + MAX_TOKEN_SECONDS
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS512"])
-def test_a_token_that_is_signed_in_another_way_is_not_believed(keyring: Keyring, algorithm: str) -> None:
+def test_rejects_other_token_algorithms(keyring: Keyring, algorithm: str) -> None:
     key = None if algorithm == "none" else "x" * 64
     with pytest.raises(AccessError):
         keyring.check(jwt.encode({"exp": time.time() + 30}, key, algorithm=algorithm))
 
 
-def test_a_token_without_an_end_is_not_believed(keyring: Keyring) -> None:
+def test_rejects_token_without_expiry(keyring: Keyring) -> None:
     with pytest.raises(AccessError):
         keyring.check(jwt.encode({}, keyring._secret, algorithm="HS256"))
 
 
-def test_a_hash_of_a_key_is_as_good_as_the_key_but_does_not_open_the_door() -> None:
+def test_hash_configures_but_does_not_authenticate() -> None:
     keyring = Keyring((hash_of("first"),))
     keyring.check("first")
     with pytest.raises(AccessError):
@@ -89,14 +89,14 @@ def test_a_hash_of_a_key_is_as_good_as_the_key_but_does_not_open_the_door() -> N
     assert "first" not in repr(vars(Keyring(("first",))))
 
 
-def test_keys_in_a_file_are_exchanged_without_a_restart(tmp_path: Path) -> None:
+def test_key_file_is_reloaded(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# for the app\nold\n\n{hash_of('hashed')}\n")
     keyring = Keyring(("fixed",), file=file)
     for key in ("fixed", "old", "hashed"):
         keyring.check(key)
     file.write_text("new\n")
-    os.utime(file, ns=(1, 1))  # another time than before, whatever the clock's grain
+    os.utime(file, ns=(1, 1))  # a different time, whatever the clock's resolution
     keyring.refresh()
     keyring.check("new")
     keyring.check("fixed")
@@ -104,9 +104,7 @@ def test_keys_in_a_file_are_exchanged_without_a_restart(tmp_path: Path) -> None:
         keyring.check("old")
 
 
-def test_a_file_that_is_gone_leaves_its_keys_good_and_is_told_of_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_key_file_keeps_keys_and_logs_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys"
     file.write_text("key")
     keyring = Keyring((), file=file)
@@ -120,18 +118,18 @@ def test_a_file_that_is_gone_leaves_its_keys_good_and_is_told_of_once(
     keyring.check("other")
 
 
-def test_a_token_counts_as_the_key_that_asked_for_it(keyring: Keyring) -> None:
+def test_token_uses_account_of_its_key(keyring: Keyring) -> None:
     token, _ = keyring.grant("first", 30)
     assert keyring.check(token) is keyring.check("first")
     assert keyring.check(token) is not keyring.check("sécond")
     claims = jwt.decode(token, options={"verify_signature": False})
-    assert claims["key"] in hash_of("first"), "a part of the hash"
+    assert claims["key"] in hash_of("first"), "the id is part of the hash"
     assert len(claims["key"]) == 16
     elsewhere = Keyring(("other",), "secret")
     assert elsewhere.check(token) is not elsewhere.check("other")
 
 
-def test_without_keys_all_are_one_and_so_are_all_tokens_of_unknown_keys() -> None:
+def test_unknown_keys_share_an_account() -> None:
     assert Keyring(()).check(None).id == ""
     keyring = Keyring(())
     assert keyring.check("a") is keyring.check("b") is keyring.check(None)
@@ -139,7 +137,7 @@ def test_without_keys_all_are_one_and_so_are_all_tokens_of_unknown_keys() -> Non
     assert strict.check(other.grant("a", 30)[0]) is strict.check(other.grant("b", 30)[0])
 
 
-def test_a_line_has_a_name_and_limits_and_the_rest_is_the_settings(tmp_path: Path) -> None:
+def test_key_line_overrides_default_limits(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{hash_of('acme')} name=acme streams=20  minutes_per_day=0.5\nplain\n")
     keyring = Keyring(("own name=mine",), file=file, limits=KeySettings(key_streams=3, key_opens_per_minute=9))
@@ -152,16 +150,19 @@ def test_a_line_has_a_name_and_limits_and_the_rest_is_the_settings(tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("secret stream=3", "line 2 of {file}: word 2 is none of name=…, streams=…, opens_per_minute=…"),
-        ("secret name=a streams=", "word 3 is none of"),
-        ("secret phrase", "word 2 is none of"),
-        ("secret name=a,b", "word 2 is none of"),
-        ("secret streams=none", "streams is wrong: expected `int | null`"),
-        ("secret minutes_per_day=0", "minutes_per_day is wrong: expected `float` > 0.0"),
-        ("sha256:secret", "line 2 of {file} is neither a key nor sha256: and 64 hexadecimal digits"),
+        (
+            "secret stream=3",
+            "line 2 of {file}: word 2 is not an option; expected name=…, streams=…, opens_per_minute=…",
+        ),
+        ("secret name=a streams=", "word 3 is not an option"),
+        ("secret phrase", "word 2 is not an option"),
+        ("secret name=a,b", "word 2 is not an option"),
+        ("secret streams=none", "invalid streams: expected `int | null`"),
+        ("secret minutes_per_day=0", "invalid minutes_per_day: expected `float` > 0.0"),
+        ("sha256:secret", "line 2 of {file}: expected a key, or sha256: and 64 hexadecimal digits"),
     ],
 )
-def test_a_wrong_line_is_told_without_the_key(tmp_path: Path, line: str, expected: str) -> None:
+def test_invalid_line_error_hides_key(tmp_path: Path, line: str, expected: str) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# keys\n{line}\n")
     with pytest.raises(ConfigError) as caught:
@@ -171,14 +172,12 @@ def test_a_wrong_line_is_told_without_the_key(tmp_path: Path, line: str, expecte
     assert "phrase" not in str(caught.value)
 
 
-def test_a_wrong_line_while_the_server_runs_leaves_the_keys_as_they_were_and_is_told_of_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_invalid_reload_keeps_keys_and_logs_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys"
     file.write_text("key streams=3")
     keyring = Keyring((), file=file)
     account = keyring.check("key")
-    account.hear(5.0, 0.0)
+    account.add_audio(5.0, 0.0)
     for text in ("key streams=many", "key streams=many\nother"):
         file.write_text(text)
         for _ in range(3):
@@ -187,11 +186,11 @@ def test_a_wrong_line_while_the_server_runs_leaves_the_keys_as_they_were_and_is_
     assert len(caplog.records) == 1
     file.write_text("key streams=4 name=later")
     keyring.refresh()
-    assert keyring.check("key") is account, "what was used stays used"
+    assert keyring.check("key") is account, "usage is kept"
     assert (account.limits.key_streams, account.name, account.audio_seconds) == (4, "later", 5.0)
 
 
-def test_an_empty_file_of_keys_lets_nobody_in_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+def test_empty_or_missing_key_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(AccessError):
         Keyring((), file=tmp_path / "empty").check(None)

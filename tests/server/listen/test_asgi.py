@@ -18,7 +18,8 @@ from tympan.config import load_config
 from tympan.engine.registry import create_engine
 from tympan.engine.scripted import scripted_words
 from tympan.server.app import create_app
-from tympan.server.listen.asgi_websocket import MANY_MESSAGES, MESSAGES_PER_SECOND, AsgiWire
+from tympan.server.listen.asgi_websocket import AsgiTransport
+from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND
 from tympan.server.service import Service
 from tympan.server.sessions.connection import Connection
 
@@ -47,7 +48,7 @@ def plain() -> Iterator[tuple[str, Service]]:
     thread.join(20)
 
 
-def test_a_conversation(plain: tuple[str, Service]) -> None:
+def test_stream(plain: tuple[str, Service]) -> None:
     with connect(f"{plain[0]}?events=word") as socket:
         socket.send(bytes(3840 * 30))
         socket.send('{"type": "flush", "id": 3}')
@@ -61,7 +62,7 @@ def test_a_conversation(plain: tuple[str, Service]) -> None:
     assert socket.close_code == 1000
 
 
-def test_a_long_upload_is_held_back_and_nothing_is_lost(plain: tuple[str, Service]) -> None:
+def test_backpressure_loses_nothing(plain: tuple[str, Service]) -> None:
     with connect(f"{plain[0]}?events=word,lag", max_queue=None) as socket:
         for _ in range(30):
             socket.send(bytes(3840 * 100))
@@ -71,7 +72,7 @@ def test_a_long_upload_is_held_back_and_nothing_is_lost(plain: tuple[str, Servic
     assert max(message["behind"] for message in messages if message["type"] == "lag") <= 4 + 8.1
 
 
-def test_a_full_house_and_a_wrong_frame(plain: tuple[str, Service]) -> None:
+def test_full_server_and_invalid_frame(plain: tuple[str, Service]) -> None:
     with connect(plain[0]) as first, connect(plain[0]):
         with pytest.raises(InvalidStatus) as refused:
             connect(plain[0])
@@ -83,7 +84,7 @@ def test_a_full_house_and_a_wrong_frame(plain: tuple[str, Service]) -> None:
     assert first.close_code == 1003
 
 
-def test_who_says_nothing_is_sent_away_and_who_vanishes_frees_the_slot(plain: tuple[str, Service]) -> None:
+def test_idle_and_lost_clients(plain: tuple[str, Service]) -> None:
     with connect(plain[0]) as silent:
         assert json.loads(silent.recv(timeout=10))["code"] == "idle"
         with pytest.raises(ConnectionClosed):
@@ -125,9 +126,9 @@ class Ear:
         self.messages += 1
 
 
-async def test_a_flood_of_tiny_messages_waits_its_turn() -> None:
+async def test_flood_is_throttled() -> None:
     loop, flood, ear = asyncio.get_running_loop(), Flood(2_000), Ear()
-    transport = AsgiWire(cast(WebSocket, flood))
+    transport = AsgiTransport(cast(WebSocket, flood))
     transport.connection = cast(Connection, ear)
     began, turns = loop.time(), 0
 
@@ -141,5 +142,5 @@ async def test_a_flood_of_tiny_messages_waits_its_turn() -> None:
     await transport.run()
     other.cancel()
     assert ear.messages == 2_000
-    assert loop.time() - began >= 7 * MANY_MESSAGES / MESSAGES_PER_SECOND
+    assert loop.time() - began >= 7 * BURST_MESSAGES / MESSAGES_PER_SECOND
     assert turns >= 7

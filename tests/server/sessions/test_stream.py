@@ -46,7 +46,7 @@ def read_all(socket: ClientConnection) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", ["/v1/stream", "/v1/transcribe"])
 @pytest.mark.parametrize("end", ["EOS", b"EOS", '{"type": "finish"}'])
-def test_real_speech_comes_back_as_text_exactly_once(embedded: LiveServer, path: str, end: str | bytes) -> None:
+def test_speech_is_transcribed_once(embedded: LiveServer, path: str, end: str | bytes) -> None:
     pcm = clip("counting").pcm()
     chunks = [pcm[start : start + 3333] for start in range(0, len(pcm), 3333)]  # odd cuts through samples
     messages, code = converse(embedded.url(path), *chunks, end)
@@ -64,7 +64,7 @@ def test_real_speech_comes_back_as_text_exactly_once(embedded: LiveServer, path:
     ("encoding", "sample_rate"),
     [("s16le", 48_000), ("s16le", 16_000), ("f32le", 44_100), ("mulaw", 16_000), ("alaw", 16_000)],
 )
-def test_every_raw_encoding_is_understood(embedded: LiveServer, encoding: str, sample_rate: int) -> None:
+def test_raw_encodings(embedded: LiveServer, encoding: str, sample_rate: int) -> None:
     samples = clip("counting").at(sample_rate)
     encode = {"s16le": s16le, "f32le": np.ndarray.tobytes, "mulaw": mulaw, "alaw": alaw}[encoding]
     url = embedded.url(encoding=encoding, sample_rate=sample_rate, events="word")
@@ -93,7 +93,7 @@ def alaw(samples: np.ndarray) -> bytes:
     return (code ^ 0x55).astype(np.uint8).tobytes()
 
 
-def test_typed_events_tell_everything_in_order(embedded: LiveServer) -> None:
+def test_events_in_order(embedded: LiveServer) -> None:
     messages, code = converse(embedded.url(events="all"), clip("hello_world").pcm(), "EOS")
 
     kinds = [message["type"] for message in messages]
@@ -109,7 +109,7 @@ def test_typed_events_tell_everything_in_order(embedded: LiveServer) -> None:
     assert messages[-1]["audio_seconds"] == pytest.approx(len(clip("hello_world").samples) / 16_000, abs=0.01)
 
 
-def test_words_come_while_the_speaker_goes_on(scripted: LiveServer) -> None:
+def test_words_arrive_during_speech(scripted: LiveServer) -> None:
     with connect(scripted.url()) as socket:
         socket.send(frames(40))
         assert json.loads(socket.recv(timeout=10)) == {"text": "word0", "final": False}
@@ -120,7 +120,7 @@ def test_words_come_while_the_speaker_goes_on(scripted: LiveServer) -> None:
     assert texts == " ".join(word.text for word in scripted_words(41))
 
 
-def test_a_flush_is_answered_after_the_words_before_it(scripted: LiveServer) -> None:
+def test_flush_follows_its_words(scripted: LiveServer) -> None:
     with connect(scripted.url(events="word")) as socket:
         socket.send(frames(12))
         socket.send('{"type": "flush", "id": 5}')
@@ -134,7 +134,7 @@ def test_a_flush_is_answered_after_the_words_before_it(scripted: LiveServer) -> 
     assert later[-1]["audio_seconds"] == pytest.approx(24 * 0.08)
 
 
-def test_two_channels_are_two_streams(scripted: LiveServer) -> None:
+def test_two_channels(scripted: LiveServer) -> None:
     stereo = bytes(30 * 1920 * 2 * 2)
     messages, code = converse(scripted.url(channels=2, events="word,lag"), stereo, '{"type": "flush", "id": 1}', "EOS")
 
@@ -148,7 +148,7 @@ def test_two_channels_are_two_streams(scripted: LiveServer) -> None:
     assert [message["type"] for message in messages].count("complete") == 1
 
 
-def test_a_long_upload_is_held_back_and_nothing_is_lost(scripted: LiveServer) -> None:
+def test_backpressure_loses_nothing(scripted: LiveServer) -> None:
     """Ten minutes pushed as fast as the socket takes them, far above the backlog limit."""
     count = 7500
     with connect(scripted.url(events="word,lag"), max_queue=None) as socket:

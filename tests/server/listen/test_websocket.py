@@ -73,9 +73,7 @@ class Raw:
         return int(code)
 
 
-def test_a_message_in_parts_is_one_message_also_with_a_ping_between_them(
-    server: LiveServer, sockets: list[socket.socket]
-) -> None:
+def test_fragmented_messages_with_ping_between(server: LiveServer, sockets: list[socket.socket]) -> None:
     client = Raw(server, sockets)
     client.send(BINARY, FRAME * 4, fin=False)
     client.send(PING, b"here?")
@@ -89,7 +87,7 @@ def test_a_message_in_parts_is_one_message_also_with_a_ping_between_them(
     assert client.close_code() == 1000
 
 
-def test_a_goodbye_is_answered_with_its_own_code(server: LiveServer, sockets: list[socket.socket]) -> None:
+def test_close_code_is_echoed(server: LiveServer, sockets: list[socket.socket]) -> None:
     client = Raw(server, sockets)
     client.send(CLOSE, struct.pack(">H", 1001))
     assert client.close_code() == 1001
@@ -112,7 +110,7 @@ def test_a_goodbye_is_answered_with_its_own_code(server: LiveServer, sockets: li
                      1009, id="more parts than a message may have bytes"),
     ],
 )  # fmt: skip
-def test_whoever_breaks_the_rules_is_told_which(
+def test_protocol_violation_closes_with_code(
     server: LiveServer,
     sockets: list[socket.socket],
     frames: list[tuple[int, bytes, dict[str, bool | int]]],
@@ -135,7 +133,7 @@ def test_whoever_breaks_the_rules_is_told_which(
     [{"Sec-WebSocket-Version": "12"}, {"Sec-WebSocket-Key": "not 16 bytes"}],
     ids=["an old version", "a bad key"],
 )
-def test_an_opening_that_is_none_takes_no_slot(
+def test_invalid_handshake_takes_no_slot(
     server: LiveServer, sockets: list[socket.socket], headers: dict[str, str]
 ) -> None:
     before = server.service.engine.active
@@ -145,7 +143,7 @@ def test_an_opening_that_is_none_takes_no_slot(
     assert server.service.engine.active == before
 
 
-def test_an_unknown_path_is_404(server: LiveServer, sockets: list[socket.socket]) -> None:
+def test_unknown_path(server: LiveServer, sockets: list[socket.socket]) -> None:
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=15)
     sockets.append(raw)
     key = base64.b64encode(bytes(16)).decode()

@@ -26,9 +26,7 @@ def last_words(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
     return messages[-1], socket.close_code
 
 
-def test_a_protocol_that_cannot_say_something_ends_its_stream_alone(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_protocol_error_ends_one_stream(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer() as server, connect(server.url()) as other:
         with monkeypatch.context() as patched, connect(server.url()) as socket:
             patched.setattr(NativeProtocol, "send", lambda self, event, channel: 1 / 0)
@@ -41,7 +39,7 @@ def test_a_protocol_that_cannot_say_something_ends_its_stream_alone(
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_a_broken_engine_thread(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_broken_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(batched, "RESTART_SECONDS", (1.0,))
     runners: list[CountingRunner] = []
 
@@ -74,7 +72,7 @@ def test_a_broken_engine_thread(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     assert "CUDA error at /secret/path" in capfd.readouterr().err, "the log has what the clients do not"
 
 
-def test_a_model_that_falls_silent() -> None:
+def test_stalled_model_warns_and_loses_nothing() -> None:
     """Its client is told and gets its words; so is whoever looks at the metrics."""
     talk = np.tile(np.repeat(np.array([0, 3000], "<i2"), [5 * 1920, 20 * 1920]), 6).tobytes()
     with LiveServer(engine=BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)) as server:

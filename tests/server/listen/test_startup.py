@@ -17,8 +17,8 @@ import pytest
 import trustme
 from support.counting import CountingRunner
 from support.ports import free_port
-from support.recordings import wait_until
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -48,7 +48,7 @@ class SlowStart:
         return self.runner
 
 
-async def test_the_waiting_room_says_what_the_start_is_at() -> None:
+async def test_reports_startup_stage() -> None:
     slow = SlowStart()
     settings = ServerSettings(port=0)
     with listen(settings) as listener:
@@ -73,7 +73,7 @@ async def test_the_waiting_room_says_what_the_start_is_at() -> None:
         assert listener.fileno() >= 0, "it is left to the server"
 
 
-async def test_the_waiting_room_bears_those_who_do_not_speak_http() -> None:
+async def test_survives_clients_without_http() -> None:
     settings = ServerSettings(port=0)
     with listen(settings) as listener:
         async with StartupServer(listener, settings, SlowStart().engine), httpx.AsyncClient() as client:
@@ -87,7 +87,7 @@ async def test_the_waiting_room_bears_those_who_do_not_speak_http() -> None:
             idle.close()
 
 
-async def test_the_waiting_room_speaks_tls_where_the_server_will(tmp_path: Path) -> None:
+async def test_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
@@ -100,7 +100,7 @@ async def test_the_waiting_room_speaks_tls_where_the_server_will(tmp_path: Path)
             assert answer.status_code == 503
 
 
-def test_a_real_start_from_its_first_moment_to_its_first_stream() -> None:
+def test_start_of_the_process() -> None:
     port = free_port()
     command = [sys.executable, "-m", "tympan", "serve", "--model", "embedded", "--max-streams", "1"]
     answers: list[tuple[int, str]] = []
@@ -125,9 +125,7 @@ def test_a_real_start_from_its_first_moment_to_its_first_stream() -> None:
         process.wait(15)
 
 
-def test_after_a_fault_it_says_that_the_engine_starts_again(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_not_ready_while_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(batched, "RESTART_SECONDS", (0.5,))
     slow = SlowStart()
     slow.done.set()
@@ -148,7 +146,7 @@ def test_after_a_fault_it_says_that_the_engine_starts_again(
     assert "a fault" in capfd.readouterr().err
 
 
-def test_while_it_drains_it_is_not_ready() -> None:
+def test_not_ready_while_draining() -> None:
     with LiveServer(step_ms=100) as server, httpx.Client() as client:
         assert client.get(server.http("/ready")).status_code == 200
         with connect(server.url()) as stream:
@@ -161,6 +159,6 @@ def test_while_it_drains_it_is_not_ready() -> None:
             client.close()
 
 
-def test_an_address_that_is_taken_is_one_sentence() -> None:
+def test_address_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="cannot listen on"):
         listen(ServerSettings(port=other.getsockname()[1]))

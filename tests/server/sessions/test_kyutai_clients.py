@@ -86,7 +86,7 @@ class FileScript:
         return " ".join(word["text"] for word in self.words)
 
 
-async def test_a_whole_file_at_once_comes_back_with_times(embedded: LiveServer) -> None:
+async def test_file_script_word_times(embedded: LiveServer) -> None:
     speech = clip("counting")
     samples = speech.at(RATE)
     async with connect(embedded.url(PATH), additional_headers={"kyutai-api-key": "public_token"}) as socket:
@@ -98,7 +98,7 @@ async def test_a_whole_file_at_once_comes_back_with_times(embedded: LiveServer) 
     assert all(1 <= word["from"] <= word["to"] <= 1 + len(samples) / RATE for word in script.words)
 
 
-async def test_a_long_file_is_held_back_and_its_pings_are_answered() -> None:
+async def test_file_script_backpressure_and_pings() -> None:
     """81 s of audio, taken at 16 times the speed of speech; so the pings come more often than by default."""
     frames = 500
     with LiveServer(step_ms=5) as server:
@@ -115,7 +115,7 @@ async def test_a_long_file_is_held_back_and_its_pings_are_answered() -> None:
 # --- the microphone script --------------------------------------------------------------------------------------------
 
 
-async def test_the_microphone_script_sees_pauses_and_words(embedded: LiveServer) -> None:
+async def test_microphone_script(embedded: LiveServer) -> None:
     """Frame by frame, never a Marker; it draws a bar from `prs[2]`."""
     speech = clip("one_to_five")
     samples = np.concatenate((speech.at(RATE), np.zeros(3 * RATE, np.float32)))
@@ -176,12 +176,12 @@ class Unmute:
         return self._socket.close_code
 
 
-def test_the_union_is_closed() -> None:
+def test_unknown_message_types_raise() -> None:
     with pytest.raises(pydantic.ValidationError):
         closed_union.validate_python({"type": "Segment", "text": "hello"})
 
 
-async def test_unmute_tells_the_time_by_steps(scripted: LiveServer) -> None:
+async def test_unmute_clock_counts_steps(scripted: LiveServer) -> None:
     """Chunks of 20 ms; after nine words it flushes, as it does: with silence for its delay, and a frame more."""
     unmute = await Unmute.start_up(scripted.url(PATH))
     chunk = np.zeros(480, np.float32)
@@ -205,7 +205,7 @@ async def test_unmute_tells_the_time_by_steps(scripted: LiveServer) -> None:
     assert await unmute.shut_down() == 1000
 
 
-async def test_unmute_moves_on_from_a_full_server() -> None:
+async def test_unmute_at_capacity() -> None:
     with LiveServer(max_streams=1) as server:
         first = await Unmute.start_up(server.url(PATH))
         with pytest.raises(AtCapacityError, match="no free channels"):

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 
-async def test_an_old_stream_gets_its_last_words_and_1012() -> None:
+async def test_handover_completes_stream_with_1012() -> None:
     with LiveServer(max_streams=1, handover_seconds=0.5) as server:
         async with connect(server.url()) as client:
             await client.send(bytes(2 * 24_000))
@@ -24,7 +24,7 @@ async def test_an_old_stream_gets_its_last_words_and_1012() -> None:
     assert messages[-1] == {"status": "complete"}
 
 
-async def test_clients_that_can_send_audio_again_are_told_before_a_word_is_cut() -> None:
+async def test_restarting_precedes_a_cut_word() -> None:
     """`word1` begins at 0.4 s and is four frames long: of the 7 frames there are, it has two."""
     with LiveServer(max_streams=1, handover_seconds=0.5) as server:
         async with connect(server.url(events="word")) as client:

@@ -25,21 +25,21 @@ def server() -> Iterator[LiveServer]:
         yield server
 
 
-def test_health_says_what_runs(server: LiveServer) -> None:
+def test_health(server: LiveServer) -> None:
     health = httpx.get(server.http("/health")).json()
     assert health["status"] == "ok"
     assert (health["model"], health["engine"], health["device"]) == ("scripted", "scripted", "none")
     assert (health["capacity"], health["active"]) == (3, 0)
 
 
-def test_models_lists_the_loaded_one(server: LiveServer) -> None:
+def test_models(server: LiveServer) -> None:
     listing = httpx.get(server.http("/v1/models")).json()
     assert listing["object"] == "list"
     assert [model["id"] for model in listing["data"]] == ["scripted"]
     assert listing["data"][0]["turns_from"] == "script"
 
 
-def test_metrics_count_streams_words_and_audio(server: LiveServer) -> None:
+def test_metrics(server: LiveServer) -> None:
     with connect(server.url()) as socket:
         assert "tympan_active_streams 1.0" in httpx.get(server.http("/metrics")).text
         socket.send(bytes(3840 * 25))
@@ -54,7 +54,7 @@ def test_metrics_count_streams_words_and_audio(server: LiveServer) -> None:
     assert "tympan_lag_seconds_count 1.0" in text
 
 
-def test_the_page_is_served_with_a_strict_policy(server: LiveServer) -> None:
+def test_page_has_content_security_policy(server: LiveServer) -> None:
     page = httpx.get(server.http("/"))
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -65,7 +65,7 @@ def test_ready(server: LiveServer) -> None:
     assert httpx.get(server.http("/ready")).json() == {"ready": True, "reason": ""}
 
 
-def test_keys_are_asked_for_when_there_are_any() -> None:
+def test_api_keys() -> None:
     with LiveServer(api_keys=["secret"], host="127.0.0.1") as server:
         for url, headers in [
             (server.url(), {}),
@@ -85,7 +85,7 @@ def test_keys_are_asked_for_when_there_are_any() -> None:
         assert httpx.get(server.http("/v1/models"), headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
-def test_shutdown_gives_every_stream_its_last_words() -> None:
+def test_shutdown_completes_streams() -> None:
     with LiveServer() as server, ExitStack() as stack:
         sockets = [stack.enter_context(connect(server.url())) for _ in range(5)]
         for socket in sockets:
@@ -108,7 +108,7 @@ def test_shutdown_gives_every_stream_its_last_words() -> None:
         assert not stopper.is_alive()
 
 
-def test_sigterm_ends_the_real_process_and_its_workers() -> None:
+def test_sigterm_ends_process_and_workers() -> None:
     command = [sys.executable, "-m", "tympan", "serve", "--model", "embedded", "--port", "0", "--max-streams", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -126,7 +126,7 @@ def test_sigterm_ends_the_real_process_and_its_workers() -> None:
         assert "Traceback" not in process.stderr.read()
 
 
-def test_a_second_server_on_the_same_port_says_so(server: LiveServer) -> None:
+def test_port_in_use(server: LiveServer) -> None:
     command = [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", str(server.port)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 2

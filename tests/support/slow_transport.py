@@ -1,4 +1,4 @@
-"""A wire to a client that reads nothing until it is told to."""
+"""A transport whose client reads nothing until a test calls `read`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from tympan.protocols.base import WireMessage
 from tympan.server.sessions.connection import Connection
 
 
-class SlowWire:
-    """A client that reads nothing until `read`."""
+class SlowTransport:
+    """Records what is sent.
+
+    Attributes:
+        sent: The messages so far.
+        code: The close code; `None` while the connection is open.
+    """
 
     def __init__(self) -> None:
         self.writable = False
@@ -21,10 +26,11 @@ class SlowWire:
         self.code = code
 
     def pause_reading(self) -> None:
-        """It sends little."""
+        """Do nothing."""
 
     resume_reading = abort = abandon = pause_reading
 
     def read(self, connection: Connection) -> None:
+        """Become writable, so that the connection sends what is queued."""
         self.writable = True
         connection.on_writable()

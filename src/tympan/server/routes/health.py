@@ -1,13 +1,11 @@
-"""The HTTP routes beside the sockets: what runs here, is it ready, the metrics, the page."""
+"""Routes that describe the server: health, readiness, models and metrics."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from tympan.errors import AccessError
 from tympan.protocols.native import NativeProtocol
@@ -15,52 +13,44 @@ from tympan.server.routes.responses import request_of
 from tympan.server.service import Service
 from tympan.version import version
 
-STATIC = Path(str(files("tympan.server") / "static"))
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; img-src 'self' data:"
-)
-RECORDED = "What is said here is recorded by whoever runs this server."
-PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+RECORDING_NOTICE = "Streams of this server are recorded by its operator."
 
 
 def routes(service: Service) -> APIRouter:
-    """The routes of one app."""
+    """Return the routes `/health`, `/ready`, `/v1/models` and `/metrics`."""
     router = APIRouter()
-
-    @router.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
     @router.get("/health")
     async def health() -> dict[str, Any]:
-        """Alive, and what runs here. 200 for as long as the process answers."""
-        engine = service.engine
+        """Describe the server; 200 as long as the process responds."""
+        engine, recorder = service.engine, service.observers.recorder
+        recording = "off" if recorder is None else "stopped" if recorder.stop_reason else "on"
         return {
             "status": "ok",
             "version": version(),
             **_engine_fields(service),
             "capacity": engine.capacity,
             "active": engine.active,
-            "recording": _recording(service),
-            "notice": " ".join(filter(None, (engine.info.notice, RECORDED if service.observers.recorder else ""))),
+            "recording": recording,  # the log has the reason for `stopped`
+            "notice": " ".join(filter(None, (engine.info.notice, RECORDING_NOTICE if recorder else ""))),
         }
 
     @router.get("/ready")
     async def ready() -> JSONResponse:
-        """200 while streams are let in, as long as there are slots; else 503 and why."""
+        """200 while the server accepts streams, even if all slots are in use; otherwise 503 with the reason."""
         reason = service.unavailable_reason
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @router.get("/v1/models", response_model=None)
     async def models(request: Request) -> dict[str, Any] | JSONResponse:
-        """The loaded model, in the form of OpenAI's list, with what it can do. Asks for a key where streams do."""
-        return _refusal(service, request) or {"object": "list", "data": [_model_fields(service)]}
+        """List the loaded model in OpenAI's format; requires an API key if streams do."""
+        return _check_key(service, request) or {"object": "list", "data": [_model_fields(service)]}
 
     @router.get("/v1/models/{name:path}", response_model=None)
     async def model(request: Request, name: str) -> dict[str, Any] | JSONResponse:
-        """The loaded model, if that is its name."""
+        """Describe the loaded model; 404 for any other name."""
         if name == service.engine.info.model:
-            return _refusal(service, request) or _model_fields(service)
+            return _check_key(service, request) or _model_fields(service)
         return JSONResponse({"error": {"code": "model_not_found", "message": "this model is not served here"}}, 404)
 
     @router.get("/metrics", include_in_schema=False)
@@ -70,14 +60,8 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _recording(service: Service) -> str:
-    """`off`, `on`, or `stopped`; the log says why, and the folder is nobody's business."""
-    if service.observers.recorder is None:
-        return "off"
-    return "stopped" if service.observers.recorder.stopped_because else "on"
-
-
-def _refusal(service: Service, request: Request) -> JSONResponse | None:
+def _check_key(service: Service, request: Request) -> JSONResponse | None:
+    """Return an error response if the request lacks a valid API key."""
     try:
         service.keys.check(NativeProtocol(request_of(request), service.server_info).credential())
     except AccessError as error:

@@ -6,11 +6,12 @@ import json
 import socket as tcp
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psutil
 import pytest
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -43,13 +44,6 @@ def reset_instead_of_close(socket: ClientConnection) -> None:
     socket.close_socket()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "the server did not get there"
-        time.sleep(0.01)
-
-
 def ending(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
     """The last message and the close code."""
     messages, code = unread(socket)
@@ -76,7 +70,7 @@ def outcome(url: str, *messages: str | bytes) -> tuple[dict[str, str], int | Non
         return ending(socket)
 
 
-def test_odd_byte_counts_are_carried_over(server: LiveServer) -> None:
+def test_odd_byte_counts(server: LiveServer) -> None:
     with connect(server.url()) as socket:
         for _ in range(40):
             socket.send(bytes(1921))
@@ -88,7 +82,7 @@ def test_odd_byte_counts_are_carried_over(server: LiveServer) -> None:
     assert socket.close_code == 1000
 
 
-def test_zero_bytes_are_a_stream_without_words(server: LiveServer) -> None:
+def test_empty_stream(server: LiveServer) -> None:
     with connect(server.url()) as socket:
         socket.send(b"")
         socket.send("EOS")
@@ -96,19 +90,19 @@ def test_zero_bytes_are_a_stream_without_words(server: LiveServer) -> None:
     assert socket.close_code == 1000
 
 
-def test_a_message_of_3_mib_is_too_big(server: LiveServer) -> None:
+def test_message_too_big(server: LiveServer) -> None:
     error, code = outcome(server.url(), bytes(3 * 1024 * 1024))
     assert (error["code"], code) == ("too_big", 1009)
     assert "3145728 bytes" in error["message"]
     assert "2097152" in error["message"]
 
 
-def test_a_message_of_64_mib_is_not_even_read(server: LiveServer) -> None:
+def test_huge_message_is_not_read(server: LiveServer) -> None:
     _, code = outcome(server.url(), bytes(64 * 1024 * 1024))
     assert code in (1009, 1006)  # the server hangs up in the middle of it; its reason may not get through
 
 
-def test_text_where_audio_is_due(server: LiveServer) -> None:
+def test_unexpected_text(server: LiveServer) -> None:
     error, code = outcome(server.url(), "hello")
     assert (error["code"], code) == ("bad_frame", 1003)
     assert "binary frames" in error["message"]
@@ -123,20 +117,20 @@ def test_text_where_audio_is_due(server: LiveServer) -> None:
         ({"channels": "7"}, "7", "1 or 2"),
     ],
 )
-def test_a_parameter_that_cannot_be(server: LiveServer, query: dict[str, str], name: str, right: str) -> None:
+def test_invalid_parameter(server: LiveServer, query: dict[str, str], name: str, right: str) -> None:
     error, code = outcome(server.url(**query))
     assert (error["code"], code) == ("bad_parameter", 1008)
     assert name in error["message"]
     assert right in error["message"]
 
 
-def test_random_bytes_as_opus(server: LiveServer) -> None:
+def test_invalid_opus(server: LiveServer) -> None:
     noise = bytes((index * 7919 + 13) % 251 for index in range(100_000))
     error, code = outcome(server.url(encoding="opus"), noise, "EOS")
     assert (error["code"], code) == ("bad_audio", 1007)
 
 
-def test_a_client_that_never_reads_is_closed() -> None:
+def test_client_that_never_reads() -> None:
     """With small buffers on the way, the outbox is soon full: first with what may be dropped, then with words."""
     with LiveServer(outbox_messages=50, step_ms=0) as server:
         server.runner.servers[0].sockets[0].setsockopt(tcp.SOL_SOCKET, tcp.SO_SNDBUF, 4096)  # accepted ones inherit it
@@ -159,7 +153,7 @@ def test_a_client_that_never_reads_is_closed() -> None:
             assert json.loads(other.recv(timeout=10)) == {"text": "", "final": True}
 
 
-def test_a_client_that_vanishes_frees_its_slot(server: LiveServer) -> None:
+def test_lost_client_frees_slot(server: LiveServer) -> None:
     with connect(server.url()) as socket:
         socket.send(bytes(3840 * 500))
         wait_until(lambda: server.service.engine.active == 2)
@@ -167,7 +161,7 @@ def test_a_client_that_vanishes_frees_its_slot(server: LiveServer) -> None:
         wait_until(lambda: server.service.engine.active == 1)
 
 
-def test_a_thousand_connects_and_disconnects_leave_nothing_behind(server: LiveServer) -> None:
+def test_thousand_connections_leak_nothing(server: LiveServer) -> None:
     def visit(count: int) -> None:
         for number in range(count):
             with connect(server.url(encoding="opus" if number % 10 == 0 else "s16le")) as socket:
@@ -185,7 +179,7 @@ def test_a_thousand_connects_and_disconnects_leave_nothing_behind(server: LiveSe
     assert psutil.Process().memory_info().rss - memory < 16 * 1024 * 1024
 
 
-def test_past_capacity_a_client_is_told_when_to_come_back() -> None:
+def test_full_server_sets_retry_after() -> None:
     with LiveServer(max_streams=1) as server, connect(server.url()):
         with pytest.raises(InvalidStatus) as refused:
             connect(server.url())
@@ -208,7 +202,7 @@ def test_two_channels_need_two_slots() -> None:
             assert json.loads(socket.recv(timeout=10)) == {"text": "", "final": True}
 
 
-def test_idle_and_endless_sessions_end() -> None:
+def test_idle_and_long_sessions_end() -> None:
     with LiveServer(idle_seconds=0.2) as server, connect(server.url()) as socket:
         error, code = ending(socket)
         assert (error["code"], code) == ("idle", 1008)
@@ -217,7 +211,7 @@ def test_idle_and_endless_sessions_end() -> None:
         assert (error["code"], code) == ("session_too_long", 1008)
 
 
-def test_keepalive_keeps_alive() -> None:
+def test_keepalive() -> None:
     with LiveServer(idle_seconds=1.5) as server, connect(server.url()) as socket:
         for _ in range(8):
             time.sleep(0.4)

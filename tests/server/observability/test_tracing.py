@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from support.recordings import wait_until
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -76,7 +76,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     collector.stop()
 
 
-def test_a_session_is_a_span_in_the_clients_trace(collector: Collector) -> None:
+def test_session_span_in_client_trace(collector: Collector) -> None:
     with LiveServer() as server:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         with connect(server.url(events="ready,word", token="a-secret"), additional_headers=headers) as socket:
@@ -108,7 +108,7 @@ def test_a_session_is_a_span_in_the_clients_trace(collector: Collector) -> None:
     assert "a-secret" not in str(collector.spans)
 
 
-def test_a_session_that_fails_and_a_file(
+def test_spans_of_failed_session_and_file(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "ears")
@@ -129,7 +129,7 @@ def test_a_session_that_fails_and_a_file(
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_spans_are_sent_while_the_server_runs(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_are_exported_while_serving(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     with LiveServer() as server:
         with connect(server.url()) as socket:
@@ -138,14 +138,14 @@ def test_spans_are_sent_while_the_server_runs(collector: Collector, monkeypatch:
         wait_until(lambda: bool(collector.named("native session")))
 
 
-def test_where_no_collector_is_named_nobody_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_collector_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     with LiveServer() as server, connect(server.url()):
         (connection,) = server.service.connections._open
         assert connection._session.observers == []  # type: ignore[attr-defined]
 
 
-def test_the_standard_variables_decide() -> None:
+def test_standard_variables() -> None:
     assert not wants_spans({})
     assert wants_spans({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
     assert wants_spans({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"})
@@ -153,7 +153,7 @@ def test_the_standard_variables_decide() -> None:
     assert not wants_spans({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"})
 
 
-def test_a_package_that_is_missing_is_said_and_costs_nothing_else(
+def test_missing_package_is_logged(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delitem(sys.modules, "tympan.server.observability.tracing", raising=False)

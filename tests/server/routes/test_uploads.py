@@ -1,10 +1,9 @@
-"""Files in requests: what goes wrong is told in each vendor's form; a long one costs neither memory nor others time."""
+"""Uploaded files: errors in each vendor's form, memory use of long files, and live streams beside them."""
 
 from __future__ import annotations
 
 import io
 import json
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ import numpy as np
 import psutil
 import pytest
 from support.server import LiveServer
+from support.waiting import wait_until
+from support.wav import wav
 from websockets.sync.client import connect
 
 from tympan.engine.batching.engine import BatchedEngine
@@ -25,18 +26,8 @@ KEY = "secret"
 AUTH = {"authorization": f"Bearer {KEY}"}
 
 
-def wav(seconds: float, sample_rate: int = 8_000) -> Iterator[bytes]:
-    """A mu-law WAV of silence, made as it is sent: one byte a sample."""
-    size = int(seconds * sample_rate)
-    layout = struct.pack("<HHIIHH", 7, 1, sample_rate, sample_rate, 1, 8)
-    yield b"RIFF" + struct.pack("<I", size + 36) + b"WAVEfmt " + struct.pack("<I", 16) + layout
-    yield b"data" + struct.pack("<I", size)
-    for start in range(0, size, 1 << 16):
-        yield b"\xff" * min(1 << 16, size - start)
-
-
 def silence(seconds: float, channels: int, container: str) -> bytes:
-    """16-bit silence of so many channels, as libav writes it."""
+    """Return a file of 16-bit silence, written by libav."""
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
@@ -81,7 +72,7 @@ OPENAI = "/v1/audio/transcriptions"
     ],
     ids=["nonsense", "empty", "no_file", "file_is_text", "no_form", "broken_form", "format", "too_big"],
 )
-def test_openai_says_what_is_wrong(server: LiveServer, request_: dict[str, Any], status: int, code: str | None) -> None:
+def test_openai_errors(server: LiveServer, request_: dict[str, Any], status: int, code: str | None) -> None:
     headers = {**AUTH, **request_.pop("headers", {})}
     answer = httpx.post(server.http(OPENAI), headers=headers, timeout=30, **request_)
     assert answer.status_code == status, answer.text
@@ -102,33 +93,33 @@ def test_openai_says_what_is_wrong(server: LiveServer, request_: dict[str, Any],
     ],
     ids=["nonsense", "codec", "no_rate", "channels", "too_big"],
 )
-def test_deepgram_says_what_is_wrong(server: LiveServer, query: str, content: bytes, status: int) -> None:
+def test_deepgram_errors(server: LiveServer, query: str, content: bytes, status: int) -> None:
     answer = httpx.post(server.http("/v1/listen" + query), content=content, headers=AUTH, timeout=30)
     assert answer.status_code == status, answer.text
     assert answer.json()["request_id"] == answer.headers["dg-request-id"]
     assert answer.json()["err_msg"]
 
 
-def test_a_url_is_not_fetched(server: LiveServer) -> None:
+def test_deepgram_url_is_not_fetched(server: LiveServer) -> None:
     answer = httpx.post(server.http("/v1/listen"), json={"url": "http://127.0.0.1/x.wav"}, headers=AUTH)
     assert answer.status_code == 400
-    assert "fetches nothing" in answer.json()["err_msg"]
+    assert "audio URLs are not supported" in answer.json()["err_msg"]
 
 
 @pytest.mark.parametrize("path", [OPENAI, "/v1/listen", "/v1/auth/grant", "/v1/realtime/client_secrets"])
-def test_a_key_is_asked_for(server: LiveServer, path: str) -> None:
+def test_api_key_required(server: LiveServer, path: str) -> None:
     for headers in ({}, {"authorization": "Bearer wrong"}):
         assert httpx.post(server.http(path), headers=headers, content=small()).status_code == 401
 
 
-def test_what_is_not_done_here_says_so(server: LiveServer) -> None:
+def test_openai_translations_unsupported(server: LiveServer) -> None:
     answer = httpx.post(server.http("/v1/audio/translations"), **form(small()))
     assert answer.status_code == 400
     assert "does not translate" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/realtime/sessions", "/v1/realtime/transcription_sessions"])
-def test_the_beta_s_way_to_a_secret(server: LiveServer, path: str) -> None:
+def test_openai_beta_session(server: LiveServer, path: str) -> None:
     answer = httpx.post(server.http(path), json={"input_audio_format": "g711_ulaw"}, headers=AUTH).json()
     assert answer["audio"]["input"]["format"] == {"type": "audio/pcmu", "rate": 8000}
     secret = {"authorization": f"Bearer {answer['client_secret']['value']}"}
@@ -137,7 +128,7 @@ def test_the_beta_s_way_to_a_secret(server: LiveServer, path: str) -> None:
     assert httpx.get(server.http("/v1/models/other"), headers=secret).status_code == 404
 
 
-def test_what_is_full_says_when_to_try_again(server: LiveServer) -> None:
+def test_full_server_sets_retry_after(server: LiveServer) -> None:
     with connect(server.url(token=KEY)), connect(server.url(token=KEY)):
         for path, request in ((OPENAI, form(small())), ("/v1/listen", {"content": small(), "headers": AUTH})):
             answer = httpx.post(server.http(path), **request)
@@ -145,7 +136,7 @@ def test_what_is_full_says_when_to_try_again(server: LiveServer) -> None:
             assert int(answer.headers["retry-after"]) > 0
 
 
-def test_words_are_all_there_and_the_slot_is_free_again(server: LiveServer) -> None:
+def test_words_complete_and_slot_freed(server: LiveServer) -> None:
     for _ in range(3):
         answer = httpx.post(server.http(OPENAI), **form(small(8.0)))
         assert answer.json()["text"] == " ".join(word.text for word in scripted_words(100))
@@ -157,7 +148,7 @@ def test_words_are_all_there_and_the_slot_is_free_again(server: LiveServer) -> N
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_deepgrams_utterances_hold_each_word_once(server: LiveServer, channels: int) -> None:
+def test_deepgram_utterances(server: LiveServer, channels: int) -> None:
     query = f"encoding=linear16&sample_rate=24000&channels={channels}&multichannel=true&utterances=True"
     audio = bytes(2 * 24_000 * 20 * channels)
     answer = httpx.post(server.http(f"/v1/listen?{query}"), content=audio, headers=AUTH, timeout=30)
@@ -175,7 +166,7 @@ def test_deepgrams_utterances_hold_each_word_once(server: LiveServer, channels: 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("container", ["wav", "flac"])
-def test_deepgram_finds_the_channels_of_a_file(server: LiveServer, channels: int, container: str) -> None:
+def test_deepgram_detects_channels(server: LiveServer, channels: int, container: str) -> None:
     audio = silence(8.0, channels, container)
     query = "multichannel=true&utterances=true"
     answer = httpx.post(server.http(f"/v1/listen?{query}"), content=audio, headers=AUTH, timeout=30).json()
@@ -188,27 +179,24 @@ def test_deepgram_finds_the_channels_of_a_file(server: LiveServer, channels: int
     assert server.service.engine.active == 0
 
 
-def test_more_channels_than_two_are_not_taken_apart(server: LiveServer) -> None:
+def test_deepgram_rejects_more_than_two_channels(server: LiveServer) -> None:
     audio = silence(1.0, 6, "flac")
     answer = httpx.post(server.http("/v1/listen?multichannel=true"), content=audio, headers=AUTH, timeout=30)
     assert answer.status_code == 400
     assert "use channels=1" in answer.json()["err_msg"]
 
 
-def test_a_client_that_leaves_frees_its_slot(server: LiveServer) -> None:
+def test_disconnect_frees_slot(server: LiveServer) -> None:
     def forever() -> Iterator[bytes]:
         yield from wav(1000.0)
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         httpx.post(server.http("/v1/listen"), content=forever(), headers=AUTH, timeout=30)
-    deadline = time.monotonic() + 10
-    while server.service.engine.active and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server.service.engine.active == 0
+    wait_until(lambda: server.service.engine.active == 0)
 
 
-def test_a_token_is_good_for_a_file(server: LiveServer) -> None:
+def test_token_for_upload(server: LiveServer) -> None:
     grant = httpx.post(server.http("/v1/auth/grant"), json={"ttl_seconds": 60}, headers=AUTH).json()
     assert grant["expires_in"] == 60
     headers = {"authorization": f"Bearer {grant['access_token']}"}
@@ -216,10 +204,10 @@ def test_a_token_is_good_for_a_file(server: LiveServer) -> None:
     assert httpx.post(server.http("/v1/auth/grant"), headers=headers).status_code == 401
 
 
-def test_an_hour_takes_no_memory(server: LiveServer) -> None:
-    """Decoded it would be 345 MB."""
+def test_hour_of_audio_memory(server: LiveServer) -> None:
+    """The decoded audio would take 345 MB."""
     process, peak, done = psutil.Process(), 0, threading.Event()
-    httpx.post(server.http("/v1/listen"), content=wav(60.0, 4_000), headers=AUTH, timeout=60)  # caches are warm
+    httpx.post(server.http("/v1/listen"), content=wav(60.0, 4_000), headers=AUTH, timeout=60)  # warm-up
     before = process.memory_info().rss
 
     def watch() -> None:
@@ -237,11 +225,11 @@ def test_an_hour_takes_no_memory(server: LiveServer) -> None:
     assert peak - before < 60 << 20
 
 
-def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
-    """With the real scheduler: the file is backlog, which runs in what room the live stream leaves."""
+def test_live_stream_beside_file() -> None:
+    """The real scheduler processes the file in the capacity that the live stream leaves."""
     with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=2) as server:
         uploaded: list[float] = []
-        known = False  # to the scheduler, as a live stream and a file
+        scheduled_both = False
         assert isinstance(server.service.engine, BatchedEngine)
 
         def upload() -> None:
@@ -254,11 +242,12 @@ def test_a_live_stream_does_not_feel_a_file_beside_it() -> None:
             for _ in range(60):
                 socket.send(bytes(3840))
                 time.sleep(0.08)
-                known = known or {stream.slot.live for stream in list(server.service.engine._streams)} == {True, False}
+                kinds = {stream.slot.live for stream in list(server.service.engine._streams)}
+                scheduled_both = scheduled_both or kinds == {True, False}
             socket.send("EOS")
             messages = [json.loads(message) for message in socket]
         uploader.join()
-    assert known
+    assert scheduled_both
     assert uploaded == [pytest.approx(120.0, abs=0.1)]
     lags = [message["behind"] for message in messages if message["type"] == "lag"]
     assert len(lags) >= 3

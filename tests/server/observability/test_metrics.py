@@ -12,7 +12,7 @@ from tympan.engine.registry import create_engine
 from tympan.server.observability.metrics import STEP_BUCKETS, Metrics
 
 
-def test_steps_backlog_and_lag_of_the_engine() -> None:
+def test_step_metrics() -> None:
     engine = create_engine(ModelSettings(model="scripted"))
     metrics = Metrics(engine)
     assert engine.observe is not None
@@ -26,7 +26,7 @@ def test_steps_backlog_and_lag_of_the_engine() -> None:
     assert 0.08 in STEP_BUCKETS
 
 
-def test_every_step_of_a_served_stream_is_observed() -> None:
+def test_every_step_is_observed() -> None:
     with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=1) as server:
         with connect(server.url()) as socket:
             socket.send(bytes(3840 * 25))

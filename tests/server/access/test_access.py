@@ -1,17 +1,17 @@
-"""Who may come in, on real sockets: keys that change, pages from elsewhere, TLS."""
+"""Access over real sockets: key files that change, origins, TLS."""
 
 from __future__ import annotations
 
 import json
 import os
 import ssl
-import time
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import trustme
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -21,7 +21,7 @@ from tympan.server.access.keys import hash_of
 
 
 def status(server: LiveServer, *, key: str | None = None, origin: str | None = None, path: str = "/v1/stream") -> int:
-    """Of the answer to an upgrade."""
+    """Return the status of the response to an opening request."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     url = server.url(path)
     try:
@@ -31,17 +31,14 @@ def status(server: LiveServer, *, key: str | None = None, origin: str | None = N
         return refused.response.status_code
 
 
-def test_keys_change_while_the_server_runs(tmp_path: Path) -> None:
+def test_key_file_changes_while_serving(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(hash_of("old"))
     with LiveServer(api_keys_file=str(file), host="127.0.0.1") as server:
         assert [status(server, key=key) for key in ("old", "new", None)] == [101, 401, 401]
         file.write_text(hash_of("new"))
         os.utime(file, ns=(1, 1))
-        deadline = time.monotonic() + 10
-        while status(server, key="new") != 101:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: status(server, key="new") == 101)
         assert status(server, key="old") == 401
 
 
@@ -58,7 +55,7 @@ def test_keys_change_while_the_server_runs(tmp_path: Path) -> None:
         ({"api_keys": ["key"], "allowed_origins": ["https://app.example"]}, "https://evil.example", 403),
     ],
 )
-def test_pages_from_elsewhere(settings: dict[str, object], origin: str | None, expected: int) -> None:
+def test_origins(settings: dict[str, object], origin: str | None, expected: int) -> None:
     with LiveServer(host="127.0.0.1", **settings) as server:
         key = "key" if "api_keys" in settings else None
         assert status(server, key=key, origin=origin) == expected
@@ -84,7 +81,7 @@ def test_tls(tmp_path: Path) -> None:
             assert answer.status == 200
 
 
-def test_a_certificate_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+def test_invalid_certificate(tmp_path: Path) -> None:
     (tmp_path / "chain.pem").write_text("no certificate")
     for name in ("chain.pem", "missing.pem"):
         with pytest.raises(ConfigError, match="cannot serve TLS"), LiveServer(tls_certificate=str(tmp_path / name)):

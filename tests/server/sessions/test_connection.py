@@ -1,4 +1,4 @@
-"""Nothing follows a connection's last words, whatever the message that led to them still asked for."""
+"""The end of a connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import msgspec
 import pytest
-from support.slow_wire import SlowWire
+from support.slow_transport import SlowTransport
 
 from tympan.config import load_config
 from tympan.engine.base import Deliver
@@ -28,20 +28,18 @@ async def service() -> AsyncIterator[Service]:
     await service.stop()
 
 
-async def test_an_answer_that_comes_with_the_end_is_not_sent_after_it(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_sent_after_the_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(deliver: Deliver) -> NoReturn:
         raise EngineError("the engine is not running")
 
     request = opening_request("/api/asr-streaming", {}, {})
-    transport = SlowWire()
+    transport = SlowTransport()
     connection = Connection(transport, service, KyutaiProtocol(request, service.server_info), request)
     connection.open()
     connection.start()
-    monkeypatch.setattr(service.engine, "open", broken)  # so that the slot that `Init` asks for cannot be had
+    monkeypatch.setattr(service.engine, "open", broken)  # `Init` opens a new engine stream
     connection.on_message(msgspec.msgpack.encode({"type": "Init"}))
     transport.read(connection)
-    told = [msgspec.msgpack.decode(message)["type"] for message in transport.sent]  # type: ignore[arg-type]
-    assert told == ["Ready", "Error"]
+    types = [msgspec.msgpack.decode(message)["type"] for message in transport.sent]  # type: ignore[arg-type]
+    assert types == ["Ready", "Error"]
     assert transport.code == 1011

@@ -1,4 +1,4 @@
-"""Recordings: what is in them, when there are none, and that streams do not notice."""
+"""Recordings: their content, the conditions under which they are made, and failures of the disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from msgspec import structs
-from support.recordings import audio_of, consented, lines_of, names, wait_until
+from support.recordings import audio_of, consented, lines_of, names
 from support.server import LiveServer
 from support.speech import clip
+from support.waiting import wait_until
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
@@ -49,7 +50,7 @@ def outcomes(server: LiveServer) -> dict[str, float]:
     return {line.split('"')[1]: float(line.split()[-1]) for line in counts}
 
 
-def test_a_recording_holds_what_was_sent_and_what_was_told(server: LiveServer, folder: Path) -> None:
+def test_recording_of_audio_and_events(server: LiveServer, folder: Path) -> None:
     pcm = clip("counting").pcm()
     messages = speak(server, pcm, token="a-secret", events="ready,word")
     wait_until(lambda: names(folder) == ["*.flac", "*.jsonl"])
@@ -58,7 +59,7 @@ def test_a_recording_holds_what_was_sent_and_what_was_told(server: LiveServer, f
     head, *lines = lines_of(folder / f"{id}.jsonl")
     assert (head["session"], head["protocol"], head["model"], head["path"]) == (id, "native", "scripted", "/v1/stream")
     assert head["format"] == structs.asdict(AudioFormat("s16le", 24_000, 1))
-    assert "Everybody who speaks" in head["consent"]
+    assert "All speech in these tests" in head["consent"]
     words = [line for line in lines if line.get("event") == "word"]
     assert [word["text"] for word in words] == [word["text"] for word in messages if word["type"] == "word"]
     assert all(0 <= word["end"] <= word["heard"] for word in words)
@@ -78,7 +79,7 @@ def test_two_channels(server: LiveServer, folder: Path) -> None:
     assert np.array_equal(audio_of(next(folder.glob("*.flac"))), both)
 
 
-def test_a_file_in_a_request_is_recorded_too(server: LiveServer, folder: Path) -> None:
+def test_upload_is_recorded(server: LiveServer, folder: Path) -> None:
     answer = httpx.post(
         server.http("/v1/listen?encoding=linear16&sample_rate=24000"),
         content=bytes(48_000),
@@ -89,7 +90,7 @@ def test_a_file_in_a_request_is_recorded_too(server: LiveServer, folder: Path) -
     assert lines_of(next(folder.glob("*.jsonl")))[-1]["code"] == "ok"
 
 
-def test_who_declines_is_not_recorded(server: LiveServer, folder: Path) -> None:
+def test_client_declines(server: LiveServer, folder: Path) -> None:
     assert speak(server, bytes(48_000), record="no")[-1] == {"status": "complete"}
     with connect(server.url("/v1/listen", mip_opt_out="true", encoding="linear16", sample_rate=24000)) as socket:
         socket.send(json.dumps({"type": "CloseStream"}))
@@ -98,14 +99,14 @@ def test_who_declines_is_not_recorded(server: LiveServer, folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_files_of_a_session_that_goes_on_are_parts(server: LiveServer, folder: Path) -> None:
+def test_open_recording_has_part_suffix(server: LiveServer, folder: Path) -> None:
     with connect(server.url()) as socket:
         socket.send(bytes(48_000))
         wait_until(lambda: names(folder) == ["*.flac.part", "*.jsonl.part"])
     wait_until(lambda: names(folder) == ["*.flac", "*.jsonl"])
 
 
-def test_it_is_no_secret(server: LiveServer) -> None:
+def test_health_reports_recording(server: LiveServer) -> None:
     health = httpx.get(server.http("/health")).json()
     assert health["recording"] == "on"
     assert "recorded" in health["notice"]
@@ -115,7 +116,7 @@ def test_it_is_no_secret(server: LiveServer) -> None:
     assert "recorded" not in health["notice"]
 
 
-def test_consent_that_is_taken_back_stops_it(
+def test_withdrawn_consent_stops_recording(
     monkeypatch: pytest.MonkeyPatch, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recording, "RETRY_SECONDS", 0.3)
@@ -138,30 +139,30 @@ def test_consent_that_is_taken_back_stops_it(
     assert capfd.readouterr().err.count("recording has stopped") == 1
 
 
-def test_the_folder_is_never_larger_than_it_may_be(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_folder_size_limit(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0).integers(-9000, 9000, 24_000 * 20).astype("<i2").tobytes()
     with LiveServer(record_folder=str(folder), record_bytes=300_000) as server:
         with connect(server.url(events="word")) as socket:
             for start in range(0, len(noise), 38_400):
                 socket.send(noise[start : start + 38_400])
             socket.send("EOS")
-            told = [json.loads(message) for message in socket]
+            messages = [json.loads(message) for message in socket]
         expected = [word.text for word in scripted_words(250)]
-        assert [word["text"] for word in told if word["type"] == "word"] == expected
+        assert [word["text"] for word in messages if word["type"] == "word"] == expected
         wait_until(lambda: names(folder) == ["*.incomplete.flac", "*.incomplete.jsonl"])
         assert 250_000 < sum(path.stat().st_size for path in folder.iterdir()) < 400_000
         recorded = audio_of(next(folder.glob("*.flac")))[:, 0].tobytes()
         assert len(recorded) > 200_000
-        assert noise.startswith(recorded), "what is there can be heard"
+        assert noise.startswith(recorded), "the incomplete file can be played"
         assert outcomes(server) == {"incomplete": 1.0}
-    assert capfd.readouterr().err.count("has reached its size of 300000 bytes") == 1
+    assert capfd.readouterr().err.count("has reached its limit of 300000 bytes") == 1
 
 
-def test_a_disk_that_is_too_slow_costs_the_recording(
+def test_slow_disk_abandons_recording(
     monkeypatch: pytest.MonkeyPatch, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recording, "MOST_WAITING_BYTES", 100_000)
-    monkeypatch.setattr(recording, "BEAT_SECONDS", 1.0)
+    monkeypatch.setattr(recording, "MAX_QUEUED_BYTES", 100_000)
+    monkeypatch.setattr(recording, "TICK_SECONDS", 1.0)
     with LiveServer(record_folder=str(folder)) as server:
         words = speak(server, bytes(48_000 * 20))
         assert "".join(str(word.get("text", "")) for word in words) == " ".join(
@@ -175,13 +176,13 @@ def test_a_disk_that_is_too_slow_costs_the_recording(
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda folder: folder.chmod(0o750), "others may enter"),
-        (lambda folder: (folder / "CONSENT").unlink(), "does not say who has agreed"),
-        (lambda folder: (folder / "CONSENT").write_text(" \n"), "does not say who has agreed"),
+        (lambda folder: folder.chmod(0o750), "other users may enter"),
+        (lambda folder: (folder / "CONSENT").unlink(), "does not state who has agreed"),
+        (lambda folder: (folder / "CONSENT").write_text(" \n"), "does not state who has agreed"),
         (lambda folder: folder.rename(folder.with_name("elsewhere")), "there is no folder"),
     ],
 )
-def test_a_folder_that_is_not_fit_keeps_the_server_from_starting(folder: Path, spoil: object, reason: str) -> None:
+def test_unsuitable_folder_prevents_start(folder: Path, spoil: object, reason: str) -> None:
     assert callable(spoil)
     spoil(folder)
     command = [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", "0"]
@@ -193,12 +194,12 @@ def test_a_folder_that_is_not_fit_keeps_the_server_from_starting(folder: Path, s
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_its_error_is_one_of_ours(tmp_path: Path) -> None:
+def test_missing_folder_is_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="record_folder"), LiveServer(record_folder=str(tmp_path / "none")):
         pass
 
 
-def test_a_package_that_is_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         "tympan.server.observability.recording",
         "tympan.server.observability.recording_files",

@@ -1,10 +1,9 @@
-"""What one key may use: counted in rolling windows, refused in each protocol's way, ended with the last words."""
+"""Quotas of API keys: sliding windows, refusals in each protocol's form, and streams that reach a limit."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from random import Random
@@ -14,20 +13,21 @@ import httpx2 as httpx
 import msgspec
 import pytest
 from support.server import LiveServer
-from test_uploads import wav
+from support.waiting import wait_until
+from support.wav import wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tympan.config import KeySettings
 from tympan.engine.scripted import scripted_words
 from tympan.errors import QuotaError
-from tympan.server.access.quota import DAY_SECONDS, PARTS, Account, Window
+from tympan.server.access.quota import BUCKETS, DAY_SECONDS, Account, SlidingWindow
 
 SMALL = b"".join(wav(4.0))
 
 
-class Talk:
-    """A session of which so much was heard."""
+class Meter:
+    """A session that has received `heard_seconds` of audio."""
 
     heard_seconds = 0.0
 
@@ -37,9 +37,9 @@ def limited(**limits: Any) -> Account:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_window_holds_what_came_in_it_and_little_memory(seed: int) -> None:
+def test_sliding_window_total(seed: int) -> None:
     random = Random(seed)
-    window, now, added = Window(60.0), 1000.0, []
+    window, now, added = SlidingWindow(60.0), 1000.0, []
     for _ in range(100):
         now += random.choice([0.0, random.uniform(0, 1), random.uniform(0, 40)])
         amount = random.randint(1, 9)
@@ -48,53 +48,53 @@ def test_a_window_holds_what_came_in_it_and_little_memory(seed: int) -> None:
         least = sum(amount for at, amount in added if at > now - 60.0)
         most = sum(amount for at, amount in added if at > now - 61.0 - 1e-6)
         assert least <= window.total(now) <= most
-        assert len(window._parts) <= PARTS + 1
+        assert len(window._buckets) <= BUCKETS + 1
     seconds = window.seconds_until_below(5, now)
     assert window.total(now + seconds) < 5
 
 
-def test_streams_are_had_all_together_or_not_at_all() -> None:
+def test_streams_reserved_all_or_none() -> None:
     account = limited(key_streams=3)
-    first, second = account.open(Talk(), 2, 0.0), account.open(Talk(), 1, 0.0)
+    first, second = account.open(Meter(), 2, 0.0), account.open(Meter(), 1, 0.0)
     second.end(1.0)
     second.end(2.0)
-    with pytest.raises(QuotaError, match="streams at once are limited to 3"):
-        account.open(Talk(), 2, 2.0)
+    with pytest.raises(QuotaError, match="the limit of 3 concurrent streams is reached"):
+        account.open(Meter(), 2, 2.0)
     assert account.streams == 2
     first.end(3.0)
-    account.open(Talk(), 2, 3.0)
+    account.open(Meter(), 2, 3.0)
 
 
-def test_openings_are_counted_over_the_last_minute() -> None:
+def test_openings_per_minute_limit() -> None:
     account = limited(key_opens_per_minute=2)
     for now in (0.0, 50.0):
-        account.open(Talk(), 1, now).end(now)
-    with pytest.raises(QuotaError, match="streams and files opened in a minute are limited to 2") as caught:
-        account.open(Talk(), 1, 55.0)
+        account.open(Meter(), 1, now).end(now)
+    with pytest.raises(QuotaError, match="the limit of 2 new streams and files per minute is reached") as caught:
+        account.open(Meter(), 1, 55.0)
     assert caught.value.retry_after_seconds == 6
-    account.open(Talk(), 1, 61.0)
+    account.open(Meter(), 1, 61.0)
 
 
-def test_minutes_are_those_of_the_audio_of_all_streams_and_come_back_after_a_day() -> None:
+def test_minutes_shared_by_streams_for_a_day() -> None:
     account = limited(key_minutes_per_day=1.0)
-    one, other = Talk(), Talk()
-    leases = [account.open(one, 1, 0.0), account.open(other, 1, 0.0)]
+    one, other = Meter(), Meter()
+    usages = [account.open(one, 1, 0.0), account.open(other, 1, 0.0)]
     one.heard_seconds = 59.0
-    assert leases[0].spent(1.0) is None
+    assert usages[0].spent(1.0) is None
     other.heard_seconds = 1.0
-    assert leases[1].spent(2.0) is not None
-    assert leases[0].spent(2.0) is not None, "it is the key's minute, not the stream's"
-    with pytest.raises(QuotaError, match="minutes of audio within 24 hours are limited to 1") as caught:
-        account.open(Talk(), 1, 3.0)
+    assert usages[1].spent(2.0) is not None
+    assert usages[0].spent(2.0) is not None, "the key's streams share its minutes"
+    with pytest.raises(QuotaError, match="the limit of 1 minutes of audio in 24 hours is reached") as caught:
+        account.open(Meter(), 1, 3.0)
     later = 3.0 + caught.value.retry_after_seconds
-    assert DAY_SECONDS <= later <= DAY_SECONDS * (1 + 1 / PARTS) + 1
-    account.open(Talk(), 1, later)
+    assert DAY_SECONDS <= later <= DAY_SECONDS * (1 + 1 / BUCKETS) + 1
+    account.open(Meter(), 1, later)
     assert account.audio_seconds == 60.0
 
 
-def test_a_limit_that_is_lowered_counts_at_once() -> None:
+def test_lowered_limit_applies_at_once() -> None:
     account = limited()
-    talk = Talk()
+    talk = Meter()
     usage = account.open(talk, 1, 0.0)
     talk.heard_seconds = 60.0
     assert usage.spent(1.0) is None
@@ -118,13 +118,6 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def end(socket: ClientConnection) -> tuple[list[Any], int | None]:
     messages = []
     with suppress(ConnectionClosed):
@@ -140,11 +133,11 @@ def end(socket: ClientConnection) -> tuple[list[Any], int | None]:
         ("/v1/realtime", {"authorization": "Bearer acme"}, lambda body: body["error"]["code"] == "rate_limit_exceeded"),
         ("/v1/listen", {"authorization": "Token acme"}, lambda body: body["err_code"] == "TOO_MANY_REQUESTS"),
         ("/v2/listen", {"authorization": "Token acme"}, lambda body: body["err_code"] == "TOO_MANY_REQUESTS"),
-        ("/api/speech/asr", {"x-api-key": "acme"}, lambda body: "streams at once" in body["error"]),
+        ("/api/speech/asr", {"x-api-key": "acme"}, lambda body: "concurrent streams" in body["error"]),
     ],
     ids=["native", "openai", "deepgram", "flux", "gradium"],
 )
-def test_one_stream_too_many_is_refused_with_429(
+def test_excess_stream_refused_with_429(
     server: LiveServer, path: str, key: dict[str, str], code: Callable[[Any], bool]
 ) -> None:
     with connect(server.url(path), additional_headers=key):
@@ -154,31 +147,31 @@ def test_one_stream_too_many_is_refused_with_429(
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0
         assert code(json.loads(response.body or b""))
-        assert "streams at once are limited to 1" in (response.body or b"").decode()
+        assert "the limit of 1 concurrent streams is reached" in (response.body or b"").decode()
         with connect(server.url(token="free")) as other:
             other.ping().wait(10)
     wait_until(lambda: server.service.keys.check("acme").streams == 0)
 
 
-def test_kyutai_tells_of_it_after_the_upgrade(server: LiveServer) -> None:
+def test_kyutai_refuses_after_handshake(server: LiveServer) -> None:
     url = server.url("/api/asr-streaming", auth_id="acme")
     with connect(url), connect(url) as socket:
         messages, code = end(socket)
         assert [msgspec.msgpack.decode(each) for each in messages] == [
-            {"type": "Error", "message": "streams at once are limited to 1"}
+            {"type": "Error", "message": "the limit of 1 concurrent streams is reached"}
         ]
         assert code == 1008
     wait_until(lambda: server.service.keys.check("acme").streams == 0)
 
 
-def test_two_channels_are_two_streams(server: LiveServer) -> None:
+def test_channels_count_as_streams(server: LiveServer) -> None:
     with pytest.raises(InvalidStatus):
         connect(server.url(token="acme", channels=2))
     assert server.service.engine.active == 0
     assert server.service.keys.check("acme").streams == 0
 
 
-def test_a_token_has_the_limits_of_its_key_and_files_have_them_too(server: LiveServer) -> None:
+def test_limits_apply_to_tokens_and_files(server: LiveServer) -> None:
     grant = httpx.post(server.http("/v1/auth/grant"), headers=bearer("acme"), json={}).json()
     with connect(server.url(token=grant["access_token"])):
         for path, request in (
@@ -193,7 +186,7 @@ def test_a_token_has_the_limits_of_its_key_and_files_have_them_too(server: LiveS
     wait_until(lambda: server.service.keys.check("acme").streams == 0)
 
 
-def test_openings_in_a_minute(server: LiveServer) -> None:
+def test_openings_limit_over_websocket(server: LiveServer) -> None:
     with connect(server.url(token="few")) as socket:
         socket.send("EOS")
         assert end(socket)[1] == 1000
@@ -202,25 +195,26 @@ def test_openings_in_a_minute(server: LiveServer) -> None:
     assert 0 < int(caught.value.response.headers["retry-after"]) <= 61
 
 
-def test_bytes_of_files_in_a_minute(server: LiveServer) -> None:
+def test_upload_bytes_limit(server: LiveServer) -> None:
     post = lambda: httpx.post(server.http("/v1/listen"), headers=bearer("small"), content=SMALL)  # noqa: E731
     assert [post().status_code for _ in range(3)] == [200, 200, 429]
-    assert httpx.post(server.http("/v1/auth/grant"), headers=bearer("small"), json={}).status_code == 200, "is no file"
+    grant = httpx.post(server.http("/v1/auth/grant"), headers=bearer("small"), json={})
+    assert grant.status_code == 200, "a token request is no upload"
     with connect(server.url(token="small")) as socket:
-        socket.send(SMALL)  # live audio is counted in minutes
+        socket.send(SMALL)  # live audio counts as minutes, not as bytes
         socket.send("EOS")
         assert end(socket)[1] == 1000
 
 
-def test_who_reaches_its_minutes_gets_the_words_of_what_it_sent_and_no_new_stream(server: LiveServer) -> None:
+def test_minutes_limit_ends_stream_with_its_words(server: LiveServer) -> None:
     with connect(server.url(token="spent", events="word")) as socket:
         for _ in range(50):
             socket.send(bytes(3840))
         messages, code = end(socket)
-    told = [json.loads(message) for message in messages]
-    assert [each["text"] for each in told if each["type"] == "word"] == [word.text for word in scripted_words(50)]
-    assert [each["type"] for each in told[-2:]] == ["complete", "error"]
-    assert (told[-2]["audio_seconds"], told[-1]["code"], code) == (4.0, "quota", 1008)
+    events = [json.loads(message) for message in messages]
+    assert [each["text"] for each in events if each["type"] == "word"] == [word.text for word in scripted_words(50)]
+    assert [each["type"] for each in events[-2:]] == ["complete", "error"]
+    assert (events[-2]["audio_seconds"], events[-1]["code"], code) == (4.0, "quota", 1008)
     with pytest.raises(InvalidStatus) as caught:
         connect(server.url(token="spent"))
     assert int(caught.value.response.headers["retry-after"]) > 80_000
@@ -228,8 +222,8 @@ def test_who_reaches_its_minutes_gets_the_words_of_what_it_sent_and_no_new_strea
     assert answer.status_code == 429
 
 
-def test_forgetting_is_no_way_around_the_minutes() -> None:
-    """Kyutai's `Init` starts the clock again; what was heard stays heard."""
+def test_reset_does_not_reset_minutes() -> None:
+    """Kyutai's `Init` resets the stream's time, but not the usage."""
     with LiveServer(step_ms=0, key_minutes_per_day=0.05) as server:
         audio = msgspec.msgpack.encode({"type": "Audio", "pcm": [0.0] * 24_000})
         init = msgspec.msgpack.encode({"type": "Init"})
@@ -242,7 +236,7 @@ def test_forgetting_is_no_way_around_the_minutes() -> None:
     assert code == 1008
 
 
-def test_a_file_of_more_minutes_than_are_left_ends_with_429() -> None:
+def test_minutes_limit_ends_file_with_429() -> None:
     with LiveServer(step_ms=20, key_minutes_per_day=0.05) as server:
         answer = httpx.post(server.http("/v1/listen"), content=b"".join(wav(120.0)), timeout=60)
         assert answer.status_code == 429
@@ -250,7 +244,7 @@ def test_a_file_of_more_minutes_than_are_left_ends_with_429() -> None:
         assert server.service.engine.active == 0
 
 
-def test_metrics_show_named_keys_and_no_others(server: LiveServer) -> None:
+def test_metrics_of_named_keys_only(server: LiveServer) -> None:
     with connect(server.url(token="acme")) as socket:
         socket.send(bytes(3840 * 25))
         text = httpx.get(server.http("/metrics")).text
@@ -266,7 +260,7 @@ def test_metrics_show_named_keys_and_no_others(server: LiveServer) -> None:
     assert server.service.keys.check("free").id not in text
 
 
-def test_files_leave_half_of_the_slots_to_live_callers() -> None:
+def test_files_use_half_of_the_slots() -> None:
     with LiveServer(max_streams=2, step_ms=0) as server:
 
         def forever() -> Iterator[bytes]:
