@@ -18,14 +18,14 @@ from msgspec import structs
 from support.server import LiveServer
 from support.speech import clip
 
+from tympan.bench.load.caller import Record
 from tympan.bench.load.dialects import DIALECTS
 from tympan.bench.load.expected import Expected, expect
 from tympan.bench.load.plan import Plan
 from tympan.bench.load.report import figures, milliseconds
 from tympan.bench.load.score import Scorer, compare, word_errors
-from tympan.bench.load.session import Record
-from tympan.bench.load.share import begins, run_share
 from tympan.bench.load.speech import Speech, noise, read_speech
+from tympan.bench.load.workers import run_streams, start_offsets
 from tympan.cli.main import main
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver
@@ -48,7 +48,7 @@ async def measure(plan: Plan, speech: Speech | None = None) -> dict[str, Any]:
     """A load in this process: the figures."""
     speech = speech or noise(plan.dialect.sample_rate, plan.chunk_seconds)
     expected = await expect(plan, speech)
-    outcome = await run_share(plan, speech, expected, range(plan.streams), time.monotonic())
+    outcome = await run_streams(plan, speech, expected, range(plan.streams), time.monotonic())
     return figures(plan, speech, expected, outcome)
 
 
@@ -153,13 +153,13 @@ def test_the_command_prints_json_last_and_writes_a_report(server: LiveServer, tm
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["http//x"], "is not a server's address"),
-        (["ws://127.0.0.1:port"], "is not a server's address"),
+        (["http//x"], "invalid server URL"),
+        (["ws://127.0.0.1:port"], "invalid server URL"),
         (["ws://127.0.0.1:1"], "cannot reach 127.0.0.1:1"),
         (["ws://127.0.0.1:1", "--protocol", "morse"], "invalid choice: 'morse'"),
         (["ws://127.0.0.1:1", "--streams", "0"], "--streams takes at least 1"),
-        (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "there is no such folder"),
-        (["ws://127.0.0.1:1", "--report", "load.pdf"], "writes .html or .png"),
+        (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "the folder does not exist"),
+        (["ws://127.0.0.1:1", "--report", "load.pdf"], "a name that ends in .html or .png"),
         (["ws://127.0.0.1:1", "--audio", "nothing.wav"], "cannot be read as audio"),
     ],
 )
@@ -212,7 +212,7 @@ def test_word_errors_are_the_fewest_edits(said: str, heard: str, errors: int) ->
 def test_delays_are_those_that_were_made() -> None:
     """A hundred words, one a second, each a millisecond later than the one before; flushes hasten two of them."""
     words = [Word(f"w{number}", number + 0.5, number + 1.0, 1.0) for number in range(100)]
-    expected = Expected.of("some", words, [word.end + 0.4 for word in words])
+    expected = Expected.from_words("some", words, [word.end + 0.4 for word in words])
     plan = Plan("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
     flushes = LOUD_THEN_QUIET.flush_points(plan.flush_every, plan.session_chunks)
     assert sorted(flush * 0.08 for flush in flushes) == pytest.approx([25.6, 75.2]), "in w25 and w74"
@@ -246,8 +246,8 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 def test_streams_begin_at_phases_of_their_own_that_a_seed_repeats() -> None:
     plan = Plan("ws://x", streams=100)
-    offsets = begins(plan)
-    assert offsets == begins(plan) != begins(replace(plan, seed=1))
+    offsets = start_offsets(plan)
+    assert offsets == start_offsets(plan) != start_offsets(replace(plan, seed=1))
     assert offsets == sorted(offsets)
     assert 0 <= offsets[0] < offsets[-1] < plan.ramp == 2.0
     assert np.std([offset % 0.08 for offset in offsets]) > 0.015
