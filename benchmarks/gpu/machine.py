@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from conditions import conditions
 from random_checkpoint import write_checkpoint
 
 from gpu.items import Context, Item, Values, at_least, at_most
-from tympan.bench.machine import conditions
 from tympan.engine.kyutai.placement import prepare
 from tympan.models import kernels
 

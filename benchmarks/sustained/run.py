@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
+from conditions import conditions
 
 from sustained.attention import attention_rate
 from sustained.live import LiveFigures, LiveLoad, LiveRun
 from sustained.moshi_loop import moshi_streams
-from tympan.bench.machine import conditions
 from tympan.bench.measure import copy_rate
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine

@@ -6,12 +6,12 @@ Every row is a stream that has run for an hour, so the rings are full and attent
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
@@ -119,8 +119,7 @@ def _time_steps(
     device = runner.program.model.device
     batch = full_context_rows(runner, count)
     runner.fill(batch)
-    halves = _Halves(runner.program, count)
-    encode, predict = halves.encode, halves.predict
+    encode, predict = _halves(runner.program, count)
     if recorder is not None:
         encode = recorder.record(encode)
         encode()  # recording computes nothing, and recording `predict` runs it on these codes first
@@ -139,17 +138,17 @@ def _time_steps(
     return codec[WARM_UP_STEPS:], lm[WARM_UP_STEPS:]
 
 
-class _Halves:
-    """The two halves of a step as functions without arguments, which a device can record."""
+def _halves(program: StepProgram, rows: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the two halves of a step as functions without arguments, which a device can record."""
+    encoded: list[Tensor] = []
 
-    def __init__(self, program: StepProgram, rows: int) -> None:
-        self._program, self._rows = program, rows
+    def encode() -> None:
+        encoded[:] = program.encode(rows)
 
-    def encode(self) -> None:
-        self._codes, self._slots = self._program.encode(self._rows)
+    def predict() -> None:
+        program.predict(*encoded)
 
-    def predict(self) -> None:
-        self._program.predict(self._codes, self._slots)
+    return encode, predict
 
 
 def stored_bytes(module: nn.Module) -> int:
