@@ -1,4 +1,4 @@
-"""The conditions of a measurement: machine, versions, commit, command."""
+"""Conditions of a measurement: machine, versions, commit and command."""
 
 from __future__ import annotations
 
