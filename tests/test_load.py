@@ -210,7 +210,7 @@ def test_word_errors(said: str, heard: str, errors: int) -> None:
 
 
 def test_delays() -> None:
-    """A hundred words, one a second, each a millisecond later than the previous one; flushes release two of them early."""
+    """A hundred words, one a second, each a millisecond later than the previous one; flushes release two early."""
     words = [Word(f"w{number}", number + 0.5, number + 1.0, 1.0) for number in range(100)]
     expected = Expected.from_words("some", words, [word.end + 0.4 for word in words])
     plan = Plan("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
