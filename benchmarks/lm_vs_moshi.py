@@ -21,7 +21,7 @@ from moshi.models import LMGen, LMModel
 from moshi.utils.compile import no_compile
 from safetensors.torch import save_file
 
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.checkpoints.randomized import PRESETS
 from tympan.models.checkpoints.tensors import TensorFiles

@@ -22,7 +22,8 @@ import psutil
 import torch
 from torch import nn
 
-from tympan.engine.kyutai.engine import FLOATS, quantize
+from tympan.engine.kyutai.loader import quantize
+from tympan.engine.kyutai.placement import FLOATS
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.layers import attention
 from tympan.models.layers.quantized import DenseLinear, Int4Linear, Int8Linear

@@ -14,7 +14,7 @@ import json
 
 import torch
 
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.engine.kyutai.placement import FLOATS
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.lm import LM

@@ -15,7 +15,7 @@ from sustained.attention import sweep
 
 from gpu import checks
 from gpu.items import Context
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.engine.kyutai.tuning import select_read_config
 from tympan.models import kernels
 from tympan.models.checkpoints.load import open_checkpoint

@@ -16,9 +16,9 @@ from gpu.streams import Followed, differences, follow, follow_alone, follow_in_s
 from tympan.bench.measure import percentile
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import describe_engine, load_model, measure_scales, quantize
+from tympan.engine.kyutai.capacity import full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.loader import describe_engine, load_model, measure_scales, quantize
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
@@ -126,7 +126,7 @@ def one_row(runner: KyutaiRunner) -> Values:
         start = time.perf_counter()
         run_rows(runner, rows)
         times.append(1000 * (time.perf_counter() - start))
-    runner.begin = 0
+    runner.start_frame = 0
     measured = times[_WARM_UP_STEPS:]
     return {"step_ms_p50": round(percentile(measured, 50), 3), "step_ms_p99": round(percentile(measured, 99), 3)}
 

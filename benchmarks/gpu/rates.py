@@ -15,8 +15,7 @@ from gpu.exactness import loaded
 from gpu.items import Context, Item, Limit, Values, at_least, skipped
 from gpu.streams import run_rows
 from tympan.bench.measure import copy_rate, synchronize
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.memory import streams_that_fit
+from tympan.engine.kyutai.capacity import full_context_rows, streams_that_fit
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint

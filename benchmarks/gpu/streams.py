@@ -110,7 +110,7 @@ def _follow(runner: KyutaiRunner, turns: Sequence[Turn], latest: list[float] | N
     pushed: dict[Slot, int] = {}
 
     def step() -> None:
-        batch = scheduler.next()
+        batch = scheduler.next_batch()
         if not batch.rows:
             return
         result = run_rows(runner, batch.rows)

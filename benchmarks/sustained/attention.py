@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tympan.bench.measure import event_seconds
-from tympan.engine.kyutai.calibrate import OLD_SECONDS
+from tympan.engine.kyutai.capacity import FULL_CONTEXT_SECONDS
 from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.models.layers.attention import Ring
 
@@ -34,7 +34,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
     layers, _, heads, capacity, width = ring.keys.shape
     device = ring.keys.device
     slots = torch.arange(rows, device=device)
-    positions = torch.full((rows, 1), int(OLD_SECONDS * 12.5), device=device)
+    positions = torch.full((rows, 1), int(FULL_CONTEXT_SECONDS * 12.5), device=device)
     query = torch.randn(rows, 1, heads, width, device=device, dtype=dtype)
 
     def attend_everywhere() -> None:

@@ -17,8 +17,8 @@ from sustained.moshi_loop import moshi_streams
 from tympan.bench.measure import copy_rate
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
-from tympan.engine.kyutai.calibrate import OLD_SECONDS, old_step_seconds
-from tympan.engine.kyutai.engine import allocate, describe_engine, load_model, stream_bytes
+from tympan.engine.kyutai.capacity import FULL_CONTEXT_SECONDS, allocate, full_context_step_seconds, stream_bytes
+from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import FLOATS, Placement, place
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models import kernels
@@ -168,8 +168,8 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
     """Time one row and all rows, and on a GPU attention; afterwards, streams of the runner begin an hour old."""
     device = placement.device
     figures: Run = {
-        "batch1_step_ms": round(1000 * median(old_step_seconds(runner, 1) for _ in range(BATCH1_ROUNDS)), 3),
-        "full_step_ms": round(1000 * old_step_seconds(runner, runner.slots), 3),
+        "batch1_step_ms": round(1000 * median(full_context_step_seconds(runner, 1) for _ in range(BATCH1_ROUNDS)), 3),
+        "full_step_ms": round(1000 * full_context_step_seconds(runner, runner.slots), 3),
         "copy_gbps": round(copied / 1e9, 1),
         "memory_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
         "attention_rows": None,
@@ -186,7 +186,7 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
             "attention_gbps": round(rate / 1e9, 1),
             "attention_copy_rate_share": round(rate / copied, 3),
         }
-    runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
+    runner.start_frame = int(FULL_CONTEXT_SECONDS / runner.info.frame_seconds)
     return figures
 
 

@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.transcript.subtitles import Transcript, to_srt, to_text, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, to_text
 
 pytestmark = pytest.mark.browser
 
@@ -87,7 +88,7 @@ def in_time_order(document: dict[str, Any]) -> bool:
     return times == sorted(times) and all(0 <= word["confidence"] <= 1 for word in document["words"])
 
 
-def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: Server, visit: Visit) -> None:
+def test_microphone(embedded: Server, visit: Visit) -> None:
     page = visit.page
     page.add_init_script(NOTE_FIRST_WORDS)
     start(page, embedded.url)
@@ -127,7 +128,7 @@ def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: S
     assert page.evaluate("navigator.clipboard.readText()").split() == said
 
 
-def test_a_dropped_recording_is_transcribed_with_its_own_times(embedded: Server, visit: Visit, speech: Path) -> None:
+def test_dropped_file(embedded: Server, visit: Visit, speech: Path) -> None:
     page = visit.page
     page.goto(embedded.url)
     drop(page, speech.name, "audio/wav", speech.read_bytes())
@@ -140,7 +141,7 @@ def test_a_dropped_recording_is_transcribed_with_its_own_times(embedded: Server,
     assert in_time_order(json.loads(text))
 
 
-def test_neither_a_bad_file_nor_a_slip_loses_the_transcript(embedded: Server, visit: Visit, speech: Path) -> None:
+def test_transcript_survives_bad_file_and_clear(embedded: Server, visit: Visit, speech: Path) -> None:
     page = visit.page
     page.goto(embedded.url)
     page.set_input_files("#file", speech)
@@ -160,7 +161,7 @@ def test_neither_a_bad_file_nor_a_slip_loses_the_transcript(embedded: Server, vi
     assert words(page) == said
 
 
-def test_a_refused_microphone_is_explained(embedded: Server, refusing_browser: Browser) -> None:
+def test_microphone_refused(embedded: Server, refusing_browser: Browser) -> None:
     visit = Visit(refusing_browser.new_page())
     start(visit.page, embedded.url)
     expect(visit.page.get_by_role("alert")).to_contain_text("The microphone was refused")
@@ -169,14 +170,14 @@ def test_a_refused_microphone_is_explained(embedded: Server, refusing_browser: B
     visit.page.close()
 
 
-def test_an_insecure_page_says_why_there_is_no_microphone(embedded: Server, visit: Visit) -> None:
+def test_insecure_page(embedded: Server, visit: Visit) -> None:
     page = visit.page
     start(page, f"http://tympan.test:{embedded.port}/")
     expect(page.get_by_role("alert")).to_contain_text("only on https:// pages and on localhost")
     idle(page)
 
 
-def test_a_full_server_is_named_and_tried_again(one_stream: Server, visit: Visit) -> None:
+def test_full_server_and_retry(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed"
     with connect(f"ws://127.0.0.1:{one_stream.port}/v1/stream?events=ready") as other:
@@ -192,7 +193,7 @@ def test_a_full_server_is_named_and_tried_again(one_stream: Server, visit: Visit
     stop(page)
 
 
-def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: Visit) -> None:
+def test_reconnects_after_restart(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
@@ -214,7 +215,7 @@ def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: V
     assert min(lengths) == pytest.approx(max(lengths), abs=0.001), "a word was cut in two"
 
 
-def test_a_word_cut_by_a_restart_is_kept_where_no_server_comes_back(one_stream: Server, visit: Visit) -> None:
+def test_word_cut_by_final_restart_is_kept(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
@@ -230,9 +231,7 @@ def test_a_word_cut_by_a_restart_is_kept_where_no_server_comes_back(one_stream: 
 
 
 @pytest.mark.long
-def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
-    slow: Server, visit: Visit, minute: Path
-) -> None:
+def test_file_continues_after_restart(slow: Server, visit: Visit, minute: Path) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     page.goto(slow.url)
@@ -248,7 +247,7 @@ def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
     assert in_time_order(json.loads(downloaded(page, "json")[1]))
 
 
-def test_a_lost_connection_loses_no_word_and_repeats_none(one_stream: Server, visit: Visit) -> None:
+def test_lost_connection_loses_no_word(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_|503"
     with network(one_stream) as line:
@@ -269,7 +268,7 @@ def test_a_lost_connection_loses_no_word_and_repeats_none(one_stream: Server, vi
     assert len(said) == len(scripted_words(frames)), "also the last words came"
 
 
-def test_a_lost_connection_does_not_begin_a_file_anew(slow: Server, visit: Visit, silence: Path) -> None:
+def test_lost_connection_resumes_file(slow: Server, visit: Visit, silence: Path) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_|503"
     with network(slow) as line:
@@ -286,7 +285,7 @@ def test_a_lost_connection_does_not_begin_a_file_anew(slow: Server, visit: Visit
     assert 'tympan_sessions_total{code="1000",protocol="native"} 1.0' in metrics
 
 
-def test_a_server_that_wants_a_key_gets_it_from_the_visitor_or_from_the_address(locked: Server, visit: Visit) -> None:
+def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|status of 401"
     start(page, locked.url)
@@ -306,7 +305,7 @@ def test_a_server_that_wants_a_key_gets_it_from_the_visitor_or_from_the_address(
     stop(page)
 
 
-def test_the_keyboard_is_enough(one_stream: Server, visit: Visit) -> None:
+def test_keyboard(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     page.goto(one_stream.url)
     page.keyboard.press("Tab")
@@ -324,9 +323,7 @@ def test_the_keyboard_is_enough(one_stream: Server, visit: Visit) -> None:
 @pytest.mark.parametrize(
     "size", [{"width": 360, "height": 640}, {"width": 390, "height": 844}, {"width": 1280, "height": 800}]
 )
-def test_it_fits_every_screen_in_both_schemes(
-    embedded: Server, visit: Visit, scheme: str, size: ViewportSize, speech: Path
-) -> None:
+def test_layout(embedded: Server, visit: Visit, scheme: str, size: ViewportSize, speech: Path) -> None:
     page = visit.page
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
     page.set_viewport_size(size)

@@ -10,12 +10,13 @@ from browser_harness import Server, Visit
 from msgspec.structs import asdict
 
 from tympan.messages import Segment, Word
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 pytestmark = pytest.mark.browser
 
 
-def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, visit: Visit) -> None:
+def test_same_subtitles_as_command_line(one_stream: Server, visit: Visit) -> None:
     dice = Random(7)
     transcripts = [random_transcript(dice) for _ in range(60)]
     visit.page.goto(one_stream.url)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
-from tympan.engine.kyutai.calibrate import WARM_UP_STEPS, full_context_rows
-from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.capacity import WARM_UP_STEPS, full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import StepProgram
 from tympan.engine.kyutai.runner import KyutaiRunner

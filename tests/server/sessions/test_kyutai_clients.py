@@ -1,0 +1,219 @@
+"""Kyutai's public clients, by what they do on the wire: the file and microphone scripts, and unmute.
+
+They have in common the defaults of the `websockets` package: a ping every 20 s that wants its pong within 20 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+from support.kyutai_wire import audio, closed_union, decode, message
+from support.server import LiveServer
+from support.speech import clip, word_error_rate
+from websockets.asyncio.client import ClientConnection, connect
+
+from tympan.engine.scripted import scripted_words
+from tympan.messages import Samples
+
+PATH = "/api/asr-streaming"
+RATE, FRAME = 24_000, 1_920
+SECOND_OF_SILENCE = audio(np.zeros(RATE, np.float32))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[LiveServer]:
+    with LiveServer(model="embedded") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[LiveServer]:
+    with LiveServer() as server:
+        yield server
+
+
+# --- the file script --------------------------------------------------------------------------------------------------
+
+
+class FileScript:
+    """Does not wait for Ready, reads until the first Marker and no further, and sends 35 s of silence after it."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self.words: list[dict[str, Any]] = []
+        self.steps = 0
+        self.deepest_buffer = 0
+
+    async def run(self, samples: Samples) -> None:
+        await asyncio.gather(self._send(samples), self._read())
+
+    async def _send(self, samples: Samples) -> None:
+        await self._socket.send(SECOND_OF_SILENCE)
+        for start in range(0, len(samples), FRAME):
+            await self._socket.send(audio(samples[start : start + FRAME]))
+        for _ in range(5):
+            await self._socket.send(SECOND_OF_SILENCE)
+        await self._socket.send(message(type="Marker", id=0))
+        for _ in range(35):
+            await self._socket.send(SECOND_OF_SILENCE)
+
+    async def _read(self) -> None:
+        async for packed in self._socket:
+            fields = decode(packed)
+            match fields["type"]:
+                case "Step":
+                    self.steps += 1
+                    self.deepest_buffer = max(self.deepest_buffer, fields["buffered_pcm"])
+                case "Word":
+                    self.words.append({"text": fields["text"], "from": fields["start_time"]})
+                case "EndWord":
+                    self.words[-1]["to"] = fields["stop_time"]
+                case "Marker":
+                    return
+
+    async def read_on(self, seconds: float) -> None:
+        """Beyond what the script does: until all that it sent has had its Steps."""
+        while self.steps < int(seconds * 12.5):
+            self.steps += decode(await self._socket.recv())["type"] == "Step"
+
+    @property
+    def text(self) -> str:
+        return " ".join(word["text"] for word in self.words)
+
+
+async def test_file_script_word_times(embedded: LiveServer) -> None:
+    speech = clip("counting")
+    samples = speech.at(RATE)
+    async with connect(embedded.url(PATH), additional_headers={"kyutai-api-key": "public_token"}) as socket:
+        script = FileScript(socket)
+        await script.run(samples)
+        await script.read_on(1 + len(samples) / RATE + 5 + 35 - 0.08)
+    assert socket.close_code == 1000
+    assert word_error_rate(speech.text, script.text) < 0.5
+    assert all(1 <= word["from"] <= word["to"] <= 1 + len(samples) / RATE for word in script.words)
+
+
+async def test_file_script_backpressure_and_pings() -> None:
+    """81 s of audio, taken at 16 times the speed of speech; so the pings come more often than by default."""
+    frames = 500
+    with LiveServer(step_ms=5) as server:
+        async with connect(server.url(PATH), ping_interval=0.5, ping_timeout=5) as socket:
+            script = FileScript(socket)
+            await script.run(np.zeros(frames * FRAME, np.float32))
+            await script.read_on(1 + frames * 0.08 + 5 + 35)
+    assert socket.close_code == 1000
+    words = [word.text for word in scripted_words(frames + 75)]
+    assert script.text.split() == words
+    assert script.deepest_buffer <= (server.config.limits.backlog_seconds + 2) * RATE
+
+
+# --- the microphone script --------------------------------------------------------------------------------------------
+
+
+async def test_microphone_script(embedded: LiveServer) -> None:
+    """Frame by frame, never a Marker; it draws a bar from `prs[2]`."""
+    speech = clip("one_to_five")
+    samples = np.concatenate((speech.at(RATE), np.zeros(3 * RATE, np.float32)))
+    heard, pauses = [], []
+    async with connect(embedded.url(PATH)) as socket:
+        for start in range(0, len(samples) - FRAME, FRAME):
+            await socket.send(audio(samples[start : start + FRAME]))
+        while len(pauses) < len(samples) // FRAME - 2:
+            fields = decode(await socket.recv())
+            if fields["type"] == "Step":
+                pauses.append(fields["prs"][2])
+            elif fields["type"] == "Word":
+                heard.append(fields["text"])
+    assert word_error_rate(speech.text, " ".join(heard)) < 0.5
+    assert min(pauses) < 0.5 < pauses[-1]
+
+
+# --- unmute -----------------------------------------------------------------------------------------------------------
+
+
+class AtCapacityError(Exception):
+    """What unmute takes any first message but Ready for."""
+
+
+class Unmute:
+    """Its clock is the Steps it gets: 80 ms each, from -0.5 s on. Messages that it does not know raise."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self.time = -0.5
+
+    @staticmethod
+    async def start_up(url: str) -> Unmute:
+        async with asyncio.timeout(0.5):
+            socket = await connect(url, additional_headers={"kyutai-api-key": "public_token"})
+            first = closed_union.validate_python(decode(await socket.recv()))
+        if first.type == "Ready":
+            return Unmute(socket)
+        await socket.close()
+        raise AtCapacityError(first.message)
+
+    async def send(self, samples: Sequence[float] | Samples) -> None:
+        await self._socket.send(audio(samples))
+
+    async def send_marker(self, id: int) -> None:
+        await self._socket.send(message(type="Marker", id=id))
+
+    async def messages(self) -> AsyncIterator[Any]:
+        async for packed in self._socket:
+            fields = closed_union.validate_python(decode(packed))
+            if fields.type == "Step":
+                assert len(fields.prs) >= 3
+                self.time += 0.08
+            yield fields
+
+    async def shut_down(self) -> int | None:
+        await self._socket.close()
+        return self._socket.close_code
+
+
+def test_unknown_message_types_raise() -> None:
+    with pytest.raises(pydantic.ValidationError):
+        closed_union.validate_python({"type": "Segment", "text": "hello"})
+
+
+async def test_unmute_clock_counts_steps(scripted: LiveServer) -> None:
+    """Chunks of 20 ms; after nine words it flushes, as it does: with silence for its delay, and a frame more."""
+    unmute = await Unmute.start_up(scripted.url(PATH))
+    chunk = np.zeros(480, np.float32)
+    for _ in range(50 * 4):
+        await unmute.send(chunk)
+    words = []
+    flush_ends_at = None
+    async for fields in unmute.messages():
+        if fields.type == "Word":
+            words.append(fields.text)
+        if len(words) == 9 and flush_ends_at is None:
+            flush_ends_at = 50 * 0.08 - 0.5 + 8 * 0.08
+            for _ in range(8):
+                await unmute.send(np.zeros(FRAME, np.float32))
+            await unmute.send_marker(7)
+        if fields.type == "Marker":
+            break
+    assert fields.id == 7
+    assert unmute.time == pytest.approx(flush_ends_at)
+    assert words == [word.text for word in scripted_words(58)]
+    assert await unmute.shut_down() == 1000
+
+
+async def test_unmute_at_capacity() -> None:
+    with LiveServer(max_streams=1) as server:
+        first = await Unmute.start_up(server.url(PATH))
+        with pytest.raises(AtCapacityError, match="no free channels"):
+            await Unmute.start_up(server.url(PATH))
+        await first.shut_down()
+        for _ in range(100):
+            if not server.service.engine.active:
+                break
+            await asyncio.sleep(0.01)
+        second = await Unmute.start_up(server.url(PATH))
+        await second.shut_down()
