@@ -1,8 +1,8 @@
-"""The 1B language model against the moshi package's bf16 step: same weights, same run, alternating, one stream.
+"""Compare the 1B language model with the moshi package's bf16 step: same weights, alternating steps, one stream.
 
     python benchmarks/lm_vs_moshi.py [--threads 2] [--rounds 40] [--dtypes int8,int4,bf16]
 
-Ours attends to a full ring of 60 s; moshi's attention covers its whole ring at any age. Needs the moshi package
+Tympan attends to a full ring of 60 s; moshi's attention covers its whole ring at any age. Needs the moshi package
 (installed without its pins) and 10 GiB of memory. The last line is JSON, with the ratio of medians for each type.
 """
 
@@ -66,7 +66,7 @@ def build_ours(file: Path, kind: str) -> LM:
 
 
 def stepper(lm: LM) -> Callable[[], None]:
-    """One step of one stream whose ring is full."""
+    """Return a function that runs one step of a stream whose ring is full."""
     state, rows = lm.init_state(1, cache_dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
     state.position.fill_(10_000)
     codes = torch.randint(0, 2048, (1, 32))

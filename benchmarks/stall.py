@@ -1,9 +1,9 @@
-"""What it takes to start a stream's model again: 12 s of codes once more, through the language model alone.
+"""Measure a restart of a stream's model: 12 s of codes are replayed through the language model.
 
     python benchmarks/stall.py [--model random:1b] [--dtype auto]
 
-Median time of a step of one live stream at full context; how long all frames that are kept take to run again, by
-themselves, which is how far the stream is behind then; and how much later it has caught up. The last line is JSON.
+Reports the median time of a step of one live stream at full context; the time to replay all kept frames, by which the
+stream is behind afterwards; and the time after which it has caught up. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WARM_UP_STEPS, STEPS = 5, 60
 
 
 def seconds(runner: KyutaiRunner, row: Row) -> float:
-    """Of a step of this row alone."""
+    """Return the seconds of a step of this row alone."""
     began = time.perf_counter()
     result = runner.launch([row])
     if not isinstance(result, StepResult):

@@ -1,4 +1,4 @@
-"""Where the time of one step goes on a CPU: the parts of the codec and of the language model.
+"""Measure the parts of one step on a CPU, in the codec and in the language model.
 
     python benchmarks/step_profile.py [--model random:1b] [--dtype int8] [--batch 1,8] [--threads 2] [--rounds 40]
 
@@ -36,7 +36,7 @@ PRODUCTS = (nn.Linear, DenseLinear, Int8Linear, Int4Linear)
 
 
 class Clock:
-    """Adds up seconds by part within a step."""
+    """Accumulates the seconds of each part within a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -64,7 +64,7 @@ class Clock:
             module.forward = self.timed(part, module.forward)  # type: ignore[method-assign]
 
     def medians(self) -> dict[str, float]:
-        """Milliseconds of each part and of the whole step."""
+        """Return the median milliseconds of each part and of the whole step."""
         parts = [name for name in self.steps[0] if name != "step"]
         for step in self.steps:
             step["rest"] = step["step"] - sum(step[part] for part in parts)

@@ -24,7 +24,7 @@ from tympan.engine.kyutai.capacity import full_context_rows
 from tympan.engine.kyutai.loader import load_runner
 from tympan.models.checkpoints.load import open_checkpoint
 
-# A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec carried there.
+# A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec.
 LACKS = {"av", "soxr", "rich", "websockets", "fastapi", "starlette", "uvicorn", "prometheus_client", "transformers"}
 LACKS |= {"huggingface_hub", "pocketsphinx", "sounddevice", "moshi"}
 BLOCKED = """

@@ -1,4 +1,4 @@
-"""One process of the stage that compiles kernels: runs a part of a step, or of the checks, once.
+"""One process of the stage that compiles kernels: run a part of a step, or of the checks, once.
 
 Weights are zeros. Rows are the numbers between which the kernels differ.
 """

@@ -1,4 +1,4 @@
-"""How fast the GPU copies, how fast attention reads, and which kernels the time of a step goes to."""
+"""Rates of copies and of attention, and the kernels of a step by their time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KERNELS_LISTED = 25
 
 
 def rates(context: Context) -> Iterator[Item]:
-    """The copy rate, and the share of it that attention reads at."""
+    """Measure the copy rate, and the read rate of attention as a share of it."""
     found: dict[str, float] = {}
     device = torch.device(context.device)
 
@@ -59,7 +59,7 @@ def attention(context: Context, dtype: torch.dtype, copied: float) -> Values:
 
 
 def profiles(context: Context) -> Iterator[Item]:
-    """The kernels of one eager step at full context, by their time on the GPU."""
+    """List the kernels of one eager step at full context, by their time on the GPU."""
     counts = (1, 64, 512) if context.cuda else (1, 2)
     runners: list[KyutaiRunner] = []
 

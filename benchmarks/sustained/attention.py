@@ -1,4 +1,4 @@
-"""The rate at which attention reads the ring, for comparison with a copy. For GPUs with kernels only."""
+"""The rate at which attention reads the ring, on GPUs with kernels, for comparison with a copy."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROUNDS = 20
 def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig | None = None) -> float:
     """Return the bytes per second at which one step of ``rows`` streams at full context reads keys and values.
 
-    All layers are read in turn, so that no cache holds what is read.
+    All layers are read in turn, so that no cache of the GPU holds the data.
 
     Args:
-        ring: On a GPU, with at least ``rows`` slots, and values in it: zeros can be faster to read.
-        rows: Streams, one query each.
-        dtype: Of the queries.
-        config: How a program reads; by default the one that serving uses.
+        ring: Ring on a GPU with at least ``rows`` slots, filled with values: zeros can be faster to read.
+        rows: Streams, with one query each.
+        dtype: Data type of the queries.
+        config: Configuration of the kernel; by default the one that serving uses.
     """
     from tympan.models.kernels.attention import read_window
 
@@ -49,7 +49,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
 
 
 def sweep(ring: Ring, rows: int, dtype: torch.dtype) -> dict[str, float]:
-    """Return the rate of each way to read, by ``block x warps x stages``; 0 for one that does not run here."""
+    """Return the rate of each configuration, by ``block x warps x stages``; 0 for one that does not run here."""
     from tympan.models.kernels.attention import CONFIGS, ReadConfig
 
     rates = {}

@@ -1,6 +1,6 @@
-"""A fleet for so many streams at once: containers, headroom and money, for each GPU that could be taken.
+"""The size and cost of a fleet for a number of concurrent streams, for each type of GPU.
 
-Every figure follows from the `inputs` of its row; `explain` prints them.
+Every figure follows from the `inputs` of its row, which `explain` prints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tympan.deploy.prices import (
 )
 from tympan.errors import ConfigError
 
-TARGET_SHARE: Final = 0.8  # of what a container carries; the rest is there before a new container is
+TARGET_SHARE: Final = 0.8  # share of a container's streams to aim at; the rest serves bursts while one starts
 RULE_OF_THUMB_STREAMS: Final = 10
 RULE_OF_THUMB_GPU: Final = "L40S"
 HOURS_PER_DAY: Final = 24
@@ -32,9 +32,17 @@ HOURS_PER_DAY: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One GPU type: streams of one container, containers for all, dollars per hour, and where it all comes from.
+    """A fleet with one type of GPU.
 
-    `headroom` is the share of the fleet's places that stays free.
+    Attributes:
+        gpu: Name of the GPU.
+        container_max_streams: Most streams of one container.
+        container_target_streams: Streams of one container that the autoscaler aims at.
+        limit: What limits the streams of a container.
+        basis: Where that number comes from, as in `Capacity`.
+        containers: Number of containers for all streams.
+        headroom: Share of the fleet's capacity that is free.
+        inputs: Sentences from which all figures can be derived.
     """
 
     gpu: str
@@ -53,7 +61,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """`streams` at once; `audio_hours` in them per day, by default every stream's whole day."""
+    """Concurrent streams, and the hours of audio in them per day; None if all streams carry audio all day."""
 
     streams: int
     audio_hours: float | None = None
@@ -71,11 +79,18 @@ def choices(
     settings: DeploySettings,
     runs: Sequence[Run],
 ) -> list[Choice]:
-    """A row per GPU that can carry a stream, the cheapest first. Raises `ConfigError` if there is none."""
+    """Return a fleet for each GPU that carries at least one stream, the cheapest first.
+
+    Raises:
+        ConfigError: A GPU is unknown, the settings contradict each other, or no GPU carries a stream.
+    """
     rows = []
-    for gpu in map(find_gpu, names):
-        found = capacity(gpu, model, kv_dtype, runs)
-        maximum = settings.container_max_streams or found.streams
+    for name in names:
+        gpu = GPUS.get(name.upper())
+        if gpu is None:
+            raise ConfigError(f"unknown GPU {name!r}: expected one of {', '.join(GPUS)}")
+        carried = capacity(gpu, model, kv_dtype, runs)
+        maximum = settings.container_max_streams or carried.streams
         if maximum < 1:
             continue
         target = settings.container_target_streams or max(1, int(TARGET_SHARE * maximum))
@@ -84,29 +99,21 @@ def choices(
                 f"container_target_streams is {target}, but a container of one {gpu.name} carries {maximum}"
             )
         if settings.container_max_streams:
-            found = Capacity(maximum, "given", "setting", (f"container_max_streams = {maximum} (setting)",))
-        rows.append(_choice(demand, gpu, found, target, settings))
+            carried = Capacity(maximum, "given", "setting", (f"container_max_streams = {maximum} (setting)",))
+        rows.append(_choice(demand, gpu, carried, target, settings))
     if not rows:
-        raise ConfigError(f"not one stream of the {model.name} model fits these GPUs")
+        raise ConfigError(f"none of these GPUs carries a stream of the {model.name} model: choose a larger one")
     return sorted(rows, key=lambda row: (row.dollars_per_hour, row.containers))
 
 
 def rule_of_thumb(demand: Demand, settings: DeploySettings) -> Choice:
-    """What the common advice, ten streams on an L40S, would come to."""
-    inputs = (f"{RULE_OF_THUMB_STREAMS} streams per {RULE_OF_THUMB_GPU}, no free places",)
+    """Return the fleet according to the common advice of ten streams per L40S."""
+    inputs = (f"{RULE_OF_THUMB_STREAMS} streams per {RULE_OF_THUMB_GPU}, no headroom",)
     advice = Capacity(RULE_OF_THUMB_STREAMS, "rule of thumb", "advice", inputs)
     return _choice(demand, GPUS[RULE_OF_THUMB_GPU], advice, RULE_OF_THUMB_STREAMS, settings)
 
 
-def find_gpu(name: str) -> Gpu:
-    """The GPU of that name, in either case. Raises `ConfigError` with the names there are."""
-    gpu = GPUS.get(name.upper())
-    if gpu is None:
-        raise ConfigError(f"no price is known for the GPU {name!r}; the GPUs are: {', '.join(GPUS)}")
-    return gpu
-
-
-def _choice(demand: Demand, gpu: Gpu, found: Capacity, target: int, settings: DeploySettings) -> Choice:
+def _choice(demand: Demand, gpu: Gpu, carried: Capacity, target: int, settings: DeploySettings) -> Choice:
     containers = ceil(demand.streams / target)
     second = container_dollars_per_second(gpu, settings)
     hour = containers * second * 3600
@@ -118,25 +125,35 @@ def _choice(demand: Demand, gpu: Gpu, found: Capacity, target: int, settings: De
     )
     return Choice(
         gpu=gpu.name,
-        container_max_streams=found.streams,
+        container_max_streams=carried.streams,
         container_target_streams=target,
-        limit=found.limit,
-        basis=found.basis,
+        limit=carried.limit,
+        basis=carried.basis,
         containers=containers,
-        headroom=round(1 - demand.streams / (containers * found.streams), 3),
+        headroom=round(1 - demand.streams / (containers * carried.streams), 3),
         dollars_per_hour=round(hour, 2),
         dollars_per_stream_hour=round(hour / demand.streams, 5),
         dollars_per_audio_hour=round(hour / demand.audio_hours_per_hour, 5),
         dollars_per_container_second=second,
-        inputs=(*found.inputs, f"{target} streams wanted of at most {found.streams} per container", price),
+        inputs=(*carried.inputs, f"target of {target} and maximum of {carried.streams} streams per container", price),
     )
 
 
 def fleet_rules(choice: Choice, settings: DeploySettings, cold_start: float, patience: float) -> FleetRules:
-    """The autoscaler's rules for a fleet of that choice. Raises `ConfigError` for limits that contradict each other."""
+    """Return the rules of the autoscaler for a fleet.
+
+    Args:
+        choice: The fleet.
+        settings: The limits of the autoscaler.
+        cold_start: Seconds from requesting a container to its first stream.
+        patience: Seconds for which a refused client retries.
+
+    Raises:
+        ConfigError: The limits contradict each other.
+    """
     if settings.min_containers > settings.max_containers:
         raise ConfigError(
-            f"min_containers is {settings.min_containers}, above max_containers, which is {settings.max_containers}"
+            f"min_containers ({settings.min_containers}) is above max_containers ({settings.max_containers})"
         )
     return FleetRules(
         min_containers=settings.min_containers,
@@ -151,7 +168,7 @@ def fleet_rules(choice: Choice, settings: DeploySettings, cold_start: float, pat
 
 
 def table(rows: Sequence[Choice]) -> str:
-    """The rows for people."""
+    """Return the fleets as a table for a terminal."""
     lines = [
         f"{'GPU':<14}{'carries':>8}{'target':>8}{'containers':>12}{'headroom':>10}{'$/hour':>12}{'$/stream-hour':>15}"
         f"{'$/audio-hour':>14}  basis"
@@ -166,7 +183,7 @@ def table(rows: Sequence[Choice]) -> str:
 
 
 def explain(rows: Sequence[Choice]) -> str:
-    """What every row follows from."""
+    """Return the inputs of every row, as text."""
     lines = [f"prices as of {PRICES_AS_OF}: {PRICES_SOURCE}"]
     for row in rows:
         lines += [f"{row.gpu} ({row.basis})", *(f"  {line}" for line in row.inputs)]
@@ -174,18 +191,16 @@ def explain(rows: Sequence[Choice]) -> str:
 
 
 def fleet_summary(result: FleetResult, choice: Choice) -> dict[str, Any]:
-    """The simulation in numbers, with its money."""
-    plain = {name: value for name, value in asdict(result).items() if name not in _CURVES}
+    """Return the figures of a simulation as JSON values, with its cost."""
+    curves = ("times", "open_streams", "containers")
+    plain = {name: value for name, value in asdict(result).items() if name not in curves}
     dollars = result.container_seconds * choice.dollars_per_container_second
     hours = result.stream_seconds / 3600
     return {**plain, "dollars": dollars, "dollars_per_stream_hour": dollars / hours if hours else None}
 
 
-_CURVES: Final = ("times", "open_streams", "containers")
-
-
 def fleet_table(summary: dict[str, Any]) -> str:
-    """That for people."""
+    """Return the summary of a simulation as a table for a terminal."""
     each = summary["dollars_per_stream_hour"]
     return "\n".join(
         [
@@ -193,7 +208,7 @@ def fleet_table(summary: dict[str, Any]) -> str:
             f"(longest wait {summary['longest_wait']:.1f} s), {summary['refused']:,} refused",
             f"  peak         {summary['peak_streams']:,} streams, {summary['peak_containers']:,} containers",
             f"  cost         ${summary['dollars']:,.2f}, {summary['container_seconds'] / 3600:,.1f} container-hours, "
-            + ("nobody was served" if each is None else f"${each:.4f} per stream-hour"),
-            f"  utilisation  {summary['utilisation']:.0%} of the places that were paid for",
+            + ("no stream was served" if each is None else f"${each:.4f} per stream-hour"),
+            f"  utilisation  {summary['utilisation']:.0%} of the capacity that was paid for",
         ]
     )

@@ -1,4 +1,4 @@
-"""The simulated fleet as a picture."""
+"""A plot of a simulated fleet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from tympan.errors import ConfigError, missing_package
 
 POINTS: Final = 2000
 STREAMS_COLOUR: Final = "#2a6f97"
-PLACES_COLOUR: Final = "#c9622b"
+CAPACITY_COLOUR: Final = "#c9622b"
 
 
 def draw(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
-    """Open streams under the places there are, over the hours, into `file` (PNG, SVG or PDF by its name).
+    """Plot open streams, capacity and containers over time.
 
-    Raises `MissingPackageError` without matplotlib, and `ConfigError` for a file that cannot be written.
+    Args:
+        result: The simulation.
+        choice: The fleet that was simulated.
+        title: Title of the plot.
+        file: Output file; its suffix selects PNG, SVG or PDF.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        ConfigError: The file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -30,13 +38,13 @@ def draw(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
     hours, containers = moments / 3600, result.containers[index]
     figure = Figure(figsize=(10, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.step(hours, containers * choice.container_max_streams, where="post", color=PLACES_COLOUR, label="places")
+    upper.step(hours, containers * choice.container_max_streams, where="post", color=CAPACITY_COLOUR, label="capacity")
     target = containers * choice.container_target_streams
-    upper.step(hours, target, where="post", color=PLACES_COLOUR, linestyle=":", label="places up to the target")
+    upper.step(hours, target, where="post", color=CAPACITY_COLOUR, linestyle=":", label="target")
     upper.fill_between(hours, result.open_streams[index], step="post", color=STREAMS_COLOUR, label="open streams")
     upper.set(title=title, ylabel="streams", ylim=(0, None))
     upper.legend(loc="upper left", frameon=False)
-    lower.step(hours, containers, where="post", color=PLACES_COLOUR)
+    lower.step(hours, containers, where="post", color=CAPACITY_COLOUR)
     lower.set(xlabel="hours", ylabel="containers", ylim=(0, None))
     lower.yaxis.get_major_locator().set_params(integer=True)
     try:

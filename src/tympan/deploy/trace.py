@@ -1,4 +1,4 @@
-"""Who comes when, and for how long: from a CSV file, or a made-up day."""
+"""Workloads of the simulator: when streams arrive and how long they last, from a CSV file or synthetic."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from tympan.errors import ConfigError
 
-MOST_STREAMS: Final = 100_000
+MAX_STREAMS: Final = 100_000
 DAY_SECONDS: Final = 86_400.0
 COLUMNS: Final = ("arrival", "duration")
 
-# The made-up day: streams per hour relative to each other, a working day with a dip at noon; and how long people talk.
+# The synthetic day: relative numbers of streams per hour, of a working day with a dip at noon, and their durations.
 HOURLY: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 19, 17, 14, 16, 18, 18, 16, 12, 8, 6, 4, 3, 2, 1)
 MEDIAN_SECONDS: Final = 180.0
-SPREAD: Final = 0.8  # standard deviation of the logarithm of a duration
+LOG_DEVIATION: Final = 0.8  # standard deviation of a duration's logarithm
 LONGEST_SECONDS: Final = 7200.0
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`arrivals` in seconds, ascending; `durations` in seconds, above zero; both float64 of the same length."""
+    """Arrivals (ascending) and durations (above zero) of streams in seconds, float64 `[streams]`."""
 
     name: str
     arrivals: NDArray[np.float64]
@@ -33,27 +33,32 @@ class Trace:
 
     @property
     def peak(self) -> int:
-        """The most streams open at once if nobody waits. One that ends makes room for one that comes."""
+        """The largest number of streams at once if none has to wait; a stream that ends makes room at that moment."""
         times = np.concatenate((self.arrivals + self.durations, self.arrivals))
         changes = np.concatenate((-np.ones(len(self.arrivals)), np.ones(len(self.arrivals))))
         return int(changes[np.argsort(times, kind="stable")].cumsum().max(initial=0))
 
 
 def synthetic_day(streams: int, seed: int = 0) -> Trace:
-    """So many streams over a working day. Raises `ConfigError` for more than the simulator takes."""
+    """Return ``streams`` streams, distributed over a working day.
+
+    Raises:
+        ConfigError: There are more streams than the simulator supports.
+    """
     _check_length(streams, "--streams")
     random = np.random.default_rng(seed)
     cumulative = np.concatenate(([0.0], np.cumsum(HOURLY))) / sum(HOURLY)
     hours = np.interp(random.random(streams), cumulative, np.arange(len(HOURLY) + 1))
-    durations = np.exp(np.log(MEDIAN_SECONDS) + SPREAD * random.standard_normal(streams))
+    durations = np.exp(np.log(MEDIAN_SECONDS) + LOG_DEVIATION * random.standard_normal(streams))
     name = f"synthetic day, seed {seed}"
     return Trace(name, np.sort(hours) * DAY_SECONDS / len(HOURLY), np.minimum(durations, LONGEST_SECONDS))
 
 
 def read_trace(file: Path) -> Trace:
-    """A CSV file with the columns `arrival` and `duration` in seconds, in any order of rows.
+    """Read a CSV file with the columns `arrival` and `duration` in seconds, in any order of rows.
 
-    Raises `ConfigError` that names the line.
+    Raises:
+        ConfigError: The file cannot be read or a line is invalid; the message contains the line number.
     """
     rows = []
     try:
@@ -63,7 +68,7 @@ def read_trace(file: Path) -> Trace:
                 raise ConfigError(f"{file} must have the columns {' and '.join(COLUMNS)}, in seconds")
             for row in reader:
                 rows.append(_numbers(row, f"line {reader.line_num} of {file}"))
-                if len(rows) > MOST_STREAMS:
+                if len(rows) > MAX_STREAMS:
                     break
     except OSError as error:
         raise ConfigError(f"cannot read the trace {file}: {error.strerror}") from None
@@ -85,5 +90,5 @@ def _numbers(row: dict[str, str | None], where: str) -> tuple[float, float]:
 
 
 def _check_length(streams: int, source: str) -> None:
-    if not 0 < streams <= MOST_STREAMS:
-        raise ConfigError(f"{source}: the simulation takes 1 to {MOST_STREAMS:,} streams")
+    if not 0 < streams <= MAX_STREAMS:
+        raise ConfigError(f"{source}: the simulation takes 1 to {MAX_STREAMS:,} streams")

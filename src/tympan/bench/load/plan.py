@@ -1,4 +1,4 @@
-"""What a load consists of."""
+"""The options of a load."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ from urllib.parse import urlsplit
 from tympan.bench.load.dialects import DIALECTS, Dialect
 from tympan.errors import ConfigError
 
-FRAME_MS = 80  # of the engines: a session is a whole number of these, so that no sample waits for the rest of one
+FRAME_MS = 80  # of the engines: a session is a whole number of frames, so that no sample waits for the rest of one
 CONNECTS_PER_SECOND = 50.0
 SHORTEST_SESSION_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Times in seconds. Raises `ConfigError` for what cannot be run.
+    """A load: streams that begin over `ramp` and live for `ramp + seconds` each, so all are open for `seconds`.
 
-    Every stream lives for `ramp + seconds`, and streams begin over `ramp`: for `seconds` all of them are open, and
-    delays are those of that time.
+    Attributes:
+        url: The server, without a path.
+        protocol: A name in `DIALECTS`.
+        streams: Number of live streams.
+        seconds: Time during which all streams are open and delays are measured.
+        ramp_seconds: Time over which the streams begin; None for `CONNECTS_PER_SECOND`.
+        session_seconds: Audio after which a stream ends its session and opens the next one; None for one session.
+        flush_every: Seconds of audio between flushes; 0 for none.
+        chunk_ms: Audio in each message, in milliseconds.
+        seed: Of the streams' offsets.
+        token: API key of the server.
+
+    Raises:
+        ConfigError: An option is outside its range.
     """
 
     url: str
@@ -28,7 +40,6 @@ class Plan:
     seconds: float = 60.0
     ramp_seconds: float | None = None
     session_seconds: float | None = None
-    """Audio after which a session ends and its stream opens the next one; None: one session for all the time."""
     flush_every: float = 10.0
     chunk_ms: int = 80
     seed: int = 0
@@ -36,11 +47,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not _is_server(self.url):
-            raise ConfigError(
-                f"{self.url!r} is not a server's address: write ws://host:port; the protocol adds the path"
-            )
+            raise ConfigError(f"invalid server URL {self.url!r}: expected ws://host:port, without a path")
         if self.protocol not in DIALECTS:
-            raise ConfigError(f"the protocol {self.protocol!r} is unknown; use one of {', '.join(DIALECTS)}")
+            raise ConfigError(f"unknown protocol {self.protocol!r}: expected one of {', '.join(DIALECTS)}")
         if self.streams < 1 or self.seconds < SHORTEST_SESSION_SECONDS:
             raise ConfigError("--streams takes at least 1, --duration at least 1 second")
         if not 10 <= self.chunk_ms <= 1000:
@@ -48,7 +57,7 @@ class Plan:
         if self.session_seconds is not None and self.session_seconds < SHORTEST_SESSION_SECONDS:
             raise ConfigError("--session takes at least 1 second")
         if self.flush_every < 0 or (self.ramp_seconds or 0.0) < 0:
-            raise ConfigError("--flush-every and --ramp are seconds, and not negative")
+            raise ConfigError("--flush-every and --ramp take seconds, at least 0")
 
     @property
     def dialect(self) -> Dialect:
@@ -56,12 +65,13 @@ class Plan:
 
     @property
     def base_url(self) -> str:
-        """The server alone: `ws://host:port`."""
+        """The server's URL without a path: `ws://host:port`."""
         parts = urlsplit(self.url)
         return f"{'wss' if parts.scheme in ('wss', 'https') else 'ws'}://{parts.netloc}"
 
     @property
     def address(self) -> str:
+        """The URL of the protocol's endpoint."""
         return f"{self.base_url}{self.dialect.path}"
 
     @property
@@ -82,7 +92,7 @@ class Plan:
         return self.whole_chunks(min(self.session_seconds or math.inf, self.stream_seconds))
 
     def whole_chunks(self, seconds: float) -> int:
-        """How many chunks these seconds hold that end where a frame of the engine does."""
+        """Return the number of chunks in ``seconds``, rounded down to a boundary of the engine's frames."""
         step = FRAME_MS // math.gcd(FRAME_MS, self.chunk_ms)
         return int(1000 * seconds + 1e-6) // (step * self.chunk_ms) * step
 
@@ -90,7 +100,7 @@ class Plan:
 def _is_server(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # checked when it is asked for
+        _ = parts.port  # validated on access
     except ValueError:
         return False
     return parts.scheme in ("ws", "wss", "http", "https") and bool(parts.hostname) and parts.path in ("", "/")

@@ -1,4 +1,4 @@
-"""The conditions of a measurement: machine, versions, commit, command."""
+"""Conditions of a measurement: machine, versions, commit and command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def conditions(device: torch.device) -> dict[str, object]:
 
 
 def _output(*command: str) -> str | None:
-    """Return the first line of a command's output, or None if it is missing or fails."""
+    """Return the first line of a command's output; None if the command is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     result = subprocess.run(command, capture_output=True, text=True, check=False)
