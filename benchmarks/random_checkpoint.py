@@ -30,7 +30,7 @@ def write_checkpoint(model: str, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(_lm_config(config)), encoding="utf-8")
     (folder / "mimi.json").write_text(json.dumps(_mimi_config(config.mimi)), encoding="utf-8")
     lm = checkpoint.lm(dtype=torch.bfloat16)
-    save_file(dict(_tensors(lm, names.kyutai_lm(config.lm, lm.codebooks))), folder / "model.safetensors")
+    save_file(dict(_tensors(lm, names.kyutai_lm(config.lm))), folder / "model.safetensors")
     save_file(dict(_tensors(checkpoint.mimi(), names.kyutai_mimi(config.mimi))), folder / "mimi.safetensors")
     tokenizer = SyntheticTokenizer(config.lm.text_card)
     pieces = {tokenizer.piece(token) or f"<{token}>": token for token in range(tokenizer.size)}

@@ -135,7 +135,7 @@ def build_moshi(lm: LM, device: torch.device) -> Any:
 
 def moshi_weights(lm: LM, config: LMConfig) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters of ``lm`` under moshi's names: the inverse of the table that reads its files."""
-    for row in kyutai_lm(config, lm.codebooks):
+    for row in kyutai_lm(config):
         whole = lm.get_parameter(row.target).detach()
         parts = torch.split(whole, [source.shape[0] for source in row.sources]) if len(row.sources) > 1 else [whole]
         for source, part in zip(row.sources, parts, strict=True):

@@ -40,7 +40,7 @@ def test_sizes_equal_the_models(size: str) -> None:
     checkpoint, model = open_checkpoint(f"random:{size}"), MODELS[size]
     described = describe(checkpoint, dtype=torch.bfloat16)
     with torch.device("meta"):
-        embeddings = LM(checkpoint.config.lm, codebooks=32).embedding.numel() * 2
+        embeddings = LM(checkpoint.config.lm).embedding.numel() * 2
     assert model.stored == described.lm_bytes + described.mimi_bytes
     assert model.read_per_step == model.stored - embeddings
     assert model.cache_per_stream == described.lm_stream_bytes

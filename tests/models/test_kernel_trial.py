@@ -111,7 +111,7 @@ def test_missing_requirements(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not kernels.usable(torch.device("cuda:1"))
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "the GPU has compute capability 7.5, Triton needs 8.0 or later",
+        "the GPU has compute capability 7.5, but Triton needs 8.0 or later",
         "Triton is not installed",
     ]
     assert not seen

@@ -94,7 +94,7 @@ def load_model(
     with timer.timed("quantisation"):
         quantize(lm, placement.kind)
     with timer.timed("weights"):
-        mimi = checkpoint.mimi(device=placement.device, codebooks=lm.codebooks)
+        mimi = checkpoint.mimi(device=placement.device)
     return LoadedModel(
         mimi=mimi,
         lm=lm,
