@@ -24,8 +24,7 @@ from safetensors.torch import save_file
 from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.checkpoints.randomized import PRESETS
-from tympan.models.checkpoints.tensors import TensorFiles
-from tympan.models.checkpoints.weights import fill
+from tympan.models.checkpoints.tensors import TensorFiles, fill
 from tympan.models.lm import LM
 
 CONFIG = PRESETS["1b"].lm

@@ -22,8 +22,7 @@ from safetensors.torch import save_file
 
 from tympan.models.checkpoints.names import MIMI_UNUSED, kyutai_mimi
 from tympan.models.checkpoints.randomized import synthetic_voice
-from tympan.models.checkpoints.tensors import TensorFiles
-from tympan.models.checkpoints.weights import fill, refuse_unused
+from tympan.models.checkpoints.tensors import TensorFiles, fill, refuse_unused
 from tympan.models.config import MimiConfig
 from tympan.models.mimi import MimiEncoder
 

@@ -1,8 +1,8 @@
-"""Comparing our streaming loop with a reference's results, frame by frame.
+"""Comparison of the streaming networks with the results of a reference, frame by frame.
 
-Different BLAS calls round differently, which can flip a near-tie. A difference is a tie only where the two candidates
-are closer than 1e-5 of the distance (codes) or 1e-4 (logits). Ties are counted; what follows is compared with the
-reference's choice forced. Anything else fails.
+Different BLAS calls round differently, which can change the result of a near-tie. A difference counts as a tie if the
+two candidates are closer than 1e-5 of the distance (codes) or 1e-4 (logits); the comparison then continues with the
+reference's choice. Any other difference fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAUSE_TOLERANCE = 1e-5
 
 @dataclass
 class Report:
-    """What a comparison covered: a comparison of constants would prove nothing."""
+    """Coverage of a comparison; one of constants would prove nothing."""
 
     frames: int = 0
     code_ties: int = 0
@@ -31,18 +31,9 @@ class Report:
     distinct_codes: int = 0
     distinct_tokens: int = 0
 
-    def __add__(self, other: Report) -> Report:
-        return Report(
-            self.frames + other.frames,
-            self.code_ties + other.code_ties,
-            self.token_ties + other.token_ties,
-            min(self.distinct_codes or other.distinct_codes, other.distinct_codes),
-            min(self.distinct_tokens or other.distinct_tokens, other.distinct_tokens),
-        )
-
 
 def compare_codes(mimi: MimiEncoder, frames: Tensor, expected: Tensor, report: Report) -> None:
-    """Stream ``frames [T, 1920]`` through ``mimi``; the codes must be ``expected [T, K]``."""
+    """Stream ``frames [T, 1920]`` through ``mimi``, and check that the codes are ``expected [T, K]``."""
     state, rows = mimi.init_state(2), torch.tensor([1])
     codes = []
     for index, frame in enumerate(frames):
@@ -56,7 +47,7 @@ def compare_codes(mimi: MimiEncoder, frames: Tensor, expected: Tensor, report: R
 
 
 def code_ties(mimi: MimiEncoder, latent: Tensor, expected: Tensor, frame: int) -> int:
-    """Search again with the reference's choices forced; returns the near-ties, fails on anything else."""
+    """Repeat the search with the reference's choices, and return the number of near-ties; fail on other differences."""
     ties = 0
     semantic = mimi.config.quantizer.semantic
     stacks = ((mimi.quantizer.semantic, expected[:semantic]), (mimi.quantizer.acoustic, expected[semantic:]))
@@ -69,12 +60,12 @@ def code_ties(mimi: MimiEncoder, latent: Tensor, expected: Tensor, frame: int) -
             assert gap < CODE_GAP, f"frame {frame}, codebook {index}: the reference's code is {gap:.2g} further away"
             ties += bool(distances.argmin() != choice)
             residual = residual - stack.centroids[index, choice]
-    # The exact nearest may be the reference's: then our float32 search chose the other of two that are as near.
+    # The exact search may agree with the reference: then the float32 search chose the other one of a near-tie.
     return max(ties, 1)
 
 
 def compare_tokens(lm: LM, codes: Tensor, tokens: list[int], pauses: Tensor | None, report: Report) -> None:
-    """Stream ``codes [T, K]`` through ``lm``; tokens ``[T]`` and pauses ``[T, heads]`` must be the reference's."""
+    """Stream ``codes [T, K]`` through ``lm``, and check that tokens ``[T]`` and pauses ``[T, heads]`` agree."""
     state, rows = lm.init_state(3), torch.tensor([1])
     counts: Counter[int] = Counter()
     for index, (frame, expected) in enumerate(zip(codes, tokens, strict=True)):

@@ -1,4 +1,4 @@
-"""Random models of the transformers library, written to disk in its layout, and its results as the reference."""
+"""Random models of the transformers library, their checkpoints in its layout, and their results as the reference."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model_references import Shape, scale_weights, spread_codebooks
-from model_speech import speech
 from torch import Tensor
 from transformers import (
     DynamicCache,
@@ -18,12 +16,15 @@ from transformers import (
     MimiConfig,
 )
 
+from support.model_speech import speech
+from support.moshi_models import Shape, scale_weights, spread_codebooks
+
 Model = KyutaiSpeechToTextForConditionalGeneration
 
 
 @torch.no_grad()
 def transformers_model(shape: Shape) -> Model:
-    """A random model; the head's row for the initial token is zero, as the library's converter makes it."""
+    """Return a random model. The head's row of the initial token is zero, as in converted checkpoints."""
     rng = np.random.default_rng(shape.seed + 3000)
     dimension, heads = int(rng.choice([32, 64])), int(rng.choice([2, 4]))
     codec = MimiConfig(
@@ -69,7 +70,7 @@ def transformers_model(shape: Shape) -> Model:
 
 
 def _spread(model: Model, seed: int) -> None:
-    """Codebooks around what the codec makes of speech."""
+    """Center the codebooks on the codec's output for speech."""
     codec = model.codec_model
     kept: list[Tensor] = []
     original = codec.quantizer.encode
@@ -90,7 +91,7 @@ def _spread(model: Model, seed: int) -> None:
 
 
 def write_transformers(folder: Path, model: Model, *, parts: bool = False) -> None:
-    """A folder as in the ``-trfs`` repositories, in one file or in parts."""
+    """Write a checkpoint as in the ``-trfs`` repositories, in one file or in parts."""
     model.generation_config.audio_window_size = None
     model.save_pretrained(folder, max_shard_size="100KB" if parts else "5GB")
     extractor = KyutaiSpeechToTextFeatureExtractor(audio_delay_seconds=2.5, audio_silence_prefix_seconds=1.0)
@@ -101,19 +102,17 @@ def write_transformers(folder: Path, model: Model, *, parts: bool = False) -> No
 
 @torch.no_grad()
 def transformers_codes(model: Model, frames: Tensor) -> Tensor:
-    """Codes ``[T, K]`` of the whole audio at once."""
+    """Return the codes ``[T, K]`` of the whole audio, encoded at once."""
     codes: Tensor = model.codec_model.encode(frames.reshape(1, 1, -1)).audio_codes
     return codes[0].t()
 
 
 @torch.no_grad()
 def transformers_generate(model: Model, frames: Tensor) -> list[int]:
-    """One token per frame. ``generate`` returns the initial token and position 0's first."""
+    """Return one token per frame, without the tokens before the first frame that ``generate`` returns."""
     model.generation_config.audio_window_size = None
     count = len(frames)
-    padded = torch.cat(
-        (frames, torch.zeros(2, frames.shape[1]))
-    )  # it generates one token per frame, two of them skipped
+    padded = torch.cat((frames, torch.zeros(2, frames.shape[1])))  # one token per frame, of which two are skipped
     output = model.generate(input_values=padded.reshape(1, 1, -1), do_sample=False)
     tokens: list[int] = output[0].tolist()
     return tokens[2 : 2 + count]
@@ -121,7 +120,7 @@ def transformers_generate(model: Model, frames: Tensor) -> list[int]:
 
 @torch.no_grad()
 def transformers_tokens(model: Model, codes: Tensor) -> list[int]:
-    """Greedy tokens from ``codes [T, K]`` with the library's own cache, which holds the sliding window."""
+    """Return the greedy tokens for ``codes [T, K]``, with the library's sliding-window cache."""
     config = model.config
     cache = DynamicCache(config=config)
     text, tokens = config.bos_token_id, []

@@ -1,6 +1,6 @@
-"""Random models of the two public implementations, written to disk in their own layouts.
+"""Random models of the moshi package, their checkpoints in Kyutai's layout, and their results as the reference.
 
-Weights are scaled so that signals keep their size and vary: codes, tokens and pauses must change with the audio.
+Weights are scaled so that codes, tokens and pauses change with the audio.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from model_speech import speech
-from moshi.models import LMModel, loaders
+from moshi.models import LMGen, LMModel, loaders
 from moshi.models.compression import MimiModel
+from moshi.utils.compile import no_compile
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from support.model_speech import speech
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Shape:
 
     @staticmethod
     def of(seed: int, full_codec: bool = False) -> Shape:
-        """Sizes that differ from seed to seed."""
+        """Return sizes that depend on the seed."""
         rng = np.random.default_rng(seed)
         return Shape(
             seed=seed,
@@ -45,7 +47,7 @@ class Shape:
 
 
 def mimi_config(shape: Shape) -> dict[str, Any]:
-    """moshi's configuration of the codec; the small one keeps the strides, and so the frame of 1920 samples."""
+    """Return moshi's configuration of the codec; a small codec also has frames of 1920 samples."""
     config: dict[str, Any] = json.loads(json.dumps(loaders._mimi_config))
     if shape.full_codec:
         return config
@@ -72,7 +74,7 @@ def mimi_config(shape: Shape) -> dict[str, Any]:
 
 
 def scale_weights(module: nn.Module, seed: int, gain: float = 1.2) -> None:
-    """Draw every parameter anew."""
+    """Draw every parameter from a normal distribution."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         draw = torch.randn(parameter.shape, generator=generator)
@@ -90,7 +92,7 @@ def scale_weights(module: nn.Module, seed: int, gain: float = 1.2) -> None:
 
 
 def spread_codebooks(codebooks: list[Any], residual: Tensor, seed: int, total: str, usage: str) -> None:
-    """Put the centroids of a stack of codebooks around what is left to quantize at each stage."""
+    """Center the centroids of each codebook of a stack on the residuals at its stage."""
     generator = torch.Generator().manual_seed(seed)
     for codebook in codebooks:
         sums, counts = getattr(codebook, total), getattr(codebook, usage)
@@ -103,7 +105,7 @@ def spread_codebooks(codebooks: list[Any], residual: Tensor, seed: int, total: s
 
 @torch.no_grad()
 def moshi_mimi(shape: Shape) -> MimiModel:
-    """A random codec of the moshi package."""
+    """Return a random codec."""
     config = mimi_config(shape)
     mimi = loaders.get_mimi(None, config, num_codebooks=config["quantizer"]["n_q"])
     scale_weights(mimi, shape.seed)
@@ -115,7 +117,7 @@ def moshi_mimi(shape: Shape) -> MimiModel:
 
 
 def lm_config(shape: Shape, card: int) -> dict[str, Any]:
-    """moshi's configuration of the language model."""
+    """Return moshi's configuration of the language model."""
     rng = np.random.default_rng(shape.seed + 2000)
     return {
         "dim": int(rng.choice([64, 96, 128])),
@@ -142,14 +144,14 @@ def lm_config(shape: Shape, card: int) -> dict[str, Any]:
 
 
 def moshi_lm(shape: Shape, card: int) -> LMModel:
-    """A random language model of the moshi package."""
+    """Return a random language model."""
     lm = LMModel(**lm_config(shape, card)).eval()
     scale_weights(lm, shape.seed + 1, gain=1.5)
     return lm
 
 
 def write_kyutai(folder: Path, shape: Shape, mimi: MimiModel, lm: LMModel) -> None:
-    """A folder as in Kyutai's repositories (the ``-candle`` ones where the model has pause heads)."""
+    """Write a checkpoint as in Kyutai's repositories (the ``-candle`` ones if the model has pause heads)."""
     config = lm_config(shape, lm.card)
     config |= {
         "moshi_name": "model.safetensors",
@@ -169,10 +171,39 @@ def write_kyutai(folder: Path, shape: Shape, mimi: MimiModel, lm: LMModel) -> No
 
 
 def _names(tensors: dict[str, Tensor], published: bool) -> dict[str, Tensor]:
-    """Names as in published files, or as moshi has them in memory."""
+    """Rename tensors as in published files, or keep moshi's names in memory."""
     if not published:
         return {name: tensor.clone() for name, tensor in tensors.items()}
     return {
         name.replace("in_projs.0.weight", "in_proj_weight").replace("out_projs.0", "out_proj"): tensor.clone()
         for name, tensor in tensors.items()
     }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Results of a stream: codes ``[T, K]``, one token per frame, pauses ``[T, heads]``."""
+
+    codes: Tensor
+    tokens: list[int]
+    pauses: Tensor
+
+
+@torch.no_grad()
+def run_moshi(mimi: MimiModel, lm: LMModel, frames: Tensor) -> Reference:
+    """Run frame by frame; the first frame is repeated, because moshi replaces its codes by the initial tokens."""
+    generator = LMGen(lm, use_sampling=False, temp=0.0, temp_text=0.0)
+    codes, tokens, pauses = [], [], []
+    # Compiling the norms takes longer than these tests, and logs a warning.
+    with no_compile(), mimi.streaming(1), generator.streaming(1):
+        for index, frame in enumerate(frames):
+            code = mimi.encode(frame[None, None])
+            if index == 0:
+                generator.step(code)
+            result = generator.step_with_extra_heads(code)
+            assert result is not None
+            out, heads = result
+            codes.append(code[0, :, 0].clone())
+            tokens.append(int(out[0, 0, 0]))
+            pauses.append(torch.tensor([float(head[0, 0, 0]) for head in heads]))
+    return Reference(torch.stack(codes), tokens, torch.stack(pauses))

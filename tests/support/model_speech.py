@@ -1,4 +1,4 @@
-"""Real speech for the model tests: the clips that the dev dependency pytest-audioeval carries, strung together."""
+"""Real speech for the model tests, concatenated from the clips of the `pytest-audioeval` package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FRAME = 1920
 
 @cache
 def _clips() -> list[np.ndarray]:
-    """English and French clips at the codec's rate."""
+    """Return English and French clips at the sample rate of the codec."""
     registry = SampleRegistry()
     samples = [*registry.by_lang(SampleLang.EN), *registry.by_lang(SampleLang.FR)]
     return [soxr.resample(sample.audio_numpy(), sample.sample_rate, RATE).astype(np.float32) for sample in samples]
 
 
 def speech(frames: int, seed: int = 0) -> Tensor:
-    """``[frames, 1920]`` float32: clips in random order, at random volumes, with pauses of room noise between."""
+    """Return ``[frames, 1920]`` float32: clips in random order at random volumes, separated by room noise."""
     rng = np.random.default_rng(seed)
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < frames * FRAME:
