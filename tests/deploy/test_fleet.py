@@ -25,13 +25,13 @@ def rules(**given: float) -> FleetRules:
     return FleetRules(**{**values, **given})  # type: ignore[arg-type]
 
 
-def trace(*streams: tuple[float, float]) -> Trace:
+def workload(*streams: tuple[float, float]) -> Trace:
     values = np.array(sorted(streams), dtype=np.float64)
     return Trace("by hand", values[:, 0], values[:, 1])
 
 
-traces = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 200)), min_size=1, max_size=60).map(
-    lambda streams: trace(*streams)
+workloads = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 200)), min_size=1, max_size=60).map(
+    lambda streams: workload(*streams)
 )
 
 
@@ -51,7 +51,7 @@ def any_rules(draw: st.DrawFn) -> FleetRules:
     )
 
 
-@given(traces, any_rules())
+@given(workloads, any_rules())
 def test_streams_are_accounted_for_and_limits_hold(day: Trace, fleet: FleetRules) -> None:
     result = simulate(day, fleet)
     assert result.on_time + result.late + result.refused == result.arrivals == len(day.arrivals)
@@ -64,7 +64,7 @@ def test_streams_are_accounted_for_and_limits_hold(day: Trace, fleet: FleetRules
         assert result.late == 0
 
 
-@given(traces, any_rules())
+@given(workloads, any_rules())
 def test_cost_is_the_area_under_the_containers(day: Trace, fleet: FleetRules) -> None:
     result = simulate(day, fleet)
     area = float(np.sum(result.containers[:-1] * np.diff(result.times)))
@@ -74,7 +74,7 @@ def test_cost_is_the_area_under_the_containers(day: Trace, fleet: FleetRules) ->
     assert result.stream_seconds == pytest.approx(served)
 
 
-@given(traces, st.integers(1, 5), st.integers(1, 4))
+@given(workloads, st.integers(1, 5), st.integers(1, 4))
 def test_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, streams: int) -> None:
     def refused(count: int) -> int:
         fixed = rules(
@@ -85,7 +85,7 @@ def test_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, stre
     assert refused(containers + 1) <= refused(containers)
 
 
-@given(traces)
+@given(workloads)
 def test_fleet_of_the_peak_refuses_no_stream(day: Trace) -> None:
     fixed = rules(min_containers=day.peak, max_containers=day.peak, container_target_streams=1, container_max_streams=1)
     result = simulate(day, fixed)
@@ -97,7 +97,7 @@ def summary(result: FleetResult) -> tuple[int, int, int]:
 
 
 def test_stream_without_room_is_refused_or_waits() -> None:
-    three = trace((0, 100), (0, 100), (1, 100))
+    three = workload((0, 100), (0, 100), (1, 100))
     assert summary(simulate(three, rules())) == (2, 0, 1)
     waited = simulate(three, rules(patience_seconds=20.0))
     assert summary(waited) == (2, 1, 0)
@@ -106,11 +106,11 @@ def test_stream_without_room_is_refused_or_waits() -> None:
 
 
 def test_patience_shorter_than_the_cold_start() -> None:
-    assert summary(simulate(trace((0, 100), (0, 100), (1, 100)), rules(patience_seconds=9.0))) == (2, 0, 1)
+    assert summary(simulate(workload((0, 100), (0, 100), (1, 100)), rules(patience_seconds=9.0))) == (2, 0, 1)
 
 
 def test_container_stops_after_the_window() -> None:
-    two = trace((0, 10), (0, 500), (0, 10), (20, 1000))
+    two = workload((0, 10), (0, 500), (0, 10), (20, 1000))
     result = simulate(
         two, rules(patience_seconds=20.0, cold_start_seconds=0.0, container_target_streams=1, container_max_streams=1)
     )
@@ -120,7 +120,7 @@ def test_container_stops_after_the_window() -> None:
 
 
 def test_buffer_exists_only_while_a_stream_is_open() -> None:
-    result = simulate(trace((100, 10), (1000, 10)), rules(buffer_containers=1))
+    result = simulate(workload((100, 10), (1000, 10)), rules(buffer_containers=1))
     assert result.containers[np.searchsorted(result.times, 100, side="right") - 1] == 2
     assert result.containers[np.searchsorted(result.times, 999, side="right") - 1] == 1
 
