@@ -21,9 +21,9 @@ from support.speech import clip
 from tympan.bench.load.caller import Record
 from tympan.bench.load.dialects import DIALECTS
 from tympan.bench.load.expected import Expected, expect
-from tympan.bench.load.plan import Plan
 from tympan.bench.load.report import figures, milliseconds
 from tympan.bench.load.score import Scorer, compare, word_errors
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech, noise, read_speech
 from tympan.bench.load.workers import run_streams, start_offsets
 from tympan.cli.main import main
@@ -44,7 +44,7 @@ def server() -> Iterator[LiveServer]:
         yield live
 
 
-async def measure(plan: Plan, speech: Speech | None = None) -> dict[str, Any]:
+async def measure(plan: LoadSpec, speech: Speech | None = None) -> dict[str, Any]:
     """Run a load in this process and return its figures."""
     speech = speech or noise(plan.dialect.sample_rate, plan.chunk_seconds)
     expected = await expect(plan, speech)
@@ -53,8 +53,8 @@ async def measure(plan: Plan, speech: Speech | None = None) -> dict[str, Any]:
 
 
 async def test_protocols_count_each_word_once(server: LiveServer) -> None:
-    loads = [Plan(server.url(""), name, streams=2, seconds=3.0, flush_every=1.5, token=KEY) for name in DIALECTS]
-    loads.append(Plan(server.url(""), streams=2, seconds=3.0, session_seconds=1.4, chunk_ms=20, token=KEY))
+    loads = [LoadSpec(server.url(""), name, streams=2, seconds=3.0, flush_every=1.5, token=KEY) for name in DIALECTS]
+    loads.append(LoadSpec(server.url(""), streams=2, seconds=3.0, session_seconds=1.4, chunk_ms=20, token=KEY))
     for load, result in zip(loads, await asyncio.gather(*map(measure, loads)), strict=True):
         counts = {name: result[name] for name in ("lost", "repeated", "changed", "error_kinds", "wer")}
         assert counts == {"lost": 0, "repeated": 0, "changed": 0, "error_kinds": {}, "wer": 0.0}, load
@@ -93,7 +93,7 @@ class FaultyEngine(ScriptedEngine):
 async def test_faulty_servers_are_detected() -> None:
     """One server loses, repeats and changes words in every protocol; another delivers all of them late."""
     with LiveServer(FaultyEngine()) as faulty, LiveServer(FaultyEngine(late_seconds=0.3)) as slow:
-        loads = [Plan(faulty.url(""), name, streams=2, seconds=3.5, flush_every=1.5) for name in DIALECTS]
+        loads = [LoadSpec(faulty.url(""), name, streams=2, seconds=3.5, flush_every=1.5) for name in DIALECTS]
         *wrong, late = await asyncio.gather(*map(measure, [*loads, replace(loads[0], url=slow.url(""))]))
     for load, result in zip(loads, wrong, strict=True):
         assert (result["lost"], result["repeated"], result["changed"]) == (2, 2, 2), load
@@ -106,7 +106,7 @@ async def test_faulty_servers_are_detected() -> None:
 
 async def test_refusals_and_restarts_are_counted() -> None:
     with LiveServer(max_streams=2) as small:
-        load = asyncio.create_task(measure(Plan(small.url(""), streams=3, seconds=2.5)))
+        load = asyncio.create_task(measure(LoadSpec(small.url(""), streams=3, seconds=2.5)))
         await asyncio.sleep(1.2)
         small.terminate()
         result = await load
@@ -126,7 +126,7 @@ async def test_speech_is_compared_with_a_single_stream(tmp_path: Path) -> None:
     (tmp_path / "numbers.txt").write_text(f"{said.text} zebra")
     speech = read_speech(tmp_path / "numbers.wav", 24_000, 0.08)
     with LiveServer(model="embedded", max_streams=2) as server:
-        load = Plan(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
+        load = LoadSpec(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
         result = await measure(load, speech)
         with pytest.raises(ConfigError, match=r"--audio"):
             await measure(load)
@@ -213,7 +213,7 @@ def test_delays() -> None:
     """A hundred words, one a second, each a millisecond later than the previous one; flushes release two early."""
     words = [Word(f"w{number}", number + 0.5, number + 1.0, 1.0) for number in range(100)]
     expected = Expected.from_words("some", words, [word.end + 0.4 for word in words])
-    plan = Plan("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
+    plan = LoadSpec("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
     flushes = LOUD_THEN_QUIET.flush_points(plan.flush_every, plan.session_chunks)
     assert sorted(flush * 0.08 for flush in flushes) == pytest.approx([25.6, 75.2]), "in w25 and w74"
     # Positions of a whole second lie within the chunk that ends at the next multiple of 80 ms.
@@ -245,7 +245,7 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 
 def test_start_offsets_depend_on_the_seed() -> None:
-    plan = Plan("ws://x", streams=100)
+    plan = LoadSpec("ws://x", streams=100)
     offsets = start_offsets(plan)
     assert offsets == start_offsets(plan) != start_offsets(replace(plan, seed=1))
     assert offsets == sorted(offsets)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.deploy.fleet import FleetResult, FleetRules, simulate
-from tympan.deploy.trace import Trace, synthetic_day
+from tympan.deploy.workload import Workload, synthetic_day
 
 
 def rules(**given: float) -> FleetRules:
@@ -25,9 +25,9 @@ def rules(**given: float) -> FleetRules:
     return FleetRules(**{**values, **given})  # type: ignore[arg-type]
 
 
-def workload(*streams: tuple[float, float]) -> Trace:
+def workload(*streams: tuple[float, float]) -> Workload:
     values = np.array(sorted(streams), dtype=np.float64)
-    return Trace("by hand", values[:, 0], values[:, 1])
+    return Workload("by hand", values[:, 0], values[:, 1])
 
 
 workloads = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 200)), min_size=1, max_size=60).map(
@@ -52,7 +52,7 @@ def any_rules(draw: st.DrawFn) -> FleetRules:
 
 
 @given(workloads, any_rules())
-def test_streams_are_accounted_for_and_limits_hold(day: Trace, fleet: FleetRules) -> None:
+def test_streams_are_accounted_for_and_limits_hold(day: Workload, fleet: FleetRules) -> None:
     result = simulate(day, fleet)
     assert result.on_time + result.late + result.refused == result.arrivals == len(day.arrivals)
     assert result.peak_containers <= fleet.max_containers
@@ -65,7 +65,7 @@ def test_streams_are_accounted_for_and_limits_hold(day: Trace, fleet: FleetRules
 
 
 @given(workloads, any_rules())
-def test_cost_is_the_area_under_the_containers(day: Trace, fleet: FleetRules) -> None:
+def test_cost_is_the_area_under_the_containers(day: Workload, fleet: FleetRules) -> None:
     result = simulate(day, fleet)
     area = float(np.sum(result.containers[:-1] * np.diff(result.times)))
     before = fleet.min_containers * float(result.times[0])
@@ -75,7 +75,7 @@ def test_cost_is_the_area_under_the_containers(day: Trace, fleet: FleetRules) ->
 
 
 @given(workloads, st.integers(1, 5), st.integers(1, 4))
-def test_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, streams: int) -> None:
+def test_larger_fixed_fleet_never_refuses_more(day: Workload, containers: int, streams: int) -> None:
     def refused(count: int) -> int:
         fixed = rules(
             min_containers=count, max_containers=count, container_target_streams=streams, container_max_streams=streams
@@ -86,7 +86,7 @@ def test_larger_fixed_fleet_never_refuses_more(day: Trace, containers: int, stre
 
 
 @given(workloads)
-def test_fleet_of_the_peak_refuses_no_stream(day: Trace) -> None:
+def test_fleet_of_the_peak_refuses_no_stream(day: Workload) -> None:
     fixed = rules(min_containers=day.peak, max_containers=day.peak, container_target_streams=1, container_max_streams=1)
     result = simulate(day, fixed)
     assert (result.refused, result.late, result.peak_streams) == (0, 0, day.peak)

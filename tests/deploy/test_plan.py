@@ -11,7 +11,7 @@ import pytest
 from tympan.cli.main import main
 from tympan.config import DeploySettings
 from tympan.deploy.capacity import MODELS, capacity, estimate, gpu_of_device, read_runs
-from tympan.deploy.plan import Demand, choices, rule_of_thumb
+from tympan.deploy.costs import Demand, choices, rule_of_thumb
 from tympan.deploy.prices import GPUS, container_dollars_per_second
 from tympan.errors import ConfigError
 

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tympan.deploy.trace import Trace
+from tympan.deploy.workload import Workload
 
 STREAM_ENDS: Final = 0  # first of the events at the same moment
 READY: Final = 1
@@ -79,7 +79,7 @@ class _Container:
     idle_periods: int = 0  # their number identifies the period to which a scale-down window belongs
 
 
-def simulate(workload: Trace, rules: FleetRules) -> FleetResult:
+def simulate(workload: Workload, rules: FleetRules) -> FleetResult:
     """Simulate until the last stream has ended; at time zero, `min_containers` containers are ready."""
     assert 1 <= rules.container_target_streams <= rules.container_max_streams
     assert 0 <= rules.min_containers <= rules.max_containers

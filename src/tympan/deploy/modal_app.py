@@ -15,8 +15,8 @@ from typing import Any, Final
 import modal
 
 from tympan.config import config_file, load_config
+from tympan.deploy.deployment import PORT, resolve_deployment
 from tympan.deploy.hosting import AsgiHost, ListeningHost
-from tympan.deploy.settings import PORT, resolve_deployment
 
 PYTHON: Final = "3.12"
 PACKAGES: Final = (

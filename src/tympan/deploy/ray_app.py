@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.context import _get_global_client  # serve.status() only counts states
 
 from tympan.config import Config, config_file, load_config
-from tympan.deploy.settings import resolve_ray_deployment
+from tympan.deploy.deployment import resolve_ray_deployment
 from tympan.engine.registry import create_engine
 from tympan.errors import EngineError
 from tympan.server.app import create_app

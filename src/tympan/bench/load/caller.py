@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tympan.bench.load.plan import Plan
 from tympan.bench.load.readers import Message
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech
 from tympan.bench.load.websocket import NotOpenError, WebSocket, frame, open_websocket
 
@@ -31,7 +31,7 @@ UNSENT_LIMIT_BYTES = 4 * 2**20
 class Messages:
     """The framed messages that all sessions send: chunks of audio, repeated, and flushes after some of them."""
 
-    def __init__(self, spec: Plan, speech: Speech) -> None:
+    def __init__(self, spec: LoadSpec, speech: Speech) -> None:
         dialect = spec.dialect
         self.dialect = dialect
         self.url = spec.address

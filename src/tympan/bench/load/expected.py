@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tympan.bench.load.plan import Plan
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech
 from tympan.client.backoff import Backoff
 from tympan.client.stream import Stream, connect
@@ -60,7 +60,7 @@ class Expected:
         )
 
 
-async def expect(spec: Plan, speech: Speech) -> Expected:
+async def expect(spec: LoadSpec, speech: Speech) -> Expected:
     """Return the words that ``speech`` must produce; run one stream alone unless the server's model is scripted.
 
     Raises:
@@ -93,7 +93,7 @@ async def expect(spec: Plan, speech: Speech) -> Expected:
     return Expected.from_words(model, words, released, held_seconds)
 
 
-async def _send(stream: Stream, spec: Plan, speech: Speech) -> None:
+async def _send(stream: Stream, spec: LoadSpec, speech: Speech) -> None:
     chunks = spec.session_chunks
     flush_points = speech.flush_points(spec.flush_every, chunks)
     for number in range(chunks):

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tympan.bench.load.expected import Expected
-from tympan.bench.load.plan import Plan
 from tympan.bench.load.score import Outcome, plain_words, word_errors
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech
 from tympan.bench.load.workers import process_count
 
@@ -30,7 +30,7 @@ LATE_MS: Final = 20.0
 Figures = dict[str, Any]
 
 
-def figures(spec: Plan, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
+def figures(spec: LoadSpec, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
     """Return all figures as JSON values: times in milliseconds, None for what was not measured."""
     series = dict(outcome.series)
     lag_from = "server" if len(series["lag"]) else "words"
@@ -71,7 +71,7 @@ def figures(spec: Plan, speech: Speech, expected: Expected, outcome: Outcome) ->
     return result
 
 
-def _error_rates(spec: Plan, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
+def _error_rates(spec: LoadSpec, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
     """Return the word error rate against the text, if there is one, else against the expected words.
 
     `reference_wer` is that of the stream that ran alone.

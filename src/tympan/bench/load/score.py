@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tympan.bench.load.caller import Record
 from tympan.bench.load.expected import Expected
-from tympan.bench.load.plan import Plan
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech
 
 Floats = npt.NDArray[np.float64]
@@ -121,7 +121,7 @@ class Outcome:
 class Scorer:
     """Accumulates the records of sessions into an `Outcome`."""
 
-    def __init__(self, spec: Plan, speech: Speech, expected: Expected, start: float) -> None:
+    def __init__(self, spec: LoadSpec, speech: Speech, expected: Expected, start: float) -> None:
         self._spec = spec
         self._speech = speech
         self._expected = expected

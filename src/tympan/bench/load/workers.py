@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 
 from tympan.bench.load.caller import Caller, Messages, Record
 from tympan.bench.load.expected import Expected
-from tympan.bench.load.plan import SHORTEST_SESSION_SECONDS, Plan
 from tympan.bench.load.score import Outcome, Scorer
+from tympan.bench.load.spec import SHORTEST_SESSION_SECONDS, LoadSpec
 from tympan.bench.load.speech import Speech
 
 STREAMS_PER_PROCESS = 500
@@ -25,7 +25,7 @@ def process_count(streams: int) -> int:
     return -(-streams // STREAMS_PER_PROCESS)
 
 
-def run_load(spec: Plan, speech: Speech, expected: Expected) -> Outcome:
+def run_load(spec: LoadSpec, speech: Speech, expected: Expected) -> Outcome:
     """Run all streams to their end and return the merged outcome of all processes."""
     count = process_count(spec.streams)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
@@ -53,20 +53,22 @@ def run_load(spec: Plan, speech: Speech, expected: Expected) -> Outcome:
     return outcome
 
 
-def _work(pipe: Connection, spec: Plan, speech: Speech, expected: Expected, streams: Sequence[int]) -> None:
+def _work(pipe: Connection, spec: LoadSpec, speech: Speech, expected: Expected, streams: Sequence[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     pipe.send("ready")
     start: float = pipe.recv()
     pipe.send(asyncio.run(run_streams(spec, speech, expected, streams, start)))
 
 
-def start_offsets(spec: Plan) -> list[float]:
+def start_offsets(spec: LoadSpec) -> list[float]:
     """Return the seconds after which each stream begins: drawn at random, one in each equal part of the ramp."""
     draw = random.Random(spec.seed)
     return [spec.ramp * (number + draw.random()) / spec.streams for number in range(spec.streams)]
 
 
-async def run_streams(spec: Plan, speech: Speech, expected: Expected, streams: Sequence[int], start: float) -> Outcome:
+async def run_streams(
+    spec: LoadSpec, speech: Speech, expected: Expected, streams: Sequence[int], start: float
+) -> Outcome:
     """Run some of the streams in this process.
 
     Args:
@@ -88,7 +90,7 @@ async def run_streams(spec: Plan, speech: Speech, expected: Expected, streams: S
     return scorer.outcome(cpu)
 
 
-async def _run_stream(spec: Plan, messages: Messages, begin: float) -> list[Record]:
+async def _run_stream(spec: LoadSpec, messages: Messages, begin: float) -> list[Record]:
     """Run one session after the other until the stream's time is over."""
     await asyncio.sleep(begin - time.monotonic())
     records = []
@@ -100,7 +102,7 @@ async def _run_stream(spec: Plan, messages: Messages, begin: float) -> list[Reco
     return records
 
 
-def _session_chunks(spec: Plan, begin: float) -> Iterator[int]:
+def _session_chunks(spec: LoadSpec, begin: float) -> Iterator[int]:
     """Yield the number of chunks of each session, limited by what is left of the stream's time."""
     yield spec.session_chunks
     shortest = spec.whole_chunks(SHORTEST_SESSION_SECONDS)

@@ -24,7 +24,7 @@ LONGEST_SECONDS: Final = 7200.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class Workload:
     """Arrivals (ascending) and durations (above zero) of streams in seconds, float64 `[streams]`."""
 
     name: str
@@ -39,7 +39,7 @@ class Trace:
         return int(changes[np.argsort(times, kind="stable")].cumsum().max(initial=0))
 
 
-def synthetic_day(streams: int, seed: int = 0) -> Trace:
+def synthetic_day(streams: int, seed: int = 0) -> Workload:
     """Return ``streams`` streams, distributed over a working day.
 
     Raises:
@@ -51,10 +51,10 @@ def synthetic_day(streams: int, seed: int = 0) -> Trace:
     hours = np.interp(random.random(streams), cumulative, np.arange(len(HOURLY) + 1))
     durations = np.exp(np.log(MEDIAN_SECONDS) + LOG_DEVIATION * random.standard_normal(streams))
     name = f"synthetic day, seed {seed}"
-    return Trace(name, np.sort(hours) * DAY_SECONDS / len(HOURLY), np.minimum(durations, LONGEST_SECONDS))
+    return Workload(name, np.sort(hours) * DAY_SECONDS / len(HOURLY), np.minimum(durations, LONGEST_SECONDS))
 
 
-def read_trace(file: Path) -> Trace:
+def read_workload(file: Path) -> Workload:
     """Read a CSV file with the columns `arrival` and `duration` in seconds, in any order of rows.
 
     Raises:
@@ -76,7 +76,7 @@ def read_trace(file: Path) -> Trace:
         raise ConfigError(f"{file} is not CSV: {error}") from None
     _check_length(len(rows), str(file))
     values = np.array(sorted(rows), dtype=np.float64)
-    return Trace(str(file), values[:, 0], values[:, 1])
+    return Workload(str(file), values[:, 0], values[:, 1])
 
 
 def _numbers(row: dict[str, str | None], where: str) -> tuple[float, float]:

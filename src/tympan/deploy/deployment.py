@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tympan.config import Config, DeploySettings, as_environment
 from tympan.deploy.capacity import MODELS, capacity
-from tympan.deploy.plan import TARGET_SHARE
+from tympan.deploy.costs import TARGET_SHARE
 from tympan.deploy.prices import GPUS
 from tympan.errors import ConfigError
 

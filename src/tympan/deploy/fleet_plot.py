@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from tympan.deploy.costs import Choice
 from tympan.deploy.fleet import FleetResult
-from tympan.deploy.plan import Choice
 from tympan.errors import ConfigError, missing_package
 
 POINTS: Final = 2000
@@ -16,7 +16,7 @@ STREAMS_COLOUR: Final = "#2a6f97"
 CAPACITY_COLOUR: Final = "#c9622b"
 
 
-def draw(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
+def plot_fleet(result: FleetResult, choice: Choice, title: str, file: Path) -> None:
     """Plot open streams, capacity and containers over time.
 
     Args:

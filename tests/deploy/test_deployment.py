@@ -8,7 +8,7 @@ import pytest
 from support.pinned import PINNED
 
 from tympan.config import Config, as_environment, load_config
-from tympan.deploy.settings import Deployment, resolve_deployment, resolve_ray_deployment
+from tympan.deploy.deployment import Deployment, resolve_deployment, resolve_ray_deployment
 from tympan.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ SHORTEST_SESSION_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadSpec:
     """A load: streams that begin over `ramp` and live for `ramp + seconds` each, so all are open for `seconds`.
 
     Attributes:
