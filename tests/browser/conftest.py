@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser_harness import Server, Visit, running, write_speech, write_wav
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+from support.browser import Server, Visit, running, write_speech, write_wav
 
 QUIET = (
     "--no-sandbox",

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from browser_harness import Server, Visit, network
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from support.browser import Server, Visit, network
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words

@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from browser_harness import Server, Visit
 from msgspec.structs import asdict
+from support.browser import Server, Visit
 
 from tympan.messages import Segment, Word
 from tympan.transcript.subtitles import Transcript, to_srt, to_vtt

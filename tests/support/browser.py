@@ -22,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from playwright.sync_api import Page
+
 from support.ports import free_port
 from support.proxy import Proxy
 
