@@ -114,7 +114,7 @@ STAGES = (
     ),
     Stage(
         "connections",
-        f"{TESTS} tests/client/test_lost_connection.py tests/server/test_resume.py",
+        f"{TESTS} tests/client/test_lost_connection.py tests/server/sessions/test_resume.py",
         f"{TESTS} tests/client/test_lost_connection.py -k flush",
         300,
         passed,

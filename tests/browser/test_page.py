@@ -1,4 +1,4 @@
-"""The page in a real browser against the real server: what a visitor sees, hears of, and takes away."""
+"""The page in a real browser with a real server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from browser_harness import Server, Visit, network
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from support.browser import Server, Visit, network
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
@@ -20,7 +20,7 @@ from tympan.transcript.transcript import Transcript, to_text
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 30_000  # milliseconds; nothing here is a measurement
+TIMEOUT_MILLISECONDS = 30_000
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 NOTE_FIRST_WORDS = """
@@ -30,7 +30,7 @@ NOTE_FIRST_WORDS = """
     });
 """
 
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 
 def record_button(page: Page) -> Locator:
@@ -57,14 +57,14 @@ def words(page: Page) -> list[str]:
 
 
 def downloaded(page: Page, kind: str) -> tuple[str, str]:
-    """File name and text of what the button for `kind` gives."""
+    """Return the name and the text of a download."""
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Download {kind}").click()
     return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
 
 def drop(page: Page, name: str, kind: str, data: bytes) -> None:
-    """Drop a file on the page, as the desktop would."""
+    """Drop a file on the page."""
     page.evaluate(
         """([name, type, base64]) => {
             const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -100,7 +100,7 @@ def test_microphone(embedded: Server, visit: Visit) -> None:
     expect(page.locator("#transcript")).to_contain_text("fox")
     stop(page)
 
-    assert page.evaluate("window.firstWordsAt") in {f"0:0{second}" for second in range(7)}  # it lasts eight seconds
+    assert page.evaluate("window.firstWordsAt") in {f"0:0{second}" for second in range(7)}
     assert page.locator(".partial").count() == 0
     said = words(page)
     assert len(set(NUMBERS) & set(said)) >= 8, said
@@ -115,7 +115,7 @@ def test_microphone(embedded: Server, visit: Visit) -> None:
     assert in_time_order(document)
     assert spoken(document) == document["text"].split() == said
 
-    # What the command line would write of the same words.
+    # What the command line writes for the same words.
     transcript = msgspec.json.decode(text, type=Transcript)
     assert downloaded(page, "srt") == ("transcript.srt", to_srt(transcript))
     assert downloaded(page, "vtt") == ("transcript.vtt", to_vtt(transcript))
@@ -198,7 +198,7 @@ def test_reconnects_after_restart(one_stream: Server, visit: Visit) -> None:
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
     expect(page.locator("#transcript")).to_contain_text("word2")
-    expect(page.locator(".partial")).to_be_visible()  # the server goes down in the middle of a word
+    expect(page.locator(".partial")).to_be_visible()  # the server stops within a word
     one_stream.stop()
     expect(page.get_by_role("alert")).to_contain_text("Reconnecting")
     before = words(page)
@@ -227,7 +227,7 @@ def test_word_cut_by_final_restart_is_kept(one_stream: Server, visit: Visit) -> 
     stop(page)
     said = words(page)
     assert said == [f"word{number}" for number in range(len(said))]
-    assert len(said) > len(before), "the words that were on their way"
+    assert len(said) > len(before), "includes the words that were being sent"
 
 
 @pytest.mark.long
@@ -259,13 +259,13 @@ def test_lost_connection_loses_no_word(one_stream: Server, visit: Visit) -> None
             expect(page.get_by_role("alert")).to_be_hidden()
         expect(page.locator("#transcript")).to_contain_text("word6")
         line.cut()
-        stop(page)  # while it is away
+        stop(page)  # while the server is away
         said = words(page)
         assert said == [f"word{n}" for n in range(len(said))]
         document = json.loads(downloaded(page, "json")[1])
     assert in_time_order(document)
-    frames = math.ceil(document["duration"] / 0.08 - 1e-6)  # the last one is filled up
-    assert len(said) == len(scripted_words(frames)), "also the last words came"
+    frames = math.ceil(document["duration"] / 0.08 - 1e-6)  # the last frame is padded
+    assert len(said) == len(scripted_words(frames)), "includes the last words"
 
 
 def test_lost_connection_resumes_file(slow: Server, visit: Visit, silence: Path) -> None:
@@ -299,7 +299,7 @@ def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
 
     page.evaluate("sessionStorage.clear()")
     visit.expected = r"(?!)"
-    visit.complaints.clear()
+    visit.errors.clear()
     start(page, locked.url + "?token=open%2Bsesame")
     expect(page.locator(".word").first).to_be_visible()
     stop(page)

@@ -1,4 +1,4 @@
-"""The app under an ASGI server that is not ours, as Modal and Ray Serve run it: uvicorn with its own WebSockets."""
+"""The application under uvicorn with its own WebSockets, as Modal and Ray Serve run it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 import uvicorn
 from starlette.websockets import WebSocket
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -26,7 +27,7 @@ from tympan.server.sessions.connection import Connection
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[tuple[str, Service]]:
-    """An address, and the service behind it."""
+    """Return the address of a server, and its service."""
     config = load_config(environment={}, overrides={"model": "scripted", "max_streams": 2, "idle_seconds": 2.0})
     app = create_app(config, create_engine(config.model))
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
@@ -93,15 +94,11 @@ def test_idle_and_lost_clients(plain: tuple[str, Service]) -> None:
     with connect(plain[0]) as gone:
         gone.send(bytes(3840))
         gone.socket.close()
-    for _ in range(500):
-        if plain[1].engine.active == 0:
-            break
-        threading.Event().wait(0.02)
-    assert plain[1].engine.active == 0
+    wait_until(lambda: plain[1].engine.active == 0)
 
 
 class Flood:
-    """A socket whose server has all of its messages already, and hands them out without a pause."""
+    """An ASGI WebSocket whose messages have all arrived, so that receiving never yields to other tasks."""
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -113,34 +110,36 @@ class Flood:
         return {"type": "websocket.receive", "text": "{}"}
 
 
-class Ear:
-    """A connection, as far as a wire that only reads needs one."""
+class CountingConnection:
+    """Counts messages."""
 
     def __init__(self) -> None:
         self.messages = 0
 
     def start(self) -> None:
-        """At once."""
+        """Do nothing."""
 
     def on_message(self, message: object) -> None:
         self.messages += 1
 
 
-async def test_flood_is_throttled() -> None:
-    loop, flood, ear = asyncio.get_running_loop(), Flood(2_000), Ear()
+async def test_flood_is_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that advances only by sleeping, every burst is followed by a sleep in which other tasks run."""
+    flood, connection = Flood(2_000), CountingConnection()
     transport = AsgiTransport(cast(WebSocket, flood))
-    transport.connection = cast(Connection, ear)
-    began, turns = loop.time(), 0
+    transport.connection = cast(Connection, connection)
+    sleep, now, sleeps = asyncio.sleep, 0.0, []
 
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0.005)
-            turns += 1
+    async def recorded_sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        sleeps.append((seconds, connection.messages))
+        await sleep(0)
 
-    other = asyncio.create_task(others())
+    monkeypatch.setattr(asyncio, "sleep", recorded_sleep)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
     await transport.run()
-    other.cancel()
-    assert ear.messages == 2_000
-    assert loop.time() - began >= 7 * BURST_MESSAGES / MESSAGES_PER_SECOND
-    assert turns >= 7
+    assert connection.messages == 2_000
+    expected = pytest.approx(BURST_MESSAGES / MESSAGES_PER_SECOND)
+    assert [seconds for seconds, _ in sleeps] == [expected] * 8
+    assert [messages for _, messages in sleeps] == [BURST_MESSAGES * burst - 1 for burst in range(1, 9)]

@@ -1,4 +1,4 @@
-"""Who asks whether a server is ready is told from the first moment on, and why not."""
+"""Readiness during start-up, restarts of the engine and shutdown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tympan.server.listen.startup import StartupServer
 
 
 class SlowStart:
-    """An engine whose calibration takes until it is told that it is done."""
+    """An engine whose calibration waits for an event."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -70,7 +70,7 @@ async def test_reports_startup_stage() -> None:
             slow.done.set()
             await start
         await slow.engine.stop()
-        assert listener.fileno() >= 0, "it is left to the server"
+        assert listener.fileno() >= 0, "the socket is left to the server"
 
 
 async def test_survives_clients_without_http() -> None:
@@ -112,7 +112,7 @@ def test_start_of_the_process() -> None:
             try:
                 answer = httpx.get(f"http://127.0.0.1:{port}/ready")
             except httpx.ConnectError:
-                assert not answers, "once it is open, the port stays open"
+                assert not answers, "the port stays open"
                 time.sleep(0.01)
             else:
                 answers.append((answer.status_code, answer.json()["reason"]))

@@ -1,4 +1,4 @@
-"""The WebSocket itself, byte by byte (RFC 6455): parts, pings, goodbyes, and peers that break the rules."""
+"""WebSocket frames (RFC 6455): fragments, pings, close frames and protocol violations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def sockets() -> Iterator[list[socket.socket]]:
         each.close()
 
 
-class Raw:
-    """A client that sends whatever it is told to."""
+class RawClient:
+    """A client that sends arbitrary frames."""
 
     def __init__(self, server: LiveServer, sockets: list[socket.socket], **headers: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=15)
@@ -74,7 +74,7 @@ class Raw:
 
 
 def test_fragmented_messages_with_ping_between(server: LiveServer, sockets: list[socket.socket]) -> None:
-    client = Raw(server, sockets)
+    client = RawClient(server, sockets)
     client.send(BINARY, FRAME * 4, fin=False)
     client.send(PING, b"here?")
     client.send(CONTINUATION, FRAME * 4, fin=False)
@@ -88,7 +88,7 @@ def test_fragmented_messages_with_ping_between(server: LiveServer, sockets: list
 
 
 def test_close_code_is_echoed(server: LiveServer, sockets: list[socket.socket]) -> None:
-    client = Raw(server, sockets)
+    client = RawClient(server, sockets)
     client.send(CLOSE, struct.pack(">H", 1001))
     assert client.close_code() == 1001
     assert client.socket.recv(1) == b""
@@ -97,17 +97,17 @@ def test_close_code_is_echoed(server: LiveServer, sockets: list[socket.socket]) 
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
-        pytest.param([(CONTINUATION, b"x", {})], 1002, id="a part of nothing"),
-        pytest.param([(BINARY, b"x", {"fin": False}), (BINARY, b"x", {})], 1002, id="a message inside another"),
+        pytest.param([(CONTINUATION, b"x", {})], 1002, id="stray continuation"),
+        pytest.param([(BINARY, b"x", {"fin": False}), (BINARY, b"x", {})], 1002, id="message within a message"),
         pytest.param([(BINARY, b"x", {"masked": False})], 1002, id="not masked"),
-        pytest.param([(BINARY, b"x", {"rsv": 0x40})], 1002, id="compressed, which was not agreed"),
-        pytest.param([(TEXT, b"x", {"rsv": 0x20})], 1002, id="a reserved bit"),
-        pytest.param([(5, b"x", {})], 1002, id="an unknown kind"),
-        pytest.param([(PING, b"x", {"fin": False})], 1002, id="a ping in parts"),
-        pytest.param([(PING, bytes(126), {})], 1002, id="a long ping"),
+        pytest.param([(BINARY, b"x", {"rsv": 0x40})], 1002, id="compression not negotiated"),
+        pytest.param([(TEXT, b"x", {"rsv": 0x20})], 1002, id="reserved bit"),
+        pytest.param([(5, b"x", {})], 1002, id="unknown opcode"),
+        pytest.param([(PING, b"x", {"fin": False})], 1002, id="fragmented ping"),
+        pytest.param([(PING, bytes(126), {})], 1002, id="long ping"),
         pytest.param([(TEXT, b"\xff\xfe", {})], 1007, id="text that is not UTF-8"),
         pytest.param([(BINARY, bytes(60_000), {"fin": False}), *[(CONTINUATION, bytes(60_000), {"fin": False})] * 200],
-                     1009, id="more parts than a message may have bytes"),
+                     1009, id="message too big"),
     ],
 )  # fmt: skip
 def test_protocol_violation_closes_with_code(
@@ -116,12 +116,12 @@ def test_protocol_violation_closes_with_code(
     frames: list[tuple[int, bytes, dict[str, bool | int]]],
     code: int,
 ) -> None:
-    client = Raw(server, sockets)
+    client = RawClient(server, sockets)
     try:
         for kind, payload, options in frames:
             client.send(kind, payload, **options)  # type: ignore[arg-type]
     except OSError:
-        assert code == 1009  # it had closed already
+        assert code == 1009  # the server has already closed the connection
     assert client.close_code() == code
     with connect(server.url()) as other:
         other.send("EOS")
@@ -131,13 +131,13 @@ def test_protocol_violation_closes_with_code(
 @pytest.mark.parametrize(
     "headers",
     [{"Sec-WebSocket-Version": "12"}, {"Sec-WebSocket-Key": "not 16 bytes"}],
-    ids=["an old version", "a bad key"],
+    ids=["old version", "invalid key"],
 )
 def test_invalid_handshake_takes_no_slot(
     server: LiveServer, sockets: list[socket.socket], headers: dict[str, str]
 ) -> None:
     before = server.service.engine.active
-    client = Raw(server, sockets, **headers)
+    client = RawClient(server, sockets, **headers)
     assert client.status in (400, 426)
     assert client.socket.recv(1 << 16) is not None
     assert server.service.engine.active == before

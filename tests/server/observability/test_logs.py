@@ -1,4 +1,4 @@
-"""The log: one line when a session opens and one when it ends, as text or JSON, and nothing in it that is private."""
+"""Log lines: one when a session opens and one when it ends, as text or JSON, without private data."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_no_keys_audio_or_text_in_logs(tmp_path: Path, form: str, level: str) -> None:
-    """A real process with a real recognizer: everything that it says on stderr from its first stream to its end."""
+    """Check everything that a process with a real recognizer writes to stderr."""
     file = tmp_path / "keys"
     file.write_text(KEY)
     options = ("--api-keys-file", str(file), "--host", "127.0.0.1", "--log-format", form, "--log-level", level)

@@ -1,4 +1,4 @@
-"""What `/metrics` says of the engine's steps."""
+"""Metrics of the engine's steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_step_metrics() -> None:
     engine.observe(StepReport(seconds=0.035, rows=7, waiting_frames=3, lag_seconds=0.05))
     engine.observe(StepReport(seconds=0.09, rows=7, waiting_frames=12, lag_seconds=0.25))
     text = metrics.render().decode()
-    assert 'tympan_step_seconds_bucket{le="0.08"} 1.0' in text, "the budget is a boundary"
+    assert 'tympan_step_seconds_bucket{le="0.08"} 1.0' in text, "a bucket ends at the duration of a frame"
     assert "tympan_step_seconds_count 2.0" in text
     assert "tympan_backlog_frames 12.0" in text
     assert "tympan_engine_lag_seconds 0.25" in text

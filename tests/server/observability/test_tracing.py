@@ -1,4 +1,4 @@
-"""Spans: what a collector is sent over real HTTP, in whose trace, and that nothing happens where none is named."""
+"""Spans that a collector receives over HTTP, and servers without a collector."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARENT = "b7ad6b7169203331"
 
 
 class Collector:
-    """Takes spans as OTLP over HTTP."""
+    """Receives spans as OTLP over HTTP."""
 
     def __init__(self) -> None:
         collector = self
@@ -48,7 +48,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, format: str, *arguments: object) -> None:
-                """Not on the terminal."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever)

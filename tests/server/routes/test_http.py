@@ -1,4 +1,4 @@
-"""The HTTP routes, the keys, and the way a server goes down."""
+"""HTTP routes, API keys and shutdown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx2 as httpx
 import pytest
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -45,9 +45,8 @@ def test_metrics(server: LiveServer) -> None:
         socket.send(bytes(3840 * 25))
         socket.send("EOS")
         list(socket)
-    deadline = time.monotonic() + 10
-    while 'tympan_sessions_total{code="1000"' not in (text := httpx.get(server.http("/metrics")).text):
-        assert time.monotonic() < deadline
+    wait_until(lambda: 'tympan_sessions_total{code="1000"' in httpx.get(server.http("/metrics")).text)
+    text = httpx.get(server.http("/metrics")).text
     assert "tympan_capacity_streams 3.0" in text
     assert "tympan_words_total 5.0" in text
     assert "tympan_audio_seconds_total 2.0" in text

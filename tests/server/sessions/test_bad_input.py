@@ -1,4 +1,4 @@
-"""Clients that do it wrong: a clear message, the right close code, and the server goes on serving others."""
+"""Invalid input: the error, the close code, and the streams of other clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[LiveServer]:
 
 @pytest.fixture(autouse=True)
 def others_are_served(server: LiveServer) -> Iterator[None]:
-    """Another client holds a stream through every test of this file, and is answered at its end."""
+    """Keep another stream open during each test, and check that it works to its end."""
     with connect(server.url()) as bystander:
         bystander.send(bytes(3840 * 20))
         yield
@@ -38,20 +38,20 @@ def others_are_served(server: LiveServer) -> Iterator[None]:
 
 
 def reset_instead_of_close(socket: ClientConnection) -> None:
-    """What a machine that loses its power looks like from outside: a TCP reset, no goodbye."""
+    """Reset the TCP connection, as when a machine loses power."""
     socket.socket.setsockopt(tcp.SOL_SOCKET, tcp.SO_LINGER, struct.pack("ii", 1, 0))
     socket.socket.shutdown(tcp.SHUT_RD)
     socket.close_socket()
 
 
 def ending(socket: ClientConnection) -> tuple[dict[str, str], int | None]:
-    """The last message and the close code."""
+    """Return the last message and the close code."""
     messages, code = unread(socket)
     return (messages or [{}])[-1], code
 
 
 def unread(socket: ClientConnection) -> tuple[list[dict[str, str]], int | None]:
-    """Everything that waits to be read, and the close code."""
+    """Return all unread messages and the close code."""
     messages = []
     try:
         while True:
@@ -74,11 +74,11 @@ def test_odd_byte_counts(server: LiveServer) -> None:
     with connect(server.url()) as socket:
         for _ in range(40):
             socket.send(bytes(1921))
-        socket.send(bytes(1))  # half a sample at the very end
+        socket.send(bytes(1))  # half a sample at the end
         socket.send("EOS")
         messages = [json.loads(message) for message in socket]
-    said = [word.text for word in scripted_words(21)]  # 20 frames, and a little: the last one is padded
-    assert "".join(message.get("text", "") for message in messages) == " ".join(said)
+    words = [word.text for word in scripted_words(21)]  # the 21st frame is padded
+    assert "".join(message.get("text", "") for message in messages) == " ".join(words)
     assert socket.close_code == 1000
 
 
@@ -99,7 +99,7 @@ def test_message_too_big(server: LiveServer) -> None:
 
 def test_huge_message_is_not_read(server: LiveServer) -> None:
     _, code = outcome(server.url(), bytes(64 * 1024 * 1024))
-    assert code in (1009, 1006)  # the server hangs up in the middle of it; its reason may not get through
+    assert code in (1009, 1006)  # the server closes the connection meanwhile, so its close frame may be lost
 
 
 def test_unexpected_text(server: LiveServer) -> None:
@@ -131,9 +131,9 @@ def test_invalid_opus(server: LiveServer) -> None:
 
 
 def test_client_that_never_reads() -> None:
-    """With small buffers on the way, the outbox is soon full: first with what may be dropped, then with words."""
+    """With small socket buffers, the outbox fills up with droppable messages, and then with words."""
     with LiveServer(outbox_messages=50, step_ms=0) as server:
-        server.runner.servers[0].sockets[0].setsockopt(tcp.SOL_SOCKET, tcp.SO_SNDBUF, 4096)  # accepted ones inherit it
+        server.runner.servers[0].sockets[0].setsockopt(tcp.SOL_SOCKET, tcp.SO_SNDBUF, 4096)  # sockets inherit it
         raw = tcp.socket()
         raw.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
         raw.connect(("127.0.0.1", server.port))
@@ -144,7 +144,7 @@ def test_client_that_never_reads() -> None:
             messages, code = unread(socket)
         assert (messages[-1]["code"], code) == ("slow_reader", 1013)
         words = [message["text"] for message in messages if message["type"] == "word"]
-        assert words == [word.text for word in scripted_words(4000)][: len(words)], "no word is left out before the end"
+        assert words == [word.text for word in scripted_words(4000)][: len(words)], "none is missing between"
         assert len(words) > 20
         wait_until(lambda: 'code="1013"' in server.service.metrics.render().decode())
         assert "tympan_dropped_messages_total 0.0" not in server.service.metrics.render().decode()
@@ -190,7 +190,7 @@ def test_full_server_sets_retry_after() -> None:
 
 
 def test_two_channels_need_two_slots() -> None:
-    """Both or none: the one that is free stays free."""
+    """Neither is reserved if only one is free."""
     with LiveServer(max_streams=2) as server, connect(server.url()):
         for path in ("/v1/stream?channels=2", "/v1/listen?channels=2&multichannel=true"):
             with pytest.raises(InvalidStatus) as refused:

@@ -1,15 +1,15 @@
-"""A recognizer that breaks: every client is told, nobody hangs, and the service comes back."""
+"""Faults of the recognizer: all clients receive an error, and the service recovers."""
 
 from __future__ import annotations
 
 import json
-import time
 
 import httpx2 as httpx
 import numpy as np
 import pytest
 from support.counting import COUNTING_INFO, CountingRunner, FreezingRunner
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -61,19 +61,16 @@ def test_broken_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         with pytest.raises(InvalidStatus) as refused:
             connect(server.url()).__enter__()
         assert refused.value.response.status_code == 503
-        deadline = time.monotonic() + 20
-        while httpx.get(server.http("/ready")).status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: httpx.get(server.http("/ready")).status_code == 200)
         with connect(server.url()) as socket:
             socket.send(bytes(3840 * 20))
             socket.send("EOS")
             assert json.loads(list(socket)[-1]) == {"status": "complete"}
-    assert "CUDA error at /secret/path" in capfd.readouterr().err, "the log has what the clients do not"
+    assert "CUDA error at /secret/path" in capfd.readouterr().err, "only the log contains the details"
 
 
 def test_stalled_model_warns_and_loses_nothing() -> None:
-    """Its client is told and gets its words; so is whoever looks at the metrics."""
+    """The client receives a warning and its words, and the metrics count the stall."""
     talk = np.tile(np.repeat(np.array([0, 3000], "<i2"), [5 * 1920, 20 * 1920]), 6).tobytes()
     with LiveServer(engine=BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)) as server:
         with connect(server.url(events="word")) as socket:

@@ -1,4 +1,4 @@
-"""A stream that a platform would cut is ended before, in order: last words, and a request to reconnect."""
+"""Streams end in order before the platform's time limit, and ask the client to reconnect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_handover_completes_stream_with_1012() -> None:
 
 
 async def test_restarting_precedes_a_cut_word() -> None:
-    """`word1` begins at 0.4 s and is four frames long: of the 7 frames there are, it has two."""
+    """`word1` begins at 0.4 s and is four frames long; the audio contains two of them."""
     with LiveServer(max_streams=1, handover_seconds=0.5) as server:
         async with connect(server.url(events="word")) as client:
             await client.send(bytes(7 * 3840))

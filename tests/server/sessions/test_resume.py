@@ -35,12 +35,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
 class Client:
     """A client that counts messages as docs/protocols/native.md specifies."""
 
-    def __init__(self, server: LiveServer, **query: object) -> None:
+    def __init__(self, server: LiveServer, events: str = EVENTS, **query: object) -> None:
         self.server = server
         self.query = query
         self.messages: list[dict[str, Any]] = []
         self._open = contextlib.ExitStack()
-        self.socket = self._connect(events=EVENTS, resume="yes", **query)
+        self.socket = self._connect(events=events, resume="yes", **query)
         self.token = self.read_until("ready")["resume"]
 
     def _connect(self, **query: object) -> ClientConnection:
@@ -171,6 +171,23 @@ def position_in(script: list[bytes | int], resumed: dict[str, Any]) -> int:
             flushes -= 1
     assert (audio, flushes) == (0, 0)
     return len(script)
+
+
+@pytest.mark.parametrize("events", ["ready,word", "ready,word,partial,lag", "ready,word,vad", EVENTS])
+def test_droppable_messages_are_not_counted(server: LiveServer, events: str) -> None:
+    """After a flush everything has been received, so nothing may be sent again, whichever messages are selected."""
+    with Client(server, events) as client:
+        for flush in (1, 2):
+            client.send(FRAME * 50)
+            client.send(flush)
+            client.read_until("flushed", id=flush)
+            cut(client.socket)
+            assert client.resume() == {"type": "resumed", "audio_bytes": flush * 50 * 3840, "flushes": flush}
+        client.socket.send(FINISH)
+        assert client.read_all() == 1000
+    assert client.texts() == words(100)
+    types = [kind for kind in client.types() if kind in ("ready", "flushed", "complete")]
+    assert types == ["ready", "flushed", "flushed", "complete"]
 
 
 @pytest.mark.parametrize("kind", [LiveServer, PlainServer])

@@ -1,4 +1,4 @@
-"""The stream over a real socket: what a well-behaved client gets."""
+"""Streams over a real socket."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def scripted() -> Iterator[LiveServer]:
 
 
 def frames(count: float) -> bytes:
-    """Audio for the scripted engine: `count` frames of silence."""
+    """Return frames of silence for the scripted engine."""
     return bytes(int(count * 1920) * 2)
 
 
 def converse(url: str, *messages: str | bytes) -> tuple[list[dict[str, Any]], int | None]:
-    """Send everything, read to the end: the messages and the close code."""
+    """Send all messages, and return the answers and the close code."""
     with connect(url) as socket:
         for message in messages:
             socket.send(message)
@@ -48,7 +48,7 @@ def read_all(socket: ClientConnection) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("end", ["EOS", b"EOS", '{"type": "finish"}'])
 def test_speech_is_transcribed_once(embedded: LiveServer, path: str, end: str | bytes) -> None:
     pcm = clip("counting").pcm()
-    chunks = [pcm[start : start + 3333] for start in range(0, len(pcm), 3333)]  # odd cuts through samples
+    chunks = [pcm[start : start + 3333] for start in range(0, len(pcm), 3333)]  # splits samples
     messages, code = converse(embedded.url(path), *chunks, end)
 
     assert code == 1000
@@ -79,7 +79,7 @@ def s16le(samples: np.ndarray) -> bytes:
 
 
 def mulaw(samples: np.ndarray) -> bytes:
-    """ITU-T G.711 by its formula, quantized: close enough to the tables for speech."""
+    """Encode by the formula of ITU-T G.711, which is close enough to its tables for speech."""
     magnitude = np.log1p(255 * np.abs(samples)) / np.log1p(255)
     code = np.minimum(127, (magnitude * 128).astype(np.uint8)) | np.where(samples < 0, 128, 0).astype(np.uint8)
     return (~code).astype(np.uint8).tobytes()
@@ -149,7 +149,7 @@ def test_two_channels(scripted: LiveServer) -> None:
 
 
 def test_backpressure_loses_nothing(scripted: LiveServer) -> None:
-    """Ten minutes pushed as fast as the socket takes them, far above the backlog limit."""
+    """Send ten minutes as fast as possible, far above the backlog limit."""
     count = 7500
     with connect(scripted.url(events="word,lag"), max_queue=None) as socket:
         for _ in range(count // 100):
@@ -158,5 +158,5 @@ def test_backpressure_loses_nothing(scripted: LiveServer) -> None:
         messages = read_all(socket)
     words = [message["text"] for message in messages if message["type"] == "word"]
     assert words == [word.text for word in scripted_words(count)]
-    limit = scripted.config.limits.backlog_seconds + 8.1  # and the message being pushed
+    limit = scripted.config.limits.backlog_seconds + 8.1  # plus the message in transit
     assert max(message["behind"] for message in messages if message["type"] == "lag") <= limit

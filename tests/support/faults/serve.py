@@ -1,10 +1,10 @@
-"""`tympan serve`, all of it, with a model that hears marks, and one fault that SIGUSR1 sets off.
+"""`tympan serve` with a model that recognizes marks, and one fault that SIGUSR1 triggers.
 
-    python fault_serve.py FAULT [options of `tympan serve`]
+    python -m support.faults.serve FAULT [options of `tympan serve`]
 
-memory  the next step wants more memory than there is
-hang    the next step waits in native code for what never comes
-clock   the wall clock jumps an hour ahead; at the next signal, two hours back
+memory  the next step allocates more memory than there is
+hang    the next step blocks in native code for ever
+clock   the wall clock jumps an hour ahead, and two hours back at the next signal
 none    nothing
 """
 
@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from fault_marks import Ear, text_of
-from support.counting import COUNTING_INFO, PAUSES
 
+from support.counting import COUNTING_INFO, PAUSES
+from support.faults.marks import MarkDetector, text_of
 from tympan.audio.samples import as_integers
 from tympan.cli.main import main
 from tympan.config import ModelSettings
@@ -30,14 +30,14 @@ from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
 from tympan.transcript.words import BOUNDARY, PADDING
 
-BOUNDARY_AFTER_FRAMES = 4  # words then get the times that their marks have
+BOUNDARY_AFTER_FRAMES = 4  # gives words the times of their marks
 FIRST_PIECE = 4
 SLOTS = 128
 JUMPS_SECONDS = (3600.0, -7200.0)
 
 
 class Tokenizer:
-    """A word is one piece."""
+    """A tokenizer with one token per word."""
 
     size = 1 << 15
 
@@ -46,18 +46,21 @@ class Tokenizer:
 
 
 class Runner:
-    """As the real model does, it gives a boundary, then a word's piece, then padding, half a second late."""
+    """Returns a boundary, a word's token and padding, half a second late, as the real model does.
+
+    Attributes:
+        faults: Faults that the next step triggers.
+    """
 
     faults: list[Callable[[], None]]
-    """Each is had once, by the next step."""
 
     def __init__(self) -> None:
         self.info = COUNTING_INFO
         self.slots = SLOTS
         self.tokenizer = Tokenizer()
-        self._ears: dict[int, Ear] = {}
+        self._detectors: dict[int, MarkDetector] = {}
         self._frames: dict[int, int] = {}
-        self._coming: dict[int, dict[int, int]] = {}
+        self._pending: dict[int, dict[int, int]] = {}
 
     def launch(self, rows: Sequence[Row]) -> StepResult:
         while self.faults:
@@ -68,17 +71,17 @@ class Runner:
     def _step(self, row: Row) -> int:
         slot = row.slot.index
         if row.fresh:
-            self._ears[slot], self._frames[slot], self._coming[slot] = Ear(self.info.sample_rate), 0, {}
+            self._detectors[slot], self._frames[slot], self._pending[slot] = MarkDetector(self.info.sample_rate), 0, {}
         self._frames[slot] += 1
-        frame, coming = self._frames[slot], self._coming[slot]
+        frame, pending = self._frames[slot], self._pending[slot]
         if row.frame is not None:
-            for number, _ in self._ears[slot].hear(as_integers(row.frame).astype(int)):
-                coming[frame + BOUNDARY_AFTER_FRAMES] = BOUNDARY
-                coming[frame + BOUNDARY_AFTER_FRAMES + 1] = FIRST_PIECE + number
-        return coming.pop(frame, PADDING)
+            for number, _ in self._detectors[slot].detect(as_integers(row.frame).astype(int)):
+                pending[frame + BOUNDARY_AFTER_FRAMES] = BOUNDARY
+                pending[frame + BOUNDARY_AFTER_FRAMES + 1] = FIRST_PIECE + number
+        return pending.pop(frame, PADDING)
 
 
-def want_too_much() -> None:
+def exhaust_memory() -> None:
     np.empty(1 << 60, np.uint8)
 
 
@@ -86,13 +89,13 @@ def hang() -> None:
     os.read(os.pipe()[0], 1)
 
 
-def jump_the_clock() -> None:
-    jumped = time.time() + jumps.pop(0) - time.monotonic()
-    time.time = lambda: jumped + time.monotonic()
+def shift_clock() -> None:
+    offset = time.time() + jumps.pop(0) - time.monotonic()
+    time.time = lambda: offset + time.monotonic()
 
 
 jumps = list(JUMPS_SECONDS)
-FAULTS = {"memory": want_too_much, "hang": hang, "clock": jump_the_clock, "none": lambda: None}
+FAULTS = {"memory": exhaust_memory, "hang": hang, "clock": shift_clock, "none": lambda: None}
 
 
 def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:

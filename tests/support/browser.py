@@ -1,4 +1,4 @@
-"""What the browser tests stand on: real speech as a wav, `tympan serve` as a subprocess, a page and its complaints."""
+"""Speech for the fake microphone, `tympan serve` as a subprocess, and pages that record errors."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from playwright.sync_api import Page
+
 from support.ports import free_port
 from support.proxy import Proxy
 
@@ -33,17 +34,17 @@ MICROPHONE_RATE = 48_000
 
 
 def clip(name: str) -> npt.NDArray[np.int16]:
-    """An English clip of pytest-audioeval as the fake microphone wants it: mono, 16 bits, 48 kHz."""
+    """Return an English clip of pytest-audioeval as mono 16-bit samples at 48 kHz."""
     path = files("pytest_audioeval") / "samples" / "audio" / "en" / f"{name}.wav"
     resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_RATE)
     with av.open(str(path)) as container:
-        frames = [*container.decode(audio=0), None]  # None: what is left in the resampler
+        frames = [*container.decode(audio=0), None]  # None flushes the resampler
         parts = [part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)]
     return np.concatenate(parts)
 
 
 def write_speech(path: Path, names: list[str], pause_seconds: float = 0.9) -> Path:
-    """The clips as one 48 kHz wav with a pause before, between and after them."""
+    """Write the clips to a 48 kHz WAV file, with a pause before, between and after them."""
     pause = np.zeros(int(pause_seconds * MICROPHONE_RATE), np.int16)
     parts = [pause]
     for name in names:
@@ -63,7 +64,7 @@ def write_wav(path: Path, samples: npt.NDArray[np.int16], rate: int) -> Path:
 
 @dataclass
 class Server:
-    """`tympan serve` on a port of its own, which it keeps over restarts."""
+    """`tympan serve` on a port that it keeps over restarts."""
 
     log: Path
     options: list[str]
@@ -90,7 +91,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
-            assert self.process.poll() is None, f"the server ended by itself:\n{self.log.read_text()}"
+            assert self.process.poll() is None, f"the server has ended:\n{self.log.read_text()}"
             assert time.monotonic() < deadline, f"the server is not ready:\n{self.log.read_text()}"
             time.sleep(0.05)
 
@@ -105,7 +106,7 @@ class Server:
             return False
 
     def stop(self) -> None:
-        """As an operator stops it: SIGTERM, and open streams get their last words."""
+        """Stop the server with SIGTERM, which completes open streams."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(START_SECONDS)
@@ -123,7 +124,7 @@ def running(log: Path, *options: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def network(server: Server) -> Iterator[Network]:
-    """A way to the server that can be cut."""
+    """Yield a network to the server that can be cut."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -140,7 +141,7 @@ def network(server: Server) -> Iterator[Network]:
 
 @dataclass
 class Network:
-    """`cut` breaks every connection; the next ones go through."""
+    """A proxy; `cut` closes all its connections, and later ones work."""
 
     proxy: Proxy
     loop: asyncio.AbstractEventLoop
@@ -158,18 +159,18 @@ class Network:
 
 @dataclass
 class Visit:
-    """A page and what it wrote to the browser's console. Errors that a test expects are named by `expected`."""
+    """A page, and the errors in its console; `expected` matches those that a test allows."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     expected: str = r"(?!)"
 
     def __post_init__(self) -> None:
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on(
             "console",
-            lambda message: self.complaints.append(message.text) if message.type in {"error", "warning"} else None,
+            lambda message: self.errors.append(message.text) if message.type in {"error", "warning"} else None,
         )
 
     def check(self) -> None:
-        assert [text for text in self.complaints if not re.search(self.expected, text)] == []
+        assert [text for text in self.errors if not re.search(self.expected, text)] == []

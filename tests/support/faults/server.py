@@ -1,4 +1,4 @@
-"""A server in a process of its own, under something that starts it again when it ends, as systemd does."""
+"""A server process with a supervisor that restarts it when it ends, as systemd does."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from typing import Self
 from urllib.request import urlopen
 
 import psutil
-from support.ports import free_port
 
 import tympan
+from support.ports import free_port
 
 HERE = Path(__file__).parent
+TESTS = HERE.parent.parent
 SOURCES = Path(tympan.__file__).parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent, SOURCES)))}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, SOURCES)))}
 WITH_STAND_IN = {**ENVIRONMENT, "PYTHONPATH": f"{HERE / 'stand_in'}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
 READY_SECONDS = 60
 RESTART_SECONDS = 0.5
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
-class Supervised:
-    """Ready when entered. `exits` has what each process that ended by itself, or by a signal, ended with."""
+class SupervisedServer:
+    """Context manager around the server, which is ready on entry; `exits` has the exit codes of ended processes."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, host: str = "127.0.0.1", within: Sequence[str] = (), **settings: object
+        self, command: Sequence[str], log: Path, host: str = "127.0.0.1", prefix: Sequence[str] = (), **settings: object
     ) -> None:
         self.host, self.port = host, free_port()
         options = {"host": host, "port": self.port, **settings}
         self._command = [
-            *within,
+            *prefix,
             sys.executable,
             *command,
             *(f"--{name.replace('_', '-')}={value}" for name, value in options.items()),
         ]
-        self._within = within
         self._environment = WITH_STAND_IN if "embedded" in settings.values() else ENVIRONMENT
         self._log = log
         self.exits: list[int] = []
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="supervisor")
 
     def __enter__(self) -> Self:
@@ -56,14 +56,14 @@ class Supervised:
         while "serves model" not in self.log:
             assert time.monotonic() < deadline, self.log
             assert self._process.poll() is None, self.log
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
         self._process.terminate()
         try:
@@ -83,15 +83,15 @@ class Supervised:
         self._process.send_signal(number)
 
     def workers(self) -> list[psutil.Process]:
-        """The recognizer processes."""
+        """Return the recognizer processes."""
         return psutil.Process(self._process.pid).children()
 
     def ready(self) -> tuple[int, str]:
-        """What `/ready` answers: the status and the reason; (0, "") where nobody answers."""
+        """Return the status and the body of `/ready`; (0, "") without a response."""
         return self._get("/ready")
 
     def active(self) -> int:
-        """Slots that are taken."""
+        """Return the number of slots in use."""
         found = re.search(r'"active":\s*(\d+)', self._get("/health")[1])
         assert found is not None
         return int(found[1])
@@ -110,7 +110,7 @@ class Supervised:
             return subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
 
     def _supervise(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._stopping.wait(POLL_SECONDS):
             code = self._process.poll()
             if code is not None:
                 self.exits.append(code)
@@ -118,11 +118,11 @@ class Supervised:
                 self._process = self._start()
 
 
-def marks_server(log: Path, fault: str = "none", **settings: object) -> Supervised:
-    """The model of `fault_serve`."""
-    return Supervised([str(HERE / "fault_serve.py"), fault], log, **settings)  # type: ignore[arg-type]
+def marks_server(log: Path, fault: str = "none", **settings: object) -> SupervisedServer:
+    """Return a server with the model of `support.faults.serve`."""
+    return SupervisedServer(["-m", "support.faults.serve", fault], log, **settings)  # type: ignore[arg-type]
 
 
-def embedded_server(log: Path, **settings: object) -> Supervised:
-    """The embedded recognizer with a stand-in for PocketSphinx."""
-    return Supervised(["-m", "tympan", "serve"], log, model="embedded", **settings)  # type: ignore[arg-type]
+def embedded_server(log: Path, **settings: object) -> SupervisedServer:
+    """Return a server with the embedded recognizer and a stand-in for PocketSphinx."""
+    return SupervisedServer(["-m", "tympan", "serve"], log, model="embedded", **settings)  # type: ignore[arg-type]

@@ -1,16 +1,17 @@
-"""A client to be killed: `python fault_client.py URL STREAMS sdk|simple` speaks until then."""
+"""A client that sends audio until it is killed: `python -m support.faults.client URL STREAMS sdk|simple`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from fault_callers import Crowd
 from websockets.asyncio.client import connect
+
+from support.faults.callers import Crowd
 
 
 async def speak_simply(url: str) -> None:
-    """Without a way back."""
+    """Send silence without the option to resume."""
     async with connect(f"{url}/v1/stream") as socket:
         while True:
             await socket.send(bytes(3840))

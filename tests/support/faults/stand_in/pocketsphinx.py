@@ -1,13 +1,13 @@
-"""In the place of PocketSphinx: hears marks (`fault_marks`) in place of English. All around it is the real thing."""
+"""A stand-in for PocketSphinx that recognizes marks (`support.faults.marks`) instead of English."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from fault_marks import Ear, text_of
+from support.faults.marks import MarkDetector, text_of
 
-FRAME_SAMPLES = 160  # of 10 ms
+FRAME_SAMPLES = 160  # 10 ms
 MARK_FRAMES = 8
 
 
@@ -23,14 +23,14 @@ class Segment:
 class Decoder:
     def __init__(self, samprate: int, loglevel: str) -> None:
         self._sample_rate = samprate
-        self._ear = Ear(samprate)
+        self._detector = MarkDetector(samprate)
 
     def get_cmn(self, update: bool) -> str:
         return ""
 
     def set_cmn(self, cmn: str) -> None:
-        """A new stream begins."""
-        self._ear = Ear(self._sample_rate)
+        """Start a new stream."""
+        self._detector = MarkDetector(self._sample_rate)
 
     def start_utt(self) -> None:
         self._samples = 0
@@ -38,13 +38,13 @@ class Decoder:
 
     def process_raw(self, pcm: bytes) -> None:
         levels = np.frombuffer(pcm, "<i2").astype(int)
-        for number, place in self._ear.hear(levels):
-            start = max(0, self._samples + place) // FRAME_SAMPLES
+        for number, position in self._detector.detect(levels):
+            start = max(0, self._samples + position) // FRAME_SAMPLES
             self._segments.append(Segment(text_of(number), start, start + MARK_FRAMES))
         self._samples += len(levels)
 
     def end_utt(self) -> None:
-        """There is no second pass."""
+        """Do nothing: there is no second pass."""
 
     def seg(self) -> list[Segment]:
         return self._segments

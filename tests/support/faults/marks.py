@@ -1,8 +1,8 @@
-"""Audio whose words are a function of the audio alone, so that a word that is lost or heard twice is seen as such.
+"""Audio whose words are a function of the audio alone, so that lost and repeated words are recognized.
 
-A mark is 80 ms of one constant 16-bit level that says which stream and which word it is; one comes every 0.4 s, silence
-lies between. Half of it is in one message and half in the next, so that whoever stops between two messages cuts words
-in two. Who hears a quarter of one has heard the word.
+A mark is 80 ms of one constant 16-bit level that encodes the stream and the word. One mark comes every 0.4 s, with
+silence between. Half of a mark is in one message and half in the next, so that a stream that ends between two messages
+cuts a word in two. A quarter of a mark suffices to detect it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy.typing as npt
 CHUNK_SECONDS = 0.08
 STRIDE_CHUNKS = 5
 FIRST_CHUNK = 2
-LEVEL_STEP = 4  # so that a conversion that rounds changes no word
-WORDS_PER_STREAM = 64  # a level has 16 bits: 127 streams of so many
+LEVEL_STEP = 4  # so that rounding in a conversion changes no word
+WORDS_PER_STREAM = 64  # 16 bits suffice for 127 streams
 
 Levels = npt.NDArray[np.int_]
 
 
 def text_of(number: int) -> str:
-    """`number` from 0; streams do not share any."""
+    """Return the text of word `number`, counted from 0 over all streams."""
     stream, word = divmod(number, WORDS_PER_STREAM)
     return f"s{stream}w{word}"
 
@@ -33,12 +33,12 @@ def texts(stream: int, count: int) -> list[str]:
 
 
 def starts(count: int) -> list[float]:
-    """When the frame begins in which each word does, in seconds of the stream's audio."""
+    """Return the start of the frame in which each word begins, in seconds."""
     return [(FIRST_CHUNK + word * STRIDE_CHUNKS) * CHUNK_SECONDS for word in range(count)]
 
 
 def chunks(stream: int, count: int, sample_rate: int) -> list[bytes]:
-    """16-bit audio with so many words, in messages of 80 ms."""
+    """Return 16-bit audio with `count` words, in messages of 80 ms."""
     assert count <= WORDS_PER_STREAM
     size = round(CHUNK_SECONDS * sample_rate)
     audio = np.zeros((FIRST_CHUNK + count * STRIDE_CHUNKS) * size, "<i2")
@@ -48,28 +48,28 @@ def chunks(stream: int, count: int, sample_rate: int) -> list[bytes]:
     return [chunk.tobytes() for chunk in audio.reshape(-1, size)]
 
 
-class Ear:
-    """Hears marks in frames that are cut anywhere."""
+class MarkDetector:
+    """Detects marks in frames of any size."""
 
     def __init__(self, sample_rate: int) -> None:
-        self._enough = round(CHUNK_SECONDS * sample_rate) // 4
+        self._required = round(CHUNK_SECONDS * sample_rate) // 4
         self._number = 0
-        self._heard = 0
+        self._samples = 0
 
-    def hear(self, levels: Levels) -> list[tuple[int, int]]:
-        """The numbers of the words that have been recognized with these samples, and at which of them each began."""
-        recognized, place = [], 0
+    def detect(self, levels: Levels) -> list[tuple[int, int]]:
+        """Return the number of each word detected in these samples, and the index of the sample where it began."""
+        detected, position = [], 0
         for number, samples in runs((levels + LEVEL_STEP // 2) // LEVEL_STEP):
-            before = self._heard if number == self._number else 0
-            self._number, self._heard = number, before + samples
-            if number > 0 and before < self._enough <= self._heard:
-                recognized.append((number - 1, place - before))
-            place += samples
-        return recognized
+            before = self._samples if number == self._number else 0
+            self._number, self._samples = number, before + samples
+            if number > 0 and before < self._required <= self._samples:
+                detected.append((number - 1, position - before))
+            position += samples
+        return detected
 
 
 def runs(values: Sequence[int] | Levels) -> Iterator[tuple[int, int]]:
-    """Each value that stands in a row, and how often."""
+    """Yield each run of equal values as the value and its length."""
     array = np.asarray(values)
     cuts = [0, *(np.flatnonzero(np.diff(array)) + 1).tolist(), len(array)]
     for first, last in pairwise(cuts):
