@@ -52,7 +52,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line of JSON: `fields`, then the fields of `content`."""
 
     fields: Mapping[str, Any]
@@ -66,7 +66,7 @@ class End(Enum):
     ABANDON = auto()
 
 
-Work = Opening | Pcm | Line | End
+Work = Opening | Pcm | LogLine | End
 
 
 def declines(request: Request) -> bool:
@@ -109,7 +109,7 @@ class Recording(Observer):
         # `at` is the time since the session was opened, `heard` the length of the recorded audio, both in seconds.
         at = round(time.monotonic() - self._began, 3)
         heard = round(self._samples / self._sample_rate, 3)
-        self._recorder.put(self, Line({"at": at, "heard": heard, **fields}, content), LINE_BYTES)
+        self._recorder.put(self, LogLine({"at": at, "heard": heard, **fields}, content), LINE_BYTES)
 
 
 class Recorder:
@@ -229,7 +229,7 @@ class Recorder:
         match work:
             case Opening():
                 files.write_line({**work.head, "consent": self._storage.consent()})
-            case Line():
+            case LogLine():
                 files.write_line({**work.fields, **msgspec.to_builtins(work.content)})
             case np.ndarray():
                 files.write_audio(work)
