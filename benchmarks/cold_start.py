@@ -1,9 +1,9 @@
-"""How long a cold process takes to its first words, and where the seconds go.
+"""Measure the time of a cold process to its first words, by stage.
 
     python benchmarks/cold_start.py [--runs 3] [--model random:1b --device cpu --dtype int8 ...]
 
-Every run is a process of its own (`cold_process.py`), timed by its parent from its start to its first words. The
-weights of a random: model are written to files first and loaded from the page cache. The last line is JSON.
+Every run is a separate process (`cold_process.py`), timed by its parent from its start to its first words. The weights
+of a random: model are written to files first and loaded from the page cache. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROCESS = Path(__file__).with_name("cold_process.py")
 
 @dataclass(frozen=True)
 class StartReport:
-    """Seconds by stage, `TOTAL` included: of each run, and their medians."""
+    """Seconds of each stage and of `TOTAL`, for each run, and their medians."""
 
     model: str
     from_files: bool

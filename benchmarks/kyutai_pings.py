@@ -1,9 +1,9 @@
-"""Whether a client that pushes a whole file at once through Kyutai's protocol outlives its own keepalive.
+"""Check that the keepalive of a client survives a whole file sent at once through Kyutai's protocol.
 
     python benchmarks/kyutai_pings.py [--speed 4] [--seconds 250]
 
 The scripted engine works `speed` times as fast as speech; the client has the defaults of `websockets`: a ping every
-20 s that wants its pong within 20 s. Pongs wait behind the audio that lies in the buffers on the way.
+20 s whose pong must arrive within 20 s. Pongs wait behind the buffered audio.
 """
 
 from __future__ import annotations

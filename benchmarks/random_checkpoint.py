@@ -1,4 +1,4 @@
-"""A `random:` model in a folder, in Kyutai's layout: to time how files are loaded, not how weights are drawn."""
+"""Write a `random:` model to a folder in Kyutai's layout, to time loading files instead of drawing weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from tympan.transcript.tokenizer import SyntheticTokenizer
 
 
 def write_checkpoint(model: str, folder: Path) -> None:
-    """The weights of ``random:…`` as a user's would lie there, the language model in bf16 as it is published.
+    """Write the weights of ``random:…`` as Kyutai publishes a model, with the language model in bf16.
 
-    Raises ModelError for another model.
+    Raises:
+        ModelError: There is no such random model.
     """
     checkpoint = open_checkpoint(model)
     config = checkpoint.config
     (folder / "config.json").write_text(json.dumps(_lm_config(config)), encoding="utf-8")
     (folder / "mimi.json").write_text(json.dumps(_mimi_config(config.mimi)), encoding="utf-8")
     lm = checkpoint.lm(dtype=torch.bfloat16)
-    save_file(dict(_tensors(lm, names.kyutai_lm(config.lm, lm.codebooks))), folder / "model.safetensors")
+    save_file(dict(_tensors(lm, names.kyutai_lm(config.lm))), folder / "model.safetensors")
     save_file(dict(_tensors(checkpoint.mimi(), names.kyutai_mimi(config.mimi))), folder / "mimi.safetensors")
     tokenizer = SyntheticTokenizer(config.lm.text_card)
     pieces = {tokenizer.piece(token) or f"<{token}>": token for token in range(tokenizer.size)}
@@ -38,7 +39,7 @@ def write_checkpoint(model: str, folder: Path) -> None:
 
 
 def _tensors(module: nn.Module, rows: Iterator[Row]) -> Iterator[tuple[str, Tensor]]:
-    """What ``rows`` would make the parameters of ``module`` from, by name."""
+    """Yield the tensors, by name, from which ``rows`` would build the parameters of ``module``."""
     for row in rows:
         if row.target.endswith("half_norms"):
             continue  # made from the same tensors as the centroids
@@ -48,8 +49,7 @@ def _tensors(module: nn.Module, rows: Iterator[Row]) -> Iterator[tuple[str, Tens
 
 
 def _parts(row: Row, value: Tensor) -> list[Tensor]:
-    """The other way round than ``row.build``: scales and usages become ones, three dimensions were put in another
-    order, all else was stacked."""
+    """Invert ``row.build``: scales and usages become ones, three dimensions are transposed, all else is split."""
     shapes = [source.shape for source in row.sources]
     if row.target.endswith("centroids"):
         return [tensor for centroids in value for tensor in (centroids, torch.ones(len(centroids)))]

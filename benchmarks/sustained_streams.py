@@ -1,4 +1,4 @@
-"""How many live streams an engine sustains in real time: each at its own phase, some ending and others beginning.
+"""Measure how many live streams an engine sustains in real time; each has its own phase, and some end and others begin.
 
     python benchmarks/sustained_streams.py 500,1000 [--seconds 20] [--moshi] [--model random:1b --device cuda ...]
 

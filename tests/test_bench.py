@@ -20,11 +20,11 @@ from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.capacity import full_context_rows
+from tympan.engine.kyutai.loader import load_runner
 from tympan.models.checkpoints.load import open_checkpoint
 
-# A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec carried there.
+# A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec.
 LACKS = {"av", "soxr", "rich", "websockets", "fastapi", "starlette", "uvicorn", "prometheus_client", "transformers"}
 LACKS |= {"huggingface_hub", "pocketsphinx", "sounddevice", "moshi"}
 BLOCKED = """

@@ -1,4 +1,4 @@
-"""`benchmarks/cold_start.py`: a cold process timed from outside; and the checkpoint of a random model."""
+"""`benchmarks/cold_start.py`: a cold process, timed by its parent; the checkpoint of a random model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How many live streams an engine carries in real time, and what the moshi package carries beside it."""
+"""The number of live streams that an engine carries in real time, compared with the moshi package."""

@@ -1,4 +1,4 @@
-"""The rate at which attention reads the ring, for comparison with a copy. For GPUs with kernels only."""
+"""The rate at which attention reads the ring, on GPUs with kernels, for comparison with a copy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tympan.bench.measure import event_seconds
-from tympan.engine.kyutai.calibrate import OLD_SECONDS
+from tympan.engine.kyutai.capacity import FULL_CONTEXT_SECONDS
 from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.models.layers.attention import Ring
 
@@ -21,20 +21,20 @@ ROUNDS = 20
 def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig | None = None) -> float:
     """Return the bytes per second at which one step of ``rows`` streams at full context reads keys and values.
 
-    All layers are read in turn, so that no cache holds what is read.
+    All layers are read in turn, so that no cache of the GPU holds the data.
 
     Args:
-        ring: On a GPU, with at least ``rows`` slots, and values in it: zeros can be faster to read.
-        rows: Streams, one query each.
-        dtype: Of the queries.
-        config: How a program reads; by default the one that serving uses.
+        ring: Ring on a GPU with at least ``rows`` slots, filled with values: zeros can be faster to read.
+        rows: Streams, with one query each.
+        dtype: Data type of the queries.
+        config: Configuration of the kernel; by default the one that serving uses.
     """
     from tympan.models.kernels.attention import read_window
 
     layers, _, heads, capacity, width = ring.keys.shape
     device = ring.keys.device
     slots = torch.arange(rows, device=device)
-    positions = torch.full((rows, 1), int(OLD_SECONDS * 12.5), device=device)
+    positions = torch.full((rows, 1), int(FULL_CONTEXT_SECONDS * 12.5), device=device)
     query = torch.randn(rows, 1, heads, width, device=device, dtype=dtype)
 
     def attend_everywhere() -> None:
@@ -49,7 +49,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
 
 
 def sweep(ring: Ring, rows: int, dtype: torch.dtype) -> dict[str, float]:
-    """Return the rate of each way to read, by ``block x warps x stages``; 0 for one that does not run here."""
+    """Return the rate of each configuration, by ``block x warps x stages``; 0 for one that does not run here."""
     from tympan.models.kernels.attention import CONFIGS, ReadConfig
 
     rates = {}

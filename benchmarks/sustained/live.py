@@ -1,8 +1,8 @@
-"""Live streams through the real engine in real time: each at its own phase, some ending and others beginning.
+"""Live streams through the real engine in real time, each at its own phase; some end and others begin.
 
-One clock pushes a frame of every stream every 80 ms; which of 40 ticks in these is a stream's own is drawn. A stream
-lives for a while, then finishes and makes room for a new one, so slots are reused. Now and then one asks for a flush.
-Measured from outside the engine: a frame's time is from its push to the delivery of what it gave.
+One clock pushes a frame of every stream every 80 ms, at a random one of 40 ticks. A stream lives for a while, then
+finishes and a new one takes its slot. A random stream requests a flush at regular intervals. Times are measured outside
+the engine: that of a frame is from its push to the delivery of its result.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tympan.messages import EngineEvent, Failed, Finished, Flushed, Progress, Sa
 
 TICKS = 40  # in a frame
 BUDGET_MS = 80.0
-SLOWEST_TOKEN_MS = 160.0  # a step that is running, and one's own
+SLOWEST_TOKEN_MS = 160.0  # the running step and the next one
 _NOISES = 64
 
 
 @dataclass(frozen=True)
 class LiveLoad:
-    """What to run. Times in seconds; a stream lives `life` on average, one of all flushes every `flush_every`."""
+    """A load. Times are in seconds; a stream lives `life` on average, and a flush is requested every `flush_every`."""
 
     streams: int
     seconds: float = 20.0
@@ -40,7 +40,7 @@ class LiveLoad:
 
 @dataclass(frozen=True)
 class LiveFigures:
-    """What came of it. `kept_up`: steps within the budget and tokens within two of them, at the 99th percentile."""
+    """Figures of a load. `kept_up`: the 99th percentile is one frame for a step and two frames for a token, at most."""
 
     streams: int
     seconds: float
@@ -63,7 +63,7 @@ class LiveFigures:
 
 @dataclass
 class Caller:
-    """One place for a stream: who is in it now, and the times of what it waits for."""
+    """A live stream, and the times of its pending frames and requests."""
 
     tick: int
     stream: EngineStream
@@ -92,12 +92,12 @@ class LiveRun:
         self._failure: Exception | None = None
 
     async def run(self) -> LiveFigures:
-        """Raises what the engine failed with."""
+        """Run the load; raise the error with which the engine failed, if it fails."""
         load = self._load
         self._engine.observe = lambda report: self._steps.append(report) if self._measuring else None
         try:
-            for _ in range(load.streams):  # as if met in the middle of their lives
-                self._join(self._random.randrange(TICKS), time.monotonic() + self._random.random() * load.life)
+            for _ in range(load.streams):  # in the middle of their lives
+                self._open(self._random.randrange(TICKS), time.monotonic() + self._random.random() * load.life)
             await self._drive(load.warm_up)
             self._measuring = True
             await self._drive(load.seconds)
@@ -109,7 +109,7 @@ class LiveRun:
         return self._figures()
 
     async def _drive(self, seconds: float) -> None:
-        """Push every stream's frames at their times. A tick that comes late is noted: then the load is at its limit."""
+        """Push every stream's frames when they are due, and record late ticks, which show the limit of the load."""
         tick_seconds = self._engine.info.frame_seconds / TICKS
         start = time.monotonic()
         next_flush = start
@@ -119,7 +119,7 @@ class LiveRun:
             if self._failure is not None:
                 raise self._failure
             now = time.monotonic()
-            self._note(self._late_seconds, now - due)
+            self._record(self._late_seconds, now - due)
             callers = self._callers[tick % TICKS]
             for caller in callers:
                 self._push(caller, now)
@@ -127,10 +127,10 @@ class LiveRun:
                 self._flush(self._random.choice(callers), now)
                 next_flush = now + self._load.flush_every
 
-    def _join(self, tick: int, until: float) -> None:
+    def _open(self, tick: int, until: float) -> None:
         self._starts += 1
         waiting: list[Caller] = []
-        stream = self._engine.open(lambda events: self._hear(waiting[0], events))
+        stream = self._engine.open(lambda events: self._on_events(waiting[0], events))
         waiting.append(Caller(tick, stream, until))
         self._callers[tick].append(waiting[0])
 
@@ -150,23 +150,23 @@ class LiveRun:
             caller.flushed_at = now
             caller.stream.flush(0)
 
-    def _hear(self, caller: Caller, events: Sequence[EngineEvent]) -> None:
+    def _on_events(self, caller: Caller, events: Sequence[EngineEvent]) -> None:
         now = time.monotonic()
         for event in events:
             match event:
                 case Progress():
-                    self._note(self._token_seconds, now - caller.pushed.popleft())
+                    self._record(self._token_seconds, now - caller.pushed.popleft())
                 case Flushed():
                     assert caller.flushed_at is not None
-                    self._note(self._flush_seconds, now - caller.flushed_at)
+                    self._record(self._flush_seconds, now - caller.flushed_at)
                     caller.flushed_at = None
                 case Finished():
                     self._callers[caller.tick].remove(caller)
-                    self._join(caller.tick, now + self._random.uniform(0.5, 1.5) * self._load.life)
+                    self._open(caller.tick, now + self._random.uniform(0.5, 1.5) * self._load.life)
                 case Failed(error):
                     self._failure = error
 
-    def _note(self, times: list[float], seconds: float) -> None:
+    def _record(self, times: list[float], seconds: float) -> None:
         if self._measuring:
             times.append(seconds)
 

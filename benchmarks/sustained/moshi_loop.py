@@ -1,8 +1,7 @@
-"""The `moshi` package's own streaming loop on the same language model: how many streams it carries.
+"""The number of streams that the `moshi` package's own streaming loop carries with the same language model.
 
-Its loop has a fixed batch and runs every row in every step. It carries a batch while the 99th percentile of its step is
-within the 80 ms that a frame lasts; no headroom is asked of it. The codec's weights are its own random ones: they cost
-what others cost.
+The loop has a fixed batch and runs every row in every step. It carries a batch if the 99th percentile of its step is
+within the 80 ms of a frame, without headroom. The codec's weights are random, which does not change its cost.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _FINEST = 16  # streams
 
 
 class MoshiLoop:
-    """moshi's model with the weights of a language model, and its own codec.
+    """The model of the `moshi` package with the weights of a language model, and its own codec.
 
     Args:
-        lm: In a floating point type.
-        device: Of ``lm``.
+        lm: The language model, in a floating point type.
+        device: Device of ``lm``.
 
     Raises:
         ModuleNotFoundError: The package is missing.
@@ -100,7 +99,7 @@ def next_batch(found: Mapping[int, float], most: int) -> int | None:
 
 
 def build_moshi(lm: LM, device: torch.device) -> Any:
-    """moshi's model with the weights of `lm`."""
+    """Return the model of the `moshi` package with the weights of ``lm``."""
     from moshi.models import LMModel
 
     config, transformer = lm.config, lm.config.transformer
@@ -127,7 +126,7 @@ def build_moshi(lm: LM, device: torch.device) -> Any:
         device=device,
         dtype=lm.embedding.dtype,
     )
-    # The rest belongs to a part that speech to text does not run.
+    # The other parameters belong to parts that speech to text does not run.
     loaded = reference.load_state_dict(dict(moshi_weights(lm, config)), strict=False)
     assert not loaded.unexpected_keys
     assert all("depformer" in name for name in loaded.missing_keys)
@@ -135,8 +134,8 @@ def build_moshi(lm: LM, device: torch.device) -> Any:
 
 
 def moshi_weights(lm: LM, config: LMConfig) -> Iterator[tuple[str, Tensor]]:
-    """The parameters of `lm` under moshi's names: the table that reads its files, read from right to left."""
-    for row in kyutai_lm(config, lm.codebooks):
+    """Yield the parameters of ``lm`` under moshi's names: the inverse of the table that reads its files."""
+    for row in kyutai_lm(config):
         whole = lm.get_parameter(row.target).detach()
         parts = torch.split(whole, [source.shape[0] for source in row.sources]) if len(row.sources) > 1 else [whole]
         for source, part in zip(row.sources, parts, strict=True):
@@ -150,7 +149,7 @@ def _streaming(mimi: Any, generator: Any, batch: int) -> Iterator[None]:
 
 
 def _time_steps(mimi: Any, generator: Any, card: int, batch: int, device: torch.device) -> list[float]:
-    """Seconds from frames on the host to tokens and pauses on the host, for each of `STEPS` steps."""
+    """Return the seconds from frames on the host to tokens and pauses on the host, for each of `STEPS` steps."""
     frames = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, 1, 1920)).astype(np.float32) * 0.1)
     times = []
     for _ in range(WARM_UP_STEPS + STEPS):

@@ -1,4 +1,4 @@
-"""How many live streams an engine sustains: loads one after the other on one runner, every stream at full context."""
+"""The number of live streams that an engine sustains: successive loads on one runner, every stream at full context."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
+from conditions import conditions
 
 from sustained.attention import attention_rate
 from sustained.live import LiveFigures, LiveLoad, LiveRun
 from sustained.moshi_loop import moshi_streams
-from tympan.bench.machine import conditions
 from tympan.bench.measure import copy_rate
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
-from tympan.engine.kyutai.calibrate import OLD_SECONDS, old_step_seconds
-from tympan.engine.kyutai.engine import allocate, describe_engine, load_model, stream_bytes
+from tympan.engine.kyutai.capacity import FULL_CONTEXT_SECONDS, allocate, full_context_step_seconds, stream_bytes
+from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import FLOATS, Placement, place
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models import kernels
@@ -33,12 +33,12 @@ _NOISE_FP8 = 50.0  # where values lie in the range of 8-bit floats, about
 IDLE = LiveLoad(streams=1, seconds=6.0, flush_every=0.1, warm_up=1.0)
 
 Run = dict[str, object]
-"""One run as it is kept: names and what was measured, flat."""
+"""Figures of one run by name, flat."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A runner whose streams begin an hour old, and the figures that are the same for all of its loads."""
+    """A runner whose streams begin an hour old, and the figures that all of its loads have in common."""
 
     runner: KyutaiRunner
     common: Run
@@ -47,7 +47,7 @@ class Prepared:
 async def measure_sustained(
     settings: ModelSettings, streams: Sequence[int], seconds: float, idle: LiveLoad = IDLE
 ) -> list[Run]:
-    """Return one run for each number of ``streams``, ``seconds`` long, with what is the same for all of them in each.
+    """Return one run for each number of ``streams``, ``seconds`` long, each with the figures that all have in common.
 
     Raises:
         ModelError: As the engine does.
@@ -65,7 +65,7 @@ async def measure_sustained(
 
 
 def prepare(settings: ModelSettings, slots: int | None) -> Prepared:
-    """Load a model and measure what needs no live streams.
+    """Load a model and take the measurements that need no live streams.
 
     Args:
         settings: The model, device and data types.
@@ -103,9 +103,10 @@ def idle_flush(figures: LiveFigures) -> Run:
 
 
 def beside_moshi(settings: ModelSettings, runs: Sequence[Run]) -> list[Run]:
-    """The runs, each with what the moshi package's loop carries of the same model on the same device.
+    """Return the runs, each with the streams that the moshi package's loop carries with the same model and device.
 
-    Raises `ModuleNotFoundError` without the package.
+    Raises:
+        ModuleNotFoundError: The package is missing.
     """
     gc.collect()
     torch.cuda.empty_cache()  # where there is no GPU it does nothing
@@ -145,7 +146,7 @@ def fill_with_noise(ring: Ring) -> None:
 
 
 def sustained(runs: Sequence[Run]) -> int:
-    """The most streams of a run that kept up; 0 if none did."""
+    """Return the largest number of streams of a run that kept up; 0 if none did."""
     return max((int(str(run["streams"])) for run in runs if run["kept_up"]), default=0)
 
 
@@ -164,11 +165,11 @@ def _of_the_model(checkpoint: Checkpoint, placement: Placement, runner: KyutaiRu
 
 
 def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> Run:
-    """One row, all rows, and on a GPU memory and attention. Leaves the runner with streams that begin an hour old."""
+    """Time one row and all rows, and on a GPU attention; afterwards, streams of the runner begin an hour old."""
     device = placement.device
     figures: Run = {
-        "batch1_step_ms": round(1000 * median(old_step_seconds(runner, 1) for _ in range(BATCH1_ROUNDS)), 3),
-        "full_step_ms": round(1000 * old_step_seconds(runner, runner.slots), 3),
+        "batch1_step_ms": round(1000 * median(full_context_step_seconds(runner, 1) for _ in range(BATCH1_ROUNDS)), 3),
+        "full_step_ms": round(1000 * full_context_step_seconds(runner, runner.slots), 3),
         "copy_gbps": round(copied / 1e9, 1),
         "memory_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
         "attention_rows": None,
@@ -185,12 +186,12 @@ def _of_one_step(runner: KyutaiRunner, placement: Placement, copied: float) -> R
             "attention_gbps": round(rate / 1e9, 1),
             "attention_copy_rate_share": round(rate / copied, 3),
         }
-    runner.begin = int(OLD_SECONDS / runner.info.frame_seconds)
+    runner.start_frame = int(FULL_CONTEXT_SECONDS / runner.info.frame_seconds)
     return figures
 
 
 def table(runs: Sequence[Run]) -> str:
-    """The runs for people."""
+    """Return the runs as a table for a terminal."""
     first = runs[0]
     columns = {
         "streams": "streams",

@@ -104,10 +104,12 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def bind_host(self) -> str:
+        """The address to bind."""
         return self.host or ("0.0.0.0" if self.asks_for_keys else "127.0.0.1")
 
     @property
     def asks_for_keys(self) -> bool:
+        """Whether clients need an API key."""
         return bool(self.api_keys or self.api_keys_file)
 
 

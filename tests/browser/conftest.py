@@ -1,4 +1,4 @@
-"""A server, a Chromium whose microphone hears real speech, and one page in it."""
+"""Servers, a Chromium whose microphone plays real speech, and a page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser_harness import Server, Visit, running, write_speech, write_wav
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+from support.browser import Server, Visit, running, write_speech, write_wav
 
 QUIET = (
     "--no-sandbox",
@@ -24,19 +24,19 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight seconds: the numbers from one to ten, a pause, the quick brown fox."""
+    """Eight seconds: the numbers from one to ten, a pause, and the quick brown fox."""
     return write_speech(tmp_path_factory.mktemp("speech") / "numbers and a fox.wav", ["counting", "quick_brown_fox"])
 
 
 @pytest.fixture
 def silence(tmp_path: Path) -> Path:
-    """Eighteen seconds, to which the scripted engine has thirty words to say."""
+    """Eighteen seconds of silence, for which the scripted engine has thirty words."""
     return write_wav(tmp_path / "silence.wav", np.zeros(18 * 8000, np.int16), 8000)
 
 
 @pytest.fixture
 def minute(tmp_path: Path) -> Path:
-    """A minute, to which the scripted engine has a hundred words to say: more than fits on the way to a server."""
+    """A minute of silence, with a hundred words of the scripted engine; more data than socket buffers hold."""
     return write_wav(tmp_path / "minute.wav", np.zeros(60 * 24_000, np.int16), 24_000)
 
 
@@ -62,7 +62,7 @@ def slow(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Server]:
-    """The scripted engine, for those who have the key `open+sesame`."""
+    """The scripted engine with the key `open+sesame`."""
     yield from running(tmp_path / "server.log", "--model", "scripted", "--api-key", "open+sesame")
 
 
@@ -85,10 +85,10 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, chromium: str, speech: Path) -> Iterator[Browser]:
-    """A browser whose microphone plays `speech` once and is then silent, and whose user lets every page have it."""
+    """A browser whose microphone plays `speech` once, and whose user allows its use."""
     heard = f"--use-file-for-fake-audio-capture={speech}%noloop"
     allowed = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", heard)
-    # The name stands for a server on another machine: a page that is not https and not localhost.
+    # The name stands for another machine: its page is served neither over HTTPS nor from localhost.
     remote = "--host-resolver-rules=MAP tympan.test 127.0.0.1"
     opened = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *allowed, remote])
     yield opened
@@ -97,7 +97,7 @@ def browser(playwright: Playwright, chromium: str, speech: Path) -> Iterator[Bro
 
 @pytest.fixture(scope="module")
 def refusing_browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
-    """A browser with a microphone whose user says no."""
+    """A browser with a microphone whose user refuses its use."""
     refused = ("--use-fake-device-for-media-stream", "--deny-permission-prompts")
     opened = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *refused])
     yield opened

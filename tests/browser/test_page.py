@@ -1,4 +1,4 @@
-"""The page in a real browser against the real server: what a visitor sees, hears of, and takes away."""
+"""The page in a real browser with a real server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from browser_harness import Server, Visit, network
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from support.browser import Server, Visit, network
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.transcript.subtitles import Transcript, to_srt, to_text, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, to_text
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 30_000  # milliseconds; nothing here is a measurement
+TIMEOUT_MILLISECONDS = 30_000
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 NOTE_FIRST_WORDS = """
@@ -29,7 +30,7 @@ NOTE_FIRST_WORDS = """
     });
 """
 
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 
 def record_button(page: Page) -> Locator:
@@ -56,14 +57,14 @@ def words(page: Page) -> list[str]:
 
 
 def downloaded(page: Page, kind: str) -> tuple[str, str]:
-    """File name and text of what the button for `kind` gives."""
+    """Return the name and the text of a download."""
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Download {kind}").click()
     return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
 
 def drop(page: Page, name: str, kind: str, data: bytes) -> None:
-    """Drop a file on the page, as the desktop would."""
+    """Drop a file on the page."""
     page.evaluate(
         """([name, type, base64]) => {
             const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -87,7 +88,7 @@ def in_time_order(document: dict[str, Any]) -> bool:
     return times == sorted(times) and all(0 <= word["confidence"] <= 1 for word in document["words"])
 
 
-def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: Server, visit: Visit) -> None:
+def test_microphone(embedded: Server, visit: Visit) -> None:
     page = visit.page
     page.add_init_script(NOTE_FIRST_WORDS)
     start(page, embedded.url)
@@ -99,7 +100,7 @@ def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: S
     expect(page.locator("#transcript")).to_contain_text("fox")
     stop(page)
 
-    assert page.evaluate("window.firstWordsAt") in {f"0:0{second}" for second in range(7)}  # it lasts eight seconds
+    assert page.evaluate("window.firstWordsAt") in {f"0:0{second}" for second in range(7)}
     assert page.locator(".partial").count() == 0
     said = words(page)
     assert len(set(NUMBERS) & set(said)) >= 8, said
@@ -114,7 +115,7 @@ def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: S
     assert in_time_order(document)
     assert spoken(document) == document["text"].split() == said
 
-    # What the command line would write of the same words.
+    # What the command line writes for the same words.
     transcript = msgspec.json.decode(text, type=Transcript)
     assert downloaded(page, "srt") == ("transcript.srt", to_srt(transcript))
     assert downloaded(page, "vtt") == ("transcript.vtt", to_vtt(transcript))
@@ -127,7 +128,7 @@ def test_speech_into_the_microphone_becomes_words_while_it_is_spoken(embedded: S
     assert page.evaluate("navigator.clipboard.readText()").split() == said
 
 
-def test_a_dropped_recording_is_transcribed_with_its_own_times(embedded: Server, visit: Visit, speech: Path) -> None:
+def test_dropped_file(embedded: Server, visit: Visit, speech: Path) -> None:
     page = visit.page
     page.goto(embedded.url)
     drop(page, speech.name, "audio/wav", speech.read_bytes())
@@ -140,7 +141,7 @@ def test_a_dropped_recording_is_transcribed_with_its_own_times(embedded: Server,
     assert in_time_order(json.loads(text))
 
 
-def test_neither_a_bad_file_nor_a_slip_loses_the_transcript(embedded: Server, visit: Visit, speech: Path) -> None:
+def test_transcript_survives_bad_file_and_clear(embedded: Server, visit: Visit, speech: Path) -> None:
     page = visit.page
     page.goto(embedded.url)
     page.set_input_files("#file", speech)
@@ -160,7 +161,7 @@ def test_neither_a_bad_file_nor_a_slip_loses_the_transcript(embedded: Server, vi
     assert words(page) == said
 
 
-def test_a_refused_microphone_is_explained(embedded: Server, refusing_browser: Browser) -> None:
+def test_microphone_refused(embedded: Server, refusing_browser: Browser) -> None:
     visit = Visit(refusing_browser.new_page())
     start(visit.page, embedded.url)
     expect(visit.page.get_by_role("alert")).to_contain_text("The microphone was refused")
@@ -169,14 +170,14 @@ def test_a_refused_microphone_is_explained(embedded: Server, refusing_browser: B
     visit.page.close()
 
 
-def test_an_insecure_page_says_why_there_is_no_microphone(embedded: Server, visit: Visit) -> None:
+def test_insecure_page(embedded: Server, visit: Visit) -> None:
     page = visit.page
     start(page, f"http://tympan.test:{embedded.port}/")
     expect(page.get_by_role("alert")).to_contain_text("only on https:// pages and on localhost")
     idle(page)
 
 
-def test_a_full_server_is_named_and_tried_again(one_stream: Server, visit: Visit) -> None:
+def test_full_server_and_retry(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed"
     with connect(f"ws://127.0.0.1:{one_stream.port}/v1/stream?events=ready") as other:
@@ -192,12 +193,12 @@ def test_a_full_server_is_named_and_tried_again(one_stream: Server, visit: Visit
     stop(page)
 
 
-def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: Visit) -> None:
+def test_reconnects_after_restart(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
     expect(page.locator("#transcript")).to_contain_text("word2")
-    expect(page.locator(".partial")).to_be_visible()  # the server goes down in the middle of a word
+    expect(page.locator(".partial")).to_be_visible()  # the server stops within a word
     one_stream.stop()
     expect(page.get_by_role("alert")).to_contain_text("Reconnecting")
     before = words(page)
@@ -214,7 +215,7 @@ def test_after_a_restart_the_page_goes_on_by_itself(one_stream: Server, visit: V
     assert min(lengths) == pytest.approx(max(lengths), abs=0.001), "a word was cut in two"
 
 
-def test_a_word_cut_by_a_restart_is_kept_where_no_server_comes_back(one_stream: Server, visit: Visit) -> None:
+def test_word_cut_by_final_restart_is_kept(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     start(page, one_stream.url)
@@ -226,13 +227,11 @@ def test_a_word_cut_by_a_restart_is_kept_where_no_server_comes_back(one_stream: 
     stop(page)
     said = words(page)
     assert said == [f"word{number}" for number in range(len(said))]
-    assert len(said) > len(before), "the words that were on their way"
+    assert len(said) > len(before), "includes the words that were being sent"
 
 
 @pytest.mark.long
-def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
-    slow: Server, visit: Visit, minute: Path
-) -> None:
+def test_file_continues_after_restart(slow: Server, visit: Visit, minute: Path) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|503"
     page.goto(slow.url)
@@ -248,7 +247,7 @@ def test_after_a_restart_a_file_is_read_to_its_end_without_a_word_twice(
     assert in_time_order(json.loads(downloaded(page, "json")[1]))
 
 
-def test_a_lost_connection_loses_no_word_and_repeats_none(one_stream: Server, visit: Visit) -> None:
+def test_lost_connection_loses_no_word(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_|503"
     with network(one_stream) as line:
@@ -260,16 +259,16 @@ def test_a_lost_connection_loses_no_word_and_repeats_none(one_stream: Server, vi
             expect(page.get_by_role("alert")).to_be_hidden()
         expect(page.locator("#transcript")).to_contain_text("word6")
         line.cut()
-        stop(page)  # while it is away
+        stop(page)  # while the server is away
         said = words(page)
         assert said == [f"word{n}" for n in range(len(said))]
         document = json.loads(downloaded(page, "json")[1])
     assert in_time_order(document)
-    frames = math.ceil(document["duration"] / 0.08 - 1e-6)  # the last one is filled up
-    assert len(said) == len(scripted_words(frames)), "also the last words came"
+    frames = math.ceil(document["duration"] / 0.08 - 1e-6)  # the last frame is padded
+    assert len(said) == len(scripted_words(frames)), "includes the last words"
 
 
-def test_a_lost_connection_does_not_begin_a_file_anew(slow: Server, visit: Visit, silence: Path) -> None:
+def test_lost_connection_resumes_file(slow: Server, visit: Visit, silence: Path) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|ERR_|503"
     with network(slow) as line:
@@ -286,7 +285,7 @@ def test_a_lost_connection_does_not_begin_a_file_anew(slow: Server, visit: Visit
     assert 'tympan_sessions_total{code="1000",protocol="native"} 1.0' in metrics
 
 
-def test_a_server_that_wants_a_key_gets_it_from_the_visitor_or_from_the_address(locked: Server, visit: Visit) -> None:
+def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|status of 401"
     start(page, locked.url)
@@ -300,13 +299,13 @@ def test_a_server_that_wants_a_key_gets_it_from_the_visitor_or_from_the_address(
 
     page.evaluate("sessionStorage.clear()")
     visit.expected = r"(?!)"
-    visit.complaints.clear()
+    visit.errors.clear()
     start(page, locked.url + "?token=open%2Bsesame")
     expect(page.locator(".word").first).to_be_visible()
     stop(page)
 
 
-def test_the_keyboard_is_enough(one_stream: Server, visit: Visit) -> None:
+def test_keyboard(one_stream: Server, visit: Visit) -> None:
     page = visit.page
     page.goto(one_stream.url)
     page.keyboard.press("Tab")
@@ -324,9 +323,7 @@ def test_the_keyboard_is_enough(one_stream: Server, visit: Visit) -> None:
 @pytest.mark.parametrize(
     "size", [{"width": 360, "height": 640}, {"width": 390, "height": 844}, {"width": 1280, "height": 800}]
 )
-def test_it_fits_every_screen_in_both_schemes(
-    embedded: Server, visit: Visit, scheme: str, size: ViewportSize, speech: Path
-) -> None:
+def test_layout(embedded: Server, visit: Visit, scheme: str, size: ViewportSize, speech: Path) -> None:
     page = visit.page
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
     page.set_viewport_size(size)

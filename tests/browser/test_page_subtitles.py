@@ -1,4 +1,4 @@
-"""The page cuts subtitles by itself; they must be those that the command line writes."""
+"""The page writes the same subtitles as the command line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from random import Random
 from typing import Any
 
 import pytest
-from browser_harness import Server, Visit
 from msgspec.structs import asdict
+from support.browser import Server, Visit
 
 from tympan.messages import Segment, Word
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 pytestmark = pytest.mark.browser
 
 
-def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, visit: Visit) -> None:
+def test_same_subtitles_as_command_line(one_stream: Server, visit: Visit) -> None:
     dice = Random(7)
     transcripts = [random_transcript(dice) for _ in range(60)]
     visit.page.goto(one_stream.url)
@@ -30,7 +31,7 @@ def test_subtitles_are_cut_as_the_command_line_cuts_them(one_stream: Server, vis
 
 
 def random_transcript(dice: Random) -> Transcript:
-    """Words of all lengths with pauses of all lengths (some overlap), cut into segments anywhere."""
+    """Return words and pauses of random length, some of them overlapping, in random segments."""
     texts = ["a", "<b>", "&c", "-->", "counting", "antidisestablishmentarianism"]
     words: list[Word] = []
     segments: list[Segment] = []
@@ -47,7 +48,7 @@ def random_transcript(dice: Random) -> Transcript:
 
 
 def segments_with_words(transcript: Transcript) -> list[dict[str, Any]]:
-    """A transcript as the page holds it."""
+    """Return the segments in the form of the page."""
     words = iter(transcript.words)
     return [
         {**asdict(segment), "words": [asdict(next(words)) for _ in segment.text.split()]}

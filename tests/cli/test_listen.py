@@ -19,7 +19,7 @@ from support.server import LiveServer
 import tympan
 from tympan.cli.listen import listen
 from tympan.cli.main import main
-from tympan.cli.screen import PlainScreen, TerminalScreen, open_screen
+from tympan.cli.terminal import PlainScreen, TerminalScreen, open_screen
 from tympan.client.microphone import BlockCallback, InputStream, Microphone
 from tympan.messages import Event, Partial, Turn, Warning, Word
 

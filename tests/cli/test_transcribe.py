@@ -14,7 +14,7 @@ from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
 from tympan.cli.main import main
-from tympan.cli.progress import FileProgress
+from tympan.cli.terminal import FileProgress
 from tympan.engine.scripted import scripted_words
 
 TEN = " ".join(f"word{number}" for number in range(10))

@@ -1,4 +1,4 @@
-"""A disk that is full, for real: a small file system, which recordings fill while streams go on."""
+"""Recordings fill a small file system while streams continue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
-from support.recordings import audio_of, consented, names, wait_until
+from support.recordings import audio_of, consented, names
 from support.server import LiveServer
+from support.waiting import wait_until
 from websockets.asyncio.client import connect
 
 from tympan.engine.scripted import scripted_words
@@ -42,7 +43,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def speak(server: LiveServer, seed: int) -> list[str]:
-    """Twenty seconds of noise, which no codec makes small; the words that come back."""
+    """Send twenty seconds of noise, which no codec compresses, and return the words."""
     noise = np.random.default_rng(seed).integers(-9000, 9000, FRAMES * CHUNK_BYTES // 2).astype("<i2").tobytes()
     async with connect(server.url(events="word"), max_size=None) as socket:
         for start in range(0, len(noise), CHUNK_BYTES):
@@ -59,7 +60,7 @@ async def speak_all(server: LiveServer) -> list[list[str]]:
 
 
 def report(heard: list[list[str]], expected: list[str]) -> None:
-    """One line of JSON, as the other faults have."""
+    """Print one line of JSON, as the other tests of faults do."""
     figures = {
         "fault": "disk full while recording",
         "streams": STREAMS,
@@ -67,12 +68,12 @@ def report(heard: list[list[str]], expected: list[str]) -> None:
         "lost": sum(len(set(expected) - set(words)) for words in heard),
         "repeated": sum(len(words) - len(set(words)) for words in heard),
         "errors": 0,
-        "seconds_without_words": None,  # not spoken at the pace of speech
+        "seconds_without_words": None,  # the audio is not sent in real time
     }
     print(f"\n{json.dumps(figures)}", flush=True)
 
 
-def test_a_full_disk_costs_recordings_and_no_word(
+def test_full_disk_loses_no_word(
     disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recording, "RETRY_SECONDS", 0.5)
@@ -87,17 +88,17 @@ def test_a_full_disk_costs_recordings_and_no_word(
             report(heard, expected)
         assert heard == [expected] * STREAMS
         wait_until(lambda: names(disk).count("*.incomplete.flac") == STREAMS)
-        assert state() == "stopped", "it is tried again, but the disk is still full"
+        assert state() == "stopped", "the disk is still full after a retry"
         assert httpx.get(server.http("/ready")).status_code == 200
         log = capfd.readouterr().err
         assert log.count("recording has stopped") == 1
         assert f"{STREAMS} recordings are incomplete" in log
-        assert "streams go on: the disk is full" in log
+        assert "streams continue: the disk is full" in log
         assert "Traceback" not in log
         lengths = [len(audio_of(file, cut=True)) for file in disk.glob("*.flac")]
-        assert max(lengths) > 24_000, "what was written can be heard"
+        assert max(lengths) > 24_000, "the incomplete files can be played"
 
-        assert asyncio.run(speak(server, 0)) == expected, "and nobody notices that there is no recording"
+        assert asyncio.run(speak(server, 0)) == expected, "streams work without recordings"
 
         for file in disk.glob("*.incomplete.*"):
             file.unlink()

@@ -1,4 +1,4 @@
-"""The recognizer dies, hangs, or runs out of memory: streams end with 1011, it comes back, and nobody loses a word."""
+"""The recognizer dies, hangs or runs out of memory: streams end with 1011, it restarts, and no word is lost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fault_callers import Crowd, none_lost, until
-from fault_server import ENVIRONMENT, embedded_server, marks_server
+from support.faults.callers import Crowd, none_lost, until
+from support.faults.server import ENVIRONMENT, embedded_server, marks_server
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
 
@@ -21,66 +21,66 @@ EMBEDDED_RATE = 16_000
     ("fault", "number"), [("engine process killed", signal.SIGKILL), ("engine process hung", signal.SIGSTOP)]
 )
 async def test_engine_process_killed_or_hung(tmp_path: Path, fault: str, number: signal.Signals) -> None:
-    """One of several: the others' streams do not notice."""
+    """Only the streams of one of several processes are affected."""
     crowd = Crowd.of(12, seconds=10)
     with embedded_server(tmp_path / "log", max_streams=12, engine_seconds=2) as server:
         workers = server.workers()
-        talking = crowd.start(server.url, EMBEDDED_RATE)
-        await crowd.until_heard()
-        crowd.broken()
+        calls = crowd.start(server.url, EMBEDDED_RATE)
+        await crowd.wait_for_words()
+        crowd.mark_fault()
         workers[0].send_signal(number)
-        await talking
+        await calls
         assert workers[0] not in server.workers()
         assert not server.exits
     assert none_lost(crowd.figures(fault))
-    assert crowd.ends() == {1011: len(crowd.callers) // len(workers)}
+    assert crowd.close_codes() == {1011: len(crowd.callers) // len(workers)}
 
 
 async def test_engine_thread_hung(tmp_path: Path) -> None:
-    """A thread in native code cannot be ended: the process is, after everybody was told, and started again."""
+    """The process ends after all clients have been notified, because a thread in native code cannot be stopped."""
     crowd = Crowd.of(50, seconds=10)
     with marks_server(tmp_path / "log", "hang", engine_seconds=2) as server:
-        talking = crowd.start(server.url)
-        await crowd.until_heard()
-        crowd.broken()
+        calls = crowd.start(server.url)
+        await crowd.wait_for_words()
+        crowd.mark_fault()
         server.signal(signal.SIGUSR1)
-        await talking
+        await calls
         assert server.exits == [1]
-        assert "the engine has got nothing done for 2 s; it is at" in server.log
+        assert "the engine has made no progress for 2 s; stack of the engine thread" in server.log
         assert "os.read" in server.log, "where it hangs"
     assert none_lost(crowd.figures("engine thread hung"))
-    assert crowd.ends()[1011] == 50
+    assert crowd.close_codes()[1011] == 50
 
 
 async def test_engine_out_of_memory(tmp_path: Path) -> None:
     crowd = Crowd.of(50, seconds=10)
     with marks_server(tmp_path / "log", "memory") as server:
-        talking = crowd.start(server.url)
-        await crowd.until_heard()
-        crowd.broken()
+        calls = crowd.start(server.url)
+        await crowd.wait_for_words()
+        crowd.mark_fault()
         server.signal(signal.SIGUSR1)
         await until(lambda: server.ready()[0] == 503)
         await until(lambda: server.ready()[0] == 200)
-        await talking
+        await calls
         assert not server.exits
         assert "MemoryError" in server.log
     assert none_lost(crowd.figures("engine out of memory"))
-    assert crowd.ends() == {1011: 50}
+    assert crowd.close_codes() == {1011: 50}
 
 
-def test_a_start_that_runs_out_of_memory_is_one_sentence() -> None:
-    """The real architecture with random weights, in a process that may have 2.4 GiB."""
+def test_start_out_of_memory() -> None:
+    """The real architecture with random weights starts in a process that is limited to 2.4 GiB."""
     command = [sys.executable, "-m", "tympan", "serve", "--model=random:1b", "--port=0"]
-    most = 2_500_000 * 1024
+    limit = 2_500_000 * 1024
     result = subprocess.run(
         command,
         capture_output=True,
         text=True,
         timeout=60,
         env=ENVIRONMENT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("tympan: the memory does not suffice to start random:1b;"), result.stderr
+    assert result.stderr.startswith("tympan: not enough memory to start random:1b:"), result.stderr
     assert len(result.stderr.splitlines()) == 1

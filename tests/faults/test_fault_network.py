@@ -1,4 +1,4 @@
-"""Networks that stall, are cut, and drop what passes, for shorter and for longer than a lost stream is kept."""
+"""Networks that stall, cut connections or drop packets, for less and for more than `resume_seconds`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_callers import Crowd, none_lost
-from fault_server import marks_server
+from support.faults.callers import Crowd, none_lost
+from support.faults.server import marks_server
 from support.proxy import Proxy
 
 from tympan.client import transport
@@ -27,13 +27,13 @@ NETWORK = f"10.213.{os.getpid() % 256}"
 @pytest.mark.parametrize("seconds", OUTAGES)
 @pytest.mark.parametrize("kind", ["stalled", "cut"])
 async def test_network_stalled_or_cut(tmp_path: Path, kind: str, seconds: float) -> None:
-    """Stalled: connections stay, and nothing passes. Cut: they are gone, and new ones are cut at once."""
+    """A stalled network keeps connections but passes no data; a cut one also refuses new connections."""
     crowd = Crowd.of(20, seconds=8)
     with marks_server(tmp_path / "log", resume_seconds=RESUME_SECONDS) as server:
         async with Proxy(server.port) as proxy:
-            talking = crowd.start(proxy.url)
-            await crowd.until_heard()
-            crowd.broken()
+            calls = crowd.start(proxy.url)
+            await crowd.wait_for_words()
+            crowd.mark_fault()
             if kind == "stalled":
                 proxy.flowing.clear()
             else:
@@ -42,31 +42,31 @@ async def test_network_stalled_or_cut(tmp_path: Path, kind: str, seconds: float)
             await asyncio.sleep(seconds)
             proxy.flowing.set()
             proxy.is_up = True
-            await talking
+            await calls
     assert none_lost(crowd.figures(f"network {kind} for {seconds:g} s"))
-    assert bool(crowd.ends()) == (kind == "cut")
+    assert bool(crowd.close_codes()) == (kind == "cut")
 
 
 async def test_network_gone_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a telephone changes its network: nobody ends the old connections, and nothing passes on them."""
-    monkeypatch.setattr(transport, "QUIET_SECONDS", 1.0)  # in place of 20
+    """The old connections pass no data and are never closed, as when a phone changes its network."""
+    monkeypatch.setattr(transport, "QUIET_SECONDS", 1.0)  # instead of 20
     crowd = Crowd.of(20, seconds=8)
     with marks_server(tmp_path / "log", resume_seconds=RESUME_SECONDS) as server:
         async with Proxy(server.port) as proxy:
-            talking = crowd.start(proxy.url)
-            await crowd.until_heard()
-            crowd.broken()
+            calls = crowd.start(proxy.url)
+            await crowd.wait_for_words()
+            crowd.mark_fault()
             proxy.flowing.clear()
             proxy.flowing = asyncio.Event()
             proxy.flowing.set()
-            await talking
+            await calls
     assert none_lost(crowd.figures("network gone for good"))
-    assert crowd.ends() == {1006: 20}
+    assert crowd.close_codes() == {1006: 20}
 
 
 @pytest.fixture
 def namespace() -> Iterator[None]:
-    """A network of its own for the server, with one wire to ours."""
+    """A network namespace for the server, linked to the default one."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
     commands = [
@@ -85,7 +85,7 @@ def namespace() -> Iterator[None]:
                 pytest.skip(f"no network namespace here: {done.stderr.strip()}")
         yield
     finally:
-        # The wire goes with its namespace, but some time later: the next test could find it there still.
+        # The link disappears some time after its namespace; the next test must not find it.
         for command in (f"ip link del {OUTSIDE}", f"ip netns del {NAMESPACE}"):
             subprocess.run(command.split(), capture_output=True, check=False)
 
@@ -93,20 +93,20 @@ def namespace() -> Iterator[None]:
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize("seconds", OUTAGES)
 async def test_packets_dropped(tmp_path: Path, seconds: float) -> None:
-    """The wire between two kernels is down, and up again."""
+    """The link goes down and comes up again."""
     crowd = Crowd.of(20, seconds=8)
-    within = ["ip", "netns", "exec", NAMESPACE]
-    settings = {"host": f"{NETWORK}.2", "within": within, "resume_seconds": RESUME_SECONDS}
+    prefix = ["ip", "netns", "exec", NAMESPACE]
+    settings = {"host": f"{NETWORK}.2", "prefix": prefix, "resume_seconds": RESUME_SECONDS}
     with marks_server(tmp_path / "log", **settings) as server:
-        talking = crowd.start(server.url)
-        await crowd.until_heard()
-        crowd.broken()
-        _set_wire("down")
+        calls = crowd.start(server.url)
+        await crowd.wait_for_words()
+        crowd.mark_fault()
+        _set_link("down")
         await asyncio.sleep(seconds)
-        _set_wire("up")
-        await talking
+        _set_link("up")
+        await calls
     assert none_lost(crowd.figures(f"packets dropped for {seconds:g} s"))
 
 
-def _set_wire(state: str) -> None:
+def _set_link(state: str) -> None:
     subprocess.run(["ip", "-n", NAMESPACE, "link", "set", INSIDE, state], check=True)

@@ -184,13 +184,6 @@ def test_element_types(folder: Path, dtype: torch.dtype) -> None:
     assert output.logits.isfinite().all()
 
 
-def test_fewer_codebooks(folder: Path) -> None:
-    checkpoint = open_checkpoint(str(folder))
-    assert checkpoint.lm(codebooks=3).codebooks == checkpoint.mimi(codebooks=3).codebooks == 3
-    with pytest.raises(ModelError, match=r"invalid number of codebooks 5: expected 1 to 4"):
-        checkpoint.lm(codebooks=5)
-
-
 @pytest.mark.parametrize("layout", ["kyutai", "transformers"])
 def test_in_memory(layout: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(str(request.getfixturevalue(layout)))

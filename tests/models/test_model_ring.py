@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.model_speech import speech
 
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.layers.attention import FP8, Ring, attend, attend_gathered, from_cache, to_cache, window, write
 from tympan.models.layers.fp8 import Fp8Linear

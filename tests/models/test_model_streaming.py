@@ -184,19 +184,6 @@ def test_step_leaves_other_slots_unchanged(mimi: MimiEncoder, lm: LM) -> None:
             assert not (tensor[[0, 2]] == kept).all()
 
 
-def test_fewer_codebooks(lm: LM) -> None:
-    checkpoint = open_checkpoint("random:tiny")
-    frame, rows = speech(1), torch.tensor([0])
-    eight, five = checkpoint.mimi(), checkpoint.mimi(codebooks=5)
-    assert torch.equal(
-        eight.encode(frame, eight.init_state(1), rows)[:, :5], five.encode(frame, five.init_state(1), rows)
-    )
-    small = checkpoint.lm(codebooks=5)
-    output = small.step(torch.zeros(1, 5, dtype=torch.int64), small.init_state(1), rows)
-    assert output.token.shape == (1,)
-    assert output.pauses.shape == (1, 4)
-
-
 @pytest.mark.parametrize("steps", [1, 2])
 @torch.no_grad()
 def test_attention_rows_are_independent(steps: int) -> None:

@@ -15,7 +15,7 @@ from tympan.errors import AudioError, FrameError, ParameterError, RestartingErro
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
 from tympan.protocols.base import Request
 from tympan.protocols.deepgram.flux import FluxProtocol
-from tympan.transcript.endpoints import HOLDOFF_FRAMES
+from tympan.transcript.turns import HOLDOFF_FRAMES
 
 FRAME = 0.08
 SPEECH, MAYBE, PAUSE = 0.1, 0.5, 0.9

@@ -13,7 +13,7 @@ from tympan.errors import AudioError, FrameError, ParameterError
 from tympan.messages import Audio, AudioFormat, Complete, Flush, Flushed, Ready, SetFormat, Vad, Word
 from tympan.protocols.base import Request, ServerInfo
 from tympan.protocols.openai.realtime import TRANSCRIPTION, OpenAIProtocol
-from tympan.transcript.endpoints import AfterPause, AfterSilence
+from tympan.transcript.turns import AfterPause, AfterSilence
 
 READY = Ready("id", "m", "e", 24_000, 0.5, SERVER_INFO.pause_horizons)
 HELLO, WORLD = Word("Hello", 0.2, 0.5, 0.9), Word("world.", 0.5, 0.9, 0.8)

@@ -1,4 +1,4 @@
-"""Drives an engine stream and keeps what it says."""
+"""An engine stream's listener that records events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Listener:
         return [event for event in self.events if isinstance(event, kinds)]
 
     async def wait_for(self, *kinds: type, count: int = 1) -> None:
-        """Until `count` events of these kinds have come."""
+        """Wait until `count` events of these types have arrived."""
         async with asyncio.timeout(30):
             while len(self.of(*kinds)) < count:
                 self._changed.clear()
@@ -41,13 +41,13 @@ class Listener:
 
 
 def frames_of(samples: Samples, info: EngineInfo) -> list[Samples]:
-    """Mono samples at the engine's rate, cut into its frames; the last one is padded with zeros."""
+    """Split mono samples at the engine's rate into frames; the last one is zero-padded."""
     missing = -len(samples) % info.frame_samples
     return list(np.pad(samples, (0, missing)).reshape(-1, info.frame_samples))
 
 
 async def hear(engine: Engine, samples: Samples) -> Listener:
-    """A whole stream: all frames at once, then the end."""
+    """Process a whole stream, and return its listener."""
     listener = Listener()
     stream = engine.open(listener)
     for frame in frames_of(samples, engine.info):

@@ -1,4 +1,4 @@
-"""A network that fails when a test wants it to."""
+"""A TCP proxy that cuts or stalls connections."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from typing import Self
 
 
 class Proxy:
-    """Passes TCP connections on to `port`. Each is cut after so many bytes, both ways together; the last are not.
+    """Forwards TCP connections to `port`.
 
-    `half_open`: only the client's side is cut, and the server learns nothing of it. While `flowing` is not set, nothing
-    passes; while `is_up` is false, new connections are cut at once.
+    Attributes:
+        flowing: An event; while it is not set, no data passes.
+        is_up: While false, new connections are cut at once.
+        connections: Number of connections so far.
     """
 
     def __init__(self, port: int, budgets: Iterable[int] = (), half_open: bool = False) -> None:
+        """Set the faults.
+
+        Args:
+            port: Local port to forward to.
+            budgets: Bytes in both directions after which each connection is cut; later ones are not cut.
+            half_open: Cut only the client's side.
+        """
         self._target = port
         self._budgets = list(budgets)
         self._half_open = half_open
         self._open: set[_Link] = set()
-        self._over = asyncio.Event()
+        self._closing = asyncio.Event()
         self.connections = 0
         self.is_up = True
         self.flowing = asyncio.Event()
@@ -36,14 +45,14 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._closing.set()
         self._server.close()
         self.cut()
         while self._open:
             await asyncio.sleep(0.01)
 
     def cut(self) -> None:
-        """All connections, now."""
+        """Cut all connections."""
         for link in self._open:
             link.cut.set()
 
@@ -64,7 +73,7 @@ class Proxy:
         if link.cut.is_set():
             writer.transport.abort()
             if self._half_open:
-                await self._over.wait()
+                await self._closing.wait()
             server.transport.abort()
         else:
             for end in (writer, server):

@@ -1,4 +1,4 @@
-"""The real server on a real port, in a thread of the test process."""
+"""A server on a real port, in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tympan.server.uvicorn_server import UvicornServer
 
 
 class LiveServer:
-    """`with LiveServer(max_streams=2) as server: …`; any setting by name, and the scripted model's `step_ms`."""
+    """Context manager around a server; keyword arguments are settings, or the scripted model's `step_ms`."""
 
     def __init__(self, engine: Engine | None = None, step_ms: float = 1.0, **settings: Any) -> None:
         self._engine = engine
@@ -43,18 +43,18 @@ class LiveServer:
         app = create_app(self.config, engine)
         self.service: Service = app.state.service
         self.runner = self._runner(app)
-        self._watch = asyncio.create_task(self._announce())
-        await self._serve_until_stopped()
+        self._startup = asyncio.create_task(self._wait_for_startup())
+        await self._run_server()
         self.tasks_left = len(asyncio.all_tasks()) - 1
 
     def _runner(self, app: FastAPI) -> uvicorn.Server:
         return UvicornServer(app, self.config)
 
-    async def _serve_until_stopped(self) -> None:
+    async def _run_server(self) -> None:
         assert isinstance(self.runner, UvicornServer)
         await self.runner.serve_until_stopped()
 
-    async def _announce(self) -> None:
+    async def _wait_for_startup(self) -> None:
         while not self.runner.started:
             await asyncio.sleep(0.01)
         self.port = self.runner.servers[0].sockets[0].getsockname()[1]
@@ -74,7 +74,7 @@ class LiveServer:
         self.stop()
 
     def stop(self) -> None:
-        """As SIGTERM does it; returns when the server has ended."""
+        """Stop the server as SIGTERM does, and wait until it has ended."""
         self.terminate()
         self._thread.join(30)
         assert not self._thread.is_alive(), "the server did not stop"
@@ -92,7 +92,7 @@ class LiveServer:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def task_count(self) -> int:
-        """Tasks on the server's loop now."""
+        """Return the number of tasks on the server's event loop."""
 
         async def count() -> int:
             return len(asyncio.all_tasks())
@@ -101,10 +101,10 @@ class LiveServer:
 
 
 class PlainServer(LiveServer):
-    """The app under an ASGI server that is not ours: uvicorn with its own WebSockets."""
+    """The application under uvicorn with its own WebSockets, as under any other ASGI server."""
 
     def _runner(self, app: FastAPI) -> uvicorn.Server:
         return uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="warning"))
 
-    async def _serve_until_stopped(self) -> None:
+    async def _run_server(self) -> None:
         await self.runner.serve()

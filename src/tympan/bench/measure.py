@@ -1,4 +1,4 @@
-"""Percentiles, and how fast this machine copies memory."""
+"""Percentiles, times of GPU events and the rate of memory copies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
-    """Return the bytes per second of a large copy, read and written bytes together.
+    """Return the bytes per second of a large copy; bytes read and bytes written both count.
 
-    The data is random: on a GPU, zeros take less power and so copy faster. A GPU's time is between events on it, and
-    the median counts; on a CPU, where other programs run, the best of all rounds counts.
+    The data is random, because zeros take less power on a GPU and therefore copy faster. On a GPU the result is the
+    median of all rounds, timed with events; on a CPU, which other programs share, it is the best round.
 
     Args:
-        device: Needs twice ``size_bytes`` of free memory.
-        size_bytes: Of the data; by default 4 GiB on a GPU and 512 MiB on a CPU.
+        device: The device, with ``2 * size_bytes`` of free memory.
+        size_bytes: Size of the data; by default 4 GiB on a GPU and 512 MiB on a CPU.
     """
     on_gpu = device.type == "cuda"
     size_bytes = size_bytes or (GPU_COPY_BYTES if on_gpu else CPU_COPY_BYTES)
@@ -45,7 +45,7 @@ def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
 
 
 def event_seconds(action: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
-    """Return the seconds that each of ``rounds`` calls of ``action`` takes on a GPU, by events between them."""
+    """Return the seconds that each of ``rounds`` calls of ``action`` takes on a GPU, timed with events."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]  # type: ignore[no-untyped-call]
     for event in events[:-1]:
         event.record()

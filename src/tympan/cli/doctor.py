@@ -19,7 +19,7 @@ from typing import Final
 
 from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
-from tympan.deploy.settings import ENGINES_WITHOUT_GPU
+from tympan.deploy.deployment import ENGINES_WITHOUT_GPU
 from tympan.errors import TympanError, install_command
 
 OK, WARNING, ERROR = "ok", "warn", "error"

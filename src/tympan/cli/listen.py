@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tympan.cli.screen import Screen, open_screen
+from tympan.cli.terminal import Screen, open_screen
 from tympan.client.microphone import Microphone
 from tympan.client.stream import connect
 

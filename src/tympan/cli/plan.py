@@ -11,8 +11,7 @@ from typing import Any, Final
 from tympan.cli.options import add_settings, config_from
 from tympan.config import DeploySettings
 from tympan.deploy.capacity import MODELS, read_runs
-from tympan.deploy.fleet import simulate
-from tympan.deploy.plan import (
+from tympan.deploy.costs import (
     Choice,
     Demand,
     choices,
@@ -23,9 +22,10 @@ from tympan.deploy.plan import (
     rule_of_thumb,
     table,
 )
-from tympan.deploy.plot import draw
+from tympan.deploy.fleet import simulate
+from tympan.deploy.fleet_plot import plot_fleet
 from tympan.deploy.prices import GPUS, PRICES_AS_OF
-from tympan.deploy.trace import Trace, read_trace, synthetic_day
+from tympan.deploy.workload import Workload, read_workload, synthetic_day
 from tympan.errors import ConfigError
 
 RESULTS: Final = Path("benchmarks/results")
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trace(arguments: argparse.Namespace) -> Trace | None:
+def _trace(arguments: argparse.Namespace) -> Workload | None:
     if arguments.trace is None:
         if arguments.plot is not None:
             raise ConfigError("--plot needs a day to draw: add --trace")
@@ -103,13 +103,13 @@ def _trace(arguments: argparse.Namespace) -> Trace | None:
     if arguments.trace != "synthetic":
         if arguments.streams is not None:
             raise ConfigError("--streams and --trace FILE both set the number of streams: leave one out")
-        return read_trace(Path(arguments.trace))
+        return read_workload(Path(arguments.trace))
     if arguments.streams is None:
         raise ConfigError("--trace synthetic needs --streams, the number of streams in the day")
     return synthetic_day(arguments.streams, arguments.seed)
 
 
-def _demand(arguments: argparse.Namespace, trace: Trace | None) -> Demand:
+def _demand(arguments: argparse.Namespace, trace: Workload | None) -> Demand:
     if arguments.cold_start < 0 or arguments.patience < 0:
         raise ConfigError("--cold-start and --patience must not be negative")
     streams = arguments.streams if trace is None else trace.peak
@@ -120,7 +120,7 @@ def _demand(arguments: argparse.Namespace, trace: Trace | None) -> Demand:
     return Demand(streams, arguments.audio_hours)
 
 
-def _day(arguments: argparse.Namespace, trace: Trace, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
+def _day(arguments: argparse.Namespace, trace: Workload, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
     rules = fleet_rules(choice, settings, arguments.cold_start, arguments.patience)
     result = simulate(trace, rules)
     summary = fleet_summary(result, choice)
@@ -132,6 +132,6 @@ def _day(arguments: argparse.Namespace, trace: Trace, choice: Choice, settings: 
     if choice.containers > settings.max_containers:
         print(f"  the peak needs {choice.containers} containers: raise --max-containers")
     if arguments.plot is not None:
-        draw(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
+        plot_fleet(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
         print(f"  plot         {arguments.plot}")
     return {"trace": trace.name, "gpu": choice.gpu, "rules": asdict(rules), **summary}

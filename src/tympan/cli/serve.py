@@ -44,8 +44,8 @@ async def _serve(config: Config) -> str:
     with listen(config.server) as listener:
         try:
             async with StartupServer(listener, config.server, engine):
-                # Both take seconds. The engine is started here, not by the application, so that a model that cannot be
-                # loaded is one sentence and not a traceback.
+                # Both take seconds. The engine is started here and not by the application, so that its errors are one
+                # sentence and not a traceback.
                 runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
             return await runner.serve_until_stopped(listener)
         finally:

@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from tympan.audio.files import decode_file, duration_seconds
 from tympan.cli.options import add_settings, config_from
-from tympan.cli.progress import FileProgress
+from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
 from tympan.messages import Event, Ready, Segment
-from tympan.transcript.subtitles import Listening, Transcript, to_json, to_srt, to_text, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, TranscriptBuilder, to_json, to_text
 
 Recognize = Callable[[Path], AsyncGenerator[Event, None]]
 """Yields the events of one file: `Ready` first, `Complete` last."""
@@ -150,18 +151,18 @@ async def _recognize_remotely(url: str, token: str | None, file: Path) -> AsyncG
 
 
 async def _transcribe(recognize: Recognize, file: Path, target: Path | None, format_name: str) -> None:
-    heard = Listening(str(file))
+    transcript = TranscriptBuilder(str(file))
     streams_text = target is None and format_name == "text"
     with FileProgress(file.name, duration_seconds(file)) as progress:
         async with aclosing(recognize(file)) as events:
             async for event in events:
-                heard.hear(event)
+                transcript.on_event(event)
                 if isinstance(event, Segment) and streams_text:
                     progress.show(event.text)
-                progress.update(heard.duration, len(heard.words))
+                progress.update(transcript.duration, len(transcript.words))
     if streams_text:
         return
-    output = FORMATS[format_name].write(heard.transcript)
+    output = FORMATS[format_name].write(transcript.transcript)
     _put(output, target)
 
 

@@ -56,6 +56,7 @@ class ReconnectingConnection:
 
     Attributes:
         current: The current connection, once `open` has returned.
+        buffer: The audio to send again.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ReconnectingConnection:
         self._headers = headers
         self._backoff = backoff
         self._transport = transport
-        self._buffer = buffer
+        self.buffer = buffer
         self._failures = 0
         self._token = ""
         self._received = 0
@@ -104,13 +105,13 @@ class ReconnectingConnection:
         try:
             if ended.code == LOST_CODE and self._token and await self._resume(ended):
                 return True
-            if not self._buffer.replayable:
+            if not self.buffer.replayable:
                 raise ended
             ready = await self.open(ended)
         except NoConnectionError as failure:
             raise failure.as_server_error() from None
-        self._buffer.rewind()
-        logger.info("continuing from %.2f s as session %s", self._buffer.base_seconds, ready.session)
+        self.buffer.rewind()
+        logger.info("continuing from %.2f s as session %s", self.buffer.base_seconds, ready.session)
         return False
 
     async def close(self) -> None:
@@ -126,7 +127,7 @@ class ReconnectingConnection:
                 return False
             raise
         greeting = opened.greeting
-        if isinstance(greeting, wire.Resumed) and self._buffer.resume(greeting.audio_bytes, greeting.flushes):
+        if isinstance(greeting, wire.Resumed) and self.buffer.resume(greeting.audio_bytes, greeting.flushes):
             self.current = opened.connection
             return True
         await opened.connection.close()

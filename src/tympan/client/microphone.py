@@ -38,9 +38,14 @@ class InputStream(Protocol):
     """The used part of `sounddevice.InputStream`."""
 
     @property
-    def samplerate(self) -> float: ...
-    def start(self) -> None: ...
-    def close(self) -> None: ...
+    def samplerate(self) -> float:
+        """Sample rate in Hz."""
+
+    def start(self) -> None:
+        """Start to deliver blocks."""
+
+    def close(self) -> None:
+        """Close the device."""
 
 
 OpenInput = Callable[[str | int | None, float, BlockCallback], InputStream]

@@ -65,23 +65,18 @@ def connect(
     audio = wire.AudioFormat.of(encoding, sample_rate)
     address = wire.stream_url(url, audio, [*wire.NEEDED_EVENTS, *events])
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    buffer = SendBuffer(audio)
-    connection = ReconnectingConnection(address, headers, backoff or Backoff(), transport, buffer)
-    return Stream(connection, buffer, audio, wire.event_types(events))
+    connection = ReconnectingConnection(address, headers, backoff or Backoff(), transport, SendBuffer(audio))
+    return Stream(connection, audio, wire.event_types(events))
 
 
 class Stream:
     """One transcription, made by `connect`. Iterate over it, from one task at a time, to receive events."""
 
     def __init__(
-        self,
-        connection: ReconnectingConnection,
-        buffer: SendBuffer,
-        audio: wire.AudioFormat,
-        wanted: frozenset[type[Event]],
+        self, connection: ReconnectingConnection, audio: wire.AudioFormat, wanted: frozenset[type[Event]]
     ) -> None:
         self._connection = connection
-        self._buffer = buffer
+        self._buffer = connection.buffer
         self._audio = audio
         self._wanted = wanted
         self._filter = RestartFilter(wanted)
@@ -104,10 +99,7 @@ class Stream:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for task in self._tasks:
             task.cancel()
@@ -120,8 +112,6 @@ class Stream:
         """The model, engine and delay that the server reported when the stream was opened."""
         assert self._ready is not None, "use the stream inside `async with`"
         return self._ready
-
-    # --- Audio and commands ----------------------------------------------------------------------------------------
 
     async def send(self, audio: AudioLike) -> None:
         """Send audio and wait until the socket has accepted it, across a reconnection if necessary.
@@ -176,8 +166,6 @@ class Stream:
             await self._sent.wait()
         self._queue.raise_error()
 
-    # --- Events ------------------------------------------------------------------------------------------------------
-
     def __aiter__(self) -> Self:
         return self
 
@@ -201,8 +189,6 @@ class Stream:
     def _feed_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._queue.end(error)
-
-    # --- Background tasks ---------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while (ended := await self._run_connection()) is not None:

@@ -1,4 +1,4 @@
-"""Which engine serves which `--model`; the module is imported only when it is chosen."""
+"""The engine for each `--model`. An engine's module is imported only if the engine is used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from tympan.errors import missing_package
 
 
 def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
-    """The engine for `settings.model`, not started yet. Raises `MissingPackageError`.
+    """Return the engine for `settings.model`, not started.
 
-    most_streams: what a platform sends at most. Unlike `settings.max_streams` it is no promise: an engine that finds
-    that it carries fewer, admits fewer.
+    Args:
+        settings: The model, device and data types.
+        most_streams: Most streams that the platform sends to this process. Unlike `settings.max_streams` it is no
+            promise: an engine that carries fewer in real time admits fewer.
+
+    Raises:
+        MissingPackageError: The model needs a package that is not installed.
     """
     match settings.model:
         case "embedded":

@@ -85,17 +85,16 @@ class LM(nn.Module):
 
     Args:
         config: The architecture.
-        codebooks: Number of codebooks to use, the first ones of the checkpoint; by default all of them.
         temperature: Sampling temperature; 0 is greedy.
 
     Attributes:
         compute_dtype: Data type of activations; None for that of the embedding.
     """
 
-    def __init__(self, config: LMConfig, *, codebooks: int | None = None, temperature: float = 0.0) -> None:
+    def __init__(self, config: LMConfig, *, temperature: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.codebooks = config.codebooks if codebooks is None else codebooks
+        self.codebooks = config.codebooks
         self.temperature = temperature
         self.compute_dtype: torch.dtype | None = None
         dimension = config.transformer.dimension

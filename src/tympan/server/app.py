@@ -17,8 +17,7 @@ from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai.realtime import OpenAIProtocol
 from tympan.server.listen import asgi_websocket
-from tympan.server.routes import deepgram, kyutai, openai
-from tympan.server.routes import service as http
+from tympan.server.routes import deepgram, health, kyutai, openai, page
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.version import version
@@ -46,9 +45,10 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
     app = FastAPI(title="Tympan", version=version(), lifespan=lifespan)
     app.state.service = service
-    for module in (http, kyutai, openai, deepgram):
+    for module in (health, kyutai, openai, deepgram):
         app.include_router(module.routes(service))
-    app.mount("/static", StaticFiles(directory=http.STATIC), name="static")
+    app.include_router(page.router)
+    app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
     for path, make_protocol in PROTOCOLS.items():
         app.add_api_websocket_route(path, _endpoint(service, make_protocol))
     return app

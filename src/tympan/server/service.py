@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tympan.config import Config
-from tympan.engine.base import Engine, starting
+from tympan.engine.base import Engine, describe_startup
 from tympan.errors import TympanError
 from tympan.protocols.base import ServerInfo
 from tympan.server.access.admission import Admission
@@ -94,7 +94,7 @@ class Service:
             return self.fatal_error
         if self.engine.ready:
             return ""
-        return starting(self.engine) if self.engine.stage else "the engine is not running"
+        return describe_startup(self.engine) if self.engine.stage else "the engine is not running"
 
     def count_refusal(self, error: TympanError) -> None:
         """Count a client that was refused, by the code of the error."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from tympan.audio.checks import AudioChecks
 from tympan.audio.frames import Framer
-from tympan.audio.sanity import SanityCheck
 from tympan.config import TurnSettings
 from tympan.engine.base import Engine
 from tympan.messages import (
@@ -72,7 +72,7 @@ class Channel:
         self._most_frames = most_frames
         self._wants_vad = wants_vad
         self._framer = Framer(info.frame_samples)
-        self._sanity = SanityCheck(audio_format, info.sample_rate)
+        self._sanity = AudioChecks(audio_format, info.sample_rate)
         self._turns = TurnDetector(turns, info.pause_horizons)
         self._segments = Segmenter(info.delay_seconds)
         self._received_samples = 0
@@ -92,7 +92,7 @@ class Channel:
 
     def set_format(self, audio_format: AudioFormat) -> None:
         """Replace the declared format before any audio has been received."""
-        self._sanity = SanityCheck(audio_format, self._sample_rate)
+        self._sanity = AudioChecks(audio_format, self._sample_rate)
 
     def push(self, samples: Pcm) -> None:
         """Send more audio, `[n]` at the engine's sample rate."""
@@ -111,7 +111,7 @@ class Channel:
             with_partial_frame: Whether to include the frame that is not complete yet. The engine transcribes it in
                 addition to the frames, so word times do not move. A flush at an endpoint does not need it.
         """
-        self._stream.flush(marker, self._framer.show() if with_partial_frame else None)
+        self._stream.flush(marker, self._framer.take_partial() if with_partial_frame else None)
 
     def finish(self) -> None:
         """Send the last frame, padded with zeros, and request all pending words."""

@@ -10,7 +10,6 @@ from typing import Literal, Self
 
 import torch
 
-from tympan.errors import ModelError
 from tympan.models.config import ModelConfig, TransformerConfig
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -49,7 +48,6 @@ class Checkpoint(ABC):
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.bfloat16,
-        codebooks: int | None = None,
         temperature: float = 0.0,
     ) -> LM:
         """Build the language model with its weights.
@@ -57,23 +55,20 @@ class Checkpoint(ABC):
         Args:
             device: Device of the weights.
             dtype: Data type of the weights.
-            codebooks: Number of codebooks to use; by default all of them.
             temperature: Sampling temperature; 0 is greedy.
 
         Raises:
-            ModelError: The model has fewer codebooks, or its weights are missing or do not fit the architecture.
+            ModelError: The weights are missing or do not fit the architecture.
         """
-        used = check_codebooks(codebooks, self.config)
         with torch.device("meta"):
-            lm = LM(self.config.lm, codebooks=used, temperature=temperature)
+            lm = LM(self.config.lm, temperature=temperature)
         self._load_lm(lm, torch.device(device), dtype)
         return lm
 
-    def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
+    def mimi(self, *, device: str | torch.device = "cpu") -> MimiEncoder:
         """Build the encoder of the codec with its weights in float32; arguments and errors are those of :meth:`lm`."""
-        used = check_codebooks(codebooks, self.config)
         with torch.device("meta"):
-            mimi = MimiEncoder(self.config.mimi, used)
+            mimi = MimiEncoder(self.config.mimi, self.config.lm.codebooks)
         self._load_mimi(mimi, torch.device(device))
         return mimi
 
@@ -84,20 +79,6 @@ class Checkpoint(ABC):
     @abstractmethod
     def _load_mimi(self, mimi: MimiEncoder, device: torch.device) -> None:
         """Replace the parameters of ``mimi``, which are on the meta device."""
-
-
-def check_codebooks(codebooks: int | None, config: ModelConfig) -> int:
-    """Return the number of codebooks to use, by default all of them.
-
-    Raises:
-        ModelError: The model has fewer codebooks.
-    """
-    available = min(config.lm.codebooks, config.mimi.quantizer.codebooks)
-    if codebooks is None:
-        return available
-    if not 1 <= codebooks <= available:
-        raise ModelError(f"invalid number of codebooks {codebooks}: expected 1 to {available}")
-    return codebooks
 
 
 @dataclass(frozen=True)
@@ -135,20 +116,16 @@ class Description:
         return self.lm_stream_bytes + self.mimi_stream_bytes
 
 
-def describe(
-    checkpoint: Checkpoint, *, dtype: torch.dtype = torch.bfloat16, codebooks: int | None = None
-) -> Description:
+def describe(checkpoint: Checkpoint, *, dtype: torch.dtype = torch.bfloat16) -> Description:
     """Compute the sizes of ``checkpoint`` from its configuration, without reading weights.
 
     Args:
         checkpoint: The checkpoint.
         dtype: Data type of the weights and the cache of the language model. The codec is always float32.
-        codebooks: Number of codebooks to use; by default all of them.
     """
     config = checkpoint.config
-    used = check_codebooks(codebooks, config)
     with torch.device("meta"):
-        lm, mimi = LM(config.lm, codebooks=used), MimiEncoder(config.mimi, used)
+        lm, mimi = LM(config.lm), MimiEncoder(config.mimi, config.lm.codebooks)
         contexts = [
             *mimi.seanet.init_contexts(1, device=torch.device("meta")),
             mimi.downsample.init_context(1, device=torch.device("meta")),
@@ -166,7 +143,7 @@ def describe(
         delay_seconds=config.delay_seconds,
         silence_prefix_seconds=config.silence_prefix_seconds,
         pause_heads=config.lm.pause_heads,
-        codebooks=used,
+        codebooks=config.lm.codebooks,
         context_seconds=config.lm.transformer.context / config.mimi.frame_rate,
         text_card=config.lm.text_card,
     )

@@ -12,7 +12,7 @@ import torch
 
 from tympan.errors import ModelError
 from tympan.models.checkpoints import names
-from tympan.models.checkpoints.checkpoint import Checkpoint, Layout, check_codebooks
+from tympan.models.checkpoints.checkpoint import Checkpoint, Layout
 from tympan.models.checkpoints.fields import Fields
 from tympan.models.checkpoints.hub import Files, locate
 from tympan.models.checkpoints.layout_kyutai import read_kyutai, read_kyutai_mimi
@@ -56,7 +56,7 @@ class StoredCheckpoint(Checkpoint):
 
     def in_memory(self) -> Self:
         """Return the same checkpoint with its weights read into memory."""
-        rules = (*self._lm_rules(check_codebooks(None, self.config)), *self._mimi_rules())
+        rules = (*self._lm_rules(), *self._mimi_rules())
         used = {name for rule in rules for source in rule.sources for name in source.names}
         files = {name: TensorFiles(self._weight_files(name)) for name in (self.lm_name, self.mimi_name)}
         for tensors in files.values():
@@ -74,10 +74,10 @@ class StoredCheckpoint(Checkpoint):
         files = self._open(self.lm_name)
         if self.layout == "kyutai":
             self._check_heads(files)
-            ignored = names.LM_UNUSED + names.unused_embeddings(lm.codebooks, lm.config.codebooks)
+            ignored = names.LM_UNUSED
         else:
             ignored = (r"codec_model\.",)
-        fill(lm, self._lm_rules(lm.codebooks), files, device=device, dtype=dtype)
+        fill(lm, self._lm_rules(), files, device=device, dtype=dtype)
         refuse_unused(files, ignored)
 
     def _load_mimi(self, mimi: MimiEncoder, device: torch.device) -> None:
@@ -97,9 +97,9 @@ class StoredCheckpoint(Checkpoint):
                 f"but config.json has extra_heads_num_heads = {self.config.lm.pause_heads}"
             )
 
-    def _lm_rules(self, codebooks: int) -> Iterator[Row]:
+    def _lm_rules(self) -> Iterator[Row]:
         rules = names.kyutai_lm if self.layout == "kyutai" else names.transformers_lm
-        return rules(self.config.lm, codebooks)
+        return rules(self.config.lm)
 
     def _mimi_rules(self) -> Iterator[Row]:
         rules = names.kyutai_mimi if self.layout == "kyutai" else names.transformers_mimi

@@ -95,10 +95,10 @@ def _rule(target: str, name: str, shape: tuple[int, ...], build: Build = _unchan
     return Row(target, (Source((name,), shape),), build)
 
 
-def kyutai_lm(config: LMConfig, codebooks: int) -> Iterator[Row]:
+def kyutai_lm(config: LMConfig) -> Iterator[Row]:
     """Yield the rules of the language model in Kyutai's own layout, including the pause heads if there are any."""
     dimension, hidden = config.transformer.dimension, config.transformer.hidden
-    audio = [Source((f"emb.{k}.weight",), (config.audio_card + 1, dimension)) for k in range(codebooks)]
+    audio = [Source((f"emb.{k}.weight",), (config.audio_card + 1, dimension)) for k in range(config.codebooks)]
     text = Source(("text_emb.weight",), (config.text_card + 1, dimension))
     yield Row("embedding", (*audio, text), torch.cat)
     for i in range(config.transformer.layers):
@@ -211,12 +211,12 @@ def _transformers_attention(
     yield Row(f"{target}.out_proj.weight", (projections[3], *scale), _scaled)
 
 
-def transformers_lm(config: LMConfig, codebooks: int) -> Iterator[Row]:
+def transformers_lm(config: LMConfig) -> Iterator[Row]:
     """Yield the rules of the language model in the transformers layout, which has no pause heads."""
     dimension, hidden, heads = config.transformer.dimension, config.transformer.hidden, config.transformer.heads
     text, card = config.text_card + 1, config.audio_card + 1
     shape = (text + config.codebooks * card + 1, dimension)
-    reorder = partial(_reordered, text=text, audio=codebooks * card)
+    reorder = partial(_reordered, text=text, audio=config.codebooks * card)
     yield _rule("embedding", "model.embed_tokens.embed_tokens.weight", shape, reorder)
     for i in range(config.transformer.layers):
         target, source = f"transformer.layers.{i}", f"model.layers.{i}"
@@ -253,11 +253,6 @@ MIMI_UNUSED = (
     r"quantizer\..*\.output_proj\.",
     r"quantizer\..*\.(_initialized|initialized|inited)$",
 )
-
-
-def unused_embeddings(codebooks: int, total: int) -> tuple[str, ...]:
-    """Return patterns of Kyutai's embedding tables beyond the first ``codebooks``."""
-    return tuple(rf"emb\.{k}\.weight$" for k in range(codebooks, total))
 
 
 # moshi saves this projection even for models without the part that uses it.

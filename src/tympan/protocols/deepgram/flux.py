@@ -19,7 +19,7 @@ from tympan.protocols.deepgram.access import DeepgramAccess
 from tympan.protocols.deepgram.parameters import TurnThresholds, parse_audio_format
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
-from tympan.transcript.endpoints import Endpoint, Endpointer
+from tympan.transcript.turns import Endpoint, Endpointer
 
 
 class FluxProtocol(DeepgramAccess):
@@ -105,7 +105,7 @@ class FluxProtocol(DeepgramAccess):
 
     def _on_turn(self, event: Event) -> Iterator[WireMessage | Flush]:
         has_endpoint = False
-        for endpoint in self._endpointer.hear(event):
+        for endpoint in self._endpointer.on_event(event):
             match endpoint.kind:
                 case "started":
                     self._turn_start = endpoint.time
@@ -127,7 +127,7 @@ class FluxProtocol(DeepgramAccess):
         endpoint = self._flushes.pop(marker)
         if endpoint is None:
             yield self._end_turn("manual", self._audio_end)
-        elif self._endpointer.settle(endpoint):  # otherwise the client has ended the turn before
+        elif self._endpointer.confirm(endpoint):  # otherwise the client has ended the turn before
             yield self._report_end(endpoint)
 
     def _report_end(self, endpoint: Endpoint) -> str:

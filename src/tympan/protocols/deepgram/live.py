@@ -17,7 +17,7 @@ from tympan.protocols.deepgram.access import DeepgramAccess
 from tympan.protocols.deepgram.parameters import LiveParameters, parse_audio_format
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
-from tympan.transcript.endpoints import Endpoint, Endpointer
+from tympan.transcript.turns import Endpoint, Endpointer
 
 MAX_RESULT_SECONDS = 4.0
 
@@ -129,7 +129,7 @@ class DeepgramProtocol(DeepgramAccess):
             yield Droppable(self._results(channel, state.words, state.start, word.end - state.start))
 
     def _on_endpoints(self, event: Event, channel: int) -> Iterator[WireMessage | Flush]:
-        for endpoint in self._channels[channel].endpointer.hear(event):
+        for endpoint in self._channels[channel].endpointer.on_event(event):
             if endpoint.kind == "started" and self._parameters.vad_events:
                 yield json_text(messages.speech_started(self._index(channel), endpoint.time))
             elif endpoint.kind == "ended":
@@ -155,7 +155,7 @@ class DeepgramProtocol(DeepgramAccess):
             if endpoint is None:
                 state.endpointer.end()
                 yield self._final(channel, state.end, speech_final=True, from_finalize=True)
-            elif state.endpointer.settle(endpoint):  # otherwise the client's Finalize has ended the result before
+            elif state.endpointer.confirm(endpoint):  # otherwise the client's Finalize has ended the result before
                 yield self._final(channel, endpoint.end_of(state.words), speech_final=True)
 
     def _on_complete(self, complete: Complete) -> Iterator[WireMessage]:

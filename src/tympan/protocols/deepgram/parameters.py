@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tympan.audio.format import CONTAINER_ENCODINGS, parse_format
 from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
-from tympan.transcript.endpoints import AfterPause, AfterSilence
+from tympan.transcript.turns import AfterPause, AfterSilence
 
 Query = Mapping[str, str]
 Default = TypeVar("Default", float, None)

@@ -8,7 +8,8 @@ from typing import Any
 
 from tympan.messages import Segment, Word
 from tympan.protocols.wire import json_text
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 MEDIA_TYPES: Mapping[str, str] = {
@@ -20,7 +21,7 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 
 
-def answer(transcript: Transcript, format: str, language: str, granularities: Collection[str]) -> str:
+def response_body(transcript: Transcript, format: str, language: str, granularities: Collection[str]) -> str:
     """Return the body of a response.
 
     Args:
@@ -45,17 +46,17 @@ def _usage(audio_seconds: float) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(audio_seconds)}
 
 
-def delta(text: str) -> str:
+def delta_event(text: str) -> str:
     """Return the server-sent event of the next part of the text."""
     return _event({"type": "transcript.text.delta", "delta": text})
 
 
-def done(transcript: Transcript) -> str:
+def done_event(transcript: Transcript) -> str:
     """Return the server-sent event with the whole text."""
     return _event({"type": "transcript.text.done", "text": transcript.text, "usage": _usage(transcript.duration)})
 
 
-def failed(error: Mapping[str, Any]) -> str:
+def error_event(error: Mapping[str, Any]) -> str:
     """Return the server-sent event of an error, which cannot change the status of the response any longer."""
     return _event({"type": "error", "error": error})
 

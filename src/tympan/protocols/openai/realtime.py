@@ -28,7 +28,7 @@ from tympan.protocols.openai import access
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.openai.vllm import VllmDialect
 from tympan.protocols.wire import base64_audio, decode_json, json_text
-from tympan.transcript.endpoints import Endpoint, Endpointer
+from tympan.transcript.turns import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -117,7 +117,7 @@ class OpenAIProtocol(ServerProtocol):
         return (*ended, *self._on_speech(event))
 
     def _on_speech(self, event: Event) -> Iterator[WireMessage | Flush]:
-        for endpoint in self._endpointer.hear(event):
+        for endpoint in self._endpointer.on_event(event):
             if endpoint.kind == "started" and self._endpointer.rule is not None:
                 self._has_started = True
                 milliseconds = round(1000 * endpoint.time)
@@ -135,7 +135,7 @@ class OpenAIProtocol(ServerProtocol):
     def _on_flushed(self, marker: int) -> Iterator[WireMessage]:
         purpose = self._flushes.pop(marker)
         if isinstance(purpose, Endpoint):
-            if self._endpointer.settle(purpose):  # otherwise the client has committed the item before
+            if self._endpointer.confirm(purpose):  # otherwise the client has committed the item before
                 yield from self._commit(purpose.end_of(self._words))
         elif purpose == "clear":
             self._next_item(self._audio_end)

@@ -13,7 +13,7 @@ from tympan.audio.format import HIGHEST_RATE, LOWEST_RATE
 from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Request, ServerInfo
-from tympan.transcript.endpoints import AfterPause, AfterSilence, Rule
+from tympan.transcript.turns import AfterPause, AfterSilence, Rule
 
 SERVER_VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 EAGERNESS: Mapping[str, tuple[float, float]] = {"low": (0.75, 8.0), "medium": (0.6, 4.0), "high": (0.5, 2.0)}

@@ -1,1 +1,1 @@
-"""Who may connect, and how much: keys, tokens, quotas, origins."""
+"""API keys, short-lived tokens, quotas and allowed origins."""

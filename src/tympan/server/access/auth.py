@@ -1,7 +1,7 @@
-"""Who may come in: the operator's API keys, and short-lived tokens that a holder of a key has asked for.
+"""Authentication by the operator's API keys, and by short-lived tokens that the holder of a key requests.
 
-Tokens are JSON Web Tokens (RFC 7519), signed with HMAC-SHA256. They are for browsers, which cannot keep a key; what is
-done with one counts as done with the key that asked for it, whose id it carries.
+Tokens are JSON Web Tokens (RFC 7519), signed with HMAC-SHA256. They are for browsers, which cannot keep a key secret. A
+token carries the id of the key that requested it, and its usage counts for that key.
 """
 
 from __future__ import annotations
@@ -17,60 +17,71 @@ import jwt
 
 from tympan.config import KeySettings
 from tympan.errors import AccessError
-from tympan.server.access.keys import HASHED, Key, KeyFile, parse_key
+from tympan.server.access.keys import HASH_PREFIX, KeyFile, parse_key
 from tympan.server.access.quota import Account
 
-SHORTEST_TOKEN_SECONDS, LONGEST_TOKEN_SECONDS = 1, 3600
-TOKEN_PREFIX = "ek_"  # OpenAI's clients know a short-lived key by it
+MIN_TOKEN_SECONDS, MAX_TOKEN_SECONDS = 1, 3600
+TOKEN_PREFIX = "ek_"  # OpenAI's clients recognize a short-lived key by it
 _ALGORITHM = "HS256"
 
 
 class Keyring:
-    """Knows hashes alone. Without keys and a file of them everybody may come in; an empty file lets nobody in.
+    """The accepted API keys, as hashes, with their accounts.
 
-    keys: one a string, written as a line of the file is; file: more of them; `refresh` reads it again when it has
-    changed. limits: those of keys that have none of their own. Tokens of servers with the same `secret` are good on
-    all. Raises `ConfigError`.
+    Without keys and without a key file, all requests are accepted; with an empty key file, none is.
     """
 
     def __init__(
         self, keys: Sequence[str], secret: str = "", file: Path | None = None, limits: KeySettings | None = None
     ) -> None:
+        """Load the keys.
+
+        Args:
+            keys: API keys, each written as a line of the key file.
+            secret: Secret that signs tokens. Servers with the same secret accept each other's tokens.
+            file: File with more keys; `refresh` reloads it.
+            limits: Limits of keys that have none of their own.
+
+        Raises:
+            ConfigError: A key is invalid, or the file cannot be read.
+        """
         self._limits = limits or KeySettings()
         self._keys = [parse_key(key, self._limits, f"key {number} of api_keys") for number, key in enumerate(keys, 1)]
         self._file = None if file is None else KeyFile(file, self._limits)
         self._secret = hashlib.sha256((secret or secrets.token_hex()).encode()).digest()
         self._accounts: dict[str, Account] = {}
-        self._others = Account(self._limits)
-        """Of all that come without a key, where none is needed, or with a token of a key that is not known here."""
-        self._open_accounts()
+        # Shared by requests without a key, where none is required, and by tokens of keys that this server lacks.
+        self._shared_account = Account(self._limits)
+        self._update_accounts()
 
     @property
     def asked_for(self) -> bool:
-        """Whether anybody needs a key."""
+        """Whether requests need a key."""
         return bool(self._keys) or self._file is not None
 
     @property
     def accounts(self) -> Collection[Account]:
-        """Of the keys that are known."""
+        """The accounts of all keys."""
         return self._accounts.values()
 
     def refresh(self) -> None:
-        """Take in what has changed in the file. What a key has used stays, as long as it is in it."""
+        """Reload the key file if it has changed; keys that remain keep their usage."""
         if self._file is not None and self._file.refresh():
-            self._open_accounts()
+            self._update_accounts()
 
     def check(self, credential: str | None) -> Account:
-        """Whose account this is. Raises `AccessError` unless it is a key's, or a token's that has not expired, or no
-        keys are configured.
+        """Return the account that a key or token belongs to.
+
+        Raises:
+            AccessError: Keys are required, and this is neither a key nor a valid token.
         """
         account = self._account_of_key(credential)
         if account is not None:
             return account
         if not self.asked_for:
-            return self._others
+            return self._shared_account
         if not credential:
-            raise AccessError("an API key is needed")
+            raise AccessError("an API key is required")
         try:
             claims = jwt.decode(
                 credential.removeprefix(TOKEN_PREFIX),
@@ -79,34 +90,38 @@ class Keyring:
                 options={"require": ["exp"]},
             )
         except jwt.ExpiredSignatureError:
-            raise AccessError("this token has expired; ask for a new one") from None
+            raise AccessError("the token has expired; request a new one") from None
         except jwt.InvalidTokenError:
-            raise AccessError("this API key is not known") from None
-        return next((each for each in self.accounts if each.id == claims.get("key")), self._others)
+            raise AccessError("the API key is invalid") from None
+        return next((each for each in self.accounts if each.id == claims.get("key")), self._shared_account)
 
     def grant(self, credential: str | None, seconds: int) -> tuple[str, int]:
-        """A token and how many seconds it is good for: those asked for, held within bounds.
+        """Return a new token and its lifetime in seconds.
 
-        Only for keys: a token cannot prolong itself. Raises `AccessError`.
+        Args:
+            credential: An API key; a token cannot request another token.
+            seconds: Requested lifetime, limited to between one second and one hour.
+
+        Raises:
+            AccessError: Keys are required, and `credential` is not one.
         """
         account = self._account_of_key(credential)
         if self.asked_for and account is None:
-            raise AccessError("an API key is needed to ask for a token")
-        seconds = min(max(seconds, SHORTEST_TOKEN_SECONDS), LONGEST_TOKEN_SECONDS)
+            raise AccessError("an API key is required to request a token")
+        seconds = min(max(seconds, MIN_TOKEN_SECONDS), MAX_TOKEN_SECONDS)
         claims = {"exp": time.time() + seconds} | ({} if account is None else {"key": account.id})
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), seconds
 
     def _account_of_key(self, credential: str | None) -> Account | None:
-        presented = HASHED + hashlib.sha256((credential or "").encode()).hexdigest()
+        presented = HASH_PREFIX + hashlib.sha256((credential or "").encode()).hexdigest()
         found = None
-        for hash, account in self._accounts.items():  # with all of them: no early end
+        for hash, account in self._accounts.items():  # compare with all keys, so that the time is constant
             if hmac.compare_digest(presented, hash):
                 found = account
         return found
 
-    def _open_accounts(self) -> None:
-        before, self._accounts = self._accounts, {}
-        keys: list[Key] = [*self._keys, *(self._file.keys if self._file is not None else ())]
-        for key in keys:
-            account = self._accounts[key.hash] = before.get(key.hash) or Account(self._limits)
+    def _update_accounts(self) -> None:
+        previous, self._accounts = self._accounts, {}
+        for key in [*self._keys, *(self._file.keys if self._file is not None else ())]:
+            account = self._accounts[key.hash] = previous.get(key.hash) or Account(self._limits)
             account.limits, account.id, account.name = key.limits, key.id, key.name

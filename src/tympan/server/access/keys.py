@@ -1,4 +1,4 @@
-"""The operator's API keys as they are written: one on a line, with a name and limits of its own if it is to have any.
+"""API keys as the operator writes them: one per line, with an optional name and limits.
 
 sha256:2c26b46b68ffc68ff99b453c1d3041… name=acme streams=20 minutes_per_day=600
 """
@@ -18,17 +18,23 @@ from tympan.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-HASHED = "sha256:"
-_IS_HASH = re.compile(rf"{HASHED}[0-9a-f]{{64}}")
-_IS_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HASH_PREFIX = "sha256:"
+_HASH = re.compile(rf"{HASH_PREFIX}[0-9a-f]{{64}}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID_DIGITS = 16
-_PREFIX = "key_"  # of the settings that a line has for one key
-_LIMITS = [name.removeprefix(_PREFIX) for name in KeySettings.__struct_fields__]
+_SETTING_PREFIX = "key_"  # the setting key_streams is the limit `streams` of a line
+_LIMITS = [name.removeprefix(_SETTING_PREFIX) for name in KeySettings.__struct_fields__]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a server keeps of a key. `name` is for metrics, and empty if it has none."""
+    """A configured API key.
+
+    Attributes:
+        hash: Its SHA-256 hash, with the prefix.
+        name: Its name in metrics; empty if it has none.
+        limits: Its limits.
+    """
 
     hash: str
     name: str
@@ -36,76 +42,93 @@ class Key:
 
     @property
     def id(self) -> str:
-        """What a token carries of its key: enough to know it by, of no use to guess it."""
-        return self.hash.removeprefix(HASHED)[:_ID_DIGITS]
+        """The part of the hash by which tokens refer to the key; too short to recover the key from."""
+        return self.hash.removeprefix(HASH_PREFIX)[:_ID_DIGITS]
 
 
 def hash_of(key: str) -> str:
-    """What is kept of a key. Keys are long and random (`tympan key`), so no slow hash is needed."""
-    if _IS_HASH.fullmatch(key):
+    """Return the hash of a key; a hash is returned unchanged.
+
+    Keys are long and random (`tympan key`), so they need no slow hash function.
+    """
+    if _HASH.fullmatch(key):
         return key
-    return HASHED + hashlib.sha256(key.encode()).hexdigest()
+    return HASH_PREFIX + hashlib.sha256(key.encode()).hexdigest()
 
 
 def parse_key(line: str, limits: KeySettings, where: str) -> Key:
-    """A key or its hash, then words such as `name=acme streams=20`; `limits` are for what the line does not say.
+    """Parse a key or its hash, followed by options such as `name=acme streams=20`.
 
-    Raises `ConfigError`, which shows `where` and no part of the key.
+    Args:
+        line: The text to parse.
+        limits: Limits that apply where the line has none of its own.
+        where: A description of the line for error messages.
+
+    Raises:
+        ConfigError: The line is invalid. The message contains no part of the key.
     """
     key, *words = line.split() or [""]
-    if not key or (key.startswith(HASHED) and not _IS_HASH.fullmatch(key)):
-        raise ConfigError(f"{where} is neither a key nor {HASHED} and 64 hexadecimal digits")
-    name, own = "", {}
+    if not key or (key.startswith(HASH_PREFIX) and not _HASH.fullmatch(key)):
+        raise ConfigError(f"{where}: expected a key, or {HASH_PREFIX} and 64 hexadecimal digits")
+    name, own_limits = "", {}
     for number, word in enumerate(words, 2):
-        what, _, value = word.partition("=")
-        if what == "name" and _IS_NAME.fullmatch(value):
+        option, _, value = word.partition("=")
+        if option == "name" and _NAME.fullmatch(value):
             name = value
-        elif what in _LIMITS and value:
-            own[_PREFIX + what] = value
-        else:  # which may be a part of a key with a space in it, and is not shown
-            raise ConfigError(f"{where}: word {number} is none of name=…, {'=…, '.join(_LIMITS)}=…")
+        elif option in _LIMITS and value:
+            own_limits[_SETTING_PREFIX + option] = value
+        else:  # the word may be part of a key that contains a space, so the message does not show it
+            raise ConfigError(f"{where}: word {number} is not an option; expected name=…, {'=…, '.join(_LIMITS)}=…")
     try:
-        own_limits = msgspec.convert({**msgspec.structs.asdict(limits), **own}, KeySettings, strict=False)
+        merged = msgspec.convert({**msgspec.structs.asdict(limits), **own_limits}, KeySettings, strict=False)
     except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(f" - at `$.{_PREFIX}")
-        raise ConfigError(f"{where}: {path.rstrip('`')} is wrong: {problem[0].lower()}{problem[1:]}") from None
-    return Key(hash_of(key), name, own_limits)
+        problem, _, path = str(error).partition(f" - at `$.{_SETTING_PREFIX}")
+        raise ConfigError(f"{where}: invalid {path.rstrip('`')}: {problem[0].lower()}{problem[1:]}") from None
+    return Key(hash_of(key), name, merged)
 
 
 class KeyFile:
-    """Keys one on a line; empty lines and those that begin with # do not count."""
+    """A file with one key per line; empty lines and lines that begin with `#` are ignored."""
 
     def __init__(self, path: Path, limits: KeySettings) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: The file cannot be read, or a line is invalid.
+        """
         self._path = path
         self._limits = limits
         self.keys: list[Key] = []
-        self._seen: tuple[int, int] | None = None
-        self._told = ""
+        self._loaded_stamp: tuple[int, int] | None = None
+        self._logged_error = ""
         try:
             self._read()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read the keys in {path}: {error}") from None
 
     def refresh(self) -> bool:
-        """Read it again if it has changed: whether it has. While it cannot be read, the keys that were in it stay."""
-        trouble = ""
+        """Reload the file if it has changed; keep the previous keys while it is invalid.
+
+        Returns:
+            Whether the keys were reloaded.
+        """
         try:
-            if self._stamp() == self._seen:
+            if self._stamp() == self._loaded_stamp:
                 return False
             self._read()
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            trouble = str(error)
-            if trouble != self._told:
-                logger.error("cannot read the API keys again: %s", trouble)
-        else:
-            logger.info("read the API keys again: there are %d", len(self.keys))
-        self._told = trouble
-        return not trouble
+            if str(error) != self._logged_error:
+                logger.error("cannot reload the API keys: %s", error)
+            self._logged_error = str(error)
+            return False
+        logger.info("reloaded the API keys: %d in the file", len(self.keys))
+        self._logged_error = ""
+        return True
 
     def _read(self) -> None:
         stamp = self._stamp()
         lines = [line.strip() for line in self._path.read_text(encoding="utf-8").splitlines()]
-        self._seen = stamp
+        self._loaded_stamp = stamp
         self.keys = [
             parse_key(line, self._limits, f"line {number} of {self._path}")
             for number, line in enumerate(lines, 1)

@@ -1,4 +1,4 @@
-"""The origin check, which protects a server from the web pages that its users visit."""
+"""The check of the `Origin` header, which browsers send with every WebSocket and cross-origin request."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from tympan.errors import OriginError
 
 
 def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], keys_required: bool) -> None:
-    """Check the `Origin` header, which only browsers send; header names are in lower case.
+    """Check that the web page that sends a request may use this server.
 
-    Without configured origins every page may connect where API keys are required, since a page does not have them,
-    and only the server's own page where they are not.
+    Without API keys, any page that is open in a browser with access to the server could connect to it. Unless origins
+    are configured, only the server's own page may therefore do so. Requests without an `Origin` header pass.
+
+    Args:
+        headers: Headers of the request; names in lower case.
+        allowed_origins: Configured origins; `*` allows all of them.
+        keys_required: Whether requests need an API key; without `allowed_origins`, all origins are then allowed.
 
     Raises:
-        OriginError: The page may not connect.
+        OriginError: The page's origin is not allowed.
     """
     origin = headers.get("origin")
-    if origin is None or "*" in allowed_origins or origin in allowed_origins:
-        return
-    if keys_required and not allowed_origins:
+    if origin is None or "*" in allowed_origins or origin in allowed_origins or (not allowed_origins and keys_required):
         return
     if urlsplit(origin).netloc != headers.get("host"):
-        raise OriginError(f"pages from {origin:.80} may not connect; the operator can allow them (allowed_origins)")
+        raise OriginError(f"the origin {origin:.80} is not allowed; the operator can add it to allowed_origins")

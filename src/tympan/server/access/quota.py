@@ -1,7 +1,7 @@
-"""What each key has used of what it may: streams at once, openings and bytes of files in a minute, audio in a day.
+"""Usage of each API key and its limits: concurrent streams, new streams and bytes of files per minute, audio per day.
 
-Everything is counted in windows that roll: a day is the last 24 hours. One process counts for itself. Memory is
-bounded by the keys that the operator has made; what nobody knows is not counted.
+Rates are counted in sliding windows: a day is the last 24 hours. Each process counts for itself. Memory is bounded by
+the number of configured keys.
 """
 
 from __future__ import annotations
@@ -15,48 +15,56 @@ from tympan.errors import QuotaError
 
 MINUTE_SECONDS = 60.0
 DAY_SECONDS = 86_400.0
-PARTS = 60
-A_STREAM_ENDS_SECONDS = 5  # a guess, as it is when all slots are taken
+BUCKETS = 60
+STREAM_RETRY_SECONDS = 5  # a guess at when a stream ends, as where all slots are in use
 
 
-class Window:
-    """The sum of what was added in the last `seconds`, to a sixtieth of them."""
+class SlidingWindow:
+    """The sum of the amounts added in the last `seconds`, with a resolution of a sixtieth of them."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._part = seconds / PARTS
-        self._parts: deque[list[float]] = deque()  # [when it began, amount], the oldest first
+        self._bucket_seconds = seconds / BUCKETS
+        self._buckets: deque[list[float]] = deque()  # [start time, amount], oldest first
         self._total = 0.0
 
     def add(self, amount: float, now: float) -> None:
-        begin = math.floor(now / self._part) * self._part
-        if not self._parts or self._parts[-1][0] != begin:
-            self._parts.append([begin, 0.0])
-        self._parts[-1][1] += amount
+        start = math.floor(now / self._bucket_seconds) * self._bucket_seconds
+        if not self._buckets or self._buckets[-1][0] != start:
+            self._buckets.append([start, 0.0])
+        self._buckets[-1][1] += amount
         self._total += amount
 
     def total(self, now: float) -> float:
-        while self._parts and self._leaves_at(self._parts[0]) <= now:
-            self._total -= self._parts.popleft()[1]
-        if not self._parts:
-            self._total = 0.0  # rounding does not add up over months
+        while self._buckets and self._expires_at(self._buckets[0]) <= now:
+            self._total -= self._buckets.popleft()[1]
+        if not self._buckets:
+            self._total = 0.0  # discard the rounding errors
         return self._total
 
     def seconds_until_below(self, limit: float, now: float) -> int:
-        """After which the total is below `limit`, if nothing is added: whole seconds, at least 1."""
+        """Return the seconds, at least 1, until the total falls below `limit` if nothing is added."""
         total = self.total(now)
-        for part in self._parts:
-            total -= part[1]
+        for bucket in self._buckets:
+            total -= bucket[1]
             if total < limit:
-                return max(1, math.ceil(self._leaves_at(part) - now))
+                return max(1, math.ceil(self._expires_at(bucket) - now))
         return 1
 
-    def _leaves_at(self, part: list[float]) -> float:
-        return part[0] + self._part + self._seconds
+    def _expires_at(self, bucket: list[float]) -> float:
+        return bucket[0] + self._bucket_seconds + self._seconds
 
 
 class Account:
-    """One key's use, and its limits, which may change while it is used. `now` is always the event loop's time."""
+    """The usage and the limits of one API key. `now` is always the event loop's time.
+
+    Attributes:
+        limits: The key's limits; they may change while it is in use.
+        id: The key's id in tokens; empty for requests without a key.
+        name: The key's name in metrics; empty if it has none.
+        streams: Streams in use now.
+        audio_seconds: Audio received so far, summed over channels.
+    """
 
     def __init__(self, limits: KeySettings) -> None:
         self.limits = limits
@@ -64,61 +72,68 @@ class Account:
         self.name = ""
         self.streams = 0
         self.audio_seconds = 0.0
-        self._openings = Window(MINUTE_SECONDS)
-        self._file_bytes = Window(MINUTE_SECONDS)
-        self._audio = Window(DAY_SECONDS)
+        self._openings = SlidingWindow(MINUTE_SECONDS)
+        self._file_bytes = SlidingWindow(MINUTE_SECONDS)
+        self._audio = SlidingWindow(DAY_SECONDS)
 
     def open(self, session: AudioMeter, streams: int, now: float) -> Usage:
-        """For a new session of so many streams: all of them or none. Raises `QuotaError`."""
-        most = self.limits.key_streams
-        if most is not None and self.streams + streams > most:
-            raise QuotaError(f"streams at once are limited to {most}", A_STREAM_ENDS_SECONDS)
-        most = self.limits.key_opens_per_minute
-        if most is not None and self._openings.total(now) >= most:
-            wait = self._openings.seconds_until_below(most, now)
-            raise QuotaError(f"streams and files opened in a minute are limited to {most}", wait)
-        spent = self.spent(now)
-        if spent is not None:
-            raise spent
+        """Reserve all of a new session's streams.
+
+        Raises:
+            QuotaError: A limit is reached; no stream is reserved.
+        """
+        limit = self.limits.key_streams
+        if limit is not None and self.streams + streams > limit:
+            raise QuotaError(f"the limit of {limit} concurrent streams is reached", STREAM_RETRY_SECONDS)
+        limit = self.limits.key_opens_per_minute
+        if limit is not None and self._openings.total(now) >= limit:
+            wait = self._openings.seconds_until_below(limit, now)
+            raise QuotaError(f"the limit of {limit} new streams and files per minute is reached", wait)
+        error = self.audio_error(now)
+        if error is not None:
+            raise error
         self._openings.add(1, now)
         self.streams += streams
         return Usage(self, session, streams)
 
-    def leave(self, streams: int) -> None:
+    def release(self, streams: int) -> None:
         self.streams -= streams
 
-    def hear(self, seconds: float, now: float) -> None:
-        """So much more audio, of all channels together."""
+    def add_audio(self, seconds: float, now: float) -> None:
         self._audio.add(seconds, now)
         self.audio_seconds += seconds
 
-    def spent(self, now: float) -> QuotaError | None:
-        """What to tell once no more audio may be heard."""
-        most = self.limits.key_minutes_per_day
-        if most is None or self._audio.total(now) < 60 * most:
+    def audio_error(self, now: float) -> QuotaError | None:
+        """Return an error if the limit on audio is reached."""
+        limit = self.limits.key_minutes_per_day
+        if limit is None or self._audio.total(now) < 60 * limit:
             return None
-        wait = self._audio.seconds_until_below(60 * most, now)
-        return QuotaError(f"minutes of audio within 24 hours are limited to {most:g}", wait)
+        wait = self._audio.seconds_until_below(60 * limit, now)
+        return QuotaError(f"the limit of {limit:g} minutes of audio in 24 hours is reached", wait)
 
     def upload(self, count: int, now: float) -> None:
-        """So many more bytes of a file have come. Raises `QuotaError`."""
+        """Count received bytes of a file.
+
+        Raises:
+            QuotaError: The limit on bytes per minute is exceeded.
+        """
         self._file_bytes.add(count, now)
-        most = self.limits.key_upload_bytes_per_minute
-        if most is not None and self._file_bytes.total(now) > most:
-            wait = self._file_bytes.seconds_until_below(most, now)
-            raise QuotaError(f"bytes of files in a minute are limited to {most}", wait)
+        limit = self.limits.key_upload_bytes_per_minute
+        if limit is not None and self._file_bytes.total(now) > limit:
+            wait = self._file_bytes.seconds_until_below(limit, now)
+            raise QuotaError(f"the limit of {limit} bytes of files per minute is exceeded", wait)
 
 
 class AudioMeter(Protocol):
-    """A session, as far as it is counted."""
+    """A session, as quotas measure it."""
 
     @property
     def heard_seconds(self) -> float:
-        """Audio of all channels together; never less than before."""
+        """Audio received so far, summed over channels; never decreases."""
 
 
 class Usage:
-    """What one session has of its key's account, until its `end`."""
+    """What one session uses of an account, until `end`."""
 
     def __init__(self, account: Account, session: AudioMeter, streams: int) -> None:
         self._account = account
@@ -127,15 +142,15 @@ class Usage:
         self._counted_seconds = 0.0
 
     def spent(self, now: float) -> QuotaError | None:
-        """Count the audio that came since the last time: an error when the account has no more."""
-        heard = self._session.heard_seconds
-        if heard > self._counted_seconds:
-            self._account.hear(heard - self._counted_seconds, now)
-            self._counted_seconds = heard
-        return self._account.spent(now)
+        """Count the audio received since the last call; return an error if the limit on audio is reached."""
+        seconds = self._session.heard_seconds
+        if seconds > self._counted_seconds:
+            self._account.add_audio(seconds - self._counted_seconds, now)
+            self._counted_seconds = seconds
+        return self._account.audio_error(now)
 
     def end(self, now: float) -> None:
-        """Count what is left, and give the streams back. May be called again."""
+        """Count the remaining audio and release the streams; later calls have no effect."""
         self.spent(now)
-        self._account.leave(self._streams)
+        self._account.release(self._streams)
         self._streams = 0

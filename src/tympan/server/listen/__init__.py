@@ -1,1 +1,1 @@
-"""Sockets: the listener, TLS, HTTP and WebSocket connections, the server that answers during start-up."""
+"""Listening socket, TLS, HTTP and WebSocket connections, and the server that responds during start-up."""

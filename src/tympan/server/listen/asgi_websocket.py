@@ -1,7 +1,7 @@
-"""WebSockets of any ASGI server: for platforms that bring their own, such as Modal's and Ray Serve's.
+"""WebSockets of any ASGI server, for platforms that bring their own, such as Modal and Ray Serve.
 
-What a connection may cost before its first message is here, the platform decides: the size of a message in memory, what
-waits in its queues, pings, the time that a handshake may take. What can be held back here is held back.
+The platform decides what a connection may cost before its first message: the size of a message in memory, the length of
+its queues, pings, and the time limit of the handshake. This module limits the rest.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ import logging
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.routes.responses import request_of, response_of
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, TransportListener
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
-MANY_MESSAGES = 250  # after so many, a client that sends faster than …
-MESSAGES_PER_SECOND = 5_000  # … this waits: what has arrived comes without a pause in which others had their turn
-
 
 async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProtocol) -> None:
-    """Handle one opening request to the end of its connection."""
-    request = request_of(websocket)
-    transport = AsgiWire(websocket)
-    connection, answer = open_connection(transport, service, make_protocol, request)
+    """Handle one WebSocket from its opening request to its end."""
+    transport = AsgiTransport(websocket)
+    connection, answer = open_connection(transport, service, make_protocol, request_of(websocket))
     if isinstance(answer, Refusal):
         await websocket.send_denial_response(response_of(answer))
         return
@@ -41,18 +38,17 @@ async def serve(websocket: WebSocket, service: Service, make_protocol: MakeProto
         transport.gone()
 
 
-class AsgiWire:
-    """Two tasks per connection: one waits for the client, one for what it is told. Messages go out one at a time."""
+class AsgiTransport(BaseTransport):
+    """One WebSocket with two tasks, a reader and a writer. Messages are sent one at a time."""
 
     def __init__(self, websocket: WebSocket) -> None:
-        self.writable = True
-        self.connection: TransportListener | None = None
+        super().__init__()
         self._websocket = websocket
         self._outgoing: asyncio.Queue[WireMessage | tuple[int, str]] = asyncio.Queue()
         self._reading = asyncio.Event()
         self._reading.set()
-        self._task: asyncio.Task[None] | None = None
-        self._goodbye = ABNORMAL_CLOSURE
+        self._writer: asyncio.Task[None] | None = None
+        self._close_code = ABNORMAL_CLOSURE
 
     def send(self, message: WireMessage) -> None:
         self.writable = False
@@ -68,24 +64,19 @@ class AsgiWire:
         self._reading.set()
 
     def abort(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def abandon(self) -> None:
-        self.connection = None
-        self.abort()
+        if self._writer is not None:
+            self._writer.cancel()
 
     def gone(self) -> None:
-        if self.connection is not None:
-            self.connection.on_gone(self._goodbye)
+        self._detach(self._close_code)
 
     async def run(self) -> None:
-        """Until the client is gone, or has been told the end."""
+        """Pass messages both ways until the client has disconnected or the close frame has been sent."""
         if self.connection is None:
             return
         self.connection.start()
         reader = asyncio.create_task(self._read())
-        self._task = writer = asyncio.create_task(self._write())
+        self._writer = writer = asyncio.create_task(self._write())
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -99,14 +90,16 @@ class AsgiWire:
         while True:
             await self._reading.wait()
             count += 1
-            if count == MANY_MESSAGES:
+            if count == BURST_MESSAGES:  # queued messages are received without yielding to other tasks
                 await asyncio.sleep(since + count / MESSAGES_PER_SECOND - loop.time())
                 count, since = 0, loop.time()
             message = await self._websocket.receive()
             if self.connection is None:
                 return
             if message["type"] == "websocket.disconnect":
-                self._goodbye = _goodbye(message.get("code"))
+                code = message.get("code")
+                # ASGI reports 1005 for a close without a code; uvicorn also reports it for a lost connection.
+                self._close_code = ABNORMAL_CLOSURE if code in (None, NO_STATUS) else code
                 return
             data: WireMessage | None = message.get("bytes")
             self.connection.on_message(message["text"] if data is None else data)
@@ -116,14 +109,7 @@ class AsgiWire:
             while not isinstance(message := await self._outgoing.get(), tuple):
                 name = "text" if isinstance(message, str) else "bytes"
                 await self._websocket.send({"type": "websocket.send", name: message})
-                self.writable = True
-                if self.connection is not None:
-                    self.connection.on_writable()
+                self._on_writable()
             await self._websocket.close(*message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
-            logger.debug("the client is gone: %r", error)
-
-
-def _goodbye(code: int | None) -> int:
-    """ASGI has 1005 for clients that closed without a code, and uvicorn also for those that closed not at all."""
-    return ABNORMAL_CLOSURE if code in (None, NO_STATUS) else code
+            logger.debug("the client has disconnected: %r", error)

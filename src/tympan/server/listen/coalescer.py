@@ -1,57 +1,47 @@
-"""Interrupt moderation for the event loop: what comes within a few milliseconds is read at once, and heard at once.
+"""Interrupt moderation for the event loop: messages that arrive within a few milliseconds are processed together.
 
-A loop that wakes up for every message of every stream pays for the wake-up, the poll and cold caches each time, which
-is more than the message itself costs. So after a message the loop sleeps for the rest of a short period: those that
-came meanwhile are read in one go, other threads have the interpreter to themselves, and a loop that is busy for longer
-than the period does not sleep at all. Network cards do the same with interrupts (Mogul and Ramakrishnan 1997).
+Waking the event loop for every message of every stream costs more than the message itself: a context switch, a poll and
+cold caches. After processing messages, the loop therefore sleeps for the rest of a short period. Messages that arrive
+meanwhile are read at once, and other threads can run. A loop that is busy for longer than the period does not sleep.
+Network cards moderate interrupts in the same way (Mogul and Ramakrishnan 1997).
 
-First all sockets are read, and then all messages are heard: a processor that goes from one to the other and back for
-each message has neither at hand.
+All sockets are read before the first message is processed, so that the code and data of each stage stay in the cache.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from typing import Protocol
 
 from tympan.protocols.base import WireMessage
+from tympan.server.transport import TransportListener
 
-logger = logging.getLogger(__name__)
-
-PERIOD_SECONDS = 0.005  # the most that this adds to a message's way; a frame of audio is 16 times as long
-
-
-class Hearer(Protocol):
-    """Whom a message is for."""
-
-    def on_message(self, message: WireMessage) -> None: ...
+PERIOD_SECONDS = 0.005  # the longest delay that this adds to a message; a frame of audio lasts 16 times as long
 
 
 class MessageCoalescer:
-    """One per event loop."""
+    """Collects the messages that an event loop reads, and passes them to their connections together."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._messages: list[tuple[Hearer, WireMessage]] = []
+        self._messages: list[tuple[TransportListener, WireMessage]] = []
         self._woke_at = 0.0
 
-    def put(self, hearer: Hearer, message: WireMessage) -> None:
-        """A message that was read. It is heard once all that was there has been read, and then the loop breathes."""
+    def put(self, connection: TransportListener, message: WireMessage) -> None:
+        """Queue a message that was read; it is processed once the sockets that are ready have been read."""
         if not self._messages:
-            self._loop.call_soon(self._breathe)
-        self._messages.append((hearer, message))
+            self._loop.call_soon(self._process)
+        self._messages.append((connection, message))
 
-    def hear(self) -> None:
-        """Let all messages be heard that were read."""
+    def flush(self) -> None:
+        """Pass all queued messages to their connections now."""
         messages, self._messages = self._messages, []
-        for hearer, message in messages:
-            hearer.on_message(message)
+        for connection, message in messages:
+            connection.on_message(message)
 
-    def _breathe(self) -> None:
-        self.hear()
-        rest = self._woke_at + PERIOD_SECONDS - time.monotonic()
-        if 0 < rest < PERIOD_SECONDS:
-            time.sleep(rest)
+    def _process(self) -> None:
+        self.flush()
+        remaining = self._woke_at + PERIOD_SECONDS - time.monotonic()
+        if 0 < remaining < PERIOD_SECONDS:
+            time.sleep(remaining)
         self._woke_at = time.monotonic()

@@ -1,5 +1,6 @@
-"""uvicorn's HTTP, with an end to patience: for a request to come, for what stands before its body, for the answer to be
-read. Without it, whoever opens a connection and says nothing, or one header a minute, has it for ever (Slowloris).
+"""uvicorn's HTTP protocol with time limits for reading a request's headers and for writing a response.
+
+Without them, a client that sends nothing, or one header a minute, keeps its connection for ever (Slowloris).
 """
 
 from __future__ import annotations
@@ -9,52 +10,52 @@ import asyncio
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-HEAD_SECONDS = 10.0  # for a request line and its headers, from the first byte or from the answer before it
-HEAD_BYTES = 15 * 1024  # picows, which reads the opening of a WebSocket again, takes 16 KiB
-STUCK_SECONDS = 30.0  # for a client to read any of an answer
+HEAD_TIMEOUT_SECONDS = 10.0  # for the request line and headers, from the connection or the end of the last response on
+MAX_HEAD_BYTES = 15 * 1024  # picows, which parses the opening request of a WebSocket again, accepts 16 KiB
+WRITE_TIMEOUT_SECONDS = 30.0  # for the client to read any part of a response
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection, until it is closed or becomes a WebSocket."""
+    """One HTTP connection, until it is closed or becomes a WebSocket."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(transport)
-        self._answering: RequestResponseCycle | None = None
+        self._running_cycle: RequestResponseCycle | None = None
         self._in_head = False
         self._head_bytes = 0
-        self._stuck: asyncio.TimerHandle | None = None
-        self._due: asyncio.TimerHandle | None = None
-        self._expect_request()
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._request_came()
-        self._unstuck()
-        self._nobody_listens()
+        self._cancel_head_timer()
+        self._cancel_write_timer()
+        self._disconnect_running_cycle()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The headers are too long.")
 
     def send_400_response(self, msg: str) -> None:
         super().send_400_response(msg)
-        self._nobody_listens()
+        self._disconnect_running_cycle()
 
     def handle_websocket_upgrade(self) -> None:
-        self._nobody_listens()
+        self._disconnect_running_cycle()
         super().handle_websocket_upgrade()
 
-    def _nobody_listens(self) -> None:
-        """The answer to a request before the broken one has nowhere to go; uvicorn thinks of the newest only."""
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+    def _disconnect_running_cycle(self) -> None:
+        """Disconnect the request whose response is being written; uvicorn disconnects only the newest request."""
+        if self._running_cycle is not None:
+            self._running_cycle.disconnected = True
+            self._running_cycle.message_event.set()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
+        self._running_cycle = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
@@ -62,37 +63,41 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Raises `ValueError`, which uvicorn answers with 400."""
+        """Check the size of the headers.
+
+        Raises:
+            ValueError: The headers are too long; uvicorn responds with status 400.
+        """
         self._in_head = False
-        self._request_came()
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
+        self._cancel_head_timer()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             raise ValueError("the headers are too long")
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._expect_request()
+        self._start_head_timer()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(STUCK_SECONDS, self.transport.abort)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._unstuck()
+        self._cancel_write_timer()
         super().resume_writing()
 
-    def _expect_request(self) -> None:
-        self._request_came()
-        self._due = self.loop.call_later(HEAD_SECONDS, self._too_late)
+    def _start_head_timer(self) -> None:
+        self._cancel_head_timer()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
-    def _request_came(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
-    def _unstuck(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
 
-    def _too_late(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:  # else the next request had come already
+    def _on_head_timeout(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # otherwise the next request has already arrived
             self.transport.abort()

@@ -1,7 +1,7 @@
-"""The port, and what is said there while the model is not ready: seconds on a laptop, minutes for a large model.
+"""A minimal HTTP server that responds while the model loads: seconds on a laptop, minutes for a large model.
 
-Whoever watches a start asks the port, not the log. So it is open from the first moment on, and a waiting room answers,
-which needs no web framework: that takes a second to import.
+Orchestrators poll the port to follow a start, so it is open from the first moment on. This server needs no web
+framework, which takes a second to import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from tympan.config import ServerSettings
-from tympan.engine.base import Engine, starting
+from tympan.engine.base import Engine, describe_startup
 from tympan.errors import RestartingError
 from tympan.server.listen.listener import tls_context
 from tympan.version import version
@@ -24,10 +24,14 @@ REASONS: Final = {200: "OK", 503: "Service Unavailable"}
 
 
 class StartupServer:
-    """`async with`: answers on `listener`, and leaves it open for the server that comes after."""
+    """Async context manager that responds on `listener`, and leaves it open for the actual server."""
 
     def __init__(self, listener: socket.socket, settings: ServerSettings, engine: Engine) -> None:
-        """Raises `ConfigError` for a bad certificate."""
+        """Prepare the server.
+
+        Raises:
+            ConfigError: The TLS certificate cannot be loaded.
+        """
         self._listener = listener
         self._tls = tls_context(settings)
         self._engine = engine
@@ -45,16 +49,16 @@ class StartupServer:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head))
+                writer.write(self._respond(head))
                 await writer.drain()
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # nobody who asks over HTTP
+            pass  # the client does not speak HTTP
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    def _respond(self, head: bytes) -> bytes:
         path = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
-        reason = starting(self._engine)
+        reason = describe_startup(self._engine)
         match path:
             case b"/health":
                 return _response(200, {"status": "starting", "version": version(), "reason": reason})

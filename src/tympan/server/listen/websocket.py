@@ -1,7 +1,7 @@
-"""WebSockets by picows, under uvicorn: a message reaches its connection in the turn of the event loop that read it.
+"""WebSockets by picows, under uvicorn: a message reaches its connection in the event loop iteration that read it.
 
-Between uvicorn and an ASGI app a message passes a queue, a task and two dictionaries, which cost more than all that
-Tympan does with 80 ms of audio. Where the server is not ours, `asgi_socket.py` takes that way.
+Between uvicorn and an ASGI application, a message passes through a queue, a task and two dictionaries. They cost more
+than everything that Tympan does with 80 ms of audio. `asgi_websocket.py` does without picows, for other ASGI servers.
 """
 
 from __future__ import annotations
@@ -29,85 +29,62 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tympan.protocols.base import Refusal, WireMessage
+from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
 from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, TransportListener
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 10.0  # for a client to answer a close
-HANDSHAKE_SECONDS = 5.0
-READ_BUFFER_BYTES = 16 * 1024  # at first; it grows with the messages
-READ_BYTES = 16 * 1024  # at once
-MANY_FRAMES = 250  # in one read: such a client is not read again before others had their turn …
-FRAMES_PER_SECOND = 5_000  # … so that it gets no more than this
+CLOSE_TIMEOUT_SECONDS = 10.0  # for a client to answer a close frame
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
+READ_BUFFER_BYTES = 16 * 1024  # initial size; it grows with the messages
+MAX_READ_BYTES = 16 * 1024  # of one read
 
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 
-_silent = logging.getLogger("picows")
-_silent.setLevel(logging.CRITICAL)  # it calls what peers do wrong an error
+_picows_logger = logging.getLogger("picows")
+_picows_logger.setLevel(logging.CRITICAL)  # picows logs protocol violations of clients as errors
 
 
-class Socket(WSListener):
-    """A connection's wire."""
+class PicowsTransport(BaseTransport, WSListener):
+    """One WebSocket, as picows calls it and as its connection uses it."""
 
-    def __init__(self, protocol: SocketProtocol, most_bytes: int) -> None:
-        self.writable = True
-        self.connection: TransportListener | None = None
+    def __init__(self, protocol: WebSocketProtocol, max_message_bytes: int) -> None:
+        super().__init__()
         self._protocol = protocol
-        self._most_bytes = most_bytes
-        self._parts: bytearray | None = None  # of a message that has begun
-        self._parts_kind = _CONTINUATION
-        self._closing: asyncio.TimerHandle | None = None
-        self._held = False
-        self._frames = 0  # of this read
-        self._resting: asyncio.TimerHandle | None = None
+        self._max_message_bytes = max_message_bytes
+        self._fragments: bytearray | None = None  # of the message that has begun
+        self._fragments_type = _CONTINUATION
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self._paused = False
+        self._throttle_timer: asyncio.TimerHandle | None = None
+        self._frames_in_read = 0
 
-    # --- what the connection asks for ----------------------------------------------------------------------------
+    # --- Called by the connection ---------------------------------------------------------------------------------
 
     def send(self, message: WireMessage) -> None:
         self._protocol.transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
 
     def close(self, code: int, reason: str) -> None:
         self._protocol.transport.send_close(code, reason)
-        self._abort_soon()
+        self._abort_later()
 
     def pause_reading(self) -> None:
-        self._held = True
-        self._read_or_not()
+        self._paused = True
+        self._update_reading()
 
     def resume_reading(self) -> None:
-        self._held = False
-        self._read_or_not()
+        self._paused = False
+        self._update_reading()
 
     def abort(self) -> None:
         self._protocol.transport.disconnect(graceful=False)
 
-    def abandon(self) -> None:
-        self.connection = None
-        self.abort()
-
-    def _rest(self, seconds: float) -> None:
-        """Read nothing for so long."""
-        if self._resting is None:
-            self._resting = asyncio.get_running_loop().call_later(seconds, self._rested)
-            self._read_or_not()
-
-    def _rested(self) -> None:
-        self._resting = None
-        self._read_or_not()
-
-    def _read_or_not(self) -> None:
-        transport = self._protocol.transport.underlying_transport
-        if self._held or self._resting is not None:
-            transport.pause_reading()
-        elif not transport.is_closing():
-            transport.resume_reading()
-
-    # --- what picows tells ---------------------------------------------------------------------------------------
+    # --- Called by picows -----------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         if self.connection is not None:
@@ -119,86 +96,98 @@ class Socket(WSListener):
             return
         kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._break(WSCloseCode.PROTOCOL_ERROR, "an extension that was not agreed on")
-        if kind == _BINARY and frame.fin and self._parts is None:
+            self._fail(WSCloseCode.PROTOCOL_ERROR, "an extension was used that was not negotiated")
+        if kind == _BINARY and frame.fin and self._fragments is None:
             self._protocol.coalescer.put(connection, frame.get_payload_as_bytes())
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
-            self._gather(frame, kind)
+            self._on_fragment(frame, kind)
         else:
-            self._control(transport, frame, kind)
-        self._frames += 1
+            self._on_control_frame(transport, frame, kind)
+        self._frames_in_read += 1
         if frame.last_in_buffer:
-            if self._frames > MANY_FRAMES:
-                self._rest(self._frames / FRAMES_PER_SECOND)
-            self._frames = 0
-
-    def _control(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
-        if kind == WSMsgType.PING:
-            if self.writable:  # who does not read does not miss it, and would make us keep them all
-                transport.send_pong(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.CLOSE:
-            self._leave(cast(int, frame.get_close_code()) or NO_STATUS)
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-            self._abort_soon()
-
-    def _gather(self, frame: WSFrame, kind: WSMsgType) -> None:
-        """Text, and messages in parts. Raises `WSProtocolError`."""
-        assert self.connection is not None
-        if (kind == _CONTINUATION) != (self._parts is not None):
-            self._break(WSCloseCode.PROTOCOL_ERROR, "a frame out of order")
-        if self._parts is None:
-            self._parts, self._parts_kind = bytearray(), kind
-        self._parts += frame.get_payload_as_memoryview()
-        if len(self._parts) > self._most_bytes:
-            self._break(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
-        if not frame.fin:
-            return
-        whole, self._parts = bytes(self._parts), None
-        if self._parts_kind == _BINARY:
-            self._protocol.coalescer.put(self.connection, whole)
-            return
-        try:
-            text = whole.decode()
-        except UnicodeDecodeError:
-            self._break(WSCloseCode.INVALID_TEXT, "a text message that is not UTF-8")
-        self._protocol.coalescer.put(self.connection, text)
-
-    def _break(self, code: WSCloseCode, reason: str) -> NoReturn:
-        """The peer broke the protocol: its slots are free now, however long its socket takes to close."""
-        self._leave(NO_STATUS)
-        self._abort_soon()
-        raise WSProtocolError(code, reason)
-
-    def _abort_soon(self) -> None:
-        """A peer that reads no more would keep what was written to it, and the socket, for ever."""
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
+            if self._frames_in_read > BURST_MESSAGES:
+                self._throttle(self._frames_in_read / MESSAGES_PER_SECOND)
+            self._frames_in_read = 0
 
     def pause_writing(self) -> None:
         self.writable = False
 
     def resume_writing(self) -> None:
-        self.writable = True
-        if self.connection is not None:
-            self.connection.on_writable()
+        self._on_writable()
 
     def gone(self) -> None:
-        for timer in (self._closing, self._resting):
+        for timer in (self._abort_timer, self._throttle_timer):
             if timer is not None:
                 timer.cancel()
-        self._leave(ABNORMAL_CLOSURE)
+        self._detach(ABNORMAL_CLOSURE)
 
-    def _leave(self, code: int) -> None:
-        """The connection hears once how this socket ended, and no more of it: it may have another one by then."""
-        self._protocol.coalescer.hear()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.on_gone(code)
+    # --- Helpers --------------------------------------------------------------------------------------------------
+
+    def _on_control_frame(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
+        if kind == WSMsgType.PING:
+            if self.writable:  # pongs for a client that does not read would fill the memory
+                transport.send_pong(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            self._detach(cast(int, frame.get_close_code()) or NO_STATUS)
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+            self._abort_later()
+
+    def _on_fragment(self, frame: WSFrame, kind: WSMsgType) -> None:
+        assert self.connection is not None
+        if (kind == _CONTINUATION) != (self._fragments is not None):
+            self._fail(WSCloseCode.PROTOCOL_ERROR, "a fragment out of order")
+        if self._fragments is None:
+            self._fragments, self._fragments_type = bytearray(), kind
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > self._max_message_bytes:
+            self._fail(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
+        if not frame.fin:
+            return
+        payload, self._fragments = bytes(self._fragments), None
+        if self._fragments_type == _BINARY:
+            self._protocol.coalescer.put(self.connection, payload)
+            return
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self._fail(WSCloseCode.INVALID_TEXT, "a text message is not UTF-8")
+        self._protocol.coalescer.put(self.connection, text)
+
+    def _fail(self, code: WSCloseCode, reason: str) -> NoReturn:
+        """Close the WebSocket after a protocol violation; the connection releases its slots at once."""
+        self._detach(NO_STATUS)
+        self._abort_later()
+        raise WSProtocolError(code, reason)
+
+    def _abort_later(self) -> None:
+        """Limit the time to close: a client that does not read would keep the socket and its send buffer."""
+        if self._abort_timer is None:
+            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_SECONDS, self.abort)
+
+    def _throttle(self, seconds: float) -> None:
+        if self._throttle_timer is None:
+            self._throttle_timer = asyncio.get_running_loop().call_later(seconds, self._end_throttling)
+            self._update_reading()
+
+    def _end_throttling(self) -> None:
+        self._throttle_timer = None
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        transport = self._protocol.transport.underlying_transport
+        if self._paused or self._throttle_timer is not None:
+            transport.pause_reading()
+        elif not transport.is_closing():
+            transport.resume_reading()
+
+    def _detach(self, code: int) -> None:
+        self._protocol.coalescer.flush()  # messages that were read before the end
+        super()._detach(code)
 
 
-class SocketProtocol(WSProtocol):  # type: ignore[misc]
-    """What uvicorn makes for a request to upgrade; the arguments after `endpoints` are uvicorn's."""
+class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
+    """The protocol class for uvicorn's `ws` setting; the arguments after `coalescer` are uvicorn's."""
 
     def __init__(
         self,
@@ -213,15 +202,15 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
             None,
             None,
             False,  # is_client_side
-            self._answer,
-            _silent,
+            self._on_upgrade,
+            _picows_logger,
             True,  # disconnect_on_exception
-            HANDSHAKE_SECONDS,
-            False,  # enable_auto_ping: while a fast client is held back, its pongs wait behind its audio
+            HANDSHAKE_TIMEOUT_SECONDS,
+            False,  # enable_auto_ping: while reading is paused, pongs wait behind the audio
             20.0,
             20.0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # enable_auto_pong: it does not look whether there is room
+            False,  # enable_auto_pong: it ignores whether the client reads
             config.ws_max_size,
             None,
             READ_BUFFER_BYTES,
@@ -229,32 +218,32 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
         self.coalescer = coalescer
         self._service = service
         self._endpoints = endpoints
-        self._others = server_state.connections
-        self._socket = Socket(self, config.ws_max_size)
+        self._open_connections = server_state.connections
+        self._websocket = PicowsTransport(self, config.ws_max_size)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._others.add(cast(Any, self))
+        self._open_connections.add(cast(Any, self))
         super().connection_made(transport)
 
     def get_buffer(self, size_hint: int) -> memoryview:
-        return cast(memoryview, super().get_buffer(size_hint))[:READ_BYTES]
+        return cast(memoryview, super().get_buffer(size_hint))[:MAX_READ_BYTES]
 
     def data_received(self, data: bytes) -> None:
-        """uvicorn has read the request already, and hands it on; what follows is read into the buffer."""
+        """Take the opening request, which uvicorn has read; later data is read into the buffer."""
         self.get_buffer(len(data))[: len(data)] = data
         self.buffer_updated(len(data))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._others.discard(cast(Any, self))
+        self._open_connections.discard(cast(Any, self))
         super().connection_lost(error)
-        self._socket.gone()
+        self._websocket.gone()
 
     def shutdown(self) -> None:
-        """uvicorn is stopping. Connections have been told before it; this is for what is left."""
+        """Close a WebSocket that is still open when uvicorn stops, after `Service.drain`."""
         self.transport.send_close(WSCloseCode.SERVICE_RESTART)
 
-    def _answer(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
-        """The answer to the upgrade; `None` is 404."""
+    def _on_upgrade(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
+        """Return the response to an opening request; `None` stands for status 404."""
         try:
             return self._open(upgrade)
         except Exception:
@@ -263,26 +252,27 @@ class SocketProtocol(WSProtocol):  # type: ignore[misc]
 
     def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
         path, _, query = upgrade.path.decode("latin-1").partition("?")
-        make_protocol = self._endpoints.get(unquote(path))
+        path = unquote(path)
+        make_protocol = self._endpoints.get(path)
         if make_protocol is None:
             return None
-        headers = {name.lower(): _latin(value) for name, value in reversed(list(upgrade.headers.items()))}
-        request = opening_request(unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers)
-        connection, answer = open_connection(self._socket, self._service, make_protocol, request)
+        headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
+        request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
+        connection, answer = open_connection(self._websocket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
             response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)
             return WSUpgradeResponseWithListener(response, None)
-        self._socket.connection = connection
-        chosen = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
-        response = WSUpgradeResponse.create_101_response({**answer.headers, **chosen})
-        return WSUpgradeResponseWithListener(response, self._socket)
+        self._websocket.connection = connection
+        subprotocol = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
+        response = WSUpgradeResponse.create_101_response({**answer.headers, **subprotocol})
+        return WSUpgradeResponseWithListener(response, self._websocket)
 
 
-def _latin(value: str) -> str:
-    """A header's value as other servers read it; picows makes surrogates of what is not ASCII."""
+def _to_latin1(value: str) -> str:
+    """Decode a header value as other servers do; picows decodes bytes outside ASCII to surrogates."""
     return value.encode("ascii", "surrogateescape").decode("latin-1")
 
 
 def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol]) -> Any:
-    """For uvicorn's `ws` setting: one WebSocket protocol per path."""
-    return functools.partial(SocketProtocol, service, endpoints, MessageCoalescer(asyncio.get_running_loop()))
+    """Return the value for uvicorn's `ws` setting; `endpoints` maps paths to protocols."""
+    return functools.partial(WebSocketProtocol, service, endpoints, MessageCoalescer(asyncio.get_running_loop()))

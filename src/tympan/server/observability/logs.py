@@ -1,6 +1,6 @@
-"""How a server's log looks: lines for people, or one JSON object a line for machines.
+"""Log formats: lines for people, or one JSON object per line for machines.
 
-A line about a session carries its id, which clients get too. Audio, text, keys and addresses are in no line.
+Lines about a session carry its id, which clients receive too. No line contains audio, text, keys or addresses.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tympan.config import ServerSettings
 
 TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """time (RFC 3339, UTC), level, logger, message; what a call gives as `extra`; `exception` with its trace."""
+    """Formats a record as JSON: `time` (RFC 3339, UTC), `level`, `logger`, `message`, extra fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -27,16 +27,16 @@ class JsonFormatter(logging.Formatter):
             "time": time.removesuffix("+00:00") + "Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _sound(record.getMessage()),
+            "message": _encodable(record.getMessage()),
         }
-        fields |= {name: value for name, value in vars(record).items() if name not in _USUAL}
+        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
         if record.exc_info:
-            fields["exception"] = _sound(self.formatException(record.exc_info))
+            fields["exception"] = _encodable(self.formatException(record.exc_info))
         return msgspec.json.encode(fields, enc_hook=str).decode()
 
 
 def log_config(settings: ServerSettings) -> dict[str, Any]:
-    """For `logging.config`: Tympan from its level on, everybody else's warnings, all on stderr."""
+    """Return the `logging.config` dictionary: Tympan's lines from its level on, other packages' warnings; to stderr."""
     formatter = {"()": JsonFormatter} if settings.log_format == "json" else {"format": TEXT_FORMAT}
     return {
         "version": 1,
@@ -48,6 +48,6 @@ def log_config(settings: ServerSettings) -> dict[str, Any]:
     }
 
 
-def _sound(text: str) -> str:
-    """A name that a client made up may hold half of a surrogate pair, which UTF-8 does not."""
+def _encodable(text: str) -> str:
+    """Escape lone surrogates, which names that clients choose may contain and UTF-8 does not allow."""
     return text.encode(errors="backslashreplace").decode()

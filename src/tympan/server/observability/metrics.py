@@ -1,7 +1,7 @@
-"""Every Prometheus metric of the server, in a registry of its own.
+"""The server's Prometheus metrics, in a registry of their own.
 
-The four that begin with `asr_` have the names and buckets of Kyutai's moshi-server, for the dashboards that know those;
-they count the streams of every protocol.
+The metrics whose names begin with `asr_` have the names and buckets of Kyutai's moshi-server, for existing dashboards;
+they cover the streams of all protocols.
 """
 
 from __future__ import annotations
@@ -22,31 +22,29 @@ LAG_BUCKETS = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
 
 class StepMetrics:
-    """What the engine's steps tell: how long they take, what waits for them, whom the model left in the lurch."""
+    """Metrics of the engine's steps: duration, backlog, lag and faults of the model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._step = Histogram(
             "tympan_step_seconds",
-            "Time of one step of the engine, of the 0.08 s that a frame lasts",
+            "Duration of an engine step; a frame lasts 0.08 s",
             buckets=STEP_BUCKETS,
             registry=registry,
         )
         self._asr_step = Histogram(
             "asr_model_step_duration",
-            "Seconds that a step of the model took",
+            "Duration of a model step in seconds",
             buckets=ASR_STEP_BUCKETS,
             registry=registry,
         )
         self._backlog = Gauge(
-            "tympan_backlog_frames", "Frames that the engine has not run yet, of all streams", registry=registry
+            "tympan_backlog_frames", "Frames of all streams that the engine has not processed", registry=registry
         )
         self._lag = Gauge(
-            "tympan_engine_lag_seconds", "Age of the oldest live frame of the last step", registry=registry
+            "tympan_engine_lag_seconds", "Age of the oldest live frame in the last step", registry=registry
         )
         self._stalls = Counter(
-            "tympan_stalls_total",
-            "Times that a stream's model was started again after speech without a word",
-            registry=registry,
+            "tympan_stalls_total", "Resets of a stream's model state after speech without output", registry=registry
         )
         self._invalid = Counter(
             "tympan_invalid_outputs_total",
@@ -55,7 +53,7 @@ class StepMetrics:
         )
 
     def observe(self, step: StepReport) -> None:
-        """Runs on the loop, once per step of the engine."""
+        """Record one step of the engine; called on the event loop."""
         self._step.observe(step.seconds)
         self._asr_step.observe(step.seconds)
         self._backlog.set(step.waiting_frames)
@@ -67,94 +65,88 @@ class StepMetrics:
 
 
 class Metrics:
-    """Counted by connections; the gauges ask the engine when they are read."""
+    """All metrics of one server. Gauges read the engine when they are scraped."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, engine: Engine) -> None:
         registry = self._registry = CollectorRegistry()
-        capacity = Gauge("tympan_capacity_streams", "Streams that the engine carries at once", registry=registry)
-        capacity.set_function(lambda: engine.capacity)
-        active = Gauge("tympan_active_streams", "Streams that the engine carries now", registry=registry)
-        active.set_function(lambda: engine.active)
+        self._engine = engine
         engine.observe = StepMetrics(registry).observe
+        capacity = Gauge("tympan_capacity_streams", "Streams that the engine can process at once", registry=registry)
+        capacity.set_function(lambda: engine.capacity)
+        active = Gauge("tympan_active_streams", "Streams open in the engine", registry=registry)
+        active.set_function(lambda: engine.active)
         self.sessions = Counter(
             "tympan_sessions_total",
-            "Sessions ended, by protocol and close code",
+            "Ended sessions by protocol and close code",
             ["protocol", "code"],
             registry=registry,
         )
-        self.resumed = Counter(
-            "tympan_resumed_total", "Times that a client came back to its stream on a new connection", registry=registry
-        )
+        self.resumed = Counter("tympan_resumed_total", "Streams resumed on a new connection", registry=registry)
         self.refused = Counter(
-            "tympan_refused_total", "Connections and requests refused, by reason", ["reason"], registry=registry
+            "tympan_refused_total", "Refused connections and requests by reason", ["reason"], registry=registry
         )
         self.audio_seconds = Counter("tympan_audio_seconds_total", "Seconds of audio received", registry=registry)
-        self.words = Counter("tympan_words_total", "Words released", registry=registry)
+        self.words = Counter("tympan_words_total", "Final words", registry=registry)
         self.dropped = Counter(
-            "tympan_dropped_messages_total", "Messages that slow readers did without", registry=registry
+            "tympan_dropped_messages_total", "Messages dropped because the client reads too slowly", registry=registry
         )
         self.recordings = Counter(
             "tympan_recordings_total",
-            "Recordings where they are switched on: complete, incomplete, skipped (none could be made), declined",
+            "Recordings by outcome: complete, incomplete, skipped (not possible), declined (by the client)",
             ["outcome"],
             registry=registry,
         )
         self.lag = Histogram(
             "tympan_lag_seconds",
-            "Audio received but not yet transcribed, once per second of audio and stream",
+            "Audio received but not yet transcribed, observed once per second of each stream's audio",
             buckets=LAG_BUCKETS,
             registry=registry,
         )
-        self._engine = engine
         self._connections = 0
-        self._make_moshi_servers(registry)
-
-    def _make_moshi_servers(self, registry: CollectorRegistry) -> None:
-        engine = self._engine
-        open_channels = Gauge("asr_open_channels", "Streams open now", ["handler"], registry=registry)
+        open_channels = Gauge("asr_open_channels", "Streams open in the engine", ["handler"], registry=registry)
         open_channels.labels(handler="all").set_function(lambda: engine.active)
         self._connection_steps = Histogram(
             "asr_connection_num_steps",
-            "Frames of audio of a stream, counted at its end",
+            "Frames of audio per stream, observed at its end",
             buckets=CONNECTION_STEPS_BUCKETS,
             registry=registry,
         )
 
     def show_keys(self, accounts: Callable[[], Iterable[Account]]) -> None:
-        """Let the keys that have names be seen: as many as the operator has named, and nothing else of them."""
-        self._registry.register(_Keys(accounts))
+        """Export the usage of the keys that have names."""
+        self._registry.register(_KeyCollector(accounts))
 
     def connected(self) -> None:
-        """A WebSocket was opened."""
+        """Count an opened WebSocket."""
         self._connections += 1
 
     def connection_ended(self, audio_seconds: float) -> None:
-        """A stream ended, after so much audio."""
+        """Record the length of a stream that ended."""
         self._connection_steps.observe(round(audio_seconds / self._engine.info.frame_seconds))
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry) + self._render_connections()
 
     def _render_connections(self) -> bytes:
-        """By hand: `prometheus_client` would have the counter be called `asr_connect_total`."""
+        # prometheus_client would name the counter asr_connect_total.
         name = "asr_connect"
         help_and_type = f"# HELP {name} WebSockets opened\n# TYPE {name} counter\n"
         return f'{help_and_type}{name}{{handler="all"}} {self._connections}\n'.encode()
 
 
-class _Keys(Collector):
-    """What the named keys use. Keys of one name count together."""
+class _KeyCollector(Collector):
+    """Usage of the named keys; keys with the same name are summed."""
 
     def __init__(self, accounts: Callable[[], Iterable[Account]]) -> None:
         self._accounts = accounts
 
     def collect(self) -> Iterator[Metric]:
-        streams = GaugeMetricFamily("tympan_key_streams", "Streams that a named key has now", labels=["key"])
+        streams = GaugeMetricFamily("tympan_key_streams", "Streams open by named key", labels=["key"])
         seconds = CounterMetricFamily(
-            "tympan_key_audio_seconds", "Seconds of audio of every channel that a named key has sent", labels=["key"]
+            "tympan_key_audio_seconds", "Seconds of audio of all channels received by named key", labels=["key"]
         )
         by_name: dict[str, list[Account]] = {}
         for account in self._accounts():

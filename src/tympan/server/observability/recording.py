@@ -1,16 +1,15 @@
-"""Recordings of streams: what was heard and what was told, on disk, where the operator has asked for it.
+"""Recordings of sessions: received audio, commands and events, written to disk if the operator enables it.
 
-A stream never waits for the disk. The event loop leaves what goes by in a queue, and one thread writes it, ten times a
-second. When the disk is full or fails, the folder has reached its size, or its consent is taken back, recording stops:
-what was open is left incomplete, one line in the log says why, and the streams go on. Later it is tried again.
-Nothing is ever deleted: what an operator asked to keep is the operator's to remove.
+A stream never waits for the disk. The event loop puts work into a queue, and one thread writes it ten times a second.
+When the disk is full or fails, the folder has reached its size limit, or the consent is withdrawn, recording stops:
+open recordings are marked as incomplete, one line in the log gives the reason, and the streams continue. The recorder
+retries once a minute. It never deletes a file: recordings are the operator's to remove.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import threading
 import time
 from collections import deque
@@ -29,24 +28,23 @@ from tympan.errors import ConfigError
 from tympan.messages import Audio, AudioFormat, Command, Event, Finish, Flush, KeepAlive, Pcm, Reset, SetFormat
 from tympan.protocols.base import Request
 from tympan.protocols.native import TYPE_NAMES
-from tympan.server.observability.recording_files import RecordingFiles, consent, size_of, unfit
+from tympan.server.observability.recording_files import RecordingFiles, RecordingFolder
 from tympan.session.listener import Observer, Outcome
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 0.1
+TICK_SECONDS = 0.1
 RETRY_SECONDS = 60.0
-STOP_SECONDS = 10.0  # for what waits at the end; a disk that hangs must not keep the server from stopping
-MOST_WAITING_BYTES = 64 << 20
-LEAST_FREE_BYTES = 256 << 10  # on a disk that is not full
-LINE_BYTES = 256  # what one waiting line is counted for
+STOP_SECONDS = 10.0  # to write the rest of the queue; a disk that hangs must not prevent the server from stopping
+MAX_QUEUED_BYTES = 64 << 20
+LINE_BYTES = 256  # what a queued line counts as
 
 COMMAND_NAMES: Mapping[type[Command], str] = {Flush: "flush", Finish: "finish", Reset: "reset", SetFormat: "format"}
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The first of a recording: make its files."""
+    """The first work item of a recording: create its files."""
 
     head: Mapping[str, Any]
     sample_rate: int
@@ -54,35 +52,39 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """One line of JSON: these fields, then those of `what`."""
+class LogLine:
+    """One line of JSON: `fields`, then the fields of `content`."""
 
     fields: Mapping[str, Any]
-    what: Command | Event | Outcome
+    content: Command | Event | Outcome
 
 
 class End(Enum):
-    """The last of a recording."""
+    """The last work item of a recording."""
 
     COMPLETE = auto()
-    GIVE_UP = auto()
+    ABANDON = auto()
 
 
-Work = Opening | Pcm | Note | End
+Work = Opening | Pcm | LogLine | End
 
 
 def declines(request: Request) -> bool:
-    """Whether this client does not want to be recorded. Deepgram's clients have a word of their own for it."""
+    """Return whether the client declines to be recorded; Deepgram's clients use `mip_opt_out`."""
     return request.query.get("record") == "no" or request.query.get("mip_opt_out", "").lower() == "true"
 
 
 class Recording(Observer):
-    """One session's; leaves everything to the recorder's thread."""
+    """The recording of one session; passes everything to the recorder's thread.
+
+    Attributes:
+        id: The session's id.
+        active: False once the recording is abandoned; later work is discarded.
+    """
 
     def __init__(self, recorder: Recorder, id: str, sample_rate: int) -> None:
         self.id = id
-        self.wanted = True
-        """False once it is given up: what still comes is thrown away."""
+        self.active = True
         self._recorder = recorder
         self._sample_rate = sample_rate
         self._samples = 0
@@ -94,40 +96,48 @@ class Recording(Observer):
 
     def on_command(self, command: Command) -> None:
         if not isinstance(command, Audio | KeepAlive):
-            self._note({"command": COMMAND_NAMES[type(command)]}, command)
+            self._put_line({"command": COMMAND_NAMES[type(command)]}, command)
 
     def on_event(self, event: Event, channel: int) -> None:
-        self._note({"event": TYPE_NAMES[type(event)], "channel": channel}, event)
+        self._put_line({"event": TYPE_NAMES[type(event)], "channel": channel}, event)
 
     def on_end(self, outcome: Outcome) -> None:
-        self._note({"event": "closed"}, outcome)
+        self._put_line({"event": "closed"}, outcome)
         self._recorder.put(self, End.COMPLETE, 0)
 
-    def _note(self, fields: Mapping[str, Any], what: Command | Event | Outcome) -> None:
-        """`at` is seconds since the session was opened, `heard` where in the audio file that is."""
+    def _put_line(self, fields: Mapping[str, Any], content: Command | Event | Outcome) -> None:
+        # `at` is the time since the session was opened, `heard` the length of the recorded audio, both in seconds.
         at = round(time.monotonic() - self._began, 3)
         heard = round(self._samples / self._sample_rate, 3)
-        self._recorder.put(self, Note({"at": at, "heard": heard, **fields}, what), LINE_BYTES)
+        self._recorder.put(self, LogLine({"at": at, "heard": heard, **fields}, content), LINE_BYTES)
 
 
 class Recorder:
-    """All recordings of a server."""
+    """Writes the recordings of a server, in a thread.
+
+    Attributes:
+        folder: The folder of the recordings.
+        stop_reason: Why recording has stopped for now; empty while it works.
+    """
 
     def __init__(self, settings: RecordingSettings, count: Callable[[str], None]) -> None:
-        """`count` is called with each outcome, from any thread. Raises `ConfigError` for a folder that is not fit."""
+        """Check the folder; `count` is called with the outcome of each recording, from any thread.
+
+        Raises:
+            ConfigError: The folder may not be recorded in.
+        """
         assert settings.record_folder is not None
         self.folder = Path(settings.record_folder)
-        self._most_bytes = settings.record_bytes
+        self.stop_reason = ""
+        self._storage = RecordingFolder(self.folder, settings.record_bytes)
         self._count = count
-        if reason := unfit(self.folder):
-            raise ConfigError(f"record_folder: {reason}")
-        self.stopped_because = ""
-        """Why nothing is recorded at the moment; empty if it is."""
-        self._waiting: deque[tuple[Recording, Work, int]] = deque()
-        self._put_bytes = 0  # the loop's count …
-        self._written_bytes = 0  # … and the thread's: no lock is needed
+        if problem := self._storage.problem():
+            raise ConfigError(f"record_folder: {problem}")
+        self._storage.measure()
+        self._queue: deque[tuple[Recording, Work, int]] = deque()
+        self._put_bytes = 0  # written by the event loop only …
+        self._written_bytes = 0  # … and by the thread only, so that no lock is needed
         self._open: dict[Recording, RecordingFiles] = {}
-        self._folder_bytes = size_of(self.folder)
         self._retry_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tympan-recorder", daemon=True)
@@ -136,16 +146,20 @@ class Recorder:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Write what waits."""
+        """Write the rest of the queue and stop the thread."""
         self._stopping.set()
         await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
     def begin(self, request: Request, protocol: str, model: str, given: AudioFormat, rate: int) -> Recording | None:
-        """A recording of a session of which this is known, in files at `rate`; `None` if it is not recorded."""
+        """Start the recording of a session whose audio arrives at `rate` Hz; `given` is the client's format.
+
+        Returns:
+            The recording, or `None` if the client declines or recording is not possible.
+        """
         if declines(request):
             self._count("declined")
             return None
-        if self.stopped_because or self._is_full:
+        if self.stop_reason or self._is_full:
             self._count("skipped")
             return None
         recording = Recording(self, request.id, rate)
@@ -163,107 +177,103 @@ class Recorder:
 
     @property
     def _is_full(self) -> bool:
-        return self._put_bytes - self._written_bytes > MOST_WAITING_BYTES
+        return self._put_bytes - self._written_bytes > MAX_QUEUED_BYTES
 
     def put(self, recording: Recording, work: Work, size: int) -> None:
-        """Leave this for the thread. A recording for which there is no room is given up."""
-        if recording.wanted and self._is_full:
-            recording.wanted = False
-            self._waiting.append((recording, End.GIVE_UP, 0))
+        """Queue work of `size` bytes for the thread; abandon the recording if the queue is full."""
+        if recording.active and self._is_full:
+            recording.active = False
+            self._queue.append((recording, End.ABANDON, 0))
             fields = {"session": recording.id}
-            logger.warning("%s: the disk is too slow, its recording is incomplete", recording.id, extra=fields)
-        elif recording.wanted:
+            logger.warning("%s: the disk is too slow; its recording is incomplete", recording.id, extra=fields)
+        elif recording.active:
             self._put_bytes += size
-            self._waiting.append((recording, work, size))
+            self._queue.append((recording, work, size))
 
-    # --- the thread ----------------------------------------------------------------------------------------------
+    # --- The thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.wait(BEAT_SECONDS):
-            self._beat()
-        self._beat()
+        while not self._stopping.wait(TICK_SECONDS):
+            self._tick()
+        self._tick()
         for recording in list(self._open):
-            self._give_up(recording)
+            self._abandon(recording)
 
-    def _beat(self) -> None:
-        if not self.stopped_because:
-            if reason := unfit(self.folder):
-                self._stop_recording(reason)
+    def _tick(self) -> None:
+        if not self.stop_reason:
+            if problem := self._storage.problem():
+                self._stop_recording(problem)
         elif time.monotonic() >= self._retry_at:
-            self._try_again()
-        while self._waiting:
-            recording, work, size = self._waiting.popleft()
+            self._retry()
+        while self._queue:
+            recording, work, size = self._queue.popleft()
             self._written_bytes += size
             try:
-                self._work_off(recording, work)
+                self._process(recording, work)
             except OSError as error:
-                self._stop_recording("the disk is full" if self._disk_is_full() else error.strerror or str(error))
+                full = self._storage.disk_is_full()
+                self._stop_recording("the disk is full" if full else error.strerror or str(error))
             except Exception:
-                logger.exception("a recording broke")
+                logger.exception("internal error in a recording")
                 self._stop_recording("internal error")
-            if self._folder_bytes >= self._most_bytes and not self.stopped_because:
-                self._stop_recording(f"the folder has reached its size of {self._most_bytes} bytes")
+            if (problem := self._storage.size_problem()) and not self.stop_reason:
+                self._stop_recording(problem)
 
-    def _work_off(self, recording: Recording, work: Work) -> None:
-        """Raises `OSError`."""
+    def _process(self, recording: Recording, work: Work) -> None:
         if isinstance(work, Opening):
-            self._open_files(recording, work)
+            self._create_files(recording, work)
         files = self._open.get(recording)
-        if files is None:  # it was given up
+        if files is None:  # the recording was abandoned
             return
-        before = files.bytes
+        bytes_before = files.bytes
         match work:
             case Opening():
-                files.write_line({**work.head, "consent": consent(self.folder)})
-            case Note():
-                files.write_line({**work.fields, **msgspec.to_builtins(work.what)})
+                files.write_line({**work.head, "consent": self._storage.consent()})
+            case LogLine():
+                files.write_line({**work.fields, **msgspec.to_builtins(work.content)})
             case np.ndarray():
                 files.write_audio(work)
             case End.COMPLETE:
                 files.complete()
                 del self._open[recording]
                 self._count("complete")
-            case End.GIVE_UP:
-                self._give_up(recording)
-        self._folder_bytes += files.bytes - before
+            case End.ABANDON:
+                self._abandon(recording)
+        self._storage.bytes += files.bytes - bytes_before
 
-    def _open_files(self, recording: Recording, opening: Opening) -> None:
-        if self.stopped_because:
-            recording.wanted = False
+    def _create_files(self, recording: Recording, opening: Opening) -> None:
+        if self.stop_reason:
+            recording.active = False
             self._count("skipped")
             return
         try:
             self._open[recording] = RecordingFiles(self.folder, recording.id, opening.sample_rate, opening.channels)
         except OSError:
-            recording.wanted = False
+            recording.active = False
             self._count("incomplete")
             raise
 
-    def _give_up(self, recording: Recording) -> None:
-        recording.wanted = False
-        self._open.pop(recording).give_up()
+    def _abandon(self, recording: Recording) -> None:
+        recording.active = False
+        self._open.pop(recording).abandon()
         self._count("incomplete")
 
     def _stop_recording(self, reason: str) -> None:
-        self.stopped_because = reason
+        self.stop_reason = reason
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        broken = list(self._open)
-        for recording in broken:
-            self._give_up(recording)
-        logger.error("recording has stopped, %d recordings are incomplete, streams go on: %s", len(broken), reason)
+        incomplete = list(self._open)
+        for recording in incomplete:
+            self._abandon(recording)
+        logger.error(
+            "recording has stopped, %d recordings are incomplete, streams continue: %s", len(incomplete), reason
+        )
 
-    def _try_again(self) -> None:
+    def _retry(self) -> None:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
-            self._folder_bytes = size_of(self.folder)
+            self._storage.measure()
         except OSError:
             return
-        if not (self._disk_is_full() or unfit(self.folder) or self._folder_bytes >= self._most_bytes):
-            self.stopped_because = ""
-            logger.info("recording goes on")
-
-    def _disk_is_full(self) -> bool:
-        try:
-            return shutil.disk_usage(self.folder).free < LEAST_FREE_BYTES
-        except OSError:
-            return False
+        if not (self._storage.disk_is_full() or self._storage.problem() or self._storage.size_problem()):
+            self.stop_reason = ""
+            logger.info("recording has resumed")

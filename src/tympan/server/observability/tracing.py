@@ -1,7 +1,7 @@
-"""OpenTelemetry: one span per session, where the standard variables say where spans go (the extra `otel`).
+"""OpenTelemetry spans, one per session, if the standard environment variables name a collector (`tympan[otel]`).
 
-The SDK reads those variables itself; here is only what a session's span holds. Names are OpenTelemetry's where it has
-them (`session.id`, `url.path`, `gen_ai.request.model`, `error.type`), else they begin with `tympan.`.
+The SDK reads those variables. Attributes have OpenTelemetry's names where it defines them (`session.id`, `url.path`,
+`gen_ai.request.model`, `error.type`); the names of the others begin with `tympan.`.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from tympan.version import version
 
 logger = logging.getLogger(__name__)
 
-MOST_OPEN_FLUSHES: Final = 64  # of one session; what it asks for beyond has no span
-OUR_FAULT: Final = ("1011", "failed")
+MAX_OPEN_FLUSHES: Final = 64  # per session; further flushes have no span
+SERVER_ERRORS: Final = ("1011", "failed")
 
 
 class Tracing:
-    """The spans of one server. `exporter` is where they go, by default to what the variables name."""
+    """The tracer of one server; by default it exports to the collector that the environment variables name."""
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        named = Resource({"service.name": "tympan", "service.version": version()})
-        resource = Resource.create().merge(named).merge(OTELResourceDetector().detect())
+        service = Resource({"service.name": "tympan", "service.version": version()})
+        resource = Resource.create().merge(service).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("tympan", version())
 
     async def stop(self) -> None:
-        """Send what waits; a collector that does not answer is given up after the exporter's own time limit."""
+        """Export the remaining spans; the exporter limits the time that this takes."""
         await asyncio.to_thread(self._provider.shutdown)
 
     def begin(self, request: Request, protocol: str, model: str) -> Trace:
-        """The span of a session; part of the client's trace if its request carries a `traceparent`."""
+        """Start a session's span, within the client's trace if the request has a `traceparent` header."""
         span = self._tracer.start_span(
             f"{protocol} session",
             TraceContextTextMapPropagator().extract(request.headers, Context()),
@@ -60,26 +60,22 @@ class Tracing:
 
 
 class Trace(Observer):
-    """One session's span: an event for its first word, a span below it for each flush."""
+    """The span of one session, with an event for the first word and a child span for each flush."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer = tracer
         self._span = span
-        self._inside = set_span_in_context(span, Context())
+        self._context = set_span_in_context(span, Context())
         self._flushes: dict[int, Span] = {}
-        self._has_spoken = False
+        self._has_words = False
 
     def on_command(self, command: Command) -> None:
-        if (
-            isinstance(command, Flush)
-            and command.marker not in self._flushes
-            and len(self._flushes) < MOST_OPEN_FLUSHES
-        ):
-            self._flushes[command.marker] = self._tracer.start_span("flush", self._inside)
+        if isinstance(command, Flush) and command.marker not in self._flushes and len(self._flushes) < MAX_OPEN_FLUSHES:
+            self._flushes[command.marker] = self._tracer.start_span("flush", self._context)
 
     def on_event(self, event: Event, channel: int) -> None:
-        if isinstance(event, Word) and not self._has_spoken:
-            self._has_spoken = True
+        if isinstance(event, Word) and not self._has_words:
+            self._has_words = True
             self._span.add_event("first word", {"tympan.word_end_seconds": event.end})
         elif isinstance(event, Flushed) and event.marker in self._flushes:
             self._flushes.pop(event.marker).end()
@@ -96,6 +92,6 @@ class Trace(Observer):
         )
         if outcome.error:
             self._span.set_attribute("error.type", outcome.error)
-        if outcome.code in OUR_FAULT:
+        if outcome.code in SERVER_ERRORS:
             self._span.set_status(StatusCode.ERROR)
         self._span.end()

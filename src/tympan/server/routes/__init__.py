@@ -1,1 +1,1 @@
-"""HTTP routes: health, models, the page, files in requests."""
+"""HTTP routes: health, models, the page, and files in requests."""

@@ -1,4 +1,4 @@
-"""Deepgram's HTTP routes: files in one request, and short-lived tokens."""
+"""Deepgram's HTTP routes: transcription of files, and short-lived tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tympan.server.service import Service
 
 
 def routes(service: Service) -> APIRouter:
-    """`POST /v1/listen` and `POST /v1/auth/grant`."""
+    """Return the routes `POST /v1/listen` and `POST /v1/auth/grant`."""
     router = APIRouter()
 
     @router.post("/v1/listen", response_model=None)
@@ -34,7 +34,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/auth/grant", response_model=None)
     async def grant(request: Request) -> Response:
-        """A token for a client that is not to have the key."""
+        """Create a short-lived token for a client that must not know the API key."""
         opening = request_of(request)
         return await answer(service, _grant(service, opening, request), partial(access.refusal, opening))
 
@@ -44,7 +44,7 @@ def routes(service: Service) -> APIRouter:
 async def _listen(service: Service, opening: Opening, request: Request) -> Response:
     account = service.admission.check_client(access.credential(opening), opening.headers)
     if request.headers.get("content-type", "").startswith("application/json"):
-        raise ParameterError("this server fetches nothing: send the audio itself in the body, not its URL")
+        raise ParameterError("audio URLs are not supported; send the audio in the body")
     limits = service.config.limits
     body = Body(request, limits, limits.upload_bytes, account)
     return _json(opening, await _transcribe(service, account, opening, body))
@@ -71,7 +71,7 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
 
     words: list[list[Word]] = [[] for _ in range(audio_format.streams)]
     utterances: list[dict[str, Any]] | None = [] if wants_utterances(opening.query) else None
-    told = [0] * audio_format.streams  # of each channel's words, how many are in its utterances
+    in_utterances = [0] * audio_format.streams  # words of each channel that are in its utterances
     seconds = 0.0
     upload = Upload(service, account, opening, audio_format, "deepgram")
     async for event, channel in upload.events(chunks(), body):
@@ -79,9 +79,9 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
             case Word():
                 words[channel].append(event)
             case Segment() if utterances is not None:
-                # A segment comes before the next word: what is new of its channel is its words, with no search.
-                utterances.append(messages.utterance(event, channel, words[channel][told[channel] :]))
-                told[channel] = len(words[channel])
+                # A segment precedes the next word, so it contains all words since the last one.
+                utterances.append(messages.utterance(event, channel, words[channel][in_utterances[channel] :]))
+                in_utterances[channel] = len(words[channel])
             case Complete():
                 seconds = event.audio_seconds
     words = words[: upload.channels]

@@ -1,4 +1,4 @@
-"""The HTTP routes of Kyutai's moshi-server: a whole file in one request, and what runs here."""
+"""HTTP routes of Kyutai's moshi-server: transcription of a file, and information about the server."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tympan.server.service import Service
 from tympan.version import version
 
 PATH = "/api/asr-streaming"
-LONGEST_WAIT_SECONDS = 5.0  # for a slot, while all are taken; the original waits for 100 s
-LOOK_EVERY_SECONDS = 0.1
+MAX_WAIT_SECONDS = 5.0  # for a free slot; moshi-server waits for 100 s
+RETRY_SECONDS = 0.1
 UNKNOWN = "unknown"
 
 
 def routes(service: Service) -> APIRouter:
-    """The routes of one app."""
+    """Return the routes under `/api`."""
     router = APIRouter()
 
     @router.get("/api/build_info")
     async def build_info() -> Mapping[str, str]:
-        """Which build this is. Kyutai's clients ask for it to see whether the server is up."""
+        """Describe the build; Kyutai's clients use this route as a health check."""
         return _build_info()
 
     @router.get("/api/modules_info")
     async def modules_info() -> list[dict[str, str]]:
-        """The model and its slots."""
+        """Describe the model and its slots."""
         engine = service.engine
         fields = {
             "type": "batched_asr",
@@ -54,10 +54,8 @@ def routes(service: Service) -> APIRouter:
 
     @router.post(PATH, response_model=None)
     async def transcribe(request: Request) -> Response:
-        """The words of the audio file that is the body."""
-        return await answer(
-            service, _transcribe(service, request), lambda error: json_refusal(error, error_fields(error))
-        )
+        """Transcribe the audio file in the body."""
+        return await answer(service, _transcribe(service, request), _refuse)
 
     return router
 
@@ -72,15 +70,21 @@ async def _transcribe(service: Service, request: Request) -> Response:
 
 
 async def _upload(service: Service, account: Account, opening: Opening) -> Upload:
-    """Waits for a slot, but not for long. Raises `QuotaError`, `CapacityError` and `EngineError`."""
-    deadline = asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS
+    """Open an upload, waiting for a free slot for a limited time.
+
+    Raises:
+        QuotaError: A limit of the API key is reached.
+        CapacityError: No slot has become free.
+        EngineError: The engine cannot open a stream.
+    """
+    deadline = asyncio.get_running_loop().time() + MAX_WAIT_SECONDS
     while True:
         try:
             return Upload(service, account, opening, AudioFormat("auto"), KyutaiProtocol.name)
         except CapacityError:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 def _refuse(error: TympanError) -> Refusal:
@@ -88,10 +92,10 @@ def _refuse(error: TympanError) -> Refusal:
 
 
 def _build_info() -> Mapping[str, str]:
-    """The keys that moshi-server has. An installation from git knows its commit (PEP 610); little else is known."""
+    """Return the fields of moshi-server; only an installation from git has a commit (PEP 610)."""
     try:
         installed = distribution("tympan").read_text("direct_url.json")
-    except PackageNotFoundError:  # sources that are not installed
+    except PackageNotFoundError:  # run from a source tree
         installed = None
     origin = json.loads(installed or "{}").get("vcs_info", {})
     return {

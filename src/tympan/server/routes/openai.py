@@ -1,4 +1,4 @@
-"""OpenAI's HTTP routes: files to text, and short-lived keys for browsers."""
+"""OpenAI's HTTP routes: transcription of files, and short-lived keys for browsers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from starlette.exceptions import HTTPException
 from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
-from tympan.protocols.openai import access as openai_access
-from tympan.protocols.openai import files as shapes
+from tympan.protocols.openai import access, files
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.wire import json_text
 from tympan.server.access.auth import TOKEN_PREFIX
@@ -27,10 +26,10 @@ from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
 from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
-from tympan.transcript.subtitles import Listening
+from tympan.transcript.transcript import TranscriptBuilder
 
 DEFAULT_SECRET_SECONDS = 600
-MOST_FIELDS = 64
+MAX_FIELDS = 64
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,12 @@ Handler = Callable[[Service, Request], Coroutine[Any, Any, Response]]
 
 
 def routes(service: Service) -> APIRouter:
-    """`/v1/audio/transcriptions` and the `/v1/realtime/…` that hand out keys."""
+    """Return the routes under `/v1/audio` and those under `/v1/realtime` that create short-lived keys."""
     router = APIRouter()
 
     def post(path: str, handler: Handler) -> None:
         async def endpoint(request: Request) -> Response:
-            return await answer(service, handler(service, request), openai_access.refusal)
+            return await answer(service, handler(service, request), access.refusal)
 
         endpoint.__doc__ = handler.__doc__
         router.add_api_route(path, endpoint, methods=["POST"], response_model=None, name=path.rpartition("/")[2])
@@ -57,8 +56,8 @@ def routes(service: Service) -> APIRouter:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What the form asks for."""
+class _TranscriptionRequest:
+    """The fields of a transcription form."""
 
     file: UploadFile
     format: str
@@ -70,29 +69,29 @@ class _Wish:
 async def _transcriptions(service: Service, request: Request) -> Response:
     """Transcribe a file: JSON, text, subtitles, or server-sent events."""
     opening = request_of(request)
-    account = service.admission.check_client(openai_access.credential(opening), opening.headers)
+    account = service.admission.check_client(access.credential(opening), opening.headers)
     limits = service.config.limits
-    body = Body(request, limits, limits.upload_bytes, account)
-    form = await _form(body.request)
+    upload_body = Body(request, limits, limits.upload_bytes, account)
+    form = await _form(upload_body.request)
     try:
         service.server_info.check_model(_text(form, "model"))
-        wish = _wish(form, service.server_info.languages)
+        options = _parse_form(form, service.server_info.languages)
         upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
     except TympanError:
         await form.close()
         raise
-    events = _closing(form, upload.events(chunks_of(wish.file), body))
-    listening = Listening(wish.file.filename or "", service.server_info.model)
-    if wish.stream:
-        return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
+    events = _closing(form, upload.events(chunks_of(options.file), upload_body))
+    transcript = TranscriptBuilder(options.file.filename or "", service.server_info.model)
+    if options.stream:
+        return StreamingResponse(_server_sent(events, transcript), media_type="text/event-stream")
     async for event, _ in events:
-        listening.hear(event)
-    told = shapes.answer(listening.transcript, wish.format, wish.language, wish.granularities)
-    return Response(told, media_type=shapes.MEDIA_TYPES[wish.format])
+        transcript.on_event(event)
+    body = files.response_body(transcript.transcript, options.format, options.language, options.granularities)
+    return Response(body, media_type=files.MEDIA_TYPES[options.format])
 
 
 async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
-    """The events; the file that they come from is kept until the last."""
+    """Yield the events, and close the form's file after the last one."""
     try:
         async with aclosing(events):
             async for each in events:
@@ -102,45 +101,45 @@ async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) ->
 
 
 async def _translations(service: Service, request: Request) -> Response:
-    """There is no translation here, and saying so is better than a page that is not found."""
+    """Refuse the request, with a clearer error than status 404."""
     raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
 
 
-async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Listening) -> AsyncIterator[str]:
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], transcript: TranscriptBuilder) -> AsyncIterator[str]:
     try:
         first = True
         async for event, _ in events:
-            listening.hear(event)
+            transcript.on_event(event)
             if isinstance(event, Word):
-                yield shapes.delta(event.text if first else f" {event.text}")
+                yield files.delta_event(event.text if first else f" {event.text}")
                 first = False
-        yield shapes.done(listening.transcript)
-        yield shapes.LAST_EVENT
+        yield files.done_event(transcript.transcript)
+        yield files.LAST_EVENT
     except TympanError as error:
-        yield shapes.failed(openai_access.error_fields(error))
+        yield files.error_event(access.error_fields(error))
     except Exception as error:
-        logger.exception("a stream of events failed")
-        yield shapes.failed(openai_access.error_fields(error))
+        logger.exception("an event stream failed")
+        yield files.error_event(access.error_fields(error))
 
 
 async def _form(request: Request) -> FormData:
     try:
-        return await request.form(max_files=1, max_fields=MOST_FIELDS)
+        return await request.form(max_files=1, max_fields=MAX_FIELDS)
     except HTTPException:
         raise FrameError("the body must be multipart/form-data with the audio in the field 'file'") from None
 
 
-def _wish(form: FormData, languages: tuple[str, ...]) -> _Wish:
+def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionRequest:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ParameterError("the form needs the audio in the field 'file'")
     format = _text(form, "response_format") or "json"
-    if format not in shapes.FORMATS:
-        raise ParameterError(f"response_format {format[:40]!r} is not served; use one of {', '.join(shapes.FORMATS)}")
-    # The model does not say which language it heard.
+    if format not in files.FORMATS:
+        raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(files.FORMATS)}")
+    # The model does not report which language it has recognized.
     language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
     granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
-    return _Wish(
+    return _TranscriptionRequest(
         file=file,
         format=format,
         language=language,
@@ -155,31 +154,31 @@ def _text(form: FormData, name: str) -> str | None:
 
 
 async def _client_secrets(service: Service, request: Request) -> Response:
-    """A short-lived key for a browser, and the session as it would be."""
+    """Create a short-lived key for a browser, and return it with the session's settings."""
     opening = request_of(request)
-    service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, request)
-    expires = asked.get("expires_after")
+    service.keys.check(access.credential(opening))
+    fields = await _json(service, request)
+    expires = fields.get("expires_after")
     seconds = expires.get("seconds") if isinstance(expires, dict) else None
     value, expires_at = _secret(service, opening, seconds if isinstance(seconds, int) else DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.server_info)
-    settings.update(asked.get("session"))
+    settings.update(fields.get("session"))
     return _encoded({"value": value, "expires_at": expires_at, "session": settings.fields()})
 
 
 async def _beta_session(service: Service, request: Request) -> Response:
-    """The beta's way to a short-lived key."""
+    """Create a short-lived key in the form of the beta API."""
     opening = request_of(request)
-    service.keys.check(openai_access.credential(opening))
-    asked = await _json(service, request)
+    service.keys.check(access.credential(opening))
+    fields = await _json(service, request)
     value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.server_info)
-    settings.update(asked)
+    settings.update(fields)
     return _encoded({**settings.fields(), "client_secret": {"value": value, "expires_at": expires_at}})
 
 
 def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]:
-    token, seconds = service.keys.grant(openai_access.credential(opening), seconds)
+    token, seconds = service.keys.grant(access.credential(opening), seconds)
     return TOKEN_PREFIX + token, int(time.time() + seconds)
 
 
@@ -187,7 +186,7 @@ async def _json(service: Service, request: Request) -> dict[str, Any]:
     limits = service.config.limits
     try:
         body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
         body = None
     if not isinstance(body, dict):
         raise FrameError("the body must be a JSON object")

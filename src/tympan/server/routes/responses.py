@@ -1,4 +1,4 @@
-"""Answers to requests that may fail: the right status and one sentence, in the form that the vendor's clients know."""
+"""Responses to requests that may fail, with error bodies in the form of the vendor whose API it is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 async def answer(service: Service, handled: Awaitable[Response], refuse: Callable[[TympanError], Refusal]) -> Response:
-    """What the handler answers, or a refusal. An error that nobody foresaw is told to the log, not to the client."""
+    """Return the handler's response, or the response to its error; unexpected errors are logged, not shown."""
     try:
         return await handled
     except ClientDisconnect:
-        return Response(status_code=400)  # to nobody
+        return Response(status_code=400)  # discarded, as the client has disconnected
     except TympanError as error:
         service.count_refusal(error)
         return response_of(refuse(error))
@@ -32,14 +32,15 @@ async def answer(service: Service, handled: Awaitable[Response], refuse: Callabl
 
 
 def response_of(refusal: Refusal) -> Response:
+    """Convert a refusal to a response."""
     return Response(refusal.body, refusal.status, dict(refusal.headers))
 
 
 def opening_request(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Request:
-    """An opening request in the protocols' own terms; header names in lower case."""
+    """Return an opening request with a new id, as protocols use it; header names in lower case."""
     return Request(path=path, query=query, headers=headers, id=str(uuid.uuid4()), opened_at=time.time())
 
 
 def request_of(connection: HTTPConnection) -> Request:
-    """The same of a request to the application."""
+    """Convert a request of the web framework to an opening request."""
     return opening_request(connection.scope["path"], dict(connection.query_params), dict(connection.headers))

@@ -1,4 +1,4 @@
-// The page: joins the buttons, the recording that runs, and what is shown.
+// The page: connects the buttons, the current recording and the display.
 
 import { copy, download, written } from "./export.js";
 import { mayBeAudio, outline, peakOf, Recording } from "./files.js";
@@ -55,10 +55,10 @@ async function listen(microphone) {
     waveform.push(peakOf(samples, middle) / 32768);
   };
   microphone.onLost = () => {
-    panel.showMessage("The microphone went away. What it heard until then is kept.");
+    panel.showMessage("The microphone was disconnected. The transcript so far is kept.");
     session?.stop();
   };
-  // Phones switch the screen off, and the microphone with it.
+  // Phones switch off the microphone together with the screen.
   const awake = await navigator.wakeLock?.request("screen").catch(() => null);
   await run(microphone, start, toggle);
   panel.showLevel([]);
@@ -96,7 +96,7 @@ async function read(recording) {
   return complete;
 }
 
-/** Run one recording to its end; `again` is what "Try again" does. True when nothing went wrong. */
+/** Run one recording to its end and return whether it succeeded; `again` is the action of "Try again". */
 async function run(source, start, again, onLag = () => {}) {
   const on = {
     state: (state) => showProgress(state, source.live),
@@ -193,13 +193,13 @@ async function copyAll() {
   setTimeout(() => (at("copy").textContent = "Copy"), COPIED_MILLISECONDS);
 }
 
-/** An empty sheet. What was on it is put aside, so that nothing is lost by a drop or a slip. */
+/** Clear the transcript, and keep it so that it can be restored. */
 function putAside(newFile = "") {
   if (!transcript.isEmpty) earlier = { segments: transcript.all, seconds, file };
   show({ segments: [], seconds: 0, file: newFile });
 }
 
-/** Change places with the transcript that was put aside. */
+/** Swap the transcript with the one that was cleared. */
 function swap() {
   const shown = { segments: transcript.all, seconds, file };
   const back = earlier;

@@ -1,4 +1,4 @@
-// Runs on the browser's audio thread: gathers the microphone's samples into 80 ms chunks of 16-bit integers.
+// Runs in the browser's audio thread: collects the microphone's samples in 80 ms chunks of 16-bit integers.
 
 const CHUNK_SECONDS = 0.08;
 
@@ -27,7 +27,7 @@ class Capture extends AudioWorkletProcessor {
     this.port.postMessage(bytes, [bytes]);
   }
 
-  /** The rest of the last chunk, then null: nothing of what was said is lost. */
+  /** Send the incomplete last chunk, then null. */
   end() {
     this.live = false;
     if (this.filled > 0) this.post();

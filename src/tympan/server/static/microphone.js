@@ -4,18 +4,18 @@ const KEEP_SECONDS = 60;
 const BYTES_PER_SAMPLE = 2;
 const HIGHEST_RATE = 48000;
 
-// Recognizers are trained on rooms as they are. Echo cancellation and noise suppression are made for calls: they
-// swallow the beginnings of words, and this page plays nothing that could echo. Gain control helps quiet microphones.
+// Recognizers are trained on unprocessed rooms. Echo cancellation and noise suppression, which are made for calls,
+// remove the beginnings of words, and this page plays no sound. Gain control helps quiet microphones.
 const CONSTRAINTS = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 
-/** The microphone cannot be had; the message says why and what to do. */
+/** The microphone is not available; the message says why and what to do. */
 export class MicrophoneError extends Error {}
 
 export class Microphone {
   live = true;
   /** Called with every chunk, an Int16Array. */
   onChunk = () => {};
-  /** Called when the device goes away by itself. */
+  /** Called when the device is disconnected. */
   onLost = () => {};
   #context;
   #track;
@@ -42,7 +42,7 @@ export class Microphone {
       this.#node.port.onmessage = ({ data }) => (data === null ? resolve() : this.#keep(data));
     });
     context.createMediaStreamSource(media).connect(this.#node);
-    // The worklet writes no output, so this is silence: a graph that ends nowhere is not run by every browser.
+    // The worklet outputs silence; some browsers do not run a graph without a destination.
     this.#node.connect(context.destination);
     this.parameters = { encoding: "s16le", sample_rate: context.sampleRate };
     this.bytesPerSecond = context.sampleRate * BYTES_PER_SAMPLE;
@@ -58,13 +58,13 @@ export class Microphone {
     this.onChunk(new Int16Array(bytes));
   }
 
-  /** Send what was heard since `seconds` to this stream, then what comes. Returns the time of the first sample. */
+  /** Send the audio since `seconds` to this stream, then new audio; return the time of the first sample. */
   start(stream, seconds) {
     this.#began = this.#sendFrom(stream, seconds);
     return this.#began;
   }
 
-  /** The stream goes on with another connection, and has got so many bytes. */
+  /** Continue on another connection after the bytes that the server has received. */
   resume(stream, bytes) {
     this.#sendFrom(stream, this.#began + bytes / this.bytesPerSecond);
   }

@@ -1,4 +1,4 @@
-// What the page shows around the transcript: the button's state, level, lag, figures, the server's line, and messages.
+// The display around the transcript: button state, level, lag, figures, the server's line, and messages.
 
 import { clock } from "./clock.js";
 import { peakOf } from "./files.js";
@@ -13,7 +13,7 @@ const LABELS = {
   finishing: "Finishing…",
 };
 
-/** The element with this id. */
+/** Return the element with this id. */
 export const at = (id) => document.getElementById(id);
 
 export function showState(state) {
@@ -24,7 +24,7 @@ export function showState(state) {
   if (state === "idle") showLag(0);
 }
 
-/** The peak of these samples (Int16Array, may be empty) on a scale of decibels. */
+/** Show the peak of these samples (Int16Array, may be empty) in decibels. */
 export function showLevel(samples) {
   const peak = peakOf(samples) / 32768;
   const level = Math.max(0, Math.min(1, 1 + (20 * Math.log10(peak + 1e-6)) / QUIETEST_DECIBELS));
@@ -37,7 +37,7 @@ export function showLag(behind) {
   at("lag").textContent = `${behind.toFixed(1)} s`;
 }
 
-/** Audio transcribed or recorded so far; `whole` is the length of a file where it is known. */
+/** Show the audio transcribed or recorded so far; `whole` is the length of a file if it is known. */
 export function showElapsed(seconds, whole = Infinity) {
   at("elapsed").textContent = whole < Infinity ? `${clock(seconds)} of ${clock(whole)}` : clock(seconds);
 }
@@ -46,7 +46,7 @@ export function showWordCount(count) {
   at("words").textContent = String(count);
 }
 
-/** The model's line; `server` is `/health`, or null when nobody answered. */
+/** Show the model; `server` is the response of `/health`, or null if the server is unreachable. */
 export function showServer(server) {
   const line = at("model");
   line.dataset.state = server ? "ok" : "gone";
@@ -60,7 +60,7 @@ export function showServer(server) {
   line.title = `Tympan ${server.version}; ${server.active} of ${server.capacity} streams in use`;
 }
 
-/** One message at a time, with at most one thing to do about it. `kind` lets its sender take it back. */
+/** Show a message, which replaces the last one, with at most one action; `kind` identifies it for `hideMessage`. */
 export function showMessage(sentence, { kind = "", label = "", action = null } = {}) {
   at("message").dataset.kind = kind;
   at("message-text").textContent = asSentence(sentence);
@@ -73,7 +73,7 @@ export function showMessage(sentence, { kind = "", label = "", action = null } =
   at("message").hidden = false;
 }
 
-/** The server's messages begin in lower case and have no full stop. */
+/** Return a server's message as a sentence: it begins in lower case and has no full stop. */
 function asSentence(text) {
   const capital = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(capital) ? capital : `${capital}.`;
@@ -84,7 +84,7 @@ export function hideMessage(kind = at("message").dataset.kind) {
   if (at("message").dataset.kind === kind) at("message").hidden = true;
 }
 
-/** Ask for a key; `use` gets what was typed. */
+/** Ask for an API key; `use` receives the input. */
 export function askForKey(use) {
   at("key-form").hidden = false;
   at("key-form").onsubmit = (event) => {

@@ -1,4 +1,4 @@
-// What the server says about itself over HTTP: its model, whether it is ready, why it refused a stream.
+// Requests to the server over HTTP: its model, whether it is ready, why it refused a stream.
 
 async function ask(path, key) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -11,19 +11,19 @@ async function ask(path, key) {
   }
 }
 
-/** `/health` as an object, or null when nobody answers. */
+/** Return the response of `/health`, or null if the server is unreachable. */
 export async function health() {
   const { status, body } = await ask("/health");
   return status === 200 ? body : null;
 }
 
-/** Whether the server takes this key (or needs none). */
+/** Return whether the server accepts this key, or needs none. */
 export async function keyAccepted(key) {
   const { status } = await ask("/v1/models", key);
   return status !== 401 && status !== 403;
 }
 
-/** Why a stream was refused: `{code, message}`. The socket only says "failed", so ask over HTTP. */
+/** Return why a stream was refused, `{code, message}`; browsers hide the response to a failed WebSocket. */
 export async function whyRefused(key) {
   const state = await health();
   if (state === null) return refusal("unreachable", "The server does not answer. Is it running?");
@@ -44,5 +44,5 @@ function refusal(code, message) {
 
 function fullMessage(capacity) {
   const all = capacity === 1 ? "its only stream is" : `all ${capacity} streams are`;
-  return `The server is full: ${all} in use. Try again when somebody has finished.`;
+  return `The server is full: ${all} in use. Try again later.`;
 }

@@ -1,5 +1,5 @@
-// One recording from its first sample to `complete`: joins a source to a stream, and to the next one after a restart.
-// A connection that was lost is resumed if the server has kept the stream: see docs/protocols/native.md.
+// One recording from its first sample to `complete`: connects a source to a stream, and to the next one after a restart.
+// A lost connection is resumed if the server has kept the stream: see docs/protocols/native.md.
 
 import { Refused, Stream } from "./stream.js";
 import { whyRefused } from "./service.js";
@@ -12,7 +12,7 @@ const NEVER_KEPT = new Set(["error", "resumed"]);
 const SAME_WORD_SECONDS = 0.02;
 const UNRELEASED_SECONDS = 30; // no word is released later than that after the audio behind it was transcribed
 
-/** The server ended or refused the stream; the message is fit to be shown. */
+/** The server has ended or refused the stream; the message can be shown. */
 export class SessionError extends Error {
   constructor(code, message) {
     super(message);
@@ -68,7 +68,7 @@ export class Session {
     }
   }
 
-  /** Send what is left, then wait for the last words; called twice, do not wait. */
+  /** Send the remaining audio, then wait for the last words; a second call does not wait. */
   async stop() {
     const reachable = this.#stream?.isOpen || this.#token !== "";
     if (this.#stopping || !reachable || !this.#source.live) return this.abandon();
@@ -85,12 +85,12 @@ export class Session {
     this.#wake();
   }
 
-  /** Seconds of audio that wait in the browser to be sent; 0 where bytes do not tell. */
+  /** Return the seconds of audio queued in the browser; 0 for files, whose bytes do not indicate a time. */
   get unsentSeconds() {
     return (this.#stream?.waiting ?? 0) / (this.#source.bytesPerSecond ?? Infinity);
   }
 
-  /** True when another connection is needed. */
+  /** Return whether another connection is needed. */
   async #oneStream() {
     const resuming = this.#token !== "";
     if (!resuming) {
@@ -181,14 +181,14 @@ export class Session {
     }
   }
 
-  /** There is no next stream: what the last one said at its end is all that there will be. */
+  /** Show the words after `restarting`: there is no next stream. */
   #tellKept() {
     const kept = this.#kept ?? [];
     this.#kept = null;
     for (const message of kept) this.#receive(message);
   }
 
-  /** The server has kept the stream, and has got so much of its audio. */
+  /** Continue a stream that the server has kept, after the audio it has received. */
   #goOn(bytes) {
     this.#source.resume(this.#stream, bytes);
     this.#on.state("running");

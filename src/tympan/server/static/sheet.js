@@ -44,7 +44,7 @@ export class Sheet {
     this.#openParagraph = null;
   }
 
-  /** Whether the reader is at the end, and so wants to stay there. */
+  /** Return whether the view is at the end, where it should stay. */
   #atEnd() {
     const page = document.documentElement;
     return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR_END_PIXELS;

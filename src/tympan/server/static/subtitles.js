@@ -1,23 +1,23 @@
-// Cuts a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
+// Divides a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
 
 const LINE_CHARACTERS = 42;
 const CUE_SECONDS = 7;
 const SHORTEST_CUE_SECONDS = 1; // shorter ones stay this long where nothing follows
 const PAUSE_SECONDS = 0.7;
 
-/** SubRip. It has no escapes: an arrow in the text would be read as a line of times. */
+/** Return SubRip; it has no escapes, so arrows, which would be read as a line of times, are replaced. */
 export function srt(segments) {
   const text = (cue) => cue.lines.join("\n").replaceAll("-->", "→");
   return cues(segments).map((cue, i) => `${i + 1}\n${span(cue, ",")}\n${text(cue)}\n\n`).join("");
 }
 
-/** WebVTT. */
+/** Return WebVTT. */
 export function vtt(segments) {
   const text = (cue) => escaped(cue.lines.join("\n"));
   return "WEBVTT\n\n" + cues(segments).map((cue) => `${span(cue, ".")}\n${text(cue)}\n\n`).join("");
 }
 
-/** `{lines, start, end}` each, times in milliseconds; cues never overlap and never run backwards. */
+/** Return cues `{lines, start, end}` with times in milliseconds, in order and without overlaps. */
 function cues(segments) {
   const made = [];
   for (const group of segments.flatMap((segment) => groups(segment.words))) {
@@ -32,7 +32,7 @@ function cues(segments) {
   return made;
 }
 
-/** Consecutive words that make one cue each. */
+/** Yield the words of each cue. */
 function groups(words) {
   const made = [];
   for (const word of words) {
@@ -51,7 +51,7 @@ function fits(group, word) {
   );
 }
 
-/** Lines filled one after the other, the fewest that hold the words. */
+/** Return the fewest lines that hold the words. */
 function filled(texts) {
   const made = [texts[0]];
   for (const text of texts.slice(1)) {
@@ -61,7 +61,7 @@ function filled(texts) {
   return made;
 }
 
-/** The words on one line, or on two that are about as long as each other. */
+/** Return the words on one line, or on two of similar length. */
 function lines(texts) {
   const whole = filled(texts);
   if (whole.length === 1) return whole;

@@ -1,13 +1,13 @@
-// The transcript as data: released words, gathered into segments at pauses, and the partial that may still change.
+// The transcript as data: final words in segments, and the partial that may still change.
 
 const SAME_TIME_SECONDS = 0.02;
 
 export class Transcript {
   /** `{start, end, text, words}` each; a word is `{text, start, end, confidence}`. */
   segments = [];
-  /** Released words after the last segment. */
+  /** Final words after the last segment. */
   open = [];
-  /** What is heard after the last released word. */
+  /** The text after the last final word. */
   pending = "";
   /** Called after every change. */
   onChange = () => {};
@@ -24,23 +24,23 @@ export class Transcript {
     this.onChange();
   }
 
-  /** Close the words up to a pause into a segment. */
+  /** Close the segment at a pause. */
   segment({ text, start, end }) {
     const count = this.open.filter((word) => word.end <= end + SAME_TIME_SECONDS).length;
     const words = this.open.splice(0, count);
     if (count === 0) return;
-    // After a lost connection the server knows only the second half of a segment that was cut.
+    // After a restart the server has only the second half of the segment.
     const whole = Math.abs(words[0].start - start) <= SAME_TIME_SECONDS;
     this.segments.push(whole ? { start, end, text, words } : joined(words));
     this.onChange();
   }
 
-  /** Every segment, the words that still wait for a pause as the last one. */
+  /** Return all segments; the last one has the words since the last pause. */
   get all() {
     return this.open.length > 0 ? [...this.segments, joined(this.open)] : this.segments;
   }
 
-  /** The recording ended: no word waits any longer. */
+  /** Close the last segment at the end of the recording. */
   close() {
     this.segments = this.all;
     this.open = [];
@@ -56,7 +56,7 @@ export class Transcript {
     return this.segments.length === 0 && this.open.length === 0;
   }
 
-  /** Replace everything; returns what was there, fit to be given back. */
+  /** Replace the content and return the old one in the same form. */
   replace(segments = []) {
     const before = this.all;
     this.segments = segments;

@@ -1,0 +1,37 @@
+"""Metrics of the engine's steps."""
+
+from __future__ import annotations
+
+import httpx2 as httpx
+from support.server import LiveServer
+from websockets.sync.client import connect
+
+from tympan.config import ModelSettings
+from tympan.engine.base import StepReport
+from tympan.engine.registry import create_engine
+from tympan.server.observability.metrics import STEP_BUCKETS, Metrics
+
+
+def test_step_metrics() -> None:
+    engine = create_engine(ModelSettings(model="scripted"))
+    metrics = Metrics(engine)
+    assert engine.observe is not None
+    engine.observe(StepReport(seconds=0.035, rows=7, waiting_frames=3, lag_seconds=0.05))
+    engine.observe(StepReport(seconds=0.09, rows=7, waiting_frames=12, lag_seconds=0.25))
+    text = metrics.render().decode()
+    assert 'tympan_step_seconds_bucket{le="0.08"} 1.0' in text, "a bucket ends at the duration of a frame"
+    assert "tympan_step_seconds_count 2.0" in text
+    assert "tympan_backlog_frames 12.0" in text
+    assert "tympan_engine_lag_seconds 0.25" in text
+    assert 0.08 in STEP_BUCKETS
+
+
+def test_every_step_is_observed() -> None:
+    with LiveServer(model="random:tiny", device="cpu", dtype="f32", max_streams=1) as server:
+        with connect(server.url()) as socket:
+            socket.send(bytes(3840 * 25))
+            socket.send("EOS")
+            list(socket)
+        text = httpx.get(server.http("/metrics")).text
+    assert "tympan_step_seconds_count 32.0" in text, "25 frames, 7 of silence"
+    assert "tympan_backlog_frames 0.0" in text

@@ -1,0 +1,109 @@
+"""`tympan serve` with a model that recognizes marks, and one fault that SIGUSR1 triggers.
+
+    python -m support.faults.serve FAULT [options of `tympan serve`]
+
+memory  the next step allocates more memory than there is
+hang    the next step blocks in native code for ever
+clock   the wall clock jumps an hour ahead, and two hours back at the next signal
+none    nothing
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from support.counting import COUNTING_INFO, PAUSES
+from support.faults.marks import MarkDetector, text_of
+from tympan.audio.samples import as_integers
+from tympan.cli.main import main
+from tympan.config import ModelSettings
+from tympan.engine import registry
+from tympan.engine.base import Engine
+from tympan.engine.batching.engine import BatchedEngine
+from tympan.engine.batching.scheduler import Row
+from tympan.engine.batching.step import StepResult
+from tympan.transcript.words import BOUNDARY, PADDING
+
+BOUNDARY_AFTER_FRAMES = 4  # gives words the times of their marks
+FIRST_PIECE = 4
+SLOTS = 128
+JUMPS_SECONDS = (3600.0, -7200.0)
+
+
+class Tokenizer:
+    """A tokenizer with one token per word."""
+
+    size = 1 << 15
+
+    def piece(self, token: int) -> str:
+        return f"▁{text_of(token - FIRST_PIECE)}"
+
+
+class Runner:
+    """Returns a boundary, a word's token and padding, half a second late, as the real model does.
+
+    Attributes:
+        faults: Faults that the next step triggers.
+    """
+
+    faults: list[Callable[[], None]]
+
+    def __init__(self) -> None:
+        self.info = COUNTING_INFO
+        self.slots = SLOTS
+        self.tokenizer = Tokenizer()
+        self._detectors: dict[int, MarkDetector] = {}
+        self._frames: dict[int, int] = {}
+        self._pending: dict[int, dict[int, int]] = {}
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        while self.faults:
+            self.faults.pop()()
+        count = len(rows)
+        return StepResult([self._step(row) for row in rows], [0.5] * count, [PAUSES] * count, [0.0] * count)
+
+    def _step(self, row: Row) -> int:
+        slot = row.slot.index
+        if row.fresh:
+            self._detectors[slot], self._frames[slot], self._pending[slot] = MarkDetector(self.info.sample_rate), 0, {}
+        self._frames[slot] += 1
+        frame, pending = self._frames[slot], self._pending[slot]
+        if row.frame is not None:
+            for number, _ in self._detectors[slot].detect(as_integers(row.frame).astype(int)):
+                pending[frame + BOUNDARY_AFTER_FRAMES] = BOUNDARY
+                pending[frame + BOUNDARY_AFTER_FRAMES + 1] = FIRST_PIECE + number
+        return pending.pop(frame, PADDING)
+
+
+def exhaust_memory() -> None:
+    np.empty(1 << 60, np.uint8)
+
+
+def hang() -> None:
+    os.read(os.pipe()[0], 1)
+
+
+def shift_clock() -> None:
+    offset = time.time() + jumps.pop(0) - time.monotonic()
+    time.time = lambda: offset + time.monotonic()
+
+
+jumps = list(JUMPS_SECONDS)
+FAULTS = {"memory": exhaust_memory, "hang": hang, "clock": shift_clock, "none": lambda: None}
+
+
+def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
+    return BatchedEngine(Runner)
+
+
+if __name__ == "__main__":
+    Runner.faults = []
+    registry.create_engine = create_engine
+    signal.signal(signal.SIGUSR1, lambda number, frame: Runner.faults.append(FAULTS[sys.argv[1]]))
+    sys.exit(main(["serve", *sys.argv[2:]]))
