@@ -47,8 +47,8 @@ LM_1B, LM_2B, MIMI = Shape(1, 16, 750, 128), Shape(1, 32, 375, 64), Shape(2, 8, 
 
 def check_kernels(context: Context) -> Iterator[Item]:
     if not context.cuda:
-        sys.path.append(str(Path(__file__).parents[2] / "tests" / "models" / "kernels"))
-        importlib.import_module("kernel_interpreter")
+        sys.path.append(str(Path(__file__).parents[2] / "tests"))
+        importlib.import_module("support.triton_interpreter")
     if not kernels.usable(torch.device(context.device)):
         raise RuntimeError("the kernels do not run here: see the warning in the log")
     torch.manual_seed(0)
