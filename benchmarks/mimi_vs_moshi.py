@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from tympan.models.checkpoints.names import MIMI_UNUSED, kyutai_mimi
 from tympan.models.checkpoints.randomized import synthetic_voice
-from tympan.models.checkpoints.tensors import TensorFiles, fill, refuse_unused
+from tympan.models.checkpoints.tensors import TensorFiles, check_all_used, fill
 from tympan.models.config import MimiConfig
 from tympan.models.mimi import MimiEncoder
 
@@ -44,7 +44,7 @@ def build(folder: Path) -> tuple[Any, MimiEncoder]:
     with torch.device("meta"):
         ours = MimiEncoder(MimiConfig())
     fill(ours, kyutai_mimi(MimiConfig()), files, device=torch.device("cpu"), dtype=torch.float32)
-    refuse_unused(files, MIMI_UNUSED)
+    check_all_used(files, MIMI_UNUSED)
     return reference, ours
 
 

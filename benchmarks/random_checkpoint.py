@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tympan.models.checkpoints import names
 from tympan.models.checkpoints.load import open_checkpoint
-from tympan.models.checkpoints.names import Row
+from tympan.models.checkpoints.names import WeightRule
 from tympan.models.config import MimiConfig, ModelConfig
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
@@ -38,7 +38,7 @@ def write_checkpoint(model: str, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(vocabulary), encoding="utf-8")
 
 
-def _tensors(module: nn.Module, rows: Iterator[Row]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: nn.Module, rows: Iterator[WeightRule]) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors, by name, from which ``rows`` would build the parameters of ``module``."""
     for row in rows:
         if row.target.endswith("half_norms"):
@@ -48,7 +48,7 @@ def _tensors(module: nn.Module, rows: Iterator[Row]) -> Iterator[tuple[str, Tens
             yield source.names[0], tensor.contiguous().clone()
 
 
-def _parts(row: Row, value: Tensor) -> list[Tensor]:
+def _parts(row: WeightRule, value: Tensor) -> list[Tensor]:
     """Invert ``row.build``: scales and usages become ones, three dimensions are transposed, all else is split."""
     shapes = [source.shape for source in row.sources]
     if row.target.endswith("centroids"):

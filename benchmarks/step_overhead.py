@@ -27,7 +27,7 @@ from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import EngineEvent, Progress
 from tympan.models.checkpoints.randomized import PRESETS
-from tympan.models.layers.attention import restart
+from tympan.models.layers.attention import reset_positions
 from tympan.models.lm import LMOutput
 from tympan.transcript.tokenizer import SyntheticTokenizer
 
@@ -40,7 +40,7 @@ class NoState:
     seed: torch.Tensor = field(default_factory=lambda: torch.zeros(4096, dtype=torch.int64))
 
     def reset(self, rows: torch.Tensor, begin: torch.Tensor, seeds: torch.Tensor | None = None) -> None:
-        restart(self.position, rows, begin)
+        reset_positions(self.position, rows, begin)
 
 
 class NoCodec:

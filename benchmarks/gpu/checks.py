@@ -24,8 +24,8 @@ from tympan.models import kernels
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.layers import fp8
-from tympan.models.layers.attention import FP8, Places, Ring, mix, raw, window
-from tympan.models.layers.conv import StreamingConv, with_past
+from tympan.models.layers.attention import FP8, Ring, StepPositions, as_indexable, make_window, update_and_attend
+from tympan.models.layers.conv import StreamingConv, with_history
 from tympan.models.layers.quantizer import ResidualQuantizer
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
@@ -112,13 +112,13 @@ class AttentionCase:
         positions = last[:, None] - steps + 1 + torch.arange(steps, device=device)
         projected = torch.randn(batch, steps, 3, heads, width, device=device, dtype=asked)
         turn = rotation(positions, frequencies(width, 10_000.0).to(device))
-        found = mix(projected, ring, 0, Places(rows, positions), turn)
+        found = update_and_attend(projected, ring, 0, StepPositions(rows, positions), turn)
         expected = []
         for part in torch.split(torch.arange(batch, device=device), _ROWS_AT_ONCE):
-            seen = window(rows[part], positions[part], plain)
+            seen = make_window(rows[part], positions[part], plain)
             turned = Rotation(*(each[part] for each in turn))
             with sdpa_kernel(SDPBackend.MATH):  # the others may round f32 products
-                expected.append(mix(projected[part].float(), plain, 0, seen, turned))
+                expected.append(update_and_attend(projected[part].float(), plain, 0, seen, turned))
         return relative(found, torch.cat(expected))
 
 
@@ -144,38 +144,38 @@ def fused(context: Context) -> Iterator[Item]:
 
     def choice() -> Values:
         logits = torch.randn(8 if context.quick else 512, 8000, device=device)
-        token, probability = fused_kernels.choose_largest(logits)
+        token, probability = fused_kernels.argmax_with_probability(logits)
         error = relative(probability, torch.softmax(logits, dim=-1).amax(dim=-1))
         return {"error": error, "tokens_differing": int((token != logits.argmax(dim=-1)).sum())}
 
     def invalid() -> Values:
         logits = torch.randn(3, 8000, device=device)
         logits[1, 5000] = torch.nan
-        token, probability = fused_kernels.choose_largest(logits)
+        token, probability = fused_kernels.argmax_with_probability(logits)
         wrong = probability.isnan().tolist() != [False, True, False]
         return {"wrong": int(wrong), "largest_token": int(token.max())}
 
     yield error_item("rms_norm", norm, 1e-5)
     yield error_item("sum_embeddings", embeddings, 1e-5)
-    yield Item("choose_largest", choice, {"error": at_most(1e-5), "tokens_differing": at_most(0)})
-    yield Item("choose_largest, NaN", invalid, {"wrong": at_most(0), "largest_token": at_most(7999)})
+    yield Item("argmax_with_probability", choice, {"error": at_most(1e-5), "tokens_differing": at_most(0)})
+    yield Item("argmax_with_probability, NaN", invalid, {"wrong": at_most(0), "largest_token": at_most(7999)})
     for dtype in (torch.bfloat16, FP8):
-        yield error_item(f"store_start {str(dtype)[6:]}", partial(start_error, dtype, device), 0.0)
+        yield error_item(f"store_initial_step {str(dtype)[6:]}", partial(start_error, dtype, device), 0.0)
 
 
 def start_error(dtype: torch.dtype, device: torch.device) -> float:
     """Count the bytes of two rings that differ: position 0 of new rows is written, and nothing else is."""
-    from tympan.models.kernels.fused import store_start
+    from tympan.models.kernels.fused import store_initial_step
 
     ring = Ring.empty(2, 5, 2, 3, 16, device=device, dtype=dtype)
     frames, rows = torch.tensor([0, 4, 0], device=device), torch.tensor([3, 1, 4], device=device)
     new = torch.randn(2, 2, 2, 16, device=device).to(dtype)
-    store_start(frames, rows, ring.keys, ring.values, new[0], new[1])
+    store_initial_step(frames, rows, ring.keys, ring.values, new[0], new[1])
     different = 0
     for cache, start in ((ring.keys, new[0]), (ring.values, new[1])):
         expected = torch.zeros_like(cache)
         for row in (3, 4):
-            raw(expected)[:, row, :, 0] = raw(start)
+            as_indexable(expected)[:, row, :, 0] = as_indexable(start)
         different += int((cache.view(torch.uint8) != expected.view(torch.uint8)).sum())
     return float(different)
 
@@ -201,7 +201,7 @@ def windows(context: Context) -> Iterator[Item]:
         plain, fresh = context.clone(), torch.tensor([False, True, False], device=device)[:, None, None]
         x = torch.randn(3, steps, channels, device=device)
         found = gather_windows(x, context, rows, fresh, kernel=kernel, stride=stride, elu=True)
-        expected = conv._windows(functional.elu_(with_past(x, plain, rows, fresh)))
+        expected = conv._windows(functional.elu_(with_history(x, plain, rows, fresh)))
         return relative(found, expected) + relative(context, plain)
 
     for shape in dict.fromkeys(shapes):

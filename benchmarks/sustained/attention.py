@@ -13,12 +13,12 @@ from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.models.layers.attention import Ring
 
 if TYPE_CHECKING:
-    from tympan.models.kernels.attention import ReadConfig
+    from tympan.models.kernels.attention import AttentionConfig
 
 ROUNDS = 20
 
 
-def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig | None = None) -> float:
+def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: AttentionConfig | None = None) -> float:
     """Return the bytes per second at which one step of ``rows`` streams at full context reads keys and values.
 
     All layers are read in turn, so that no cache of the GPU holds the data.
@@ -29,7 +29,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
         dtype: Data type of the queries.
         config: Configuration of the kernel; by default the one that serving uses.
     """
-    from tympan.models.kernels.attention import read_window
+    from tympan.models.kernels.attention import ring_attention
 
     layers, _, heads, capacity, width = ring.keys.shape
     device = ring.keys.device
@@ -40,7 +40,7 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
     def attend_everywhere() -> None:
         for layer in range(layers):
             scales = None if ring.scales is None else ring.scales[:, layer]
-            read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=config)
+            ring_attention(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=config)
 
     replay = CudaDevice().record(attend_everywhere)
     replay()
@@ -50,10 +50,10 @@ def attention_rate(ring: Ring, rows: int, dtype: torch.dtype, config: ReadConfig
 
 def sweep(ring: Ring, rows: int, dtype: torch.dtype) -> dict[str, float]:
     """Return the rate of each configuration, by ``block x warps x stages``; 0 for one that does not run here."""
-    from tympan.models.kernels.attention import CONFIGS, ReadConfig
+    from tympan.models.kernels.attention import CONFIGS, AttentionConfig
 
     rates = {}
-    for config in (*CONFIGS, ReadConfig(64, 4, 2), ReadConfig(32, 4, 1)):
+    for config in (*CONFIGS, AttentionConfig(64, 4, 2), AttentionConfig(32, 4, 1)):
         name = "x".join(map(str, config))
         try:
             rates[name] = attention_rate(ring, rows, dtype, config)

@@ -57,7 +57,7 @@ def test_recorded_steps_equal_eager_steps(schedule: list[list[str]]) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_captured_steps_equal_eager_steps(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
     """On a GPU nothing is computed while a step is recorded: only a replay fills what the recorded step reads."""
-    monkeypatch.setattr(attention, "sums_in_bags", lambda keys: False)  # the CPU's path needs values
+    monkeypatch.setattr(attention, "uses_embedding_bag", lambda keys: False)  # the CPU's path needs values
     tokens: list[list[list[int]]] = []
     for device in (CapturingDevice(), None):
         runner = tiny_runner(3, device, temperature)

@@ -8,7 +8,7 @@ from support.model_speech import speech
 
 from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.load import open_checkpoint
-from tympan.models.layers.attention import FP8, Ring, attend, attend_gathered, from_cache, to_cache, window, write
+from tympan.models.layers.attention import FP8, Ring, attend, attend_gathered, from_cache, make_window, to_cache, write
 from tympan.models.layers.fp8 import Fp8Linear
 from tympan.models.lm import LM
 
@@ -21,7 +21,7 @@ def test_attend_gathered(dtype: torch.dtype, steps: int) -> None:
     rows = torch.tensor([3, 0, 1])
     for last in range(steps - 1, 45, 7):
         positions = torch.tensor([last, last + 3, 100 + last])[:, None] - steps + 1 + torch.arange(steps)
-        seen = window(rows, positions, ring)
+        seen = make_window(rows, positions, ring)
         query, key, value = torch.randn(3, 3, 2, steps, 8)
         write(ring, 0, key, value, seen)
         scales = (None, None) if ring.scales is None else ring.scales[:, 0].unbind()

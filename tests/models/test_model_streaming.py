@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.config import SeanetConfig
-from tympan.models.layers.attention import Ring, attend, window, write
-from tympan.models.layers.conv import StreamingConv, with_past, with_replicated_past
+from tympan.models.layers.attention import Ring, attend, make_window, write
+from tympan.models.layers.conv import StreamingConv, with_history, with_replicated_history
 from tympan.models.layers.linear import Linear
 from tympan.models.layers.rope import frequencies, rotate, rotation
 from tympan.models.lm import LM, LMState
@@ -63,7 +63,7 @@ def test_convolution_equals_offline(kernel: int, stride: int, whole: bool, slots
     parts = []
     for index, part in enumerate(x.split([chunk * stride for chunk in chunks], dim=1)):
         fresh = torch.full((len(slots), 1, 1), index == 0)
-        parts.append(conv(with_past(part, context, rows, fresh)))
+        parts.append(conv(with_history(part, context, rows, fresh)))
     expected = conv1d(conv, x, torch.zeros(len(slots), kernel - stride, 3))
     torch.testing.assert_close(torch.cat(parts, dim=1), expected)
 
@@ -85,8 +85,8 @@ def test_replicated_past() -> None:
     x = torch.randn(2, 6, 3)
     context, rows = conv.init_context(2, device=torch.device("cpu")), torch.tensor([1, 0])
     fresh = torch.ones(2, 1, 1, dtype=torch.bool)
-    first = conv(with_replicated_past(x[:, :2], context, rows, fresh))
-    rest = conv(with_replicated_past(x[:, 2:], context, rows, ~fresh))
+    first = conv(with_replicated_history(x[:, :2], context, rows, fresh))
+    rest = conv(with_replicated_history(x[:, 2:], context, rows, ~fresh))
     expected = conv1d(conv, x, x[:, :1].expand(-1, 2, -1))
     torch.testing.assert_close(torch.cat((first, rest), dim=1), expected)
 
@@ -117,7 +117,7 @@ def test_attention_equals_masked_attention(steps: int) -> None:
     rows, parts = torch.tensor([2]), []
     for start in range(0, total, steps):
         now = slice(start, start + steps)
-        seen = window(rows, torch.arange(total)[None, now], ring)
+        seen = make_window(rows, torch.arange(total)[None, now], ring)
         write(ring, 0, k[:, :, now], v[:, :, now], seen)
         parts.append(attend(q[:, :, now], ring, 0, seen))
     query, key = torch.arange(total)[:, None], torch.arange(total)
@@ -194,8 +194,10 @@ def test_attention_rows_are_independent(steps: int) -> None:
     ring.keys.normal_()
     ring.values.normal_()
     first = torch.tensor([40, 40, 40, 3, 40, 7])[:, None] * steps + torch.arange(steps)
-    alone = [attend(query[i : i + 1], ring, 0, window(torch.tensor([i]), first[i : i + 1], ring)) for i in range(slots)]
+    alone = [
+        attend(query[i : i + 1], ring, 0, make_window(torch.tensor([i]), first[i : i + 1], ring)) for i in range(slots)
+    ]
     for order in ([0, 1, 2, 3, 4, 5], [5, 3, 4, 0, 1], [2, 1, 0]):
         rows = torch.tensor(order)
-        together = attend(query[rows], ring, 0, window(rows, first[rows], ring))
+        together = attend(query[rows], ring, 0, make_window(rows, first[rows], ring))
         assert torch.equal(together, torch.cat([alone[row] for row in order]))

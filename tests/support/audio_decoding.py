@@ -21,7 +21,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 def cuts() -> st.SearchStrategy[list[int]]:
-    """Places to cut at: anywhere, and many in the headers."""
+    """StepPositions to cut at: anywhere, and many in the headers."""
     anywhere = st.lists(st.integers(0, 1 << 20), max_size=12)
     header = st.lists(st.integers(0, 120), max_size=12)
     return st.builds(lambda a, b: a + b, anywhere, header)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tympan.models import kernels
 from tympan.models.config import LMConfig
-from tympan.models.layers.attention import LARGEST_FP8, Ring, raw, restart
+from tympan.models.layers.attention import LARGEST_FP8, Ring, as_indexable, reset_positions
 from tympan.models.layers.linear import Linear
 from tympan.models.layers.transformer import GatedFeedForward, RMSNorm, Transformer
 from tympan.models.sampling import sample_token, token_probability
@@ -72,10 +72,10 @@ class LMState:
 
         Args:
             rows: ``[n]`` int64, slots.
-            begin: As for :func:`restart`.
+            begin: As for :func:`reset_positions`.
             seeds: ``[n]`` int64; a negative value keeps the seed of the slot.
         """
-        restart(self.position, rows, begin)
+        reset_positions(self.position, rows, begin)
         if seeds is not None:
             self.seed.index_copy_(0, rows, torch.where(seeds < 0, self.seed.index_select(0, rows), seeds))
 
@@ -179,9 +179,9 @@ class LM(nn.Module):
     def _select_token(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next token ``[B]`` int64 and its probability ``[B]`` float32, which is NaN for invalid logits."""
         if self.temperature <= 0 and kernels.usable(logits.device):
-            from tympan.models.kernels.fused import choose_largest
+            from tympan.models.kernels.fused import argmax_with_probability
 
-            return choose_largest(logits)
+            return argmax_with_probability(logits)
         token = sample_token(logits, self.temperature, seed, position)
         return token, token_probability(token, logits)
 
@@ -192,14 +192,14 @@ class LM(nn.Module):
             return state.token.index_select(0, rows)
         ring, start = state.ring, state.start
         if kernels.usable(frames.device):
-            from tympan.models.kernels.fused import store_start
+            from tympan.models.kernels.fused import store_initial_step
 
-            store_start(frames, rows, ring.keys, ring.values, start.keys, start.values)
+            store_initial_step(frames, rows, ring.keys, ring.values, start.keys, start.values)
         else:
             for cache, new in ((ring.keys, start.keys), (ring.values, start.values)):
-                first_entry = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
+                first_entry = as_indexable(cache)[:, :, :, 0]  # [layers, slots, H, D]
                 kept = first_entry.index_select(1, rows)
-                first_entry.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
+                first_entry.index_copy_(1, rows, torch.where(fresh[:, None, None], as_indexable(new)[:, None], kept))
         first = sample_token(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
         return torch.where(fresh, first, state.token.index_select(0, rows))
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tympan.models.config import MimiConfig
-from tympan.models.layers.attention import Ring, restart
-from tympan.models.layers.conv import StreamingConv, with_replicated_past
+from tympan.models.layers.attention import Ring, reset_positions
+from tympan.models.layers.conv import StreamingConv, with_replicated_history
 from tympan.models.layers.quantizer import SplitQuantizer
 from tympan.models.layers.transformer import GeluFeedForward, Transformer
 from tympan.models.seanet import SeanetEncoder
@@ -40,8 +40,8 @@ class MimiState:
     frequency: Tensor
 
     def reset(self, rows: Tensor, begin: Tensor | None = None) -> None:
-        """Start new streams in slots ``rows [n]`` int64; ``begin`` is that of :func:`restart`."""
-        restart(self.position, rows, begin)
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` is that of :func:`reset_positions`."""
+        reset_positions(self.position, rows, begin)
 
 
 class MimiEncoder(nn.Module):
@@ -106,6 +106,6 @@ class MimiEncoder(nn.Module):
         first = position * steps
         positions = first[:, None] + torch.arange(steps, device=frames.device)
         x = self.transformer(x, state.ring, state.frequency, rows, positions)
-        out: Tensor = self.downsample(with_replicated_past(x, state.downsample, rows, fresh))  # [B, 1, dimension]
+        out: Tensor = self.downsample(with_replicated_history(x, state.downsample, rows, fresh))  # [B, 1, dimension]
         state.position.index_copy_(0, rows, position + 1)
         return out[:, 0]

@@ -25,7 +25,7 @@ class ResidualUnit(nn.Module):
         self.widen = StreamingConv(hidden, channels, 1)
 
     def forward(self, x: Tensor, history: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
-        """Apply the unit to ``x [B, T, channels]``; the other arguments are those of :func:`with_past`."""
+        """Apply the unit to ``x [B, T, channels]``; the other arguments are those of :func:`with_history`."""
         # The history is stored before the activation, which leaves x unchanged for the sum below.
         hidden = self.narrow.stream(x, history, rows, fresh, elu=True)
         out: Tensor = self.widen(functional.elu_(hidden))

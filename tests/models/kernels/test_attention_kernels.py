@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tympan.engine.kyutai import tuning
 from tympan.models.kernels import attention
-from tympan.models.kernels.attention import ReadConfig, read_window, split_count
+from tympan.models.kernels.attention import AttentionConfig, ring_attention, split_count
 from tympan.models.kernels.ring_write import rotate_and_write
-from tympan.models.layers.attention import FP8, Ring, from_cache, mix, to_cache, window
+from tympan.models.layers.attention import FP8, Ring, from_cache, make_window, to_cache, update_and_attend
 from tympan.models.layers.fastest import Calls
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
@@ -45,7 +45,7 @@ def by_kernels(projected: Tensor, ring: Ring, rows: Tensor, positions: Tensor, t
     keys, values = ring.keys[0], ring.values[0]
     scales = None if ring.scales is None else ring.scales[:, 0]
     query = rotate_and_write(projected, turn.cos, turn.sin, rows, positions, keys, values, scales)
-    return read_window(query, rows, positions, keys, values, scales, config=ReadConfig(8, 4, 1), splits=splits)
+    return ring_attention(query, rows, positions, keys, values, scales, config=AttentionConfig(8, 4, 1), splits=splits)
 
 
 def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int, dtype: torch.dtype) -> None:
@@ -58,7 +58,7 @@ def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int,
         projected = projected.to(FP8).to(dtype).clamp(-1, 1)
         turn = Rotation(torch.ones_like(turn.cos), torch.zeros_like(turn.sin))
     plain = copy_of(ring)
-    expected = mix(projected, plain, 0, window(slots, positions, plain), turn)
+    expected = update_and_attend(projected, plain, 0, make_window(slots, positions, plain), turn)
     found = by_kernels(projected, ring, slots, positions, turn, splits).flatten(-2)
     error = WRITE_ERROR[ring.keys.dtype]
     for kind, (one, other) in enumerate(((ring.keys, plain.keys), (ring.values, plain.values))):
@@ -131,7 +131,11 @@ def test_split_count() -> None:
 def test_select_fastest_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """Configurations that do not run on this GPU are left out; the selected one becomes the default."""
     monkeypatch.setattr(attention, "_selected", {})
-    configs = (ReadConfig(8, 4, 1), ReadConfig(16, 4, 1), ReadConfig(3, 4, 1))  # a tile of 3 entries is no power of two
+    configs = (
+        AttentionConfig(8, 4, 1),
+        AttentionConfig(16, 4, 1),
+        AttentionConfig(3, 4, 1),
+    )  # a tile of 3 entries is no power of two
     monkeypatch.setattr(attention, "CONFIGS", configs)
     timed: list[str] = []
 

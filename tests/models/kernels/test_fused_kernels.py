@@ -10,9 +10,9 @@ from tympan.models import kernels
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.config import QuantizerConfig
-from tympan.models.kernels.fused import choose_largest, rms_norm, store_start, sum_embeddings
+from tympan.models.kernels.fused import argmax_with_probability, rms_norm, store_initial_step, sum_embeddings
 from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
-from tympan.models.layers.attention import FP8, raw
+from tympan.models.layers.attention import FP8, as_indexable
 from tympan.models.layers.quantizer import ResidualQuantizer
 from tympan.models.layers.transformer import RMSNorm
 
@@ -49,7 +49,7 @@ def test_rms_norm(shape: tuple[int, ...]) -> None:
 def test_choose_largest(rows: int, width: int) -> None:
     logits = torch.randn(rows, width) * 5
     logits[0, [3, 7]] = 100.0  # of equal logits, the first is chosen
-    token, probability = choose_largest(logits)
+    token, probability = argmax_with_probability(logits)
     assert torch.equal(token, logits.argmax(dim=-1))
     assert token[0] == 3
     expected = torch.softmax(logits, dim=-1).gather(-1, token[:, None])[:, 0]
@@ -61,7 +61,7 @@ def test_choose_largest(rows: int, width: int) -> None:
 def test_choose_largest_nan(invalid: list[int]) -> None:
     logits = torch.randn(3, 4000)
     logits[1, invalid] = torch.nan
-    token, probability = choose_largest(logits)
+    token, probability = argmax_with_probability(logits)
     assert 0 <= int(token[1]) < 4000
     assert probability.isnan().tolist() == [False, True, False]
     assert torch.equal(token[::2], logits[::2].argmax(dim=-1))
@@ -73,14 +73,14 @@ def test_store_start(dtype: torch.dtype) -> None:
     layers, slots, heads, capacity, width = 2, 5, 4, 6, 16
     keys, values = (torch.randn(layers, slots, heads, capacity, width).to(dtype) for _ in range(2))
     start_keys, start_values = (torch.randn(layers, heads, width).to(dtype) for _ in range(2))
-    expected = [raw(cache).clone() for cache in (keys, values)]
+    expected = [as_indexable(cache).clone() for cache in (keys, values)]
     for cache, start in zip(expected, (start_keys, start_values), strict=True):
         for slot in (4, 0):
-            cache[:, slot, :, 0] = raw(start)
+            cache[:, slot, :, 0] = as_indexable(start)
     frames, rows = torch.tensor([7, 0, 1, 0]), torch.tensor([2, 4, 1, 0])
-    store_start(frames, rows, keys, values, start_keys, start_values)
-    assert torch.equal(raw(keys), expected[0])
-    assert torch.equal(raw(values), expected[1])
+    store_initial_step(frames, rows, keys, values, start_keys, start_values)
+    assert torch.equal(as_indexable(keys), expected[0])
+    assert torch.equal(as_indexable(values), expected[1])
 
 
 @pytest.mark.parametrize("rows", [1, 2, MOST_ROWS])

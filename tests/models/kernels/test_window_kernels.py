@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from tympan.models.kernels.windows import gather_windows
-from tympan.models.layers.conv import StreamingConv, with_past
+from tympan.models.layers.conv import StreamingConv, with_history
 
 SLOTS = 6
 # Channels, kernel, stride, steps: SEANet's convolutions with fewer channels, the last with its fewest steps.
@@ -30,7 +30,7 @@ def test_windows_and_history(channels: int, kernel: int, stride: int, steps: int
         x[0, : steps // 2] *= 1e-4  # where exp(x) - 1 would lose precision
         kept = x.clone()
         found = gather_windows(x, context, rows, new, kernel=kernel, stride=stride, elu=elu)
-        joined = with_past(x, plain, rows, new)
+        joined = with_history(x, plain, rows, new)
         expected = conv._windows(functional.elu_(joined) if elu else joined)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0, msg=f"call {call}")
         torch.testing.assert_close(context, plain, rtol=0, atol=0, equal_nan=True)

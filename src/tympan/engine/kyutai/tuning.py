@@ -49,7 +49,7 @@ def select_read_config(ring: Ring, rows: int, dtype: torch.dtype) -> None:
 
 def _read_all_layers(ring: Ring, rows: int, dtype: torch.dtype, index: int) -> None:
     """Attend with one query per row over full rings, and wait for the result."""
-    from tympan.models.kernels.attention import CONFIGS, read_window
+    from tympan.models.kernels.attention import CONFIGS, ring_attention
 
     layers, _, heads, _, width = ring.keys.shape
     device = ring.keys.device
@@ -57,6 +57,6 @@ def _read_all_layers(ring: Ring, rows: int, dtype: torch.dtype, index: int) -> N
     slots, positions = torch.arange(rows, device=device), torch.full((rows, 1), _OLD_POSITION, device=device)
     for layer in range(layers):
         scales = None if ring.scales is None else ring.scales[:, layer]
-        read_window(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=CONFIGS[index])
+        ring_attention(query, slots, positions, ring.keys[layer], ring.values[layer], scales, config=CONFIGS[index])
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -17,9 +17,9 @@ from tympan.models.checkpoints.fields import Fields
 from tympan.models.checkpoints.hub import Files, locate
 from tympan.models.checkpoints.layout_kyutai import read_kyutai, read_kyutai_mimi
 from tympan.models.checkpoints.layout_transformers import read_transformers
-from tympan.models.checkpoints.names import Row
+from tympan.models.checkpoints.names import WeightRule
 from tympan.models.checkpoints.randomized import open_random
-from tympan.models.checkpoints.tensors import TensorFiles, fill, refuse_unused
+from tympan.models.checkpoints.tensors import TensorFiles, check_all_used, fill
 from tympan.models.config import ModelConfig
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -78,7 +78,7 @@ class StoredCheckpoint(Checkpoint):
         else:
             ignored = (r"codec_model\.",)
         fill(lm, self._lm_rules(), files, device=device, dtype=dtype)
-        refuse_unused(files, ignored)
+        check_all_used(files, ignored)
 
     def _load_mimi(self, mimi: MimiEncoder, device: torch.device) -> None:
         files = self._open(self.mimi_name)
@@ -86,7 +86,7 @@ class StoredCheckpoint(Checkpoint):
         if self.layout != "kyutai":
             ignored = (r"(?!codec_model\.)", *(rf"codec_model\.{part}" for part in ignored))
         fill(mimi, self._mimi_rules(), files, device=device, dtype=torch.float32)
-        refuse_unused(files, ignored)
+        check_all_used(files, ignored)
 
     def _check_heads(self, files: TensorFiles) -> None:
         """Raise ModelError if the weights and the configuration disagree on the number of pause heads."""
@@ -97,11 +97,11 @@ class StoredCheckpoint(Checkpoint):
                 f"but config.json has extra_heads_num_heads = {self.config.lm.pause_heads}"
             )
 
-    def _lm_rules(self) -> Iterator[Row]:
+    def _lm_rules(self) -> Iterator[WeightRule]:
         rules = names.kyutai_lm if self.layout == "kyutai" else names.transformers_lm
         return rules(self.config.lm)
 
-    def _mimi_rules(self) -> Iterator[Row]:
+    def _mimi_rules(self) -> Iterator[WeightRule]:
         rules = names.kyutai_mimi if self.layout == "kyutai" else names.transformers_mimi
         return rules(self.config.mimi)
 

@@ -27,7 +27,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Row:
+class WeightRule:
     """A rule: the parameter ``target`` is ``build`` of the tensors ``sources``."""
 
     target: str
@@ -90,17 +90,17 @@ def _head(tensors: list[Tensor], size: int) -> Tensor:
     return tensors[0][:size]
 
 
-def _rule(target: str, name: str, shape: tuple[int, ...], build: Build = _unchanged) -> Row:
+def _rule(target: str, name: str, shape: tuple[int, ...], build: Build = _unchanged) -> WeightRule:
     """Return the rule for a parameter that is made from one tensor."""
-    return Row(target, (Source((name,), shape),), build)
+    return WeightRule(target, (Source((name,), shape),), build)
 
 
-def kyutai_lm(config: LMConfig) -> Iterator[Row]:
+def kyutai_lm(config: LMConfig) -> Iterator[WeightRule]:
     """Yield the rules of the language model in Kyutai's own layout, including the pause heads if there are any."""
     dimension, hidden = config.transformer.dimension, config.transformer.hidden
     audio = [Source((f"emb.{k}.weight",), (config.audio_card + 1, dimension)) for k in range(config.codebooks)]
     text = Source(("text_emb.weight",), (config.text_card + 1, dimension))
-    yield Row("embedding", (*audio, text), torch.cat)
+    yield WeightRule("embedding", (*audio, text), torch.cat)
     for i in range(config.transformer.layers):
         layer = f"transformer.layers.{i}"  # the same name in both
         yield from _kyutai_attention(layer, layer, dimension)
@@ -113,19 +113,19 @@ def kyutai_lm(config: LMConfig) -> Iterator[Row]:
     if config.pause_heads:
         shape = (config.pause_classes, dimension)
         heads = [Source((f"extra_heads.{h}.weight",), shape) for h in range(config.pause_heads)]
-        yield Row("pause_linear.weight", tuple(heads), torch.cat)
+        yield WeightRule("pause_linear.weight", tuple(heads), torch.cat)
 
 
-def _kyutai_attention(target: str, source: str, dimension: int, *scale: Source) -> Iterator[Row]:
+def _kyutai_attention(target: str, source: str, dimension: int, *scale: Source) -> Iterator[WeightRule]:
     """Yield the rules of both projections; moshi names them ``in_projs.0.weight`` in memory, published files differ."""
     prefix = f"{source}.self_attn"
     names_in = (f"{prefix}.in_proj_weight", f"{prefix}.in_proj.weight", f"{prefix}.in_projs.0.weight")
     names_out = (f"{prefix}.out_proj.weight", f"{prefix}.out_projs.0.weight")
-    yield Row(f"{target}.in_proj.weight", (Source(names_in, (3 * dimension, dimension)),), _unchanged)
-    yield Row(f"{target}.out_proj.weight", (Source(names_out, (dimension, dimension)), *scale), _scaled)
+    yield WeightRule(f"{target}.in_proj.weight", (Source(names_in, (3 * dimension, dimension)),), _unchanged)
+    yield WeightRule(f"{target}.out_proj.weight", (Source(names_out, (dimension, dimension)), *scale), _scaled)
 
 
-def _mimi_convolutions(config: MimiConfig, source: str, downsample: str) -> Iterator[Row]:
+def _mimi_convolutions(config: MimiConfig, source: str, downsample: str) -> Iterator[WeightRule]:
     """Yield the rules of all convolutions; ``source`` is a pattern for the path of a layer of SEANet."""
     seanet = config.seanet
     convolutions = [("first", "0", (seanet.filters, 1, seanet.kernel))]
@@ -150,7 +150,7 @@ def _mimi_convolutions(config: MimiConfig, source: str, downsample: str) -> Iter
 
 def _mimi_quantizer(
     config: MimiConfig, stacks: tuple[str, str], codebook: str, sums: tuple[str, ...], usages: tuple[str, ...]
-) -> Iterator[Row]:
+) -> Iterator[WeightRule]:
     """Yield the rules of the quantizer.
 
     Args:
@@ -170,13 +170,13 @@ def _mimi_quantizer(
             prefix = f"{stack}.{codebook.format(k)}"
             sources.append(Source(tuple(prefix + name for name in sums), (quantizer.bins, quantizer.dimension)))
             sources.append(Source(tuple(prefix + name for name in usages), (quantizer.bins,)))
-        yield Row(f"quantizer.{target}.centroids", tuple(sources), _centroids)
-        yield Row(f"quantizer.{target}.half_norms", tuple(sources), _half_norms)
+        yield WeightRule(f"quantizer.{target}.centroids", tuple(sources), _centroids)
+        yield WeightRule(f"quantizer.{target}.half_norms", tuple(sources), _half_norms)
 
 
 def _mimi_layer(
     target: str, norms: tuple[str, str], linears: tuple[str, str], scale: Source, config: MimiConfig
-) -> Iterator[Row]:
+) -> Iterator[WeightRule]:
     """Yield the rules of the norms and the feed-forward of one layer; ``scale`` is the layer scale of the latter."""
     dimension, hidden = config.transformer.dimension, config.transformer.hidden
     for norm, name in zip(("norm1", "norm2"), norms, strict=True):
@@ -184,10 +184,10 @@ def _mimi_layer(
             yield _rule(f"{target}.{norm}.{part}", f"{name}.{part}", (dimension,))
     yield _rule(f"{target}.feed_forward.linear_in.weight", f"{linears[0]}.weight", (hidden, dimension))
     linear_out = Source((f"{linears[1]}.weight",), (dimension, hidden))
-    yield Row(f"{target}.feed_forward.linear_out.weight", (linear_out, scale), _scaled)
+    yield WeightRule(f"{target}.feed_forward.linear_out.weight", (linear_out, scale), _scaled)
 
 
-def kyutai_mimi(config: MimiConfig) -> Iterator[Row]:
+def kyutai_mimi(config: MimiConfig) -> Iterator[WeightRule]:
     """Yield the rules of the codec's encoder in Kyutai's own layout."""
     dimension = config.transformer.dimension
     yield from _mimi_convolutions(config, "encoder.model.{}.conv.conv", "downsample.conv.conv.conv")
@@ -204,14 +204,14 @@ def kyutai_mimi(config: MimiConfig) -> Iterator[Row]:
 
 def _transformers_attention(
     target: str, source: str, dimension: int, heads: int, suffix: str, *scale: Source
-) -> Iterator[Row]:
+) -> Iterator[WeightRule]:
     square = (dimension, dimension)
     projections = [Source((f"{source}.self_attn.{p}_proj{suffix}",), square) for p in "qkvo"]
-    yield Row(f"{target}.in_proj.weight", tuple(projections[:3]), partial(_joined, heads=heads))
-    yield Row(f"{target}.out_proj.weight", (projections[3], *scale), _scaled)
+    yield WeightRule(f"{target}.in_proj.weight", tuple(projections[:3]), partial(_joined, heads=heads))
+    yield WeightRule(f"{target}.out_proj.weight", (projections[3], *scale), _scaled)
 
 
-def transformers_lm(config: LMConfig) -> Iterator[Row]:
+def transformers_lm(config: LMConfig) -> Iterator[WeightRule]:
     """Yield the rules of the language model in the transformers layout, which has no pause heads."""
     dimension, hidden, heads = config.transformer.dimension, config.transformer.hidden, config.transformer.heads
     text, card = config.text_card + 1, config.audio_card + 1
@@ -229,7 +229,7 @@ def transformers_lm(config: LMConfig) -> Iterator[Row]:
     yield _rule("text_linear.weight", "lm_head.weight", (text, dimension), partial(_head, size=config.text_card))
 
 
-def transformers_mimi(config: MimiConfig) -> Iterator[Row]:
+def transformers_mimi(config: MimiConfig) -> Iterator[WeightRule]:
     """Yield the rules of the codec's encoder in the transformers layout, whose files also hold the language model."""
     dimension, heads = config.transformer.dimension, config.transformer.heads
     codec = "codec_model"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tympan.errors import ModelError
-from tympan.models.checkpoints.names import Row
+from tympan.models.checkpoints.names import WeightRule
 
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 _FLOATS = ("BF16", "F16", "F32")
@@ -121,7 +121,7 @@ def _map(entry: Entry, name: str) -> Tensor:
 
 
 def fill(
-    module: nn.Module, rules: Iterable[Row], files: TensorFiles, *, device: torch.device, dtype: torch.dtype
+    module: nn.Module, rules: Iterable[WeightRule], files: TensorFiles, *, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Replace all parameters of ``module``, which are on the meta device, by weights from ``files``.
 
@@ -144,7 +144,7 @@ def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
     setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
 
 
-def refuse_unused(files: TensorFiles, ignored: Iterable[str]) -> None:
+def check_all_used(files: TensorFiles, ignored: Iterable[str]) -> None:
     """Check that all tensors have been loaded, except those that match a regular expression in ``ignored``.
 
     Raises:

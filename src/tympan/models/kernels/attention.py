@@ -26,7 +26,7 @@ _PROGRAMS_PER_MULTIPROCESSOR = 4
 _INTERPRETER_MULTIPROCESSORS = 8
 
 
-class ReadConfig(NamedTuple):
+class AttentionConfig(NamedTuple):
     """Launch configuration: ring entries per iteration, warps, and pipeline stages (tiles in flight or in use)."""
 
     block: int
@@ -34,18 +34,18 @@ class ReadConfig(NamedTuple):
     stages: int
 
 
-CONFIGS = (ReadConfig(32, 4, 3), ReadConfig(16, 4, 3), ReadConfig(32, 4, 2), ReadConfig(16, 2, 3))
+CONFIGS = (AttentionConfig(32, 4, 3), AttentionConfig(16, 4, 3), AttentionConfig(32, 4, 2), AttentionConfig(16, 2, 3))
 """Configurations that calibration selects from; the first is the default."""
 
-_selected: dict[tuple[int, int, torch.dtype], ReadConfig] = {}
+_selected: dict[tuple[int, int, torch.dtype], AttentionConfig] = {}
 
 
-def selected_config(steps: int, width: int, dtype: torch.dtype) -> ReadConfig:
+def selected_config(steps: int, width: int, dtype: torch.dtype) -> AttentionConfig:
     """Return the configuration for a number of queries per row, a head dimension and a dtype of the ring."""
     return _selected.get((steps, width, dtype), CONFIGS[0])
 
 
-def select_config(steps: int, width: int, dtype: torch.dtype, config: ReadConfig) -> None:
+def select_config(steps: int, width: int, dtype: torch.dtype, config: AttentionConfig) -> None:
     """Use ``config`` in future launches, and in graphs that are recorded later."""
     _selected[steps, width, dtype] = config
 
@@ -168,7 +168,7 @@ def _join_parts(parts, sums, out, STEPS: tl.constexpr, HEADS: tl.constexpr, WIDT
     tl.store(out + (place * HEADS + head) * WIDTH + width, mixed.to(out.dtype.element_ty))
 
 
-def read_window(
+def ring_attention(
     query: Tensor,
     rows: Tensor,
     positions: Tensor,
@@ -176,7 +176,7 @@ def read_window(
     values: Tensor,
     scales: Tensor | None,
     *,
-    config: ReadConfig | None = None,
+    config: AttentionConfig | None = None,
     splits: int | None = None,
 ) -> Tensor:
     """Return scaled dot-product attention over one layer of the ring.

@@ -76,7 +76,7 @@ def _choose_largest(logits, token, probability, width, BLOCK: tl.constexpr):
     tl.store(probability + row, 1.0 / tl.sum(tl.exp(value - top), axis=0))
 
 
-def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+def argmax_with_probability(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the token with the largest of the logits ``[B, V]`` float32, and its softmax probability.
 
     Returns:
@@ -105,7 +105,7 @@ def _store_start(
         tl.store(values + target, tl.load(start_values + source))
 
 
-def store_start(
+def store_initial_step(
     frames: Tensor, rows: Tensor, keys: Tensor, values: Tensor, start_keys: Tensor, start_values: Tensor
 ) -> None:
     """Write the keys and values of position 0 to the rings of rows at their first frame.

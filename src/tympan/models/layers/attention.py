@@ -52,7 +52,7 @@ class Ring:
         shape = (layers, slots, heads, capacity, head_dimension)
         keys = torch.zeros(shape, device=device, dtype=dtype)
         return Ring(
-            empty_keys(shape, dtype) if sums_in_bags(keys) else keys,
+            empty_keys(shape, dtype) if uses_embedding_bag(keys) else keys,
             torch.zeros(shape, device=device, dtype=dtype),
             torch.ones(2, layers, heads, device=device) if dtype == FP8 else None,
         )
@@ -63,12 +63,12 @@ class Ring:
         return self.keys.shape[3]
 
 
-def sums_in_bags(keys: Tensor) -> bool:
+def uses_embedding_bag(keys: Tensor) -> bool:
     """Return whether `attention_cpu` computes attention over this cache; its keys are stored transposed."""
     return keys.device.type == "cpu" and keys.dtype != FP8 and not kernels.usable(keys.device)
 
 
-def raw(cache: Tensor) -> Tensor:
+def as_indexable(cache: Tensor) -> Tensor:
     """Return a view that PyTorch can index: 8-bit floats as bytes."""
     return cache.view(torch.uint8) if cache.dtype == FP8 else cache
 
@@ -85,7 +85,7 @@ def from_cache(cached: Tensor, scale: Tensor | None) -> Tensor:
     return cached if scale is None else cached.float() * scale[:, None, None]
 
 
-def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None:
+def reset_positions(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None:
     """Set the position of slots to 0, which is all that distinguishes a new stream from an old one.
 
     Args:
@@ -100,7 +100,7 @@ def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None
         position.index_copy_(0, rows, torch.where(begin < 0, position.index_select(0, rows), begin))
 
 
-class Places(NamedTuple):
+class StepPositions(NamedTuple):
     """Input of the attention kernels: the slot of each row ``[B]`` and the position of each step ``[B, T]``, int64."""
 
     rows: Tensor
@@ -124,7 +124,7 @@ class Window:
     bags: BagIndices | None
 
 
-def window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
+def make_window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     """Return the window of steps at ``positions [B, T]`` int64, consecutive along T, of slots ``rows [B]`` int64."""
     _, _, heads, capacity, width = ring.keys.shape
     device = rows.device
@@ -134,24 +134,26 @@ def window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     age = (last[:, None] - torch.arange(capacity, device=device)) % capacity  # of each entry, 0 = newest
     written = last[:, None] - age  # the position that each entry holds, negative = none
     visible = (written >= 0)[:, None] & (written[:, None] <= positions[:, :, None])
-    bags = bag_indices(rows, positions, visible, heads, width) if sums_in_bags(ring.keys) else None
+    bags = bag_indices(rows, positions, visible, heads, width) if uses_embedding_bag(ring.keys) else None
     return Window(rows, entries.flatten(), visible, bags)
 
 
-def mix(projected: Tensor, ring: Ring, layer: int, seen: Window | Places, rope: Rotation) -> Tensor:
+def update_and_attend(
+    projected: Tensor, ring: Ring, layer: int, seen: Window | StepPositions, rope: Rotation
+) -> Tensor:
     """Rotate queries and keys, write keys and values to one layer of the ring, and attend over it.
 
     Args:
         projected: ``[B, T, 3, H, D]``: queries, keys and values.
         ring: The ring; layer ``layer`` is updated in place.
         layer: Index of the layer.
-        seen: Where the steps belong; a `Places` selects the Triton kernels.
+        seen: Where the steps belong; a `StepPositions` selects the Triton kernels.
         rope: The rotation at the positions of the steps.
 
     Returns:
         ``[B, T, H * D]`` in the dtype of ``projected``.
     """
-    if isinstance(seen, Places):
+    if isinstance(seen, StepPositions):
         return _mix_in_kernels(projected, ring, layer, seen, rope)
     rotated = rotate(projected[:, :, :2].flatten(2, 3).transpose(1, 2), rope)  # [B, 2 * H, T, D]
     query, key = rotated.chunk(2, dim=1)
@@ -159,14 +161,14 @@ def mix(projected: Tensor, ring: Ring, layer: int, seen: Window | Places, rope: 
     return attend(query, ring, layer, seen).transpose(1, 2).flatten(-2)
 
 
-def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: Places, rope: Rotation) -> Tensor:
-    from tympan.models.kernels.attention import read_window
+def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: StepPositions, rope: Rotation) -> Tensor:
+    from tympan.models.kernels.attention import ring_attention
     from tympan.models.kernels.ring_write import rotate_and_write
 
     keys, values = ring.keys[layer], ring.values[layer]
     scales = None if ring.scales is None else ring.scales[:, layer]
     query = rotate_and_write(projected, rope.cos, rope.sin, seen.rows, seen.positions, keys, values, scales)
-    return read_window(query, seen.rows, seen.positions, keys, values, scales).flatten(-2)
+    return ring_attention(query, seen.rows, seen.positions, keys, values, scales).flatten(-2)
 
 
 def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) -> None:
@@ -176,8 +178,8 @@ def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) ->
             write_keys(cache[layer], new, into.bags)
             continue
         scale = None if ring.scales is None else ring.scales[kind, layer]
-        flat = raw(cache)[layer].view(-1, new.shape[-1])
-        flat.index_copy_(0, into.entries, raw(to_cache(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
+        flat = as_indexable(cache)[layer].view(-1, new.shape[-1])
+        flat.index_copy_(0, into.entries, as_indexable(to_cache(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
 
 
 def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
@@ -204,7 +206,7 @@ def attend_gathered(
     Returns:
         The shape and dtype of ``query``.
     """
-    gathered = (raw(cache).index_select(0, over.rows).view(cache.dtype) for cache in (keys, values))
+    gathered = (as_indexable(cache).index_select(0, over.rows).view(cache.dtype) for cache in (keys, values))
     k, v = (from_cache(cached, scale).to(query.dtype) for cached, scale in zip(gathered, scales, strict=True))
     # Memory that was never written may hold anything, and 0 * NaN is NaN.
     unseen = ~over.visible[:, -1, :, None].unsqueeze(1)

@@ -47,7 +47,7 @@ class StreamingConv(nn.Module):
     def stream(self, x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor, *, elu: bool = False) -> Tensor:
         """Convolve new steps ``x [B, T, in]`` float32, and advance the history: ``[B, T / stride, out]`` float32.
 
-        ``context``, ``rows`` and ``fresh`` are those of :func:`with_past`. With ``elu``, the input first passes through
+        ``context``, ``rows`` and ``fresh`` are those of :func:`with_history`. With ``elu``, the input passes through
         an ELU; the history is stored before it, and ``x`` is left unchanged.
         """
         if kernels.usable(x.device):
@@ -56,7 +56,7 @@ class StreamingConv(nn.Module):
             shape = {"kernel": self.kernel, "stride": self.stride}
             windows = gather_windows(x.contiguous(), context, rows, fresh, **shape, elu=elu)
             return functional.linear(windows, self.weight, self.bias)
-        joined = with_past(x, context, rows, fresh)
+        joined = with_history(x, context, rows, fresh)
         out: Tensor = self(functional.elu_(joined) if elu else joined)
         return out
 
@@ -104,7 +104,7 @@ def fastest_variant(batch: int, steps: int, in_channels: int, out_channels: int,
         return cast(Variant, fastest(calls, margin=1.0))
 
 
-def with_past(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
+def with_history(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
     """Prepend the history of each row, and store the end of the result as the new history.
 
     Args:
@@ -119,8 +119,8 @@ def with_past(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor
     return _join(context.index_select(0, rows).masked_fill_(fresh, 0.0), x, context, rows)
 
 
-def with_replicated_past(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
-    """Do the same as :func:`with_past`, except that the history of a fresh row is its own first step, repeated."""
+def with_replicated_history(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
+    """Do the same as :func:`with_history`, except that the history of a fresh row is its own first step, repeated."""
     return _join(torch.where(fresh, x[:, :1], context.index_select(0, rows)), x, context, rows)
 
 

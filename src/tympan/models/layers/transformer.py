@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tympan.models import kernels
 from tympan.models.config import TransformerConfig
-from tympan.models.layers.attention import Places, Ring, Window, mix, window
+from tympan.models.layers.attention import Ring, StepPositions, Window, make_window, update_and_attend
 from tympan.models.layers.linear import Linear
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
@@ -84,11 +84,11 @@ class TransformerLayer(nn.Module):
         self.norm2 = norm(dimension)
         self.feed_forward = feed_forward(dimension, config.hidden)
 
-    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window | Places, rope: Rotation) -> Tensor:
+    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window | StepPositions, rope: Rotation) -> Tensor:
         """Run ``x [B, T, dimension]``, and write its steps to layer ``index`` of the ring; same shape and dtype."""
         batch, steps, _ = x.shape
         projected = self.in_proj(self.norm1(x)).view(batch, steps, 3, self.heads, -1)
-        x = x + self.out_proj(mix(projected, ring, index, seen, rope))
+        x = x + self.out_proj(update_and_attend(projected, ring, index, seen, rope))
         out: Tensor = x + self.feed_forward(self.norm2(x))
         return out
 
@@ -136,7 +136,7 @@ class Transformer(nn.Module):
             The shape and dtype of ``x``.
         """
         in_kernels = kernels.usable(rows.device)
-        seen = Places(rows, positions) if in_kernels else window(rows, positions, ring)
+        seen = StepPositions(rows, positions) if in_kernels else make_window(rows, positions, ring)
         rope = rotation(positions, frequency)
         for index, layer in enumerate(self.layers):
             x = layer(x, ring, index, seen, rope)
