@@ -1,4 +1,4 @@
-// Seconds as people write them: 1:02, or 1:00:02.
+// Formats seconds as 1:02 or 1:00:02.
 
 export function clock(seconds) {
   const whole = Math.floor(seconds);

@@ -1,12 +1,12 @@
-// Takes a transcript away: to the clipboard, or as a file of text, subtitles or JSON.
+// Exports a transcript to the clipboard, or to a file of text, subtitles or JSON.
 
 import { srt, vtt } from "./subtitles.js";
 
 const TYPES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
 const REVOKE_AFTER_MILLISECONDS = 10_000;
 
-/** `segments` as txt, srt, vtt or json; `about` holds `file`, `model` and `duration` for the JSON. */
-export function written(format, segments, about = {}) {
+/** Format `segments` as txt, srt, vtt or json; `about` has `file`, `model` and `duration` for the JSON. */
+export function formatted(format, segments, about = {}) {
   switch (format) {
     case "txt":
       return segments.map((segment) => `${segment.text}\n`).join("");
@@ -44,7 +44,7 @@ export function download(name, format, text) {
 
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Pages that are neither https nor localhost have no clipboard, but still this old way.
+  // Pages that are served neither over HTTPS nor from localhost lack navigator.clipboard.
   const area = document.createElement("textarea");
   area.value = text;
   document.body.append(area);
@@ -53,7 +53,7 @@ export async function copy(text) {
   area.remove();
 }
 
-/** To the millisecond: sums of seconds have long tails. */
+/** Round to milliseconds. */
 function rounded(number) {
   return Math.round(number * 1000) / 1000;
 }

@@ -1,11 +1,11 @@
-// A recording as a source of audio: its bytes go up as they are, no faster than the server takes them.
+// A file as a source of audio: its bytes are sent unchanged, no faster than the server reads them.
 
 const CHUNK_BYTES = 64 * 1024;
-const LARGEST_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded here for their picture
+const MAX_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded for the waveform
 const DRAWN_RATE = 8000;
 const KNOWN_NAME = /\.(wav|mp3|flac|m4a|mp4|aac|ogg|oga|opus|webm)$/i;
 
-/** Whether the file may be audio, by its type or its name; the server has the last word. */
+/** Whether the file may be audio, by its type or name; the server decides. */
 export function mayBeAudio(file) {
   return file.size > 0 && (/^(audio|video)\//.test(file.type) || KNOWN_NAME.test(file.name));
 }
@@ -26,13 +26,13 @@ export class Recording {
     return this.#file.name;
   }
 
-  /** Send the whole file. A container cannot be entered in the middle: after a restart it begins again at time 0. */
+  /** Send the whole file, also after a restart: a container cannot be decoded from its middle. */
   start(stream) {
     this.#pump(stream, 0);
     return 0;
   }
 
-  /** The stream goes on with another connection, and has got so many bytes. */
+  /** Continue on a new connection, after the bytes that the server has received. */
   resume(stream, bytes) {
     this.#pump(stream, bytes);
   }
@@ -51,9 +51,9 @@ export class Recording {
   }
 }
 
-/** `{seconds, levels}` with `count` levels in [0, 1] for the picture; null when the browser cannot decode the file. */
+/** Returns `{seconds, levels}` with `count` levels in [0, 1], or null if the browser cannot decode the file. */
 export async function outline(file, count) {
-  if (file.size > LARGEST_DRAWN_BYTES) return null;
+  if (file.size > MAX_DRAWN_BYTES) return null;
   try {
     const decoder = new OfflineAudioContext(1, 1, DRAWN_RATE);
     const audio = await decoder.decodeAudioData(await file.arrayBuffer());

@@ -1,21 +1,21 @@
-// The microphone as a source of audio. It keeps the last minute, so that a lost connection loses no words.
+// The microphone as a source of audio. It keeps the last minute, so that a lost connection loses no audio.
 
 const KEEP_SECONDS = 60;
 const BYTES_PER_SAMPLE = 2;
 const HIGHEST_RATE = 48000;
 
-// Recognizers are trained on rooms as they are. Echo cancellation and noise suppression are made for calls: they
-// swallow the beginnings of words, and this page plays nothing that could echo. Gain control helps quiet microphones.
+// Echo cancellation and noise suppression are made for calls and remove the beginnings of words. Recognizers are
+// trained without them, and this page plays no audio that could echo. Gain control helps quiet microphones.
 const CONSTRAINTS = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 
-/** The microphone cannot be had; the message says why and what to do. */
+/** The microphone is not available; the message states the reason and what to do. */
 export class MicrophoneError extends Error {}
 
 export class Microphone {
   live = true;
   /** Called with every chunk, an Int16Array. */
   onChunk = () => {};
-  /** Called when the device goes away by itself. */
+  /** Called when the device is disconnected. */
   onLost = () => {};
   #context;
   #track;
@@ -42,7 +42,7 @@ export class Microphone {
       this.#node.port.onmessage = ({ data }) => (data === null ? resolve() : this.#keep(data));
     });
     context.createMediaStreamSource(media).connect(this.#node);
-    // The worklet writes no output, so this is silence: a graph that ends nowhere is not run by every browser.
+    // The worklet outputs silence; some browsers do not run a graph that is not connected to the destination.
     this.#node.connect(context.destination);
     this.parameters = { encoding: "s16le", sample_rate: context.sampleRate };
     this.bytesPerSecond = context.sampleRate * BYTES_PER_SAMPLE;
@@ -58,13 +58,13 @@ export class Microphone {
     this.onChunk(new Int16Array(bytes));
   }
 
-  /** Send what was heard since `seconds` to this stream, then what comes. Returns the time of the first sample. */
+  /** Send the audio from `seconds` on to a stream. Returns the time of the first sample. */
   start(stream, seconds) {
     this.#began = this.#sendFrom(stream, seconds);
     return this.#began;
   }
 
-  /** The stream goes on with another connection, and has got so many bytes. */
+  /** Continue on a new connection, after the bytes that the server has received. */
   resume(stream, bytes) {
     this.#sendFrom(stream, this.#began + bytes / this.bytesPerSecond);
   }
@@ -94,29 +94,29 @@ export class Microphone {
 async function openDevice() {
   if (!window.isSecureContext || !navigator.mediaDevices) {
     throw new MicrophoneError(
-      "Browsers open the microphone only on https:// pages and on localhost. Open this page so; files work here too.",
+      "Browsers allow the microphone only on https:// pages and on localhost. Open this page there; files work here.",
     );
   }
   try {
     return await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
   } catch (error) {
-    throw new MicrophoneError(inPlainWords(error));
+    throw new MicrophoneError(messageFor(error));
   }
 }
 
 async function openContext() {
-  const context = new AudioContext(); // at the device's own rate: the server resamples better than a browser must
+  const context = new AudioContext(); // at the device's rate: the server's resampler is better than the browser's
   if (context.sampleRate <= HIGHEST_RATE) return context;
   await context.close();
   return new AudioContext({ sampleRate: HIGHEST_RATE });
 }
 
-function inPlainWords(error) {
+function messageFor(error) {
   switch (error.name) {
     case "NotAllowedError":
-      return "The microphone was refused. Allow it for this page in the browser's address bar, then start again.";
+      return "Access to the microphone was denied. Allow it in the browser's address bar, then start again.";
     case "NotFoundError":
-      return "No microphone was found. Plug one in, then start again; recordings work without one.";
+      return "No microphone was found. Connect one, then start again; files work without one.";
     case "NotReadableError":
       return "The microphone is in use by another application. Close that one, then start again.";
     default:

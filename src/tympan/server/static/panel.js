@@ -1,9 +1,9 @@
-// What the page shows around the transcript: the button's state, level, lag, figures, the server's line, and messages.
+// The controls around the transcript: button, level, lag, figures, server and messages.
 
 import { clock } from "./clock.js";
 import { peakOf } from "./files.js";
 
-const QUIETEST_DECIBELS = 60;
+const DECIBEL_RANGE = 60;
 const CLIPPING_LEVEL = 0.99;
 const LABELS = {
   idle: "Start microphone",
@@ -24,10 +24,10 @@ export function showState(state) {
   if (state === "idle") showLag(0);
 }
 
-/** The peak of these samples (Int16Array, may be empty) on a scale of decibels. */
+/** Show the peak of these samples (Int16Array, may be empty) in decibels. */
 export function showLevel(samples) {
   const peak = peakOf(samples) / 32768;
-  const level = Math.max(0, Math.min(1, 1 + (20 * Math.log10(peak + 1e-6)) / QUIETEST_DECIBELS));
+  const level = Math.max(0, Math.min(1, 1 + (20 * Math.log10(peak + 1e-6)) / DECIBEL_RANGE));
   at("level-bar").style.transform = `scaleX(${level.toFixed(3)})`;
   at("level").dataset.clipping = String(peak > CLIPPING_LEVEL);
   at("level").setAttribute("aria-valuenow", String(Math.round(level * 100)));
@@ -37,7 +37,7 @@ export function showLag(behind) {
   at("lag").textContent = `${behind.toFixed(1)} s`;
 }
 
-/** Audio transcribed or recorded so far; `whole` is the length of a file where it is known. */
+/** Show the length of the audio so far; `whole` is the length of a file if it is known. */
 export function showElapsed(seconds, whole = Infinity) {
   at("elapsed").textContent = whole < Infinity ? `${clock(seconds)} of ${clock(whole)}` : clock(seconds);
 }
@@ -46,21 +46,21 @@ export function showWordCount(count) {
   at("words").textContent = String(count);
 }
 
-/** The model's line; `server` is `/health`, or null when nobody answered. */
+/** Show the server and its model; `server` is the response of `/health`, or null without one. */
 export function showServer(server) {
   const line = at("model");
   line.dataset.state = server ? "ok" : "gone";
   at("notice").textContent = server?.notice ?? "";
   at("notice").hidden = !server?.notice;
   if (server === null) {
-    at("model-text").textContent = "The server does not answer";
+    at("model-text").textContent = "The server does not respond";
     return;
   }
   at("model-text").textContent = [...new Set([server.model, server.engine, server.device])].join(" · ");
   line.title = `Tympan ${server.version}; ${server.active} of ${server.capacity} streams in use`;
 }
 
-/** One message at a time, with at most one thing to do about it. `kind` lets its sender take it back. */
+/** Show a message with an optional action; `kind` identifies it for `hideMessage`. */
 export function showMessage(sentence, { kind = "", label = "", action = null } = {}) {
   at("message").dataset.kind = kind;
   at("message-text").textContent = asSentence(sentence);
@@ -73,18 +73,18 @@ export function showMessage(sentence, { kind = "", label = "", action = null } =
   at("message").hidden = false;
 }
 
-/** The server's messages begin in lower case and have no full stop. */
+/** Capitalize a message of the server and add a full stop. */
 function asSentence(text) {
   const capital = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(capital) ? capital : `${capital}.`;
 }
 
-/** Hide the message; with a `kind`, only one of that kind. */
+/** Hide the message; with a `kind`, only a message of that kind. */
 export function hideMessage(kind = at("message").dataset.kind) {
   if (at("message").dataset.kind === kind) at("message").hidden = true;
 }
 
-/** Ask for a key; `use` gets what was typed. */
+/** Ask for a key and pass it to `use`. */
 export function askForKey(use) {
   at("key-form").hidden = false;
   at("key-form").onsubmit = (event) => {

@@ -1,4 +1,4 @@
-// What the server says about itself over HTTP: its model, whether it is ready, why it refused a stream.
+// Information about the server over HTTP: its model, its readiness, and why it refused a stream.
 
 async function ask(path, key) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -11,23 +11,23 @@ async function ask(path, key) {
   }
 }
 
-/** `/health` as an object, or null when nobody answers. */
+/** Returns the response of `/health`, or null without one. */
 export async function health() {
   const { status, body } = await ask("/health");
   return status === 200 ? body : null;
 }
 
-/** Whether the server takes this key (or needs none). */
+/** Whether the server accepts this key or requires none. */
 export async function keyAccepted(key) {
   const { status } = await ask("/v1/models", key);
   return status !== 401 && status !== 403;
 }
 
-/** Why a stream was refused: `{code, message}`. The socket only says "failed", so ask over HTTP. */
+/** Returns why a stream was refused as `{code, message}`; a browser does not expose the response to the handshake. */
 export async function whyRefused(key) {
   const state = await health();
-  if (state === null) return refusal("unreachable", "The server does not answer. Is it running?");
-  if (!(await keyAccepted(key))) return refusal("unauthorized", "This server needs a key.");
+  if (state === null) return refusal("unreachable", "The server does not respond. Check that it is running.");
+  if (!(await keyAccepted(key))) return refusal("unauthorized", "This server requires an API key.");
   const ready = await ask("/ready");
   if (ready.body.reason === "full" || state.active >= state.capacity) {
     return refusal("full", fullMessage(state.capacity));
@@ -44,5 +44,5 @@ function refusal(code, message) {
 
 function fullMessage(capacity) {
   const all = capacity === 1 ? "its only stream is" : `all ${capacity} streams are`;
-  return `The server is full: ${all} in use. Try again when somebody has finished.`;
+  return `The server is full: ${all} in use. Try again later.`;
 }

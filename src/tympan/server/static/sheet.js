@@ -1,8 +1,8 @@
-// Shows a transcript: one paragraph per segment with its time, unsure words underlined, the partial in grey.
+// Shows a transcript: one paragraph per segment with its time, uncertain words underlined, the partial in grey.
 
 import { clock } from "./clock.js";
 
-const UNSURE_BELOW = 0.5;
+const UNCERTAIN_BELOW = 0.5;
 const NEAR_END_PIXELS = 160;
 
 export class Sheet {
@@ -11,7 +11,7 @@ export class Sheet {
   #shown = 0; // segments on the page
   #openParagraph = null;
 
-  /** `box` takes the paragraphs; `spoken` is a live region that screen readers read out, final words only. */
+  /** `box` contains the paragraphs; `spoken` is a live region with the final words, for screen readers. */
   constructor(box, spoken) {
     this.#box = box;
     this.#spoken = spoken;
@@ -44,7 +44,7 @@ export class Sheet {
     this.#openParagraph = null;
   }
 
-  /** Whether the reader is at the end, and so wants to stay there. */
+  /** Whether the page is scrolled to its end, and should stay there. */
   #atEnd() {
     const page = document.documentElement;
     return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR_END_PIXELS;
@@ -63,7 +63,7 @@ function paragraph(words, pending = "") {
 }
 
 function wordElement({ text, start, confidence }) {
-  const unsure = confidence < UNSURE_BELOW;
+  const unsure = confidence < UNCERTAIN_BELOW;
   const element = textElement("span", text, unsure ? "word unsure" : "word");
   element.title = `${start.toFixed(1)} s, ${Math.round(confidence * 100)} % sure`;
   return element;

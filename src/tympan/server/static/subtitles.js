@@ -1,23 +1,23 @@
-// Cuts a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
+// Splits a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
 
 const LINE_CHARACTERS = 42;
 const CUE_SECONDS = 7;
-const SHORTEST_CUE_SECONDS = 1; // shorter ones stay this long where nothing follows
+const MIN_CUE_SECONDS = 1; // unless the next cue begins before
 const PAUSE_SECONDS = 0.7;
 
-/** SubRip. It has no escapes: an arrow in the text would be read as a line of times. */
+/** Format as SubRip, which has no escapes: an arrow in the text would be parsed as a time line. */
 export function srt(segments) {
   const text = (cue) => cue.lines.join("\n").replaceAll("-->", "→");
   return cues(segments).map((cue, i) => `${i + 1}\n${span(cue, ",")}\n${text(cue)}\n\n`).join("");
 }
 
-/** WebVTT. */
+/** Format as WebVTT. */
 export function vtt(segments) {
   const text = (cue) => escaped(cue.lines.join("\n"));
   return "WEBVTT\n\n" + cues(segments).map((cue) => `${span(cue, ".")}\n${text(cue)}\n\n`).join("");
 }
 
-/** `{lines, start, end}` each, times in milliseconds; cues never overlap and never run backwards. */
+/** Returns cues as `{lines, start, end}`, times in milliseconds; cues do not overlap. */
 function cues(segments) {
   const made = [];
   for (const group of segments.flatMap((segment) => groups(segment.words))) {
@@ -27,12 +27,12 @@ function cues(segments) {
   }
   made.forEach((cue, i) => {
     const following = made[i + 1]?.start ?? Infinity;
-    cue.end = Math.max(cue.end, Math.min(cue.start + milliseconds(SHORTEST_CUE_SECONDS), following));
+    cue.end = Math.max(cue.end, Math.min(cue.start + milliseconds(MIN_CUE_SECONDS), following));
   });
   return made;
 }
 
-/** Consecutive words that make one cue each. */
+/** Groups consecutive words into cues. */
 function groups(words) {
   const made = [];
   for (const word of words) {
@@ -51,7 +51,7 @@ function fits(group, word) {
   );
 }
 
-/** Lines filled one after the other, the fewest that hold the words. */
+/** Fills lines one after the other. */
 function filled(texts) {
   const made = [texts[0]];
   for (const text of texts.slice(1)) {
@@ -61,7 +61,7 @@ function filled(texts) {
   return made;
 }
 
-/** The words on one line, or on two that are about as long as each other. */
+/** Splits the words into one line, or into two of similar length. */
 function lines(texts) {
   const whole = filled(texts);
   if (whole.length === 1) return whole;

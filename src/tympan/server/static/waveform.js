@@ -1,4 +1,4 @@
-// Draws audio as bars: the newest moments of a microphone, or a whole file with the part already transcribed in colour.
+// Draws audio as bars: the latest audio of a microphone, or a whole file with the transcribed part in colour.
 
 const BAR_PIXELS = 3;
 const GAP_PIXELS = 2;
@@ -19,7 +19,7 @@ export class Waveform {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#schedule());
   }
 
-  /** Bars that fit. */
+  /** The number of bars that fit. */
   get bars() {
     return Math.max(1, Math.floor(this.#canvas.clientWidth / (BAR_PIXELS + GAP_PIXELS)));
   }
@@ -32,7 +32,7 @@ export class Waveform {
     this.#schedule();
   }
 
-  /** The next moment's peak, 0 to 1. */
+  /** Append a bar with this peak, 0 to 1. */
   push(level) {
     this.#levels.push(level);
     this.#pushed += 1;
@@ -40,13 +40,13 @@ export class Waveform {
     this.#schedule();
   }
 
-  /** A whole file's loudness, 0 to 1 each; a plain line until it is known. */
+  /** Show a file's levels, 0 to 1; a flat line until they are known. */
   showFile(outline = [0]) {
     this.#outline = outline;
     this.#schedule();
   }
 
-  /** How much of the file is done, 0 to 1. */
+  /** Set the fraction of the file that is transcribed. */
   progress(fraction) {
     this.#fraction = fraction;
     this.#schedule();
@@ -83,7 +83,7 @@ export class Waveform {
   }
 
   #liveBar(i, count) {
-    // Bars wander to the left; for readers who asked for less motion they stand still, and a gap sweeps over them.
+    // Bars move to the left; with reduced motion they stand still, and a gap moves over them.
     const age = this.#still.matches ? (this.#pushed - 1 - i + count * 1000) % count : count - 1 - i;
     const gap = this.#still.matches && age > count - 3;
     const level = gap ? 0 : (this.#levels.at(-1 - age) ?? 0);
