@@ -1,9 +1,9 @@
-"""What the embedded recognizer gives and costs: word error rate, time to be ready, time per frame, memory.
+"""Measure the embedded recognizer: word error rate, start time, time per frame and memory.
 
     python benchmarks/embedded.py [FILE.flac …]
 
-Each audio file has its text in a `.txt` beside it; without files, the English clips of `pytest-audioeval` are used.
-Starts the real server, sends one file after the other through a WebSocket as fast as it takes them, and reads its
+Each audio file has its text in a `.txt` beside it; by default, the English clips of `pytest-audioeval` are used. The
+script starts the real server, sends the files through a WebSocket as fast as the server reads them, and reads its
 memory. The last line is JSON.
 """
 
@@ -46,7 +46,7 @@ def clips() -> list[Path]:
 
 
 def measure_server(files: list[Path]) -> dict[str, object]:
-    """Of the real process: start to ready, memory with its workers, and the words that come out of the socket."""
+    """Return the start time, the memory and the word error rates of the real server process."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "tympan", "serve", "--model", "embedded", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -84,7 +84,7 @@ def plain(text: str) -> str:
 
 
 def measure_frames(files: list[Path]) -> dict[str, object]:
-    """Of one recognizer in this process: milliseconds per frame of 80 ms."""
+    """Return the milliseconds per frame of 80 ms of one recognizer in this process."""
     recognizer = Recognizer()
     times = []
     for file in files:

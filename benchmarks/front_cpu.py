@@ -1,11 +1,11 @@
-"""What a live stream costs the server besides its model: CPU time against a bare FastAPI handler that only receives.
+"""Measure the CPU time of a live stream without its model, compared with a FastAPI handler that only receives.
 
     python benchmarks/front_cpu.py [--streams 100] [--warm-up 65] [--seconds 20] [--rounds 3]
 
-Both servers run under uvicorn in a process of their own, in turn, `rounds` times. Clients in this process send 80 ms of
-a voice, 16 bits, every 80 ms on each of `streams` sockets, at random phase, and read what comes back. The bare handler
-does nothing with the bytes; Tympan decodes, checks, frames, hands to the scripted engine, and sends words. CPU
-milliseconds of the server process per second of one stream; the last line is JSON.
+Both servers run under uvicorn in separate processes, in turn, `rounds` times. Clients in this process send 80 ms of a
+16-bit voice every 80 ms on each of `streams` connections, at random phases, and read the replies. The bare handler
+ignores the audio; Tympan decodes it, checks it, passes frames to the scripted engine, and sends words. Figures are CPU
+milliseconds of the server process per second of one stream. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error", ws_ping_interval=None
 
 
 def masked_frame(payload: bytes) -> bytes:
-    """A binary WebSocket message from a client (RFC 6455 §5.2); a mask of zeros leaves the payload as it is."""
+    """Return a binary WebSocket message of a client (RFC 6455 §5.2); a mask of zeros does not change the payload."""
     return b"\x82" + bytes([0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload
 
 
 def voice(seconds: float) -> list[bytes]:
-    """Messages of something that rises and falls like speech: the server looks for audio that cannot be any."""
+    """Return messages of a voice-like sound, because the server reports audio that cannot be speech."""
     time = np.arange(int(seconds * RATE)) / RATE
     pitch = 120 + 20 * np.sin(2 * np.pi * 0.4 * time)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
@@ -64,7 +64,7 @@ def voice(seconds: float) -> list[bytes]:
 
 
 async def client(port: int, until: float) -> None:
-    """Cheap on purpose: the two share a machine."""
+    """Send audio in real time; this uses little CPU time, because client and server share a machine."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     key = base64.b64encode(os.urandom(16)).decode()
     writer.write(
@@ -89,7 +89,7 @@ VOICE = voice(9.6)
 
 
 async def load(port: int, process: psutil.Process, streams: int, warm_up: float, seconds: float) -> float:
-    """CPU milliseconds of the server per second of one stream."""
+    """Return the CPU milliseconds of the server per second of one stream."""
     until = time.monotonic() + warm_up + seconds
     clients = [asyncio.create_task(client(port, until)) for _ in range(streams)]
     await asyncio.sleep(warm_up)
@@ -119,7 +119,7 @@ def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
             server.terminate()
 
 
-SCRIPTED = ("--model", "scripted", "--step-ms", "10")  # about what a GPU takes for a step of some hundred streams
+SCRIPTED = ("--model", "scripted:10")  # about what a GPU takes for a step of some hundred streams
 
 
 def free_port() -> int:
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100)
     parser.add_argument(
-        "--warm-up", type=float, default=65, help="streams are looked at more closely in their first minute"
+        "--warm-up", type=float, default=65, help="the server checks streams more closely in their first minute"
     )
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)

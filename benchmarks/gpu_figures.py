@@ -1,4 +1,4 @@
-"""Every GPU figure, in at most 480 seconds: `python benchmarks/gpu_figures.py [--results FOLDER] [--commit SHA]`.
+"""Measure the GPU figures in at most 480 seconds: `python benchmarks/gpu_figures.py [--results FOLDER] [--commit SHA]`.
 
 Run `gpu_smoke.py` first. Results go to a file of JSON lines as soon as they exist, those of every load one by one; what
 the stages print goes to a log beside it. `gpu_report.py` makes the tables of docs/gpu.md from such files. The exit

@@ -1,7 +1,7 @@
-"""Makes the figures of docs/gpu.md from the results in benchmarks/results: `python benchmarks/gpu_report.py`.
+"""Write the figures of docs/gpu.md from the results in benchmarks/results: `python benchmarks/gpu_report.py`.
 
-Reads the files of JSON lines that `gpu_figures.py` writes. Rewrites what stands between the two marks in that page, and
-a plot per GPU and data types in docs/plots. Without a run on a GPU the page says that nothing has been measured.
+Reads the JSON lines that `gpu_figures.py` writes, and replaces the text between the two comments in that page, and a
+plot per GPU and data type in docs/plots. Without a run on a GPU, the page states that nothing has been measured.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def shown(value: object) -> str:
 
 
 def plot(runs: Sequence[Run]) -> str:
-    """Step and frame-to-token p99 against streams, as an SVG of its own."""
+    """Return an SVG of the 99th percentiles of step and frame to token, by the number of streams."""
     series = {"step": "step_ms_p99", "frame to token": "frame_to_token_ms_p99"}
     most = max(int(run["streams"]) for run in runs)
     highest = max(BUDGET_MS * 1.25, *(float(run[name]) for run in runs for name in series.values()))

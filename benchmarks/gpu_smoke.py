@@ -1,4 +1,4 @@
-"""Whether the GPU path works, in at most 90 seconds: `python benchmarks/gpu_smoke.py [--results DIR] [--commit SHA]`.
+"""Check the GPU path in at most 90 seconds: `python benchmarks/gpu_smoke.py [--results DIR] [--commit SHA]`.
 
 Run it first on a machine whose GPU has not run this code. It checks every kernel and the tokens of whole steps, and
 measures the first rates. Results go to a file of JSON lines, one per check, as soon as they exist; what the checks
@@ -16,8 +16,8 @@ from gpu.harness import Script, Stage, main
 
 INTERPRETER = (("TRITON_INTERPRET", "1"),)
 
-# Seconds are the most that a stage may take; together they are more than the script's 88, because seldom does one need
-# them all. What no longer fits is left out.
+# Seconds are the most that a stage may take; together they are more than the script's 88, because stages rarely need
+# all of them. A stage that does not fit is left out.
 STAGES = (
     # from 0 s: all but the first are needed by what follows
     Stage("machine", "gpu.machine:machine", 30),
@@ -27,7 +27,7 @@ STAGES = (
     Stage("kernels", "gpu.checks:check_kernels", 30, quick_environment=INTERPRETER),
     Stage("codec", "gpu.checks:check_mimi", 30, beside=True),
     Stage("tiny tokens", "gpu.exactness:tiny", 30, beside=True),
-    # from about 45 s: each has the GPU for itself
+    # from about 45 s: each has the GPU to itself
     Stage("four slots", "gpu.exactness:four_slots", 25),
     Stage("rates", "gpu.rates:rates", 25),
     Stage("profiles", "gpu.rates:profiles", 25),

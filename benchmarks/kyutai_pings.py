@@ -1,9 +1,9 @@
-"""Whether a client that pushes a whole file at once through Kyutai's protocol outlives its own keepalive.
+"""Check that the keepalive of a client survives a whole file sent at once through Kyutai's protocol.
 
     python benchmarks/kyutai_pings.py [--speed 4] [--seconds 250]
 
 The scripted engine works `speed` times as fast as speech; the client has the defaults of `websockets`: a ping every
-20 s that wants its pong within 20 s. Pongs wait behind the audio that lies in the buffers on the way.
+20 s whose pong must arrive within 20 s. Pongs wait behind the buffered audio.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=250.0, help="of audio")
     arguments = parser.parse_args()
-    step_ms = str(FRAME_MS / arguments.speed)
-    command = [sys.executable, "-m", "tympan", "serve", "--model", "scripted", "--port", "0", "--step-ms", step_ms]
+    step_ms = FRAME_MS / arguments.speed
+    command = [sys.executable, "-m", "tympan", "serve", "--model", f"scripted:{step_ms}", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         line = next(line for line in server.stderr if "http://" in line)

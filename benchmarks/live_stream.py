@@ -1,4 +1,4 @@
-"""One live stream through the real server: audio sent as fast as it is spoken, and how far behind the words come.
+"""Measure one live stream through the real server: how far the words are behind audio sent in real time.
 
     python benchmarks/live_stream.py [--seconds 72] [serve's own options, such as --model random:1b --dtype int8]
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def speech(seconds: float) -> bytes:
-    """English clips with a second of silence between them, 16-bit at 24 kHz."""
+    """Return English clips with a second of silence between them, 16-bit at 24 kHz."""
     clips = [sample.audio_numpy() for sample in SampleRegistry().all() if sample.lang == "en"]
     spoken = np.concatenate([np.concatenate([clip, np.zeros(16_000, np.float32)]) for clip in clips])
     samples = np.resize(soxr.resample(spoken, 16_000, 24_000), int(seconds * 24_000))
@@ -50,7 +50,7 @@ def speech(seconds: float) -> bytes:
 
 
 def converse(socket: ClientConnection, pcm: bytes) -> dict[str, object]:
-    """What came back, and when: `behind` is audio received but not transcribed, once per second."""
+    """Return the figures; `behind` is audio received but not transcribed, once per second."""
     speaker = threading.Thread(target=speak, args=(socket, pcm))
     began = time.perf_counter()
     speaker.start()

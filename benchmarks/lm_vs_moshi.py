@@ -1,8 +1,8 @@
-"""The 1B language model against the moshi package's bf16 step: same weights, same run, alternating, one stream.
+"""Compare the 1B language model with the moshi package's bf16 step: same weights, alternating steps, one stream.
 
     python benchmarks/lm_vs_moshi.py [--threads 2] [--rounds 40] [--dtypes int8,int4,bf16]
 
-Ours attends to a full ring of 60 s; moshi's attention covers its whole ring at any age. Needs the moshi package
+Tympan attends to a full ring of 60 s; moshi's attention covers its whole ring at any age. Needs the moshi package
 (installed without its pins) and 10 GiB of memory. The last line is JSON, with the ratio of medians for each type.
 """
 
@@ -21,11 +21,10 @@ from moshi.models import LMGen, LMModel
 from moshi.utils.compile import no_compile
 from safetensors.torch import save_file
 
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.checkpoints.randomized import PRESETS
-from tympan.models.checkpoints.tensors import TensorFiles
-from tympan.models.checkpoints.weights import fill
+from tympan.models.checkpoints.tensors import TensorFiles, fill
 from tympan.models.lm import LM
 
 CONFIG = PRESETS["1b"].lm
@@ -66,7 +65,7 @@ def build_ours(file: Path, kind: str) -> LM:
 
 
 def stepper(lm: LM) -> Callable[[], None]:
-    """One step of one stream whose ring is full."""
+    """Return a function that runs one step of a stream whose ring is full."""
     state, rows = lm.init_state(1, cache_dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
     state.position.fill_(10_000)
     codes = torch.randint(0, 2048, (1, 32))

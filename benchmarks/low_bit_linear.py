@@ -1,4 +1,4 @@
-"""How fast the 1B language model's linear layers run on a CPU, for each way of storing their weights.
+"""Measure the 1B language model's linear layers on a CPU, for each weight format.
 
     python benchmarks/low_bit_linear.py [--types bf16,int8,int4] [--batches 1,4,8] [--threads 2] [--quick]
 
@@ -36,7 +36,7 @@ BIT_EXACT_BATCH = 8
 
 @dataclass(frozen=True)
 class Stack:
-    """Every linear layer of the model with its weights stored as `kind`; resident_bytes as the system counts them."""
+    """Every linear layer of the model in one weight format; `resident_bytes` is measured by the system."""
 
     kind: WeightType
     layers: list[WeightLinear]
@@ -48,7 +48,7 @@ class Stack:
         return sum(layer.size_bytes for layer in self.layers)
 
     def inputs(self, batch: int) -> dict[int, Tensor]:
-        """Activations by width, in the type this stack is fed with."""
+        """Return activations by width, in the data type of this stack."""
         dtype = ACTIVATIONS.get(self.kind, torch.float32)
         return {layer.in_features: torch.randn(batch, layer.in_features).to(dtype) for layer in self.layers}
 
@@ -59,7 +59,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. rows_alone_equal: each row of a batch equals that row alone, to the bit."""
+    """One line of the table; `rows_alone_equal` is whether each row of a batch equals that row alone, bit for bit."""
 
     type: str
     batch: int
@@ -74,7 +74,7 @@ class Row:
 
 
 def build(kind: WeightType, layers: int) -> Stack:
-    """One layer at a time, so that a float32 copy exists of one matrix only."""
+    """Build the layers one at a time, so that only one matrix exists as a float32 copy."""
     process = psutil.Process()
     before, start = process.memory_info().rss, time.perf_counter()
     shapes = [*(LAYER_SHAPES * layers), HEAD_SHAPE]
@@ -83,7 +83,7 @@ def build(kind: WeightType, layers: int) -> Stack:
 
 
 def copy_rate(gigabytes: float = 1.0) -> float:
-    """Bytes read and written per second, in GB/s: the best of five copies."""
+    """Return the bytes read and written per second, in GB/s: the best of five copies."""
     source = torch.ones(int(gigabytes * 1e9 / 4))
     target = torch.zeros_like(source)
     return 2 * source.nbytes / min(seconds(lambda: target.copy_(source)) for _ in range(5)) / 1e9
@@ -96,7 +96,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def accuracy(kind: WeightType) -> tuple[float, bool]:
-    """Relative error of one layer's output against float64, and whether rows equal themselves alone."""
+    """Return the relative error of one layer's output against float64, and whether rows equal themselves alone."""
     weight, dtype = torch.randn(6144, 2048) / 2048**0.5, ACTIVATIONS.get(kind, torch.float32)
     x = torch.randn(BIT_EXACT_BATCH, 2048).to(dtype)
     layer = linear_for(weight, kind)
@@ -106,7 +106,7 @@ def accuracy(kind: WeightType) -> tuple[float, bool]:
 
 
 def time_stacks(stacks: Iterable[Stack], batch: int, repeats: int) -> dict[WeightType, list[float]]:
-    """Seconds per pass, the types taking turns; the first, cold, turn is dropped."""
+    """Return the seconds per pass; the formats alternate, and the first, cold pass is dropped."""
     inputs = {stack.kind: stack.inputs(batch) for stack in stacks}
     times: dict[WeightType, list[float]] = {stack.kind: [] for stack in stacks}
     for _ in range(repeats + 1):
@@ -157,7 +157,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="two layers, three repeats: does it run, no figures")
+    parser.add_argument("--quick", action="store_true", help="two layers and three repeats, to test the script")
     options = parser.parse_args()
     if unknown := set(options.types.split(",")) - set(get_args(WeightType)):
         parser.error(f"unknown type {', '.join(sorted(unknown))}")

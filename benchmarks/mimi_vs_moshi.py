@@ -1,4 +1,4 @@
-"""Mimi's encoder against the moshi package's batched streaming loop: same random weights, same run, alternating.
+"""Compare Mimi's encoder with the moshi package's batched streaming loop: same random weights, alternating steps.
 
     python benchmarks/mimi_vs_moshi.py [--threads 2] [--batch 1,8] [--rounds 60]
 
@@ -22,16 +22,15 @@ from safetensors.torch import save_file
 
 from tympan.models.checkpoints.names import MIMI_UNUSED, kyutai_mimi
 from tympan.models.checkpoints.randomized import synthetic_voice
-from tympan.models.checkpoints.tensors import TensorFiles
-from tympan.models.checkpoints.weights import fill, refuse_unused
+from tympan.models.checkpoints.tensors import TensorFiles, fill, refuse_unused
 from tympan.models.config import MimiConfig
 from tympan.models.mimi import MimiEncoder
 
-RING_FRAMES = 125  # what the encoder's transformer remembers, 10 s
+RING_FRAMES = 125  # context of the encoder's transformer, 10 s
 
 
 def build(folder: Path) -> tuple[Any, MimiEncoder]:
-    """moshi's codec with random weights, and ours with the same."""
+    """Return moshi's codec with random weights, and Tympan's with the same weights."""
     torch.manual_seed(0)
     reference = loaders.get_mimi(None, num_codebooks=32)
     for name, buffer in reference.named_buffers():
@@ -51,7 +50,7 @@ def build(folder: Path) -> tuple[Any, MimiEncoder]:
 
 @torch.no_grad()
 def measure(reference: Any, ours: MimiEncoder, batch: int, rounds: int) -> dict[str, object]:
-    """Median milliseconds per frame step of both, one step of each in turn, once both rings are full."""
+    """Return the median milliseconds of a step of both, alternating, once both rings are full."""
     count = rounds + RING_FRAMES
     voice = synthetic_voice(batch * count * 1920, 24_000, torch.Generator().manual_seed(1)).view(batch, count, 1920)
     state, rows = ours.init_state(batch), torch.arange(batch)

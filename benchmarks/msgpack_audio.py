@@ -1,9 +1,9 @@
-"""What it costs to take the samples out of one message of a Kyutai client: 1920 floats, 80 ms of audio.
+"""Measure the decoding of one audio message of a Kyutai client: 1920 floats, 80 ms of audio.
 
     python benchmarks/msgpack_audio.py
 
-Against the obvious way, which makes a Python list of floats first. Each figure is the median of many runs; the ways
-take turns. The last line is JSON.
+The protocol is compared with decoding to a Python list of floats. Each figure is the median of many runs, which
+alternate. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ListFrame(msgspec.Struct):
 
 
 def messages() -> dict[str, bytes]:
-    """The same audio as single floats, which the clients send, and as double ones."""
+    """Return the same audio as 32-bit floats, which the clients send, and as 64-bit floats."""
     samples = np.random.default_rng(0).uniform(-1, 1, SAMPLES).astype(np.float32)
     items = np.empty(SAMPLES, [("tag", "u1"), ("value", ">f4")])
     items["tag"], items["value"] = 0xCA, samples

@@ -1,10 +1,10 @@
-"""Everything that docs/reliability.md states, measured in one run of about forty minutes, and the page made from it.
+"""Measure everything that docs/reliability.md states, in about forty minutes, and write the page.
 
-    python benchmarks/reliability.py [--only NAME ...]     measure, then make the page
-    python benchmarks/reliability.py --render              make the page from the files that are kept
-    python benchmarks/reliability.py --quick               small loads into a temporary folder: shows that it works
+    python benchmarks/reliability.py [--only NAME ...]     measure, then write the page
+    python benchmarks/reliability.py --render              write the page from the kept files
+    python benchmarks/reliability.py --quick               small loads into a temporary folder, to test the script
 
-Each stage is a command of its own, so that one that fails costs only itself, and writes one JSON file into
+Each stage is a separate command, so that a failure affects no other stage, and writes one JSON file into
 benchmarks/results/reliability: machine, versions, commit, command, figures. `reliability_page.py` writes the page.
 Needs the development packages, an idle machine, and root for the test with network namespaces.
 """
@@ -40,9 +40,14 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """A command as one would type it, and what to read from what it prints; `seconds` is the most it may take.
+    """A command and the parser of its output.
 
-    quick: what replaces the command in a quick run; empty where it is left out.
+    Attributes:
+        name: Name of the result file.
+        command: The command.
+        quick: The command of a quick run; empty to leave the stage out.
+        seconds: Most seconds it may take.
+        read: Returns the figures in its output.
     """
 
     name: str
@@ -53,13 +58,13 @@ class Stage:
 
 
 def last_line(output: str) -> Figures:
-    """The JSON that a benchmark ends with."""
+    """Return the JSON in the last line of a benchmark."""
     found: Figures = json.loads(output.splitlines()[-1])
     return found
 
 
 def passed(output: str) -> Figures:
-    """How many tests did, and every line of JSON that they printed."""
+    """Return the numbers of passed and skipped tests, and every line of JSON that they printed."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     count = re.search(r"(\d+) passed", output)
     skipped = re.search(r"(\d+) skipped", output)
@@ -71,7 +76,7 @@ def passed(output: str) -> Figures:
 
 
 def fuzzed(output: str) -> Figures:
-    """Frames of every protocol."""
+    """Return the number of generated frames of each protocol, with the results of the tests."""
     frames = re.findall(r"^\.*(\w+): (\d+) frames, (\d+) conversations", output, re.MULTILINE)
     return {"frames": {name: int(count) for name, count, _ in frames}, **passed(output)}
 
@@ -119,7 +124,7 @@ STAGES = (
 
 
 def run(stage: Stage, command: str, commit: str) -> Figures:
-    """What came of it, in the form in which it is kept; `failed` in place of `figures` where it did not end well."""
+    """Run a stage and return its result; `failed` replaces `figures` if it did not succeed."""
     start = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests")))}
     found: Figures
@@ -149,18 +154,18 @@ def run(stage: Stage, command: str, commit: str) -> Figures:
 
 
 def machine() -> str:
-    """Processor, cores, memory."""
+    """Return the processor, the cores and the memory of this machine."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     facts = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text, re.MULTILINE))
     name = facts.get("model name", platform.machine())
-    # A hypervisor's name for a processor is that of several generations.
+    # The name that a hypervisor reports may belong to several generations.
     number = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
     memory = round(psutil.virtual_memory().total / 2**30)
     return f"{name}{number}, {os.cpu_count()} cores, {memory} GiB"
 
 
 def commit_now() -> str:
-    """With a plus where the files are not those of the commit."""
+    """Return the commit, with a plus if files have changed since."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     sources = ("src", "tests", "benchmarks/*.py")

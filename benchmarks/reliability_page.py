@@ -1,4 +1,4 @@
-"""The text of docs/reliability.md, from the results that are kept and from nothing else."""
+"""The text of docs/reliability.md, made from the kept results only."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ Result = Mapping[str, Any]
 
 HEAD = """# Reliability
 
-What has been tried on the service, with what came of it. All of this page is made by one command, from the files in
-`benchmarks/results/reliability`:
+Load, fault and fuzz tests of the service, with their results. One command runs all of them and writes this page
+from the files in `benchmarks/results/reliability`:
 
 ```sh
-python benchmarks/reliability.py             # measures all of it; --render makes the page alone
+python benchmarks/reliability.py             # --render only writes the page from the kept files
 ```
 """
 
 FAULT_NOTES = """
-Callers speak **marks** through the SDK at the pace of speech: 80 ms of one level that says which caller's which word
-it is, so that words are a function of the audio, whatever session hears it. The server is a process of its own, under
-something that starts it again when it ends. All of it is real but the model: a batched engine whose runner hears
-marks, or the embedded engine with a stand-in for PocketSphinx.
+The longest time without a word is the longest that any client waited, counted from its last word before the fault.
+Without a fault, words are 0.4 s apart.
 
-- *Killed* is SIGKILL. The SDK opens new sessions on the next process and sends again what brought no words. A client
-  that is killed gives its slots back at once; after `resume_seconds` (2 in the test) and a second if it asked for a
-  way back.
-- *Hung*: a process that is stopped (SIGSTOP) is killed after `engine_seconds` (2 in the test) and started again. A
-  thread that hangs in native code cannot be: the streams are told, and the server's process ends with exit code 1.
-- *Packets dropped*: the wire between two network namespaces is down. *Gone for good*: nothing passes on the old
-  connections, and nobody ends them; the SDK then asks after `QUIET_SECONDS` (1 in the test, in place of 20), and
-  waits once more as long.
-- *Out of memory*: a step wants more than there is, and raises. Every stream gets 1011, the engine is made anew, the
-  SDK goes on. A *start* that runs out of memory is one sentence and exit code 2.
-- *Disk full*: eight streams are recorded on a file system of 1 MiB, which is full within seconds. Recording stops with
-  one line in the log, the server stays ready, and it records again when there is room.
-- *Clock*: the server's wall clock jumps an hour ahead, then two back (in its process; the machine's is left alone).
+Clients send **marks** through the SDK at the pace of speech. A mark is 80 ms of a constant level that encodes the
+stream and the number of the word, so the words are a function of the audio, in whichever session it arrives. The
+server is a separate process under a supervisor that restarts it. Everything is real except for the model: a batched
+engine whose runner decodes marks, or the embedded engine with a stand-in for PocketSphinx.
 
-The longest that a caller was told nothing counts from the last word before the fault. 0.4 s are between any two
-words.
+- *Killed* processes get SIGKILL. The SDK opens new sessions on the next process and sends the audio that gave no
+  words again. A killed client frees its slots at once, or, if its stream is resumable, one second after
+  `resume_seconds` (2 in the test).
+- *Hung* processes are stopped with SIGSTOP, killed after `engine_seconds` (2 in the test) and restarted. A thread
+  that hangs in native code cannot be killed: the server closes the streams with an error and exits with code 1.
+- *Packets dropped*: the link between two network namespaces is down.
+- *Gone for good*: no packet passes on the old connections, and neither side closes them. The SDK sends a ping after
+  `QUIET_SECONDS` (1 in the test instead of 20) and waits as long for the answer.
+- *Out of memory*: a step allocates more memory than there is and raises. Every stream gets 1011, the engine is
+  created again, and the SDK continues. A *start* that runs out of memory prints one error message and exits with
+  code 2.
+- *Disk full*: eight streams are recorded on a file system of 1 MiB, which is full within seconds. Recording stops
+  with one line in the log, the server stays ready, and it records again when there is room.
+- *Clock*: the server's wall clock jumps an hour ahead, then two hours back (in its process only).
 
-A message ends in the middle of every mark, so that a server that is told to stop (SIGTERM) finds words cut in two. It
-says so before its last words (`restarting`); the SDK drops them, and the next server hears the whole word.
+Each mark spans two messages, so that a server that receives SIGTERM has words that are cut in two. It announces its
+last words with `restarting`; the SDK discards them, and the next server receives the whole word.
 """
 
 
@@ -51,19 +52,17 @@ def load(figures: Result) -> str:
     broke = f"{figures['errors'] or 'no'} session{'s' if figures['errors'] > 1 else ''} broke"
     rows = {
         "words": f"{figures['words']:,}: {wrong}; {broke}",
-        "the server's memory, first and last tenth": (
+        "memory of the server, first and last tenth of the time": (
             f"{figures['server_mib_first']} and {figures['server_mib_last']} MiB"
         ),
         "added to the model's own delay, p50 / p95 / p99": f"{delays[0]} ms",
         "flush to answer, p50 / p95 / p99": f"{delays[1]} ms",
-        "CPU of the server / of the callers, per second of a stream": (
+        "CPU of the server / of the clients, per second of a stream": (
             f"{figures['server_cpu_ms_per_stream_second']} / {figures['client_cpu_ms_per_stream_second']} ms"
         ),
     }
     title = f"{figures['streams']} live streams for {figures['seconds']:g} s, native protocol, scripted engine"
-    others = (
-        f"Other programs kept {figures['others_cores']} cores busy meanwhile. When they take more, words come later."
-    )
+    others = f"Other programs used {figures['others_cores']} cores meanwhile. When they use more, words arrive later."
     return f"{table([title, ''], rows.items())}\n\n{others}"
 
 
@@ -78,7 +77,7 @@ def front(figures: Result) -> str:
 def faults(figures: Result) -> str:
     lines = [line for line in figures["lines"] if "fault" in line]
     columns = ("fault", "streams", "words", "lost", "repeated", "errors", "seconds_without_words")
-    heads = [*columns[:-1], "longest without a word, s"]
+    heads = [*columns[:-1], "longest time without a word, s"]
     rows = [[shown(line[name]) for name in columns] for line in lines]
     skipped = f" {figures['skipped']} were skipped here." if figures["skipped"] else ""
     return f"{table(heads, rows)}\n\n{figures['passed']} tests passed.{skipped}\n{FAULT_NOTES}".rstrip()
@@ -87,24 +86,25 @@ def faults(figures: Result) -> str:
 def fuzz(figures: Result) -> str:
     counts = ", ".join(f"{name} {count:,}" for name, count in figures["frames"].items())
     return (
-        f"Generated frames of every protocol, against the real connection, session and engine: {counts}. Nothing that "
-        "a client sends is more than its own mistake: the connection ends with a code of the table, the slots are "
-        "free, nothing is logged as our fault."
+        f"Generated frames of every protocol, against the real connection, session and engine: {counts}. Invalid input "
+        "never causes an internal error: each connection ends with a documented close code, its slots are freed, and "
+        "no internal error is logged."
     )
 
 
 def abuse(figures: Result) -> str:
     return (
-        "Frames on raw sockets, generated requests to every HTTP route, half-open connections, slow headers, bombs in "
-        f"uploads; a bystander's stream goes on through all of it: {figures['passed']} tests passed."
+        "Frames on raw sockets, generated requests to every HTTP route, half-open connections, slow headers and "
+        "decompression bombs in uploads, while the stream of another client continues undisturbed: "
+        f"{figures['passed']} tests passed."
     )
 
 
 def connections(figures: Result) -> str:
     return (
-        "A proxy cuts connections at random moments, mid-message, in a flush, after the end: every word comes once, "
-        f"with its time; {figures['passed']} tests passed. In Chromium `tests/browser/test_page.py` does the same with "
-        "the page. [How](protocols/native.md#when-the-connection-is-lost)."
+        "A proxy cuts connections at random moments, within a message, during a flush and after the end. Every word "
+        f"arrives once, with its time: {figures['passed']} tests passed. `tests/browser/test_page.py` does the same "
+        "with the page in Chromium. [How clients resume](protocols/native.md#when-the-connection-is-lost)."
     )
 
 
@@ -112,26 +112,26 @@ def day(figures: Result) -> str:
     (line,) = figures["lines"]
     return (
         f"{line['hours']} hours of 8 kHz telephone audio through decoder, resampler, session, scheduler and words, in "
-        f"simulated time, with {line['flushes']} flushes: the clock is that of the frames to the end, "
-        f"{line['words']:,} words, every one in its place, and {line['grown_mib']} MiB more memory after the first "
-        "hour. Two hours through the real engine, in a busy batch, equal the same two hours alone "
+        f"simulated time, with {line['flushes']} flushes. The clock of the stream matches the frames to the end, all "
+        f"{line['words']:,} words are in their places, and memory grows by {line['grown_mib']} MiB after the first "
+        "hour. Two hours through the real engine in a busy batch equal the same two hours alone "
         "(`tests/engine/test_two_hours.py`)."
     )
 
 
 SECTIONS: Mapping[str, tuple[str, Callable[[Result], str]]] = {
-    "load": ("Many streams for ten minutes", load),
-    "front": ("What a stream costs the server beside its model", front),
+    "load": ("Load", load),
+    "front": ("CPU time of the server without its model", front),
     "faults": ("Faults", faults),
-    "connections": ("Connections that break", connections),
-    "fuzz": ("Frames that mean nothing", fuzz),
-    "abuse": ("Peers that mean harm", abuse),
-    "day": ("A day through one slot", day),
+    "connections": ("Lost connections", connections),
+    "fuzz": ("Fuzzing", fuzz),
+    "abuse": ("Abuse", abuse),
+    "day": ("A day of audio on one stream", day),
 }
 
 
 def page(results: Mapping[str, Result], commands: Mapping[str, str]) -> str:
-    """`results` as they are kept, `commands` by the same names: what measures a section that nobody has measured."""
+    """Return the page for the kept `results`; `commands` measure the sections that have no result yet."""
     parts = [HEAD]
     for name, (title, text) in SECTIONS.items():
         result = results.get(name)

@@ -1,11 +1,11 @@
-"""The server under live streams for a while: every word once, delays, memory, CPU.
+"""Run a load on the server, and measure delays, words, memory and CPU time.
 
     python benchmarks/server_load.py --streams 500 --duration 600 [--protocol native] [--report FILE.png]
 
-Starts `tympan serve` with the scripted engine, which costs next to nothing, so that what is measured is everything
-around a model. `tympan bench load` runs against it on the same machine, and the server's memory and CPU time are read
-once a second. Memory is the median of the first and of the last tenth of the time in which all streams are open.
-`others_cores` says how many cores other programs kept busy meanwhile: delays are worth little unless it is near zero.
+Starts `tympan serve` with the scripted engine, which uses almost no CPU time, so that everything except a model is
+measured. `tympan bench load` runs on the same machine, and the server's memory and CPU time are read once a second.
+Memory is the median of the first and of the last tenth of the time in which all streams are open. `others_cores` is
+the number of cores that other programs used meanwhile: delays are only meaningful if it is near zero.
 The last line is JSON. Options that are not listed go to `tympan bench load`.
 """
 
@@ -25,7 +25,7 @@ TYMPAN = (sys.executable, "-m", "tympan")
 
 
 def samples_of(server: psutil.Process, load: subprocess.Popen[str]) -> list[tuple[float, float, float, int]]:
-    """Once a second while the load runs: the moment, CPU seconds of the server and of the machine, resident bytes."""
+    """Return a sample per second: the moment, CPU seconds of the server and of the machine, resident bytes."""
     samples = []
     while load.poll() is None:
         times, machine = server.cpu_times(), psutil.cpu_times()
@@ -55,7 +55,7 @@ def main() -> None:
             server.terminate()
     print("\n".join(shown))
     result = json.loads(last)
-    # The load ends as it began, in a ramp, and scores what it has; what lies in the middle has all streams.
+    # The load ends in a ramp and a scoring phase, like it begins; all streams are open in between.
     end = samples[-1][0] - result["ramp_seconds"] - 5.0
     steady = [sample for sample in samples if end - options.duration + 10.0 < sample[0] < end]
     tenth = max(1, len(steady) // 10)

@@ -1,9 +1,9 @@
-"""What it takes to start a stream's model again: 12 s of codes once more, through the language model alone.
+"""Measure a restart of a stream's model: 12 s of codes are replayed through the language model.
 
     python benchmarks/stall.py [--model random:1b] [--dtype auto]
 
-Median time of a step of one live stream at full context; how long all frames that are kept take to run again, by
-themselves, which is how far the stream is behind then; and how much later it has caught up. The last line is JSON.
+Reports the median time of a step of one live stream at full context; the time to replay all kept frames, by which the
+stream is behind afterwards; and the time after which it has caught up. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from statistics import median
 from tympan.config import ModelSettings
 from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row, Slot
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.capacity import full_context_rows
+from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.runner import KyutaiRunner
 
 WARM_UP_STEPS, STEPS = 5, 60
 
 
 def seconds(runner: KyutaiRunner, row: Row) -> float:
-    """Of a step of this row alone."""
+    """Return the seconds of a step of this row alone."""
     began = time.perf_counter()
     result = runner.launch([row])
     if not isinstance(result, StepResult):
@@ -40,7 +40,7 @@ def main() -> None:
     runner = load_runner(ModelSettings(model=arguments.model, dtype=arguments.dtype, max_streams=2))
     (live,) = full_context_rows(runner, 1)
     step = median([seconds(runner, live) for _ in range(WARM_UP_STEPS + STEPS)][WARM_UP_STEPS:])
-    runner.begin = 0
+    runner.start_frame = 0
     slot = Slot(1, None)
     again = (Row(slot, None, number == 0, number=number, replayed=True) for number in range(REPLAY_FRAMES))
     behind = sum(seconds(runner, row) for row in again)

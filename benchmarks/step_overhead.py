@@ -1,4 +1,4 @@
-"""What a step costs in Python around the model: scheduler, batch assembly, words, delivery.
+"""Measure the Python code of a step around the model: scheduler, batch assembly, words, delivery.
 
     python benchmarks/step_overhead.py [--streams 1,16,256,1000] [--steps 200]
 
@@ -55,7 +55,7 @@ class NoCodec:
 
 
 class NoModel:
-    """A boundary, two pieces, two of padding, over and over; each row at its own place in that. All made in advance."""
+    """A model that repeats a boundary, two pieces and two paddings, each row with its own offset; made in advance."""
 
     config = PRESETS["tiny"].lm
     codebooks = config.codebooks
@@ -81,7 +81,7 @@ def load(slots: int) -> KyutaiRunner:
 
 
 class Counter:
-    """Counts the frames that are done, of all streams, and tells when a step's are."""
+    """Counts processed frames of all streams, and sets `done` when all of a step are processed."""
 
     def __init__(self, streams: int) -> None:
         self._streams = streams
@@ -96,7 +96,7 @@ class Counter:
 
 
 async def measure(streams: int, steps: int) -> float:
-    """Microseconds of CPU per stream and step."""
+    """Return the microseconds of CPU time per stream and step."""
     engine = BatchedEngine(lambda: load(streams), stall_seconds=ModelSettings().stall_seconds)
     await engine.start()
     counter = Counter(streams)

@@ -1,4 +1,4 @@
-"""Where the time of one step goes on a CPU: the parts of the codec and of the language model.
+"""Measure the parts of one step on a CPU, in the codec and in the language model.
 
     python benchmarks/step_profile.py [--model random:1b] [--dtype int8] [--batch 1,8] [--threads 2] [--rounds 40]
 
@@ -22,7 +22,8 @@ import psutil
 import torch
 from torch import nn
 
-from tympan.engine.kyutai.engine import FLOATS, quantize
+from tympan.engine.kyutai.loader import quantize
+from tympan.engine.kyutai.placement import FLOATS
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.layers import attention
 from tympan.models.layers.quantized import DenseLinear, Int4Linear, Int8Linear
@@ -35,7 +36,7 @@ PRODUCTS = (nn.Linear, DenseLinear, Int8Linear, Int4Linear)
 
 
 class Clock:
-    """Adds up seconds by part within a step."""
+    """Accumulates the seconds of each part within a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -63,7 +64,7 @@ class Clock:
             module.forward = self.timed(part, module.forward)  # type: ignore[method-assign]
 
     def medians(self) -> dict[str, float]:
-        """Milliseconds of each part and of the whole step."""
+        """Return the median milliseconds of each part and of the whole step."""
         parts = [name for name in self.steps[0] if name != "step"]
         for step in self.steps:
             step["rest"] = step["step"] - sum(step[part] for part in parts)

@@ -1,4 +1,4 @@
-"""How often each way of storing the language model's weights picks the token that float32 picks.
+"""Measure how often each weight format of the language model chooses the token that float32 chooses.
 
     python benchmarks/token_agreement.py [--model random:1b] [--dtypes bf16,f16,int8,int4] [--frames 250]
 
@@ -14,7 +14,7 @@ import json
 
 import torch
 
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.engine.kyutai.placement import FLOATS
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.lm import LM
@@ -22,7 +22,7 @@ from tympan.models.lm import LM
 
 @torch.inference_mode()
 def run(lm: LM, codes: torch.Tensor, forced: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens `[T]` and logits `[T, text_card]` of one stream; with `forced` tokens as the past, if given."""
+    """Return tokens `[T]` and logits `[T, text_card]` of one stream, with ``forced`` tokens as its past if given."""
     state, rows = lm.init_state(1), torch.zeros(1, dtype=torch.int64)
     tokens, logits = [], []
     for index, code in enumerate(codes):

@@ -1,4 +1,4 @@
-"""The measurements of `tympan bench engine`, on a CPU and the tiny model: that they measure what they say."""
+"""`tympan bench engine` and `benchmarks/sustained_streams.py`, with the tiny model on a CPU."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.counting import COUNTING_INFO, CountingRunner
+from sustained.live import TICKS, LiveLoad, LiveRun
+from sustained.moshi_loop import build_moshi, largest_batch
 
-from tympan.bench.live import TICKS, LiveLoad, LiveRun
-from tympan.bench.moshi_loop import build_moshi, largest_batch
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.capacity import full_context_rows
+from tympan.engine.kyutai.loader import load_runner
 from tympan.models.checkpoints.load import open_checkpoint
 
-# What a bare GPU machine lacks: it has numpy, torch, triton, safetensors, sentencepiece, and msgspec carried there.
+# A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec.
 LACKS = {"av", "soxr", "rich", "websockets", "fastapi", "starlette", "uvicorn", "prometheus_client", "transformers"}
 LACKS |= {"huggingface_hub", "pocketsphinx", "sounddevice", "moshi"}
 BLOCKED = """
@@ -36,6 +37,7 @@ sys.meta_path.insert(0, Blocker())
 from tympan.cli.main import main
 sys.exit(main({arguments!r}))
 """
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FIELDS = {
     *("gpu", "driver", "torch", "commit", "command", "model", "weights_dtype", "kv_dtype", "context_frames", "streams"),
     *("step_ms_p50", "step_ms_p95", "step_ms_p99", "frame_to_token_ms_p99", "flush_ms_p99_idle", "flush_ms_p99_loaded"),
@@ -44,7 +46,7 @@ FIELDS = {
 
 
 def bench(*arguments: str) -> dict[str, object]:
-    """The last line that `tympan bench engine` prints, in a process that has no package which a GPU box lacks."""
+    """Return the last line of `tympan bench engine`, in a process with the packages of a bare GPU machine."""
     code = BLOCKED.format(blocked=LACKS, arguments=["bench", "engine", *arguments])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
     assert result.returncode == 0, result.stderr
@@ -54,11 +56,12 @@ def bench(*arguments: str) -> dict[str, object]:
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-def test_a_bare_machine_measures_live_streams() -> None:
-    tiny = ("--model", "random:tiny", "--device", "cpu", "--dtype", "f32")
-    report = bench(*tiny, "--live", "1,3", "--seconds", "1.5", "--kv-dtype", "fp8")
-    runs = report["runs"]
-    assert isinstance(runs, list)
+def test_sustained_streams() -> None:
+    tiny = ("--model", "random:tiny", "--device", "cpu", "--dtype", "f32", "--kv-dtype", "fp8")
+    command = (sys.executable, str(BENCHMARKS / "sustained_streams.py"), "1,3", "--seconds", "1.5", *tiny)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert result.returncode == 0, result.stderr
+    runs = json.loads(result.stdout.splitlines()[-1])["runs"]
     assert [run["streams"] for run in runs] == [1, 3]
     for run in runs:
         assert run.keys() >= FIELDS
@@ -69,14 +72,14 @@ def test_a_bare_machine_measures_live_streams() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_bare_machine_measures_full_batches() -> None:
+def test_engine_on_a_bare_machine() -> None:
     report = bench("--model", "random:tiny", "--device", "cpu", "--dtype", "f32", "--streams", "1,2", "--steps", "3")
     rows = report["rows"]
     assert isinstance(rows, list)
     assert [row["streams"] for row in rows] == [1, 2]
 
 
-async def test_live_streams_come_at_their_own_times_and_make_room_for_others() -> None:
+async def test_live_load() -> None:
     runner = CountingRunner(slots=20)
     engine = BatchedEngine(lambda: runner)
     await engine.start()
@@ -93,7 +96,7 @@ async def test_live_streams_come_at_their_own_times_and_make_room_for_others() -
     assert engine.active == 0
 
 
-async def test_an_engine_that_is_too_slow_is_seen() -> None:
+async def test_live_load_on_a_slow_engine() -> None:
     class SlowRunner(CountingRunner):
         def launch(self, rows: Sequence[Row]) -> StepResult:
             time.sleep(0.1)
@@ -108,7 +111,7 @@ async def test_an_engine_that_is_too_slow_is_seen() -> None:
     assert figures.step_ms_p50 >= 100
 
 
-def test_streams_that_begin_old_have_a_full_context_at_once() -> None:
+def test_full_context_rows() -> None:
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=2))
     rows = full_context_rows(runner, 2)
     runner.launch(rows)
@@ -118,13 +121,13 @@ def test_streams_that_begin_old_have_a_full_context_at_once() -> None:
 
 
 @pytest.mark.parametrize(("per_row", "expected"), [(0.05, (1000, 1024)), (1.0, (60, 79)), (100.0, (0, 0))])
-def test_the_largest_batch_of_a_loop(per_row: float, expected: tuple[int, int]) -> None:
+def test_largest_batch(per_row: float, expected: tuple[int, int]) -> None:
     streams, milliseconds = largest_batch(lambda batch: batch * per_row, most=1024)
     assert expected[0] <= streams <= expected[1]
     assert milliseconds < 80
 
 
-def test_moshi_has_the_same_weights() -> None:
+def test_moshi_weights() -> None:
     pytest.importorskip("moshi")
     lm = open_checkpoint("random:tiny").lm(dtype=torch.float32)
     reference = build_moshi(lm, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""`tympan bench engine` on a device that records as a GPU does."""
+"""`tympan bench engine` on a device that records steps as a GPU does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tympan.config import ModelSettings
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_both_halves_of_a_step_are_recorded_and_replayed() -> None:
-    """Predicting reads the codes that the recorded codec has computed, and not what recording left there."""
+def test_halves_of_a_step_are_recorded_and_replayed() -> None:
+    """The language model reads the codes of the replayed codec, not those that recording left in the buffer."""
     settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
     report = measure_engine(settings, [1, 3], steps=2, recorder=CapturingDevice())
     assert [row.streams for row in report.rows] == [1, 3]

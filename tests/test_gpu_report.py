@@ -1,4 +1,4 @@
-"""The page with the GPU's figures: made from the result files that are kept, and from nothing else."""
+"""The page with the GPU's figures is written from the kept result files only."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def report(results: Path, page: Path) -> str:
     return page.read_text()
 
 
-def test_the_kept_page_is_what_the_kept_files_say(tmp_path: Path) -> None:
+def test_page_matches_the_kept_results(tmp_path: Path) -> None:
     kept = ROOT / "docs" / "gpu.md"
     page = tmp_path / "gpu.md"
     page.write_text(kept.read_text())
     assert report(ROOT / "benchmarks" / "results", page) == kept.read_text()
 
 
-def test_without_a_run_the_page_says_that_nothing_was_measured(tmp_path: Path) -> None:
+def test_page_without_a_run(tmp_path: Path) -> None:
     page = tmp_path / "gpu.md"
     page.write_text((ROOT / "docs" / "gpu.md").read_text())
     assert "No figure has been measured on a GPU yet" in report(tmp_path, page)
 
 
-def test_runs_become_tables_and_a_plot(tmp_path: Path) -> None:
+def test_page_has_tables_and_a_plot(tmp_path: Path) -> None:
     loads = [
         item("loads", f"{streams} streams", **LOAD, streams=streams, step_ms_p99=p99, kept_up=kept_up)
         for streams, p99, kept_up in ((20, 99.5, False), (10, 40.25, True))
@@ -107,7 +107,7 @@ def test_runs_become_tables_and_a_plot(tmp_path: Path) -> None:
     assert "10 streams kept up" in text
     assert "| 10 | 10.0 | 20.0 | 40.25 | 50.5 | 70.5 | 90.5 | 44.0 | – | yes |" in text
     assert "| 20 | 10.0 | 20.0 | 99.5 | 50.5 | 70.5 | 90.5 | 44.0 | – | no |" in text
-    assert "\n| 1 |" not in text, "neither a CPU's run nor a quick one is a figure"
+    assert "\n| 1 |" not in text, "runs on a CPU and quick runs are left out"
     assert "At 90 % load (9 streams) a flush takes 44.0 ms (p50), 61.5 ms (p99)" in text
     assert "100.0 MiB as computed, and 105.0 MiB as measured" in text
     assert "50% of the rate of a copy" in text
@@ -119,4 +119,4 @@ def test_runs_become_tables_and_a_plot(tmp_path: Path) -> None:
     assert "No figure" not in text
     (plot,) = (tmp_path / "plots").glob("*.svg")
     assert plot.name in text
-    assert report(tmp_path, page) == text, "made twice, it is the same"
+    assert report(tmp_path, page) == text, "a second run writes the same page"

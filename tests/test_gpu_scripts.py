@@ -1,4 +1,4 @@
-"""The scripts that measure on a GPU: whatever a stage does, the others' results are kept, and the failure is told."""
+"""The scripts that measure on a GPU: a failing stage is reported, and the results of the others are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 KINDS = ("exit", "exception", "segfault", "timeout", "garbage", "oom", "kill", "cuda")
-# A script whose stages need no torch. What a stage is called says what it does.
+# A script whose stages need no torch. The names of the stages say what they do.
 SCRIPT = f"""
 import os, subprocess, sys
 from pathlib import Path
@@ -68,12 +68,12 @@ Record = dict[str, Any]
 
 
 def run(folder: Path, stages: str, *arguments: str) -> tuple[int, list[Record], str]:
-    """The exit status, the records and what was printed."""
+    """Return the exit status, the records and the output."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
     results = folder / "results"
     command = [sys.executable, str(script), "--quick", "--results", str(results), *arguments]
-    seconds = "3" if "three=timeout" in arguments else "30"  # a busy machine may need long to start a process
+    seconds = "3" if "three=timeout" in arguments else "30"  # starting a process may take long on a busy machine
     environment = {**os.environ, "STAGES": stages, "STAGE_SECONDS": seconds}
     done = subprocess.run(command, capture_output=True, text=True, timeout=59, env=environment, check=False)
     assert not done.stderr
@@ -96,7 +96,7 @@ def stage_of(records: list[Record], name: str) -> Record:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stage_that_fails_costs_only_itself(tmp_path: Path, kind: str) -> None:
+def test_failing_stage_affects_no_other(tmp_path: Path, kind: str) -> None:
     status, records, printed = run(tmp_path, "three", "--fail", f"three={kind}")
     assert status == 1
     assert records[-1] == {"record": "end", "ok": False, "seconds": records[-1]["seconds"]}
@@ -106,8 +106,8 @@ def test_a_stage_that_fails_costs_only_itself(tmp_path: Path, kind: str) -> None
     failed = stage_of(records, "three")
     assert failed["bad_items"] == ["item 1"]
     kept = items(records, "three")
-    assert kept[0]["ok"], "what came before the failure is kept"
-    (told,) = (item["failed"] for item in kept if "failed" in item)
+    assert kept[0]["ok"], "earlier results are kept"
+    (failure,) = (item["failed"] for item in kept if "failed" in item)
     expected = {
         "exit": "exit status 3",
         "exception": "RuntimeError: an exception on purpose",
@@ -118,13 +118,13 @@ def test_a_stage_that_fails_costs_only_itself(tmp_path: Path, kind: str) -> None
         "kill": "SIGKILL in 'item 1': the machine's memory ran out",
         "cuda": "CUDA error",
     }
-    assert expected[kind] in told
-    assert kept[-1]["item"] == ("item 1" if kind == "timeout" else "item 2"), "it goes on behind the failure"
+    assert expected[kind] in failure
+    assert kept[-1]["item"] == ("item 1" if kind == "timeout" else "item 2"), "the stage continues after the failure"
     assert "FAILED" in printed
     assert "SOMETHING FAILED" in printed.splitlines()[-1]
 
 
-def test_an_item_that_loses_the_gpu_runs_again_with_launches_that_block(tmp_path: Path) -> None:
+def test_item_that_loses_the_gpu_runs_again(tmp_path: Path) -> None:
     _, records, _ = run(tmp_path, "three", "--fail", "three=cuda")
     again = [item for item in items(records, "three") if item["item"] == "item 1"]
     assert [item.get("environment") for item in again] == [None, {"CUDA_LAUNCH_BLOCKING": "1"}]
@@ -134,8 +134,8 @@ def test_an_item_that_loses_the_gpu_runs_again_with_launches_that_block(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["cuda", "segfault"])
-def test_what_later_items_need_is_set_up_again(tmp_path: Path, kind: str) -> None:
-    """The second of four items, which the others need as well, fails: none of them fails for want of the first."""
+def test_setup_items_run_again(tmp_path: Path, kind: str) -> None:
+    """The second of four items fails: later ones are skipped because of it, not because the first is missing."""
     status, records, _ = run(tmp_path, "keeps", "--fail", f"keeps={kind}")
     assert status == 1
     found = items(records, "keeps")
@@ -148,14 +148,14 @@ def test_what_later_items_need_is_set_up_again(tmp_path: Path, kind: str) -> Non
         assert item["skipped"] == "it needs 'uses', which failed"
 
 
-def test_a_signal_leaves_where_it_struck(tmp_path: Path) -> None:
+def test_signal_leaves_a_traceback(tmp_path: Path) -> None:
     _, records, _ = run(tmp_path, "three", "--fail", "three=segfault")
     (crashed,) = (item for item in items(records, "three") if not item["ok"])
     assert any("Segmentation fault" in line for line in crashed["tail"])
     assert any("make_failure" in line for line in crashed["tail"])
 
 
-def test_a_stage_that_breaks_between_items_has_its_traceback_and_its_fallback(tmp_path: Path) -> None:
+def test_broken_stage_has_traceback_and_fallback(tmp_path: Path) -> None:
     status, records, _ = run(tmp_path, "breaks")
     assert status == 1
     broken = stage_of(records, "breaks")
@@ -167,7 +167,7 @@ def test_a_stage_that_breaks_between_items_has_its_traceback_and_its_fallback(tm
     assert stage_of(records, "three")["ok"]
 
 
-def test_a_limit_that_is_missed_fails_the_script(tmp_path: Path) -> None:
+def test_missed_limit_fails_the_script(tmp_path: Path) -> None:
     status, records, _ = run(tmp_path, "misses")
     assert status == 1
     assert [item["missed"] for item in items(records, "misses")] == [
@@ -177,7 +177,7 @@ def test_a_limit_that_is_missed_fails_the_script(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_that_a_stage_started_is_left_over(tmp_path: Path) -> None:
+def test_children_of_a_stage_are_killed(tmp_path: Path) -> None:
     status, records, _ = run(tmp_path, "leaves")
     assert status == 0
     pid = items(records, "leaves")[0]["values"]["pid"]
@@ -188,7 +188,7 @@ def test_nothing_that_a_stage_started_is_left_over(tmp_path: Path) -> None:
     pytest.fail("the process is still there")
 
 
-def test_what_does_not_fit_into_the_time_is_left_out_and_what_needs_a_gpu_is_skipped(tmp_path: Path) -> None:
+def test_stages_without_time_or_gpu_do_not_run(tmp_path: Path) -> None:
     status, records, _ = run(tmp_path, "no time")
     assert status == 0
     assert stage_of(records, "three")["left_out"] == "60 s left, it needs 1000 s"
@@ -200,7 +200,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_what_needs_a_gpu_is_ski
     assert stage_of(records, "three")["skipped"] == "needs CUDA"
 
 
-def test_what_stages_print_is_in_the_log(tmp_path: Path) -> None:
+def test_log_has_the_output_of_stages(tmp_path: Path) -> None:
     run(tmp_path, "three", "--stages", "three,three more")
     (log,) = (tmp_path / "results").glob("*.log")
     assert log.read_text().count("printed by a stage") == 2
@@ -226,8 +226,8 @@ def quick(script: str, results: Path, scratch: Path, *arguments: str) -> tuple[i
 @pytest.mark.parametrize(
     ("script", "count"), [("gpu_smoke.py", 9), ("gpu_figures.py", 10)], ids=["the smoke test", "the figures"]
 )
-def test_scripts_run_on_a_cpu_and_keep_what_failures_leave(tmp_path: Path, script: str, count: int) -> None:
-    """First as they are; then with a failure in every stage, of all kinds that need no GPU."""
+def test_scripts_on_a_cpu_with_and_without_failures(tmp_path: Path, script: str, count: int) -> None:
+    """Run the scripts as they are, then with a failure in every stage, of all kinds that need no GPU."""
     pytest.importorskip("moshi")
     status, records = quick(script, tmp_path / "well", tmp_path)
     stages = [record["stage"] for record in records if record["record"] == "stage"]
@@ -242,4 +242,4 @@ def test_scripts_run_on_a_cpu_and_keep_what_failures_leave(tmp_path: Path, scrip
         assert "left_out" in outcome or (not outcome["ok"] and outcome["bad_items"]), stage
         first = items(records, stage)[0]["item"]
         kept = {item["item"]: item for item in items(broken, stage)}
-        assert "left_out" in outcome or kept[first].get("ok"), f"{stage}: what came before its failure is kept"
+        assert "left_out" in outcome or kept[first].get("ok"), f"{stage}: earlier results are kept"

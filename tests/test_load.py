@@ -1,4 +1,4 @@
-"""`tympan bench load` against real servers on real sockets: it counts what is there, and sees what is not."""
+"""`tympan bench load` against real servers on real connections: words, delays and errors are counted correctly."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from msgspec import structs
 from support.server import LiveServer
 from support.speech import clip
 
+from tympan.bench.load.caller import Record
 from tympan.bench.load.dialects import DIALECTS
 from tympan.bench.load.expected import Expected, expect
-from tympan.bench.load.plan import Plan
 from tympan.bench.load.report import figures, milliseconds
 from tympan.bench.load.score import Scorer, compare, word_errors
-from tympan.bench.load.session import Record
-from tympan.bench.load.share import begins, run_share
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech, noise, read_speech
+from tympan.bench.load.workers import run_streams, start_offsets
 from tympan.cli.main import main
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver
@@ -44,17 +44,17 @@ def server() -> Iterator[LiveServer]:
         yield live
 
 
-async def measure(plan: Plan, speech: Speech | None = None) -> dict[str, Any]:
-    """A load in this process: the figures."""
+async def measure(plan: LoadSpec, speech: Speech | None = None) -> dict[str, Any]:
+    """Run a load in this process and return its figures."""
     speech = speech or noise(plan.dialect.sample_rate, plan.chunk_seconds)
     expected = await expect(plan, speech)
-    outcome = await run_share(plan, speech, expected, range(plan.streams), time.monotonic())
+    outcome = await run_streams(plan, speech, expected, range(plan.streams), time.monotonic())
     return figures(plan, speech, expected, outcome)
 
 
-async def test_every_protocol_counts_each_word_once(server: LiveServer) -> None:
-    loads = [Plan(server.url(""), name, streams=2, seconds=3.0, flush_every=1.5, token=KEY) for name in DIALECTS]
-    loads.append(Plan(server.url(""), streams=2, seconds=3.0, session_seconds=1.4, chunk_ms=20, token=KEY))
+async def test_protocols_count_each_word_once(server: LiveServer) -> None:
+    loads = [LoadSpec(server.url(""), name, streams=2, seconds=3.0, flush_every=1.5, token=KEY) for name in DIALECTS]
+    loads.append(LoadSpec(server.url(""), streams=2, seconds=3.0, session_seconds=1.4, chunk_ms=20, token=KEY))
     for load, result in zip(loads, await asyncio.gather(*map(measure, loads)), strict=True):
         counts = {name: result[name] for name in ("lost", "repeated", "changed", "error_kinds", "wer")}
         assert counts == {"lost": 0, "repeated": 0, "changed": 0, "error_kinds": {}, "wer": 0.0}, load
@@ -69,7 +69,7 @@ async def test_every_protocol_counts_each_word_once(server: LiveServer) -> None:
 
 
 class FaultyEngine(ScriptedEngine):
-    """Loses word 2, says word 4 twice and writes word 6 wrongly; or tells of everything `late_seconds` later."""
+    """Loses word 2, repeats word 4 and changes word 6; or delivers every event `late_seconds` later."""
 
     def __init__(self, late_seconds: float = 0.0) -> None:
         super().__init__(ModelSettings(model="scripted"))
@@ -79,10 +79,10 @@ class FaultyEngine(ScriptedEngine):
         if self._late_seconds:
             loop = asyncio.get_running_loop()
             return super().open(lambda events: (loop.call_later(self._late_seconds, deliver, events), None)[1])
-        return super().open(lambda events: deliver([each for event in events for each in self._spoilt(event)]))
+        return super().open(lambda events: deliver([each for event in events for each in self._break_word(event)]))
 
     @staticmethod
-    def _spoilt(event: EngineEvent) -> Sequence[EngineEvent]:
+    def _break_word(event: EngineEvent) -> Sequence[EngineEvent]:
         if not isinstance(event, Word):
             return (event,)
         return {"word2": (), "word4": (event, event), "word6": (structs.replace(event, text="other"),)}.get(
@@ -90,10 +90,10 @@ class FaultyEngine(ScriptedEngine):
         )
 
 
-async def test_what_a_server_does_wrong_is_seen() -> None:
-    """Lost, repeated and changed words in every protocol; and on another server, all of them late."""
+async def test_faulty_servers_are_detected() -> None:
+    """One server loses, repeats and changes words in every protocol; another delivers all of them late."""
     with LiveServer(FaultyEngine()) as faulty, LiveServer(FaultyEngine(late_seconds=0.3)) as slow:
-        loads = [Plan(faulty.url(""), name, streams=2, seconds=3.5, flush_every=1.5) for name in DIALECTS]
+        loads = [LoadSpec(faulty.url(""), name, streams=2, seconds=3.5, flush_every=1.5) for name in DIALECTS]
         *wrong, late = await asyncio.gather(*map(measure, [*loads, replace(loads[0], url=slow.url(""))]))
     for load, result in zip(loads, wrong, strict=True):
         assert (result["lost"], result["repeated"], result["changed"]) == (2, 2, 2), load
@@ -104,21 +104,21 @@ async def test_what_a_server_does_wrong_is_seen() -> None:
         assert 300 < late[f"{name}_ms_p50"] < 420, name
 
 
-async def test_refusals_and_a_restart_are_counted_not_raised() -> None:
+async def test_refusals_and_restarts_are_counted() -> None:
     with LiveServer(max_streams=2) as small:
-        load = asyncio.create_task(measure(Plan(small.url(""), streams=3, seconds=2.0)))
+        load = asyncio.create_task(measure(LoadSpec(small.url(""), streams=3, seconds=2.5)))
         await asyncio.sleep(1.2)
         small.terminate()
         result = await load
     assert result["error_kinds"]["closed with 1012"] == 2
     assert result["error_kinds"]["refused with HTTP status 503"] >= 1
-    assert result["errors"] >= 4, "and those that came back found nobody"
+    assert result["errors"] >= 4, "and retries failed"
     assert (result["lost"], result["repeated"]) == (0, 0)
-    assert result["words"] >= 4, "those of the second before it"
+    assert result["words"] >= 4, "those of the second before the restart"
 
 
-async def test_real_speech_is_held_to_what_one_stream_was_given(tmp_path: Path) -> None:
-    """The text beside it has a word too many, so its error rate cannot be zero."""
+async def test_speech_is_compared_with_a_single_stream(tmp_path: Path) -> None:
+    """The transcript beside the audio has an extra word, so the error rate is not zero."""
     said = clip("counting")
     with wave.open(str(tmp_path / "numbers.wav"), "wb") as writer:
         writer.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -126,7 +126,7 @@ async def test_real_speech_is_held_to_what_one_stream_was_given(tmp_path: Path) 
     (tmp_path / "numbers.txt").write_text(f"{said.text} zebra")
     speech = read_speech(tmp_path / "numbers.wav", 24_000, 0.08)
     with LiveServer(model="embedded", max_streams=2) as server:
-        load = Plan(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
+        load = LoadSpec(server.url(""), "deepgram", streams=1, seconds=speech.seconds + 0.1, ramp_seconds=0.0)
         result = await measure(load, speech)
         with pytest.raises(ConfigError, match=r"--audio"):
             await measure(load)
@@ -137,7 +137,7 @@ async def test_real_speech_is_held_to_what_one_stream_was_given(tmp_path: Path) 
     assert result["added_ms_p50"] >= 0
 
 
-def test_the_command_prints_json_last_and_writes_a_report(server: LiveServer, tmp_path: Path, capfd: Any) -> None:
+def test_command_prints_json_and_writes_a_report(server: LiveServer, tmp_path: Path, capfd: Any) -> None:
     report = tmp_path / "load.html"
     command = ["bench", "load", server.url(""), "--streams", "3", "--duration", "1.5", "--report", str(report)]
     assert main([*command, "--token", KEY]) == 0
@@ -153,13 +153,13 @@ def test_the_command_prints_json_last_and_writes_a_report(server: LiveServer, tm
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["http//x"], "is not a server's address"),
-        (["ws://127.0.0.1:port"], "is not a server's address"),
+        (["http//x"], "invalid server URL"),
+        (["ws://127.0.0.1:port"], "invalid server URL"),
         (["ws://127.0.0.1:1"], "cannot reach 127.0.0.1:1"),
         (["ws://127.0.0.1:1", "--protocol", "morse"], "invalid choice: 'morse'"),
         (["ws://127.0.0.1:1", "--streams", "0"], "--streams takes at least 1"),
-        (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "there is no such folder"),
-        (["ws://127.0.0.1:1", "--report", "load.pdf"], "writes .html or .png"),
+        (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "the folder does not exist"),
+        (["ws://127.0.0.1:1", "--report", "load.pdf"], "a name that ends in .html or .png"),
         (["ws://127.0.0.1:1", "--audio", "nothing.wav"], "cannot be read as audio"),
     ],
 )
@@ -168,9 +168,9 @@ def test_wrong_usage_is_one_sentence(arguments: list[str], says: str, capfd: Any
     assert says in capfd.readouterr().err
 
 
-def test_every_protocol_of_the_server_has_a_dialect() -> None:
+def test_every_protocol_has_a_dialect() -> None:
     paths = {dialect.path.partition("?")[0] for dialect in DIALECTS.values()}
-    assert paths == PROTOCOLS.keys() - {"/v1/transcribe"}, "which is another name of /v1/stream"
+    assert paths == PROTOCOLS.keys() - {"/v1/transcribe"}, "an alias of /v1/stream"
 
 
 # --- Without a server ------------------------------------------------------------------------------------------------
@@ -189,12 +189,12 @@ def test_every_protocol_of_the_server_has_a_dialect() -> None:
         ("bcdea", 1, 1, 0),
     ],
 )
-def test_words_are_compared_as_a_sequence(heard: str, lost: int, repeated: int, changed: int) -> None:
+def test_compare(heard: str, lost: int, repeated: int, changed: int) -> None:
     compared = compare("abcde", heard)
     assert (compared.lost, compared.repeated, compared.changed) == (lost, repeated, changed)
 
 
-def test_after_the_words_that_were_due_anything_may_come() -> None:
+def test_compare_ignores_words_that_are_not_due() -> None:
     assert compare("abcd", "ab", due=2).lost == 0
     assert compare("abcd", "ab", due=3).lost == 1
     assert compare("abcd", "abxy", due=2).repeated == compare("abcd", "abxy", due=2).changed == 0
@@ -205,15 +205,15 @@ def test_after_the_words_that_were_due_anything_may_come() -> None:
     ("said", "heard", "errors"),
     [("a b c", "a b c", 0), ("a b c", "a x c d", 2), ("a b c", "", 3), ("", "a", 1), ("a b c d", "b c d e", 2)],
 )
-def test_word_errors_are_the_fewest_edits(said: str, heard: str, errors: int) -> None:
+def test_word_errors(said: str, heard: str, errors: int) -> None:
     assert word_errors(said.split(), heard.split()) == errors
 
 
-def test_delays_are_those_that_were_made() -> None:
-    """A hundred words, one a second, each a millisecond later than the one before; flushes hasten two of them."""
+def test_delays() -> None:
+    """A hundred words, one a second, each a millisecond later than the previous one; flushes release two early."""
     words = [Word(f"w{number}", number + 0.5, number + 1.0, 1.0) for number in range(100)]
-    expected = Expected.of("some", words, [word.end + 0.4 for word in words])
-    plan = Plan("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
+    expected = Expected.from_words("some", words, [word.end + 0.4 for word in words])
+    plan = LoadSpec("ws://x", seconds=101.0, ramp_seconds=0.0, flush_every=50.0)
     flushes = LOUD_THEN_QUIET.flush_points(plan.flush_every, plan.session_chunks)
     assert sorted(flush * 0.08 for flush in flushes) == pytest.approx([25.6, 75.2]), "in w25 and w74"
     # Positions of a whole second lie within the chunk that ends at the next multiple of 80 ms.
@@ -244,16 +244,16 @@ def test_percentiles_are_nearest_ranks() -> None:
     assert [milliseconds(seconds, percent) for percent in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
 
 
-def test_streams_begin_at_phases_of_their_own_that_a_seed_repeats() -> None:
-    plan = Plan("ws://x", streams=100)
-    offsets = begins(plan)
-    assert offsets == begins(plan) != begins(replace(plan, seed=1))
+def test_start_offsets_depend_on_the_seed() -> None:
+    plan = LoadSpec("ws://x", streams=100)
+    offsets = start_offsets(plan)
+    assert offsets == start_offsets(plan) != start_offsets(replace(plan, seed=1))
     assert offsets == sorted(offsets)
     assert 0 <= offsets[0] < offsets[-1] < plan.ramp == 2.0
     assert np.std([offset % 0.08 for offset in offsets]) > 0.015
 
 
-def test_flushes_come_where_it_is_quiet() -> None:
+def test_flushes_are_at_quiet_moments() -> None:
     points = LOUD_THEN_QUIET.flush_points(1.6, 100)
     assert len(points) == 4
     assert all(point % 10 == 0 for point in points)

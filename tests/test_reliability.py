@@ -1,4 +1,4 @@
-"""The page about reliability: made from the files that are kept, and from nothing else."""
+"""The page about reliability is written from the kept result files only."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def page(reliability: ModuleType, results: Results) -> str:
     return text
 
 
-def test_the_kept_page_is_what_the_kept_files_say(reliability: ModuleType, kept: Results) -> None:
+def test_page_matches_the_kept_results(reliability: ModuleType, kept: Results) -> None:
     assert page(reliability, kept) == (ROOT / "docs" / "reliability.md").read_text()
 
 
-def test_every_file_is_of_a_stage_and_of_its_full_command(reliability: ModuleType, kept: Results) -> None:
+def test_results_are_of_full_commands(reliability: ModuleType, kept: Results) -> None:
     commands = {stage.name: stage.command for stage in reliability.STAGES}
     assert {name: result["command"] for name, result in kept.items()}.items() <= commands.items()
 
 
-def test_what_is_missing_or_failed_is_said(reliability: ModuleType, kept: Results) -> None:
+def test_page_shows_missing_and_failed_stages(reliability: ModuleType, kept: Results) -> None:
     text = page(reliability, {})
     assert text.count("Not measured yet.") == len(reliability.STAGES)
     assert all(stage.command in text for stage in reliability.STAGES)
@@ -51,7 +51,7 @@ def test_what_is_missing_or_failed_is_said(reliability: ModuleType, kept: Result
     assert "**The last run failed**" in page(reliability, {"load": load})
 
 
-def test_lost_words_are_in_the_page(reliability: ModuleType, kept: Results) -> None:
+def test_page_shows_lost_words(reliability: ModuleType, kept: Results) -> None:
     line = {"fault": "a fault", "streams": 2, "words": 50, "lost": 7, "repeated": 3, "errors": 1}
     figures = {"passed": 1, "skipped": 2, "lines": [{**line, "seconds_without_words": 4.5}]}
     text = page(reliability, {"faults": {**kept["load"], "figures": figures}})
@@ -63,7 +63,7 @@ def test_lost_words_are_in_the_page(reliability: ModuleType, kept: Results) -> N
     )
 
 
-def test_a_stage_reads_what_its_command_prints(reliability: ModuleType, tmp_path: Path) -> None:
+def test_stage_reads_the_output_of_its_command(reliability: ModuleType, tmp_path: Path) -> None:
     script = tmp_path / "prints.py"
     script.write_text("""print('native: 5 frames, 2 conversations, ends\\n{"fault": 1}\\n1 passed')""")
     stage = reliability.Stage("x", f"python {script}", "", 20, reliability.fuzzed)

@@ -10,11 +10,11 @@ import tympan
 from tympan.version import version
 
 
-def test_it_is_the_distributions() -> None:
+def test_version_of_the_distribution() -> None:
     assert version() == metadata.version("tympan") == tympan.__version__
 
 
-def test_without_a_distribution_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_without_a_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 

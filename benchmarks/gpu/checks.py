@@ -1,7 +1,7 @@
-"""Every Triton kernel against plain PyTorch on the GPU itself, and Mimi's codes against a CPU's.
+"""Comparison of every Triton kernel with plain PyTorch on the GPU, and of Mimi's codes with a CPU's.
 
-`KERNELS` is the table of what is checked: add a function that yields items. Under Triton's interpreter the same runs on
-a CPU, with fewer and smaller shapes.
+`KERNELS` lists the checks: functions that yield items. Under Triton's interpreter they run on a CPU, with fewer and
+smaller shapes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ROWS_AT_ONCE = 64  # of the reference, which copies the rings of its rows
 
 
 class Shape(NamedTuple):
-    """Of an attention call: new steps, heads, ring capacity, head dimension."""
+    """Shape of an attention call: new steps, heads, ring capacity, head dimension."""
 
     steps: int
     heads: int
@@ -66,7 +66,7 @@ def error_item(name: str, error: Callable[[], float], bound: float) -> Item:
 
 
 def attention(context: Context) -> Iterator[Item]:
-    """Write and read of the ring: ragged lengths, some of them wrapped, slots in any order; and 512 full contexts."""
+    """Check writes and reads of the ring with ragged and wrapped lengths, slots in any order, and 512 full contexts."""
     device = torch.device(context.device)
     shapes: tuple[Shape, ...] = (LM_1B, LM_2B, MIMI)
     many = 512
@@ -88,7 +88,7 @@ def attention(context: Context) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """The relative error of one call, against the plain path in f32 over the same ring."""
+    """The relative error of one call, compared with the plain path in f32 on the same ring."""
 
     shape: Shape
     dtype: torch.dtype
@@ -181,7 +181,7 @@ def start_error(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def windows(context: Context) -> Iterator[Item]:
-    """The shapes of SEANet's convolutions: channels, kernel, stride, steps of a frame."""
+    """Check the shapes of SEANet's convolutions: channels, kernel, stride, steps of a frame."""
     from tympan.models.kernels.windows import gather_windows
 
     device = torch.device(context.device)
@@ -228,7 +228,7 @@ def nearest(context: Context) -> Iterator[Item]:
 
 
 def eight_bit_linear(context: Context) -> Iterator[Item]:
-    """Weights and inputs of 8-bit floats against f32: what rounding costs, and not more."""
+    """Check 8-bit weights and inputs against f32: the error must be that of rounding."""
 
     def error(rows: int) -> float:
         weight = torch.randn(5632, 2048, device=context.device, dtype=torch.bfloat16)
@@ -248,7 +248,7 @@ def eight_bit_linear(context: Context) -> Iterator[Item]:
 
 
 def check_mimi(context: Context) -> Iterator[Item]:
-    """Codes and latents of whole streams, with kernels on the GPU and in plain f32 on a CPU."""
+    """Compare codes and latents of whole streams, with kernels on the GPU and in plain f32 on a CPU."""
     limits = {"codes_differing": at_most(0.02), "latent_error": at_most(1e-4)}
     # Rows below and above what `nearest_codes` takes.
     for rows, frames in ((3, 20), (24, 5)) if context.cuda else ((2, 2),):

@@ -1,4 +1,4 @@
-"""One process of the stage that compiles kernels: runs a part of a step, or of the checks, once.
+"""One process of the stage that compiles kernels: run a part of a step, or of the checks, once.
 
 Weights are zeros. Rows are the numbers between which the kernels differ.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from sustained.attention import sweep
 
 from gpu import checks
 from gpu.items import Context
-from tympan.bench.attention import sweep
-from tympan.engine.kyutai.engine import quantize
+from tympan.engine.kyutai.loader import quantize
 from tympan.engine.kyutai.tuning import select_read_config
 from tympan.models import kernels
 from tympan.models.checkpoints.load import open_checkpoint

@@ -1,4 +1,4 @@
-"""Tokens of recorded steps against those of eager steps, a CPU and other batches; other data types against f32."""
+"""Comparison of tokens: recorded steps with eager steps, a CPU and other batches; other data types with f32."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gpu.streams import Followed, differences, follow, follow_alone, follow_in_s
 from tympan.bench.measure import percentile
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.engine import describe_engine, load_model, measure_scales, quantize
+from tympan.engine.kyutai.capacity import full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.loader import describe_engine, load_model, measure_scales, quantize
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
@@ -32,7 +32,7 @@ _STEPS, _WARM_UP_STEPS = 50, 10
 
 
 class HostDevice:
-    """The stand-in where there is no GPU: it runs again what it should record."""
+    """A stand-in for a GPU: its recordings run the recorded function again."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         return run
@@ -58,13 +58,13 @@ def comparison(name: str, run: Callable[[], dict[str, Any]], dtype: str) -> Item
 
 
 def tiny(context: Context) -> Iterator[Item]:
-    """The tiny model in f32, with churn."""
+    """Compare the tiny model in f32, with churn."""
     turns = (8, 40) if context.quick else (16, 120)
     yield from compare_batches(context, "random:tiny", *turns)
 
 
 def exactness(context: Context) -> Iterator[Item]:
-    """The measured model in f32, widened from the bf16 of its checkpoint, with churn."""
+    """Compare the measured model in f32, widened from the bf16 of its checkpoint, with churn."""
     yield from compare_batches(context, context.checkpoint, *((3, 12) if context.quick else (6, 40)))
 
 
@@ -97,7 +97,7 @@ def compare_batches(context: Context, model: str, slots: int, turns: int) -> Ite
 
 
 def four_slots(context: Context) -> Iterator[Item]:
-    """The measured model with four slots: replayed steps against eager ones, and the step of one row."""
+    """Compare replayed steps of the measured model with eager ones, in four slots, and time the step of one row."""
     dtype = "bf16" if context.cuda else "f32"
     runners = dict[str, KyutaiRunner]()
 
@@ -126,13 +126,13 @@ def one_row(runner: KyutaiRunner) -> Values:
         start = time.perf_counter()
         run_rows(runner, rows)
         times.append(1000 * (time.perf_counter() - start))
-    runner.begin = 0
+    runner.start_frame = 0
     measured = times[_WARM_UP_STEPS:]
     return {"step_ms_p50": round(percentile(measured, 50), 3), "step_ms_p99": round(percentile(measured, 99), 3)}
 
 
 class Agreement:
-    """Logits of one stream of synthetic voice, given the same past for every data type."""
+    """Logits of one stream of synthetic voice, with the same past for every data type."""
 
     def __init__(self, context: Context, frames: int) -> None:
         self.context, self.frames = context, frames
@@ -176,7 +176,7 @@ class Agreement:
 
 
 def agreement(context: Context) -> Iterator[Item]:
-    """How often other data types choose the token that f32 chooses, given the same past."""
+    """Measure how often other data types choose the token that f32 chooses, given the same past."""
     runs = Agreement(context, 12 if context.quick else 100)
     half = torch.bfloat16
     variants: dict[str, tuple[str, torch.dtype, torch.dtype]] = {

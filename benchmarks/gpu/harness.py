@@ -1,4 +1,4 @@
-"""Runs the stages of a measuring script, each in a process of its own, within the script's time.
+"""Run the stages of a measuring script, each in its own process, within the script's time.
 
 Every result is appended to one file of JSON lines as soon as it exists. A stage that crashes, hangs or runs out of
 memory costs only itself. Nothing here imports torch: the process that keeps the results must survive whatever a stage
@@ -34,11 +34,16 @@ _FAILED_TIMEOUT_SECONDS = 20.0  # of a stage that hangs on purpose
 
 @dataclass(frozen=True)
 class Stage:
-    """One process.
+    """A stage, which runs in its own process.
 
-    items: ``module:function`` that yields its items. seconds: the most it may take. least: with less time left it is
-    left out. beside: it runs at the same time as the stage before it. needs_cuda: it is skipped on a CPU. resumes: how
-    often it goes on in a new process behind an item that broke the old one. fallback: runs if this one failed.
+    Attributes:
+        items: ``module:function`` that yields its items.
+        seconds: Most seconds it may take.
+        least: Seconds below which it is left out.
+        beside: Whether it runs concurrently with the previous stage.
+        needs_cuda: Whether it is skipped on a CPU.
+        resumes: How often it continues in a new process after an item that ended the previous one.
+        fallback: Stage that runs if this one fails.
     """
 
     name: str
@@ -56,7 +61,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Script:
-    """A measuring script: its stages, the most wanted first, and the time that all of them have."""
+    """A measuring script: its stages, the most important first, and the seconds for all of them."""
 
     name: str
     path: Path
@@ -68,7 +73,7 @@ class Script:
 
 
 class Recorder:
-    """The files of one run: ``NAME.jsonl`` with a record a line, and ``NAME.log`` with what the stages print."""
+    """The files of one run: ``NAME.jsonl`` with a record per line, and ``NAME.log`` with the output of the stages."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +83,7 @@ class Recorder:
         self.records: list[dict[str, Any]] = []
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one record, down to the disk."""
+        """Write one record and flush it to the disk."""
         with self._lock:
             self.records.append(record)
             with self.file.open("a", encoding="utf-8") as file:
@@ -189,7 +194,7 @@ class Run:
         self.recorder.append({"record": "stage", "stage": stage.name, **outcome, **environment})
 
     def summary(self) -> tuple[str, bool]:
-        """Return the figures worth showing and a table of the stages, and whether all went well."""
+        """Return a summary of the figures and the stages, and whether all stages succeeded."""
         lines, well = [], True
         for record in self.recorder.records:
             if record.get("shown"):
@@ -213,8 +218,8 @@ def main(script: Script) -> int:
     """Run the script, or one of its stages in a process that another run of it started; returns the exit status."""
     parser = argparse.ArgumentParser(description=script.about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
-    parser.add_argument("--commit", help="the commit measured, for a tree that is no git checkout")
-    parser.add_argument("--quick", action="store_true", help="on the CPU with a tiny model: shows that it works")
+    parser.add_argument("--commit", help="the commit measured, for a tree that is not a git checkout")
+    parser.add_argument("--quick", action="store_true", help="run on the CPU with a tiny model, to test the script")
     parser.add_argument("--stages", metavar="NAME,NAME…", help="run these stages only")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default: %(default)s")
     parser.add_argument("--scratch", type=Path, default=scratch_folder(), help="folder for the drawn checkpoint")
@@ -237,7 +242,7 @@ def scratch_folder() -> Path:
 
 def _run_stage(script: Script, arguments: argparse.Namespace) -> int:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints, prints to the log
+    os.dup2(2, 1)  # print() writes to the log
     context = Context(
         model="random:tiny" if arguments.quick else script.model,
         device=arguments.device,
@@ -282,7 +287,7 @@ def _run_all(script: Script, arguments: argparse.Namespace) -> int:
 
 
 def _patience(arguments: argparse.Namespace) -> float:
-    """Return the factor by which all limits grow: a CPU takes its time over the model that a GPU is measured with."""
+    """Return the factor for all time limits, which is larger for the full model on a CPU."""
     return 20.0 if arguments.device == "cpu" and not arguments.quick else 1.0
 
 

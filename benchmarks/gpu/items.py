@@ -1,4 +1,4 @@
-"""A stage's side: runs its items one after the other, each with its limits, and writes each result at once."""
+"""Items of a stage: run one after the other, checked against their limits, and written as soon as they exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CUDA_ERRORS = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STA
 
 @dataclass(frozen=True)
 class Limit:
-    """What a value must keep: at most or at least ``bound``."""
+    """A limit of a value: at most or at least ``bound``."""
 
     kind: str
     bound: float
@@ -45,9 +45,13 @@ def at_least(bound: float) -> Limit:
 class Item:
     """One measurement or check.
 
-    run: returns its values. limits: of values by name; one that is missing counts as missed. skip: why it is not run.
-    shown: names of the values that the summary shows. setup: later items need what it leaves in the process, so a
-    process that goes on after a failure runs it again, and records it only if it fails there.
+    Attributes:
+        run: Returns the values.
+        limits: Limits of values by name; a missing value misses its limit.
+        skip: Reason not to run it; empty to run it.
+        shown: Names of the values in the summary.
+        setup: Whether later items need the state that it leaves in the process. A process that continues after a
+            failure runs it again, and records it only if it fails.
     """
 
     name: str
@@ -65,9 +69,12 @@ def skipped(name: str, why: str) -> Item:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is told.
+    """The parameters of a stage.
 
-    model: such as ``random:1b``. scratch: a folder for this machine's checkpoint. ends: on the monotonic clock.
+    Attributes:
+        model: A model such as ``random:1b``.
+        scratch: Folder for this machine's checkpoint.
+        ends: When the stage must end, on the monotonic clock.
     """
 
     model: str
@@ -85,7 +92,7 @@ class Context:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint of ``model`` lies once it has been drawn."""
+        """The folder of the drawn checkpoint of ``model``."""
         return self.scratch / self.model.replace(":", "-")
 
     @property
@@ -96,9 +103,6 @@ class Context:
     def left(self) -> float:
         """Return the seconds that the stage has left."""
         return self.ends - time.monotonic()
-
-
-StartupTimer = Callable[[Context], Iterable[Item]]
 
 
 def run_items(items: Iterable[Item], out: TextIO, *, only: str = "", after: str = "", fail: str = "") -> int:
@@ -140,7 +144,7 @@ def run_items(items: Iterable[Item], out: TextIO, *, only: str = "", after: str 
 
 
 def _set_up(item: Item, out: TextIO) -> str:
-    """Run an item again for what it leaves in the process; record it and return its name if it fails."""
+    """Run an item again for the state that it leaves; record it and return its name if it fails."""
     record, _ = _run(item)
     if "failed" not in record:
         return ""
@@ -186,7 +190,7 @@ def is_cuda_error(error: BaseException) -> bool:
 
 
 def make_failure(kind: str, out: TextIO) -> Values:
-    """Fail on purpose, to see that the other results are kept."""
+    """Fail on purpose, to test that the other results are kept."""
     print(f"failing on purpose: {kind}", file=sys.stderr, flush=True)
     if kind == "exit":
         os._exit(3)

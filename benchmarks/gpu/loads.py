@@ -1,4 +1,4 @@
-"""Live streams in real time, as many as fit; and the moshi package's loop on the same weights."""
+"""Loads of live streams in real time, and the moshi package's loop on the same weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import msgspec
 import torch
+from sustained.live import LiveLoad, LiveRun
+from sustained.moshi_loop import MoshiLoop, carried, next_batch
+from sustained.run import IDLE, Prepared, Run, idle_flush, prepare, run_load
 
 from gpu.items import Context, Item, Limit, Values, at_least, at_most, skipped
-from tympan.bench.live import LiveLoad, LiveRun
-from tympan.bench.moshi_loop import MoshiLoop, carried, next_batch
-from tympan.bench.sustained import IDLE, Prepared, Run, idle_flush, prepare, run_load
 from tympan.config import ModelSettings
 from tympan.deploy.capacity import gpu_of_device
 from tympan.deploy.prices import GPUS, PRICES_AS_OF
@@ -24,7 +24,7 @@ FLUSH_EVERY = 0.2  # seconds, in the load for the flush latency
 
 
 class Loads:
-    """The loads of one runner, from few streams to as many as it has slots.
+    """The loads of one runner, from few streams to all of its slots.
 
     Options: ``dtype`` and ``cache``; ``streams``, the counts to try, in which ``fit`` is what the memory holds;
     ``seconds`` of each load; ``target``, the streams that the limit asks for.
@@ -78,7 +78,7 @@ class Loads:
         return [int(str(run["streams"])) for run in self.runs if not run["kept_up"]]
 
     def sustained(self) -> Values:
-        """The most streams that kept up, what one costs, and what it takes of the memory."""
+        """Return the largest number of streams that kept up, and the price and the memory of a stream."""
         assert self.prepared is not None
         common, most = self.prepared.common, max(self.kept_up, default=0)
         names = (
@@ -155,7 +155,7 @@ def _live_items(state: Loads, loop: asyncio.Runner, engine: BatchedEngine) -> It
 
 
 def moshi(context: Context) -> Iterator[Item]:
-    """The batches that the moshi package's loop carries, by doubling and then by halving the gap."""
+    """Search the largest batch that the moshi package's loop carries, by doubling and then by bisection."""
     device = torch.device(context.device)
     found: dict[int, float] = {}
     loops: list[MoshiLoop] = []

@@ -1,4 +1,4 @@
-"""What the machine is, and what later stages need: the drawn checkpoint and compiled kernels."""
+"""The machine, and the preparation of later stages: the drawn checkpoint and compiled kernels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from conditions import conditions
+from random_checkpoint import write_checkpoint
 
 from gpu.items import Context, Item, Values, at_least, at_most
-from tympan.bench.disk import write_checkpoint
-from tympan.bench.machine import conditions
 from tympan.engine.kyutai.placement import prepare
 from tympan.models import kernels
 
@@ -29,7 +29,7 @@ QUICK_JOBS = ("lm bf16", "mimi")
 
 
 def machine(context: Context) -> Iterator[Item]:
-    """What the machine is, and whether f32 products keep all their bits."""
+    """Describe the machine, and check that f32 products are exact."""
     cuda = context.cuda
     yield Item(
         "versions", lambda: versions(context), shown=("gpu", "driver", "torch", "triton", "compiler", "python_h")
@@ -92,7 +92,7 @@ def _first_line(*command: str) -> str | None:
 
 
 def draw(context: Context) -> Iterator[Item]:
-    """The random weights as files in memory, so that no later process has to draw them."""
+    """Write the random weights to files in memory, so that later processes need not draw them."""
     yield Item("draw", lambda: drawn(context), shown=("seconds", "bytes"))
 
 

@@ -1,4 +1,4 @@
-"""Runs one process: its items are read as they come, its log is kept, and nothing of it is left over.
+"""Run one process: read its items as they arrive, keep its log, and kill everything that it started.
 
 A process writes lines of JSON to standard output and everything else to standard error. It runs in a session of its
 own, so that it can be killed with all that it started.
@@ -29,10 +29,13 @@ _running: set[int] = set()
 
 @dataclass
 class Outcome:
-    """What one process left.
+    """The outcome of one process.
 
-    items: the messages with results, in order. running: the item that had begun and not ended. failed: why the process
-    failed, empty if it did not. tail: the last lines of its log.
+    Attributes:
+        items: Messages with results, in order.
+        running: Item that had begun and not ended.
+        failed: Why the process failed; empty if it did not.
+        tail: Last lines of its log.
     """
 
     items: list[Message] = field(default_factory=list)
@@ -149,7 +152,7 @@ def _take(line: str, outcome: Outcome, on_item: Callable[[Message], None]) -> No
 
 
 def _why(outcome: Outcome, seconds: float) -> str:
-    """Say why the process failed; an empty string if it did not."""
+    """Return why the process failed; an empty string if it did not."""
     within = f" in {outcome.running!r}" if outcome.running else ""
     if outcome.timed_out:
         return f"timeout: killed after {seconds:.0f} s{within}"

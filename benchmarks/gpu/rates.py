@@ -1,4 +1,4 @@
-"""How fast the GPU copies, how fast attention reads, and which kernels the time of a step goes to."""
+"""Rates of copies and of attention, and the kernels of a step by their time."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from sustained.attention import attention_rate, sweep
+from sustained.run import fill_with_noise
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.exactness import loaded
 from gpu.items import Context, Item, Limit, Values, at_least, skipped
 from gpu.streams import run_rows
-from tympan.bench.attention import attention_rate, sweep
 from tympan.bench.measure import copy_rate, synchronize
-from tympan.bench.sustained import fill_with_noise
-from tympan.engine.kyutai.calibrate import full_context_rows
-from tympan.engine.kyutai.memory import streams_that_fit
+from tympan.engine.kyutai.capacity import full_context_rows, streams_that_fit
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
@@ -27,7 +26,7 @@ KERNELS_LISTED = 25
 
 
 def rates(context: Context) -> Iterator[Item]:
-    """The copy rate, and the share of it that attention reads at."""
+    """Measure the copy rate, and the read rate of attention as a share of it."""
     found: dict[str, float] = {}
     device = torch.device(context.device)
 
@@ -60,7 +59,7 @@ def attention(context: Context, dtype: torch.dtype, copied: float) -> Values:
 
 
 def profiles(context: Context) -> Iterator[Item]:
-    """The kernels of one eager step at full context, by their time on the GPU."""
+    """List the kernels of one eager step at full context, by their time on the GPU."""
     counts = (1, 64, 512) if context.cuda else (1, 2)
     runners: list[KyutaiRunner] = []
 

@@ -1,4 +1,4 @@
-"""Streams with churn, run through a runner: what each of them gives, however they are batched."""
+"""Streams with churn, run through a runner: their tokens must not depend on their batches."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _VOICE_FRAMES, _FRAME_SAMPLES = 400, 1920
 
 
 def schedule(slots: int, turns: int) -> list[Turn]:
-    """Return what each slot's stream does at each turn: frames, pauses, flushes, seldom some frames again; some leave
-    and others come.
+    """Return the action of each slot's stream at each turn.
+
+    Actions are frames, pauses, flushes and, rarely, a replay of frames; some streams leave and others begin.
     """
     generator = random.Random(0)
     choices = (["frame"] * 12 + ["flush", "wait", "wait"] + ["leave"] * (turns > 100)) * 4 + ["again"]
@@ -54,7 +55,7 @@ def voice_frames() -> Any:
 
 
 def run_rows(runner: KyutaiRunner, rows: Sequence[Row]) -> StepResult:
-    """Run one step, and return what it gave."""
+    """Run one step and return its result."""
     result = runner.launch(rows)
     if isinstance(result, StepResult):
         return result
@@ -64,9 +65,11 @@ def run_rows(runner: KyutaiRunner, rows: Sequence[Row]) -> StepResult:
 
 @dataclass
 class Followed:
-    """Tokens of every stream, in the order in which the streams begin; and, if asked for, how close each choice was.
+    """Tokens of every stream, in the order in which the streams begin.
 
-    gaps: the largest logit less the second, by the standard deviation of the row's logits.
+    Attributes:
+        tokens: Tokens of each stream.
+        gaps: Difference of the two largest logits by the standard deviation of the row's logits, for each token.
     """
 
     tokens: list[list[int]] = field(default_factory=list)
@@ -94,7 +97,7 @@ def logit_gaps(runner: KyutaiRunner) -> Iterator[list[float]]:
 
 
 def follow(runner: KyutaiRunner, turns: Sequence[Turn], *, with_gaps: bool = False) -> Followed:
-    """Run the schedule. with_gaps: for a runner without graphs only."""
+    """Run the schedule; ``with_gaps`` requires a runner without graphs."""
     if with_gaps:
         with logit_gaps(runner) as gaps:
             return _follow(runner, turns, gaps)
@@ -107,7 +110,7 @@ def _follow(runner: KyutaiRunner, turns: Sequence[Turn], latest: list[float] | N
     pushed: dict[Slot, int] = {}
 
     def step() -> None:
-        batch = scheduler.next()
+        batch = scheduler.next_batch()
         if not batch.rows:
             return
         result = run_rows(runner, batch.rows)
@@ -185,13 +188,14 @@ def differences(found: Followed, expected: Followed, gaps: Followed | None = Non
     """Compare two runs of the same streams.
 
     Args:
-        found, expected: What is compared.
-        gaps: The run whose gaps are known; by default ``expected``.
+        found: The tokens to check.
+        expected: The tokens to compare with.
+        gaps: The run that has gaps; by default ``expected``.
 
     Returns:
         streams_differing; first_place, the least frame at which a stream differs for the first time; gap_there, the
-        largest gap of the logits at such a place. After its first difference a stream has another past, so what follows
-        there says nothing.
+        largest gap of the logits at such a place. Later differences are ignored, because the streams have different
+        pasts.
     """
     known = expected if gaps is None else gaps
     places: list[tuple[int, int]] = []

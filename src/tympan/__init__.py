@@ -1,10 +1,10 @@
-"""Tympan: live audio to words.
+"""Tympan: live speech to text.
 
     async with tympan.connect("ws://localhost:8000") as stream:
         async for event in stream.transcribe(blocks):
             print(event)
 
-Names are imported when they are first used: `import tympan` costs nothing and needs no package.
+Names are imported on first use, so `import tympan` is fast and needs no other package.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """A public name from its module (PEP 562)."""
+    """Import a public name from its module (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'tympan' has no attribute {name!r}")
     value = (

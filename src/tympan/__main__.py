@@ -1,4 +1,4 @@
-"""`python -m tympan`: the same as the command `tympan`."""
+"""`python -m tympan` runs the command `tympan`."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Settings: frozen, composed, strict. A TOML file, then the environment, then the command line; the later one wins.
+"""Reads the settings from a TOML file, the environment and the command line; later sources override earlier ones.
 
-Every setting is one field of one section of `tympan.settings`; its name is unique across sections, so the same word
-serves all three sources: `idle_seconds` is `idle_seconds` under `[limits]` in the file, `TYMPAN_IDLE_SECONDS` in the
-environment, `--idle-seconds` on the command line. This is the only module that reads the environment.
+The name of a setting is unique across sections, so all sources use the same one: `idle_seconds` under `[limits]` in the
+file, `TYMPAN_IDLE_SECONDS` in the environment, `--idle-seconds` on the command line. No other module reads the
+environment.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SECRETS = ("api_keys", "token_secret")
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All settings of a Tympan process."""
+    """All settings of a process, by section."""
 
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
@@ -61,7 +61,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class Setting(Struct, frozen=True):
-    """One leaf of `Config`, for the command line and the docs."""
+    """A setting, for the command line and the docs."""
 
     section: str
     name: str
@@ -71,23 +71,26 @@ class Setting(Struct, frozen=True):
 
     @property
     def flag(self) -> str:
+        """The command-line option; a list's option is singular and may be repeated."""
         return "--" + self.name.replace("_", "-").removesuffix("s" if self.is_list else "")
 
     @property
     def variable(self) -> str:
+        """The environment variable."""
         return "TYMPAN_" + self.name.upper()
 
     @property
     def is_list(self) -> bool:
+        """Whether the value is a list."""
         return get_origin(self.type) is tuple
 
     def read(self, value: Any) -> Any:
-        """What `value` stands for: a list may be written with commas."""
+        """Return the value of a text; the items of a list are separated by commas."""
         return [part for part in value.split(",") if part] if self.is_list and isinstance(value, str) else value
 
 
 def settings() -> Iterator[Setting]:
-    """Every setting, section by section, in the order of the fields."""
+    """Yield every setting, in the order of sections and fields."""
     for section in msgspec.structs.fields(Config):
         for field in msgspec.structs.fields(section.type):
             annotated = field.type
@@ -101,9 +104,15 @@ def load_config(
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The settings from a TOML `file`, then `environment` (by default the process's), then `overrides` by setting name.
+    """Return the settings of all sources.
 
-    Raises `ConfigError` that names the source, the key and what would be right.
+    Args:
+        file: A TOML file.
+        environment: Environment variables; by default those of the process.
+        overrides: Values by name of the setting, which override both.
+
+    Raises:
+        ConfigError: A setting is unknown or invalid; the message names it and its source.
     """
     values: dict[str, dict[str, Any]] = {section.name: {} for section in msgspec.structs.fields(Config)}
     if file is not None:
@@ -131,7 +140,7 @@ def _merge_file(values: dict[str, dict[str, Any]], file: Path) -> None:
         if section not in values:
             raise ConfigError(f"unknown section [{section}] in {file}; the sections are: {', '.join(values)}")
         if not isinstance(keys, dict):
-            raise ConfigError(f"{section!r} in {file} must be a section: write [{section}] and settings under it")
+            raise ConfigError(f"{section!r} in {file} must be a section: write [{section}] and its settings below")
         known = [setting.name for setting in settings() if setting.section == section]
         for key, value in keys.items():
             if key not in known:
@@ -153,7 +162,7 @@ def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[s
 
 
 def as_environment(config: Config) -> dict[str, str]:
-    """The variables that make another process's settings these, secrets left out."""
+    """Return the environment variables that give another process these settings, without secrets."""
     variables = {}
     for setting in settings():
         value = getattr(getattr(config, setting.section), setting.name)
@@ -164,19 +173,19 @@ def as_environment(config: Config) -> dict[str, str]:
 
 
 def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
-    """The settings file named by `TYMPAN_CONFIG`, if any."""
+    """Return the settings file named by `TYMPAN_CONFIG`, or None."""
     name = (os.environ if environment is None else environment).get("TYMPAN_CONFIG")
     return Path(name) if name else None
 
 
 def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Where this program may keep what it can find out again."""
+    """Return the folder for data that can be recreated."""
     variables = os.environ if environment is None else environment
     return Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tympan"
 
 
 def wants_spans(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether OpenTelemetry's own variables say where spans go, and do not say that none should."""
+    """Return whether OpenTelemetry's variables name an exporter for spans and do not disable it."""
     variables = os.environ if environment is None else environment
     endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     is_off = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -184,7 +193,7 @@ def wants_spans(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def _explain(message: str) -> str:
-    """msgspec says ``Expected `int` <= 65535 - at `$.server.port` ``; a person wants the setting first."""
+    """Put the setting first; msgspec writes ``Expected `int` <= 65535 - at `$.server.port` ``."""
     problem, _, path = message.partition(" - at `$.")
     name = path.rstrip("`").rpartition(".")[2]
-    return f"setting {name!r} is wrong: {problem[0].lower()}{problem[1:]}" if name else problem
+    return f"invalid {name}: {problem[0].lower()}{problem[1:]}" if name else problem

@@ -1,29 +1,28 @@
-"""Every error that somebody else can cause, as one tree.
+"""The errors that a client, an operator or a machine can cause.
 
     TympanError
-    ├── ConfigError          a setting is unknown or wrong            (the operator; exit code 2)
+    ├── ConfigError          a setting is unknown or invalid          (the operator; exit code 2)
     ├── ModelError           a model cannot be found or loaded        (the operator; exit code 2)
     ├── MissingPackageError  an optional package is not installed     (the operator; exit code 2)
-    ├── RequestError         the peer asked for something that cannot be
-    │   ├── ParameterError       an unknown or impossible parameter
-    │   │   └── ResumeError          the stream to go on with is not here, or not any more
-    │   ├── FrameError           a message of the wrong kind
+    ├── RequestError         the request is invalid
+    │   ├── ParameterError       an unknown or invalid parameter
+    │   │   └── ResumeError          the stream to resume does not exist
+    │   ├── FrameError           a message of the wrong type
     │   ├── AudioError           audio that cannot be decoded
     │   └── TooBigError          a message above the size limit
-    ├── AccessError          no key, or one that is not known
+    ├── AccessError          the API key is missing or unknown
     │   └── OriginError          a web page that may not connect
     ├── LimitError           a limit of the service was reached
     │   ├── IdleError            no message for too long
     │   ├── SessionTooLongError  the session's longest duration
-    │   ├── QuotaError           what one key may use
-    │   └── SlowReaderError      the peer does not read what is sent
-    ├── CapacityError        every slot is taken; try again later
+    │   ├── QuotaError           a limit of the API key
+    │   └── SlowReaderError      the client does not read its messages
+    ├── CapacityError        all slots are in use; try again later
     ├── RestartingError      the server is shutting down; reconnect
-    ├── EngineError          the recognizer broke                     (our fault)
-    └── ServerError          what a server told the client SDK went wrong
+    ├── EngineError          the engine failed                        (internal)
+    └── ServerError          an error that a server reported to the client SDK
 
-Each carries one sentence that says what was wrong and, where it can, what would be right. `code` is its stable name
-on the wire.
+Each message is one sentence that says what was wrong and what is expected. `code` identifies the error on the wire.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import ClassVar
 
 
 class TympanError(Exception):
-    """The root: `str(error)` is one sentence fit for the person who caused it."""
+    """The base class; `str(error)` may be shown to whatever caused it."""
 
     code: ClassVar[str] = "internal"
 
@@ -94,7 +93,7 @@ class SessionTooLongError(LimitError):
 
 
 class QuotaError(LimitError):
-    """`retry_after_seconds`: when the key may use more of it."""
+    """A limit of the API key; `retry_after_seconds` is when it allows more."""
 
     code = "quota"
 
@@ -108,7 +107,7 @@ class SlowReaderError(LimitError):
 
 
 class CapacityError(TympanError):
-    """`retry_after_seconds` is the server's guess of when a slot may be free."""
+    """All slots are in use; `retry_after_seconds` is an estimate of when one may be free."""
 
     code = "full"
 
@@ -126,8 +125,11 @@ class EngineError(TympanError):
 
 
 class ServerError(TympanError):
-    """Raised by the client SDK: the server refused or ended the stream. `reason` is the server's error code,
-    `close_code` the socket's.
+    """Raised by the client SDK: the server has refused or ended the stream.
+
+    Attributes:
+        reason: The server's error code.
+        close_code: The close code of the WebSocket, if it was open.
     """
 
     code = "server"
@@ -136,3 +138,19 @@ class ServerError(TympanError):
         super().__init__(message)
         self.reason = reason
         self.close_code = close_code
+
+
+def missing_package(what: str, package: str | None, extra: str) -> MissingPackageError:
+    """Return the error for a package that an optional feature needs.
+
+    Args:
+        what: The feature, as the subject of the sentence.
+        package: The package that cannot be imported.
+        extra: The extra of Tympan's distribution that contains it.
+    """
+    return MissingPackageError(f"{what} needs the package {package}: run {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, from a clone of the repository."""
+    return f"pip install -e '.[{extra}]' in the clone of Tympan"

@@ -1,9 +1,9 @@
-"""The vocabulary that all layers speak: Commands go down from a client to the engine, Events come up.
+"""The messages between the layers: Commands from a client to the engine, Events back.
 
-Times are seconds of audio received on that stream since its start; wall-clock time appears nowhere here.
-Wire formats exist only in `protocols/`, tokens only in `engine/` and `models/`. Every frame of every stream makes some
-of these, so they are msgspec's structs, which take a quarter of the time that frozen dataclasses take to make; those
-that hold nothing but values are kept from the garbage collector (`gc=False`).
+Times are seconds of audio received on the stream since its start, never wall-clock time. Wire formats exist only in
+`protocols/`, tokens only in `engine/` and `models/`. Every frame creates some of these objects, so they are msgspec
+structs, which are created four times as fast as frozen dataclasses; those that hold only values are not tracked by the
+garbage collector (`gc=False`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import numpy.typing as npt
 from msgspec import Struct
 
 Samples = npt.NDArray[np.float32]
-"""Audio in [-1, 1]. `[n]` is mono; `[n, channels]` is interleaved channels. Every function says which."""
+"""Audio in [-1, 1]; `[n]` is mono, `[n, channels]` has interleaved channels."""
 
 Pcm = npt.NDArray[np.float32 | np.int16]
-"""The same, or as it mostly comes: 16-bit integers, of which 32768 stands for 1. They stay what they are until a model
-takes them: nothing is copied on their way.
-"""
+"""Audio as float32 in [-1, 1] or as int16, which most clients send and which is not converted before the model."""
 
 
 class AudioFormat(Struct, frozen=True):
-    """What the bytes of a stream are: one of `audio.format.ENCODINGS`, samples per second, and 1 or 2 channels.
+    """The declared format of a stream's audio.
 
-    A container's own rate wins over `sample_rate`. Every channel is a stream of its own, unless `mixed` makes one of
-    both. `or_fewer`: a container may also have fewer channels.
+    Attributes:
+        encoding: One of `audio.format.ENCODINGS`.
+        sample_rate: Samples per second; a container's own rate has precedence.
+        channels: 1 or 2. Each channel is a separate stream unless they are mixed.
+        mixed: Whether the channels are mixed into one stream.
+        or_fewer: Whether a container may have fewer channels.
     """
 
     encoding: str = "s16le"
@@ -38,57 +40,58 @@ class AudioFormat(Struct, frozen=True):
 
     @property
     def streams(self) -> int:
+        """Number of streams, each of which needs an engine slot."""
         return 1 if self.mixed else self.channels
 
 
-# --- Commands: what a client asks for -------------------------------------------------------------------------------
+# --- Commands: requests of a client ----------------------------------------------------------------------------------
 
 
 class Audio(Struct, frozen=True):
-    """Encoded audio in the stream's declared format; any number of bytes, cut anywhere."""
+    """Audio in the declared format: any number of bytes, split anywhere."""
 
     data: bytes
 
 
 class SetFormat(Struct, frozen=True):
-    """The audio from here on is in this format; as many streams as before."""
+    """Change the format of the following audio; the number of streams stays the same."""
 
     audio_format: AudioFormat
 
 
 class Reset(Struct, frozen=True):
-    """Forget everything heard, as if the stream had just been opened; its clock starts again."""
+    """Discard all state, as if the stream had just been opened; its clock restarts at 0."""
 
 
 class Flush(Struct, frozen=True):
-    """Release every word of the audio sent so far, then answer `Flushed` with the same mark. The stream goes on."""
+    """Release all words of the audio sent so far, then report `Flushed` with the same marker."""
 
     marker: int
 
 
 class KeepAlive(Struct, frozen=True):
-    """The client is still there although it sends no audio."""
+    """Reset the idle timeout without audio."""
 
 
 class Finish(Struct, frozen=True):
-    """No more audio: release every word, answer `Complete`, end the stream."""
+    """Release all words, report `Complete`, and end the stream."""
 
 
 Command = Audio | SetFormat | Reset | Flush | KeepAlive | Finish
 
 
-# --- Events: what an engine reports ----------------------------------------------------------------------------------
+# --- Events: reports of an engine ------------------------------------------------------------------------------------
 
 
 class Partial(Struct, frozen=True, gc=False):
-    """What is heard after the last released word, and may still change. Empty text takes the previous partial back."""
+    """Text after the last released word that may still change; empty text withdraws the previous partial."""
 
     text: str
     start: float
 
 
 class Word(Struct, frozen=True, gc=False):
-    """A released word: it will not change. `text` has no spaces around it; `confidence` is in [0, 1]."""
+    """A final word. `text` has no spaces around it; `confidence` is in [0, 1]."""
 
     text: str
     start: float
@@ -97,31 +100,31 @@ class Word(Struct, frozen=True, gc=False):
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """Audio up to `time` has been transcribed. `pauses` is P(pause) for each of the engine's horizons, or empty."""
+    """Audio up to `time` has been transcribed. `pauses` has the pause probability of each horizon, or is empty."""
 
     time: float
     pauses: tuple[float, ...] = ()
 
 
 class Warning(Struct, frozen=True):
-    """Something about the audio looks wrong, or the model fell silent on it; `code` is the stable name of `message`."""
+    """The audio may be wrong, or the model has stalled; `code` identifies the message."""
 
     code: str
     message: str
 
 
 class Flushed(Struct, frozen=True):
-    """Every word of the audio before the `Flush` with this mark has been released."""
+    """All words of the audio before the `Flush` with this marker have been released."""
 
     marker: int
 
 
 class Finished(Struct, frozen=True):
-    """The engine's last event on a stream: every word has been released, the slot is free."""
+    """The last event of a stream: all words have been released, and its slot is free."""
 
 
 class Failed(Struct, frozen=True):
-    """The engine's last event on a stream that it cannot go on with. `error` is for the log, not for the peer."""
+    """The last event of a stream that failed. `error` is for the log, not for the peer."""
 
     error: Exception
 
@@ -129,11 +132,11 @@ class Failed(Struct, frozen=True):
 EngineEvent = Partial | Word | Progress | Warning | Flushed | Finished | Failed
 
 
-# --- Events: what a session adds -------------------------------------------------------------------------------------
+# --- Events: additions of a session ----------------------------------------------------------------------------------
 
 
 class Ready(Struct, frozen=True):
-    """The stream is open. `pause_horizons` are the seconds that each number of `Vad.pauses` looks ahead."""
+    """The session is open. `pause_horizons` are the horizons of `Vad.pauses` in seconds."""
 
     session: str
     model: str
@@ -144,7 +147,7 @@ class Ready(Struct, frozen=True):
 
 
 class Segment(Struct, frozen=True):
-    """Consecutive words up to a pause, fit for one subtitle."""
+    """Consecutive words up to a pause, short enough for a subtitle."""
 
     text: str
     start: float
@@ -152,7 +155,7 @@ class Segment(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """Somebody started or ended a turn at `time`. `probability` is the pause probability that decided it."""
+    """A turn started or ended at `time`. `probability` is the pause probability that decided it."""
 
     state: Literal["started", "ended"]
     time: float
@@ -160,14 +163,14 @@ class Turn(Struct, frozen=True):
 
 
 class Vad(Struct, frozen=True):
-    """P(pause) for each horizon, once per engine frame."""
+    """The pause probability of each horizon, once per frame."""
 
     time: float
     pauses: tuple[float, ...]
 
 
 class Lag(Struct, frozen=True):
-    """How far the recognizer is behind: seconds of audio received, processed, and the difference."""
+    """How far the engine is behind: seconds of audio received, processed, and the difference."""
 
     received: float
     processed: float
@@ -175,13 +178,14 @@ class Lag(Struct, frozen=True):
 
 
 class Restarting(Struct, frozen=True):
-    """The server goes down: what follows is all that can be said at once, half a word included. Who can send audio
-    again has it heard whole by another session.
+    """The server is shutting down: the following words may end within a word.
+
+    A client that can send the audio again should discard them and open another session.
     """
 
 
 class Complete(Struct, frozen=True):
-    """The last event of a session: everything received has been answered."""
+    """The last event of a session: all audio has been transcribed."""
 
     audio_seconds: float
     words: int

@@ -1,4 +1,4 @@
-"""Which Tympan this is, also where it is not installed: a checkout, or sources mounted into a container."""
+"""The version of Tympan, also for sources that are not installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def version() -> str:
-    """The installed distribution's version, else `0+unknown`."""
+    """Return the version of the installed distribution, or `0+unknown`."""
     try:
         return metadata.version("tympan")
     except metadata.PackageNotFoundError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audio_encoding import encode, voice
+from support.audio_encoding import encode, voice
 
 from tympan.audio.files import decode_file, duration_seconds
 from tympan.errors import AudioError
@@ -22,7 +22,7 @@ _FILES = [
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), _FILES)
-def test_decodes_to_mono_blocks_of_about_a_second(tmp_path: Path, container: str, codec: str, rate: int) -> None:
+def test_mono_blocks(tmp_path: Path, container: str, codec: str, rate: int) -> None:
     path = tmp_path / f"a name: with a colon.{container}"
     path.write_bytes(encode(voice(2.5, rate, 2), rate, container, codec))
     blocks = list(decode_file(path))
@@ -38,7 +38,7 @@ def test_another_rate(tmp_path: Path) -> None:
     assert sum(map(len, decode_file(str(path), 16_000))) == 16_000
 
 
-def test_a_file_is_decoded_as_it_is_pulled(tmp_path: Path) -> None:
+def test_file_is_decoded_lazily(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     data = encode(voice(3, 24_000), 24_000, "wav", "pcm_s16le")
     path.write_bytes(data)
@@ -50,7 +50,7 @@ def test_a_file_is_decoded_as_it_is_pulled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"hello there", b"#EXTM3U\n#EXTINF:1,\nother.wav\n"])
-def test_what_is_no_audio_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_not_an_audio_file(tmp_path: Path, content: bytes | None) -> None:
     (tmp_path / "other.wav").write_bytes(encode(voice(1, 24_000), 24_000, "wav", "pcm_s16le"))
     path = tmp_path / "notes.m3u8"
     if content is not None:
@@ -60,6 +60,6 @@ def test_what_is_no_audio_file_is_named(tmp_path: Path, content: bytes | None) -
             read()
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"nope\.wav: .*no such file"):
         next(decode_file(tmp_path / "nope.wav"))

@@ -13,7 +13,7 @@ from tympan.audio.containers.flac import FlacWriter
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("chunk", [1, 1920, 30_000])
-def test_what_was_16_bit_comes_back_bit_for_bit(tmp_path: Path, channels: int, chunk: int) -> None:
+def test_flac_is_lossless(tmp_path: Path, channels: int, chunk: int) -> None:
     count = 500 if chunk == 1 else 60_001
     integers = np.random.default_rng(0).integers(-32768, 32768, (count, channels)).astype(np.int16)
     samples = integers.astype(np.float32) / 32768
@@ -25,7 +25,7 @@ def test_what_was_16_bit_comes_back_bit_for_bit(tmp_path: Path, channels: int, c
     assert np.array_equal(audio_of(tmp_path / "a.flac"), integers)
 
 
-def test_what_is_too_loud_is_clipped(tmp_path: Path) -> None:
+def test_flac_clips(tmp_path: Path) -> None:
     with (tmp_path / "a.flac").open("w+b") as file:
         writer = FlacWriter(file.fileno(), 24_000, 1)
         writer.write(np.array([[1.0], [-1.0], [7.0], [-7.0]], np.float32))
@@ -33,7 +33,7 @@ def test_what_is_too_loud_is_clipped(tmp_path: Path) -> None:
     assert audio_of(tmp_path / "a.flac")[:, 0].tolist() == [32767, -32768, 32767, -32768]
 
 
-def test_a_disk_that_is_full_is_an_error_of_the_system() -> None:
+def test_full_disk() -> None:
     with open("/dev/full", "r+b", buffering=0) as file, pytest.raises(OSError, match="cannot be written"):
         writer = FlacWriter(file.fileno(), 24_000, 1)
         for _ in range(20):

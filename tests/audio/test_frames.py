@@ -11,7 +11,7 @@ from tympan.audio.samples import as_float
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 17))
-def test_any_split_gives_the_same_frames(sizes: list[int], frame_samples: int) -> None:
+def test_any_split(sizes: list[int], frame_samples: int) -> None:
     signal = np.arange(sum(sizes), dtype=np.float32)
     framer = Framer(frame_samples)
     frames, start = [], 0
@@ -29,9 +29,7 @@ def test_any_split_gives_the_same_frames(sizes: list[int], frame_samples: int) -
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=20), st.integers(1, 17))
-def test_integers_and_floats_make_the_frames_that_floats_make(
-    parts: list[tuple[int, bool]], frame_samples: int
-) -> None:
+def test_integers_and_floats(parts: list[tuple[int, bool]], frame_samples: int) -> None:
     mixed, plain = Framer(frame_samples), Framer(frame_samples)
     got: list[list[float]] = []
     expected: list[list[float]] = []
@@ -46,7 +44,7 @@ def test_integers_and_floats_make_the_frames_that_floats_make(
     assert got == expected
 
 
-def test_frames_of_one_type_keep_it() -> None:
+def test_dtype() -> None:
     framer = Framer(4)
     assert [frame.dtype for frame in framer.push(np.ones(6, np.int16))] == [np.int16]
     rest = framer.pad()
@@ -54,7 +52,7 @@ def test_frames_of_one_type_keep_it() -> None:
     assert rest.dtype == np.int16
 
 
-def test_parts_of_frames_are_copied() -> None:
+def test_parts_are_copied() -> None:
     framer, buffer = Framer(4), np.ones(6, np.float32)
     (first,) = framer.push(buffer)
     buffer[:] = 7
@@ -63,30 +61,30 @@ def test_parts_of_frames_are_copied() -> None:
     assert second.tolist() == [1, 1, 7, 7]
 
 
-def test_one_channel_of_a_whole_frame_is_contiguous() -> None:
+def test_contiguous() -> None:
     both = np.arange(8, dtype=np.float32).reshape(4, 2)
     (frame,) = Framer(4).push(both[:, 1])
     assert frame.tolist() == [1, 3, 5, 7]
     assert frame.flags.c_contiguous
 
 
-def test_nothing_to_pad_after_a_whole_frame() -> None:
+def test_pad_nothing() -> None:
     framer = Framer(4)
     framer.push(np.ones(8, np.float32))
     assert framer.pad() is None
     assert framer.pending == 0
 
 
-def test_what_is_shown_early_is_heard_once_and_in_its_place() -> None:
+def test_take_partial() -> None:
     framer = Framer(4)
-    assert framer.show() is None
+    assert framer.take_partial() is None
     assert [frame.tolist() for frame in framer.push(np.arange(1, 7, dtype=np.float32))] == [[1, 2, 3, 4]]
-    shown = framer.show()
+    shown = framer.take_partial()
     assert shown is not None
     assert shown.tolist() == [5, 6, 0, 0]
-    assert framer.show() is None, "nothing came since"
+    assert framer.take_partial() is None, "nothing came since"
     assert framer.push(np.array([7], np.float32)) == []
-    again = framer.show()
+    again = framer.take_partial()
     assert again is not None
     assert again.tolist() == [0, 0, 7, 0]
     assert [frame.tolist() for frame in framer.push(np.array([8, 9], np.float32))] == [[0, 0, 0, 8]]

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from audio_decoding import cut, cuts, decoded
-from audio_encoding import voice
 from hypothesis import given
 from hypothesis import strategies as st
+from support.audio_decoding import cut, cuts, decoded
+from support.audio_encoding import voice
 
 from tympan.audio.decoder import open_decoder
 from tympan.audio.format import RAW_ENCODINGS
@@ -25,9 +25,7 @@ from tympan.messages import AudioFormat
     st.binary(max_size=3_000),
     cuts(),
 )
-def test_any_split_gives_the_same_samples(
-    encoding: str, rate: int, channels: int, data: bytes, places: list[int]
-) -> None:
+def test_any_split(encoding: str, rate: int, channels: int, data: bytes, places: list[int]) -> None:
     format = AudioFormat(encoding, rate, channels)
     whole = decoded([data], format)
     np.testing.assert_array_equal(decoded(cut(data, places), format), whole)
@@ -36,7 +34,7 @@ def test_any_split_gives_the_same_samples(
 
 
 @given(st.sampled_from(RAW_ENCODINGS), st.binary(max_size=200), cuts())
-def test_without_resampling_every_whole_sample_is_out_at_once(encoding: str, data: bytes, places: list[int]) -> None:
+def test_no_resampling(encoding: str, data: bytes, places: list[int]) -> None:
     decoder = open_decoder(AudioFormat(encoding, 24_000, 1))
     received = samples = 0
     for piece in cut(data, places):
@@ -59,13 +57,13 @@ def test_16_bits() -> None:
         (AudioFormat("s16le", 16_000, 1), False),
     ],
 )
-def test_16_bits_stay_what_they_are_where_nothing_is_computed(format: AudioFormat, kept: bool) -> None:
+def test_16_bits_stay_integers(format: AudioFormat, kept: bool) -> None:
     blocks = list(open_decoder(format).decode(bytes(3_840)))
     assert [block.dtype for block in blocks] == [np.int16 if kept else np.float32]
 
 
 @given(st.lists(st.integers(-(1 << 15), (1 << 15) - 1)))
-def test_integers_are_floats_and_back(values: list[int]) -> None:
+def test_integers_to_floats_and_back(values: list[int]) -> None:
     integers = np.array(values, np.int16)
     floats = as_float(integers)
     assert floats.tolist() == [value / 32768 for value in values]
@@ -77,21 +75,21 @@ def test_integers_are_floats_and_back(values: list[int]) -> None:
         assert into.tolist() == [floats.tolist()] * 3
 
 
-def test_what_is_too_loud_for_integers_is_clipped() -> None:
+def test_integers_are_clipped() -> None:
     assert as_integers(np.array([1.5, 1.0, -1e6, 0.4 / 32768], np.float32)).tolist() == [32767, 32767, -32768, 0]
 
 
-def test_two_channels_are_interleaved() -> None:
+def test_two_channels() -> None:
     data = np.array([1, 2, 3, 4], "<f4").tobytes()
     assert decoded([data], AudioFormat("f32le", 24_000, 2)).tolist() == [[1, 2], [3, 4]]
 
 
-def test_floats_that_are_no_number_are_silence_and_loud_ones_stay() -> None:
+def test_nan_and_loud_floats() -> None:
     data = np.array([math.nan, math.inf, -math.inf, 1.5, -3e38], "<f4").tobytes()
     assert decoded([data], AudioFormat("f32le", 24_000, 1))[:, 0].tolist() == [0, 0, 0, 1.5, -1e6]
 
 
-def test_a_truncated_last_sample_is_dropped() -> None:
+def test_truncated_sample() -> None:
     assert len(decoded([b"\0\0\0\0\1"], AudioFormat("s16le", 24_000, 2))) == 1
 
 
@@ -117,21 +115,21 @@ def test_telephone_codes(encoding: str, code: int, sample: int) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "step"), [("mulaw", 0.04), ("alaw", 0.04)])
-def test_telephone_codes_are_monotonic_in_their_magnitude(encoding: str, step: float) -> None:
+def test_telephone_codes_are_monotonic(encoding: str, step: float) -> None:
     table = np.unique(samples_from_bytes(bytes(range(256)), encoding))
     assert len(table) in (255, 256)
     assert np.diff(table).max() < step
     np.testing.assert_array_equal(table, -table[::-1])
 
 
-def test_blocks_are_bounded_and_lazy() -> None:
+def test_blocks() -> None:
     decoder = open_decoder(AudioFormat("mulaw", 8_000, 1))
     blocks = [len(block) for block in decoder.decode(bytes(8_000 * 20))]
     assert max(blocks) <= 25_000
     assert len(blocks) == 20
 
 
-def test_what_was_not_pulled_comes_with_the_next_call() -> None:
+def test_rest_comes_with_the_next_call() -> None:
     data = (voice(3, 24_000) * 32767).astype("<i2").tobytes()
     decoder = open_decoder(AudioFormat("s16le", 24_000, 1))
     first = next(decoder.decode(data))
@@ -147,7 +145,7 @@ def test_close_twice() -> None:
     decoder.close()
 
 
-def test_two_mixed_channels_are_their_mean() -> None:
+def test_mixed_channels() -> None:
     stereo = np.array([[0.5, -0.5], [1.0, 0.0]], np.float32)
     decoder = open_decoder(AudioFormat("f32le", 24_000, channels=2, mixed=True), 24_000)
     assert np.concatenate([*decoder.decode(stereo.tobytes()), *decoder.finish()]).tolist() == [[0.0], [0.5]]

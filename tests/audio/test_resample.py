@@ -20,7 +20,7 @@ _RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 44_099, 44_100, 48_000]
     st.integers(0, 5_000),
     st.lists(st.integers(0, 5_000), max_size=8),
 )
-def test_pieces_equal_the_whole_exactly(rate: int, channels: int, length: int, places: list[int]) -> None:
+def test_any_split(rate: int, channels: int, length: int, places: list[int]) -> None:
     signal = np.random.default_rng(length).standard_normal((length, channels)).astype(np.float32)
     whole, pieces = Resampler(rate, 24_000, channels), Resampler(rate, 24_000, channels)
     expected = [whole.push(signal), whole.finish()]
@@ -31,7 +31,7 @@ def test_pieces_equal_the_whole_exactly(rate: int, channels: int, length: int, p
 
 
 @pytest.mark.parametrize("rate", _RATES)
-def test_a_tone_keeps_its_pitch_level_and_length(rate: int) -> None:
+def test_tone(rate: int) -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)[:, np.newaxis]
     resampler = Resampler(rate, 24_000, 1)
     out = np.concatenate([resampler.push(tone), resampler.finish()])[:, 0]
@@ -41,7 +41,7 @@ def test_a_tone_keeps_its_pitch_level_and_length(rate: int) -> None:
     np.testing.assert_allclose(out[middle], expected[middle], atol=1e-3)
 
 
-def test_equal_rates_pass_samples_through() -> None:
+def test_equal_rates() -> None:
     signal = np.ones((5, 2), np.float32)
     resampler = Resampler(24_000, 24_000, 2)
     assert resampler.push(signal) is signal
@@ -49,7 +49,7 @@ def test_equal_rates_pass_samples_through() -> None:
 
 
 @pytest.mark.parametrize("rate", _RATES)
-def test_a_flush_gives_everything_once_and_leaves_what_follows_exact(rate: int) -> None:
+def test_flush(rate: int) -> None:
     """Flushed samples are those of a signal that ends there; the others are those of one that was never flushed."""
     signal = np.random.default_rng(rate).standard_normal((2 * rate, 2)).astype(np.float32) * 0.1
     never = Resampler(rate, 24_000, 2)
@@ -69,7 +69,7 @@ def test_a_flush_gives_everything_once_and_leaves_what_follows_exact(rate: int) 
     assert len(np.concatenate([out, resampler.finish()])) == len(expected)
 
 
-def test_little_is_kept_for_a_flush() -> None:
+def test_flush_keeps_little() -> None:
     resampler = Resampler(16_000, 24_000, 1)
     for _ in range(1000):
         resampler.push(np.zeros((320, 1), np.float32))

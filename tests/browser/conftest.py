@@ -56,8 +56,8 @@ def one_stream(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Server]:
-    """The scripted engine at eight times the speed of speech."""
-    yield from running(tmp_path / "server.log", "--model", "scripted", "--step-ms", "10")
+    """The scripted engine, eight times faster than speech."""
+    yield from running(tmp_path / "server.log", "--model", "scripted:10")
 
 
 @pytest.fixture

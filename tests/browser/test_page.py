@@ -15,7 +15,8 @@ from support.browser import Server, Visit, network
 from websockets.sync.client import connect
 
 from tympan.engine.scripted import scripted_words
-from tympan.transcript.subtitles import Transcript, to_srt, to_text, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, to_text
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,8 @@ from msgspec.structs import asdict
 from support.browser import Server, Visit
 
 from tympan.messages import Segment, Word
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 pytestmark = pytest.mark.browser
 

@@ -11,21 +11,19 @@ from tympan.server.access.auth import Keyring
 
 
 @pytest.mark.parametrize(("arguments", "name"), [([], ""), (["--name", "acme"], "acme")])
-def test_a_key_and_the_line_that_lets_it_in(
-    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_key_and_hash(arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["key", *arguments]) == 0
     key, line = capsys.readouterr().out.splitlines()
     assert key not in line
     assert Keyring((line,)).check(key).name == name
 
 
-def test_a_name_that_cannot_stand_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["key", "--name", "two words"]) == 2
     assert "name=…" in capsys.readouterr().err
 
 
-def test_the_doctor_reads_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reads_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "keys"
     arguments = ["doctor", "--model", "scripted", "--port", "0", "--api-keys-file", str(file), "--api-key", "one"]
     file.write_text("two name=acme\nthree\n")

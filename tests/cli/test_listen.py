@@ -19,7 +19,7 @@ from support.server import LiveServer
 import tympan
 from tympan.cli.listen import listen
 from tympan.cli.main import main
-from tympan.cli.screen import PlainScreen, TerminalScreen, open_screen
+from tympan.cli.terminal import PlainScreen, TerminalScreen, open_screen
 from tympan.client.microphone import BlockCallback, InputStream, Microphone
 from tympan.messages import Event, Partial, Turn, Warning, Word
 
@@ -74,7 +74,7 @@ class InterruptingScreen(PlainScreen):
             signal.raise_signal(signal.SIGINT)
 
 
-async def test_ctrl_c_ends_it_with_the_last_words(scripted: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_ctrl_c(scripted: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
     output = io.StringIO()
     await listen(scripted, None, Microphone(open_input=open_card), InterruptingScreen(output))
@@ -82,15 +82,15 @@ async def test_ctrl_c_ends_it_with_the_last_words(scripted: str, capsys: pytest.
     assert " ".join(lines).split() == [f"word{number}" for number in range(18)]
     assert len(lines) == 2, "a turn starts a new line"
     assert signal.getsignal(signal.SIGINT) is before
-    assert "listening, with the model scripted" in capsys.readouterr().err
+    assert "transcribing with scripted" in capsys.readouterr().err
 
 
-def test_a_machine_without_a_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_microphone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`import sounddevice` fails in its own ways: a module that is `None` is the plain one."""
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["listen"]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'tympan[mic]'" in error
+    assert "pip install -e '.[mic]'" in error
     assert error.count("\n") == 1
 
 
@@ -112,7 +112,7 @@ EVENTS = [
 ]
 
 
-def test_a_pipe_gets_released_words_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_gets_final_words(capsys: pytest.CaptureFixture[str]) -> None:
     output = io.StringIO()
     with open_screen(Console(file=output)) as screen:
         for event in EVENTS:
@@ -121,7 +121,7 @@ def test_a_pipe_gets_released_words_only(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "the audio is clipped\n"
 
 
-def test_a_terminal_shows_partials_in_grey_and_keeps_what_is_firm() -> None:
+def test_terminal_shows_partials() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=60, color_system="standard")
     with open_screen(console) as screen:
@@ -153,7 +153,7 @@ def _screen_of(written: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def test_the_error_of_a_server_that_is_not_there() -> None:
+def test_unreachable_server() -> None:
     with LiveServer(model="scripted") as server:
         url = server.url("")
 

@@ -36,20 +36,18 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Trial:
     return module
 
 
-def test_a_commands_exit_code_is_the_processes(trial: Trial) -> None:
+def test_exit_code(trial: Trial) -> None:
     assert main(["trial"]) == 0
     assert main(["trial", "--code", "1"]) == 1
 
 
-def test_errors_of_others_are_one_sentence(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expected_errors(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     trial.error = tympan.ConfigError("the port is no number")
     assert main(["trial"]) == 2
     assert capsys.readouterr().err == "tympan: the port is no number\n"
 
 
-def test_our_own_errors_are_traced(
-    trial: Trial, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unexpected_errors(trial: Trial, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     trial.error = ZeroDivisionError("ours")
     assert main(["trial"]) == 1
     assert "ZeroDivisionError: ours" in caplog.text
@@ -66,14 +64,14 @@ def test_wrong_usage(arguments: list[str], trial: Trial, capsys: pytest.CaptureF
     assert "usage: tympan" in capsys.readouterr().err
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     assert all(name in output for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"usage: tympan {command}" in capsys.readouterr().out
 
@@ -82,12 +80,12 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=50)
 
 
-def test_the_module_is_the_command() -> None:
+def test_python_m_tympan() -> None:
     done = python("-m", "tympan", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"tympan {tympan.__version__}\n", "")
 
 
-def test_help_is_fast_because_it_imports_no_command() -> None:
+def test_help_imports_no_command() -> None:
     code = "import sys; from tympan.cli.main import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     loaded = python("-c", code).stderr
     assert "tympan.cli.main" in loaded
@@ -95,7 +93,7 @@ def test_help_is_fast_because_it_imports_no_command() -> None:
         assert f"'{module}'" not in loaded
 
 
-def test_a_reader_that_leaves_is_no_error(silent_file: Path) -> None:
+def test_closed_pipe(silent_file: Path) -> None:
     """As in `tympan transcribe … | head -0`: nobody reads what is written."""
     with subprocess.Popen(
         [sys.executable, "-m", "tympan", "transcribe", "--model", "scripted", str(silent_file)],

@@ -13,7 +13,7 @@ from tympan.cli.main import main
 TINY = ["--model", "random:tiny", "--device", "cpu", "--dtype", "f32"]
 
 
-def test_every_frame_has_a_token_flush_frames_included(spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokens_of_every_frame(spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", *TINY, "--format", "tokens", str(spoken_file), str(spoken_file)]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
 
@@ -27,12 +27,12 @@ def test_every_frame_has_a_token_flush_frames_included(spoken_file: Path, capsys
 
 
 @pytest.mark.parametrize("model", ["embedded", "scripted"])
-def test_models_without_tokens_say_so(model: str, spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_without_tokens(model: str, spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "--model", model, "--format", "tokens", str(spoken_file)]) == 2
     assert f"{model} has no tokens" in capsys.readouterr().err
 
 
-def test_bench_engine_ends_with_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "engine", *TINY, "--streams", "1,3", "--steps", "3"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -47,17 +47,17 @@ def test_bench_engine_ends_with_a_line_of_json(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("streams", ["0", "x", "1,,2", ""])
-def test_bench_engine_refuses_no_streams(streams: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_engine_without_streams(streams: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "engine", *TINY, "--streams", streams]) == 2
     assert "--streams" in capsys.readouterr().err
 
 
-def test_models_says_what_a_model_is_without_loading_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "random:1b", "random:2.6b"]) == 0
     sheets = capsys.readouterr().out
     assert "93.75 MiB cache" in sheets  # 2 x 16 layers x 2048 x 750 frames in bf16
     assert "4 pause heads" in sheets
-    assert "turns come from energy" in sheets
+    assert "no pause heads (turns from energy)" in sheets
     assert main(["models", "--json", "random:tiny"]) == 0
     tiny = json.loads(capsys.readouterr().out)
     assert (tiny["name"], tiny["codebooks"], tiny["delay_seconds"]) == ("random:tiny", 8, 0.5)

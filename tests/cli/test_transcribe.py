@@ -14,7 +14,7 @@ from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
 from tympan.cli.main import main
-from tympan.cli.progress import FileProgress
+from tympan.cli.terminal import FileProgress
 from tympan.engine.scripted import scripted_words
 
 TEN = " ".join(f"word{number}" for number in range(10))
@@ -33,7 +33,7 @@ def where(request: pytest.FixtureRequest, scripted: str) -> list[str]:
     return ["--model", "scripted"] if request.param == "local" else ["--url", scripted]
 
 
-def test_text_is_a_line_per_segment(where: list[str], silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text(where: list[str], silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", *where, str(silent_file)]) == 0
     output = capsys.readouterr()
     assert output.out == f"{TEN}\n{TWENTY}\n"
@@ -51,7 +51,7 @@ def test_json(where: list[str], silent_file: Path, capsys: pytest.CaptureFixture
     assert [segment["text"] for segment in result["segments"]] == [TEN, TWENTY]
 
 
-def test_real_speech_on_this_machine(spoken_file: Path, tmp_path: Path) -> None:
+def test_real_speech_locally(spoken_file: Path, tmp_path: Path) -> None:
     arguments = ["--model", "embedded", "--max-streams", "1", "--format", "vtt", "--output", str(tmp_path / "out")]
     assert main(["transcribe", *arguments, str(spoken_file)]) == 0
     lines = (tmp_path / "out" / "counting.vtt").read_text().splitlines()
@@ -60,7 +60,7 @@ def test_real_speech_on_this_machine(spoken_file: Path, tmp_path: Path) -> None:
     assert word_error_rate(clip("counting").text, spoken) < 0.25
 
 
-def test_several_files_each_in_turn(silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_files(silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.wav"
     shutil.copy(silent_file, other)
     assert main(["transcribe", "--model", "scripted", "--format", "json", str(silent_file), str(other)]) == 0
@@ -68,9 +68,7 @@ def test_several_files_each_in_turn(silent_file: Path, tmp_path: Path, capsys: p
     assert [result["file"] for result in results] == [str(silent_file), str(other)]
 
 
-def test_one_failing_file_does_not_stop_the_others(
-    where: list[str], silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failing_file(where: list[str], silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise, missing, folder = tmp_path / "noise.wav", tmp_path / "missing.wav", tmp_path / "folder.wav"
     noise.write_bytes(b"this is no audio" * 100)
     folder.mkdir()
@@ -83,7 +81,7 @@ def test_one_failing_file_does_not_stop_the_others(
         assert error.startswith(f"tympan: {path}: ")
 
 
-def test_output_files_are_named_after_their_inputs(silent_file: Path, tmp_path: Path) -> None:
+def test_output_file_names(silent_file: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for path in ("talk.wav", "talk.wave", "b/other.wav"):
         shutil.copy(silent_file, tmp_path / path)
@@ -110,12 +108,12 @@ def test_wrong_combinations(arguments: list[str], message: str, capsys: pytest.C
     assert error.count("\n") == 1
 
 
-def test_a_wrong_address(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_address(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "--url", "localhost:8000", str(silent_file)]) == 2
-    assert "write ws://host:port" in capsys.readouterr().err
+    assert "expected ws://host:port" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_said_once(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server_is_reported_once(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with LiveServer(model="scripted") as server:
         url = server.url("")
     assert main(["transcribe", "--url", url, str(silent_file), str(silent_file)]) == 2
@@ -131,7 +129,7 @@ def test_a_key(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{TEN}\n{TWENTY}\n"
 
 
-def test_the_bar_shows_words_and_speed_on_a_terminal_only() -> None:
+def test_progress_bar() -> None:
     terminal, file = io.StringIO(), io.StringIO()
     for output, forced in ((terminal, True), (file, False)):
         console = Console(file=output, force_terminal=forced, width=100)

@@ -12,7 +12,7 @@ from tympan.client.transport import retry_after_seconds
 
 
 @given(st.integers(1, 50), st.floats(0, 600), st.floats(0, 1, exclude_max=True))
-def test_waits_stay_within_their_bounds(attempt: int, retry_after: float, jitter: float) -> None:
+def test_waits_within_bounds(attempt: int, retry_after: float, jitter: float) -> None:
     backoff = Backoff(jitter=lambda: jitter)
     wait = backoff.wait_seconds(attempt, retry_after)
     doubled = min(0.5 * 2.0 ** (attempt - 1), 30.0)

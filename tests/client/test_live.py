@@ -66,7 +66,7 @@ async def test_real_speech(embedded: str, encoding: str) -> None:
     assert all(0 <= word.start <= word.end <= len(speech.samples) / 16_000 + 0.1 for word in words)
 
 
-def test_real_speech_without_an_event_loop(embedded: str) -> None:
+def test_real_speech_sync(embedded: str) -> None:
     speech = clip("counting")
     with tympan.connect_sync(embedded, sample_rate=16_000) as stream:
         events = list(stream.transcribe(iter([speech.samples])))
@@ -75,7 +75,7 @@ def test_real_speech_without_an_event_loop(embedded: str) -> None:
     assert isinstance(events[-1], Complete)
 
 
-async def test_a_flush_releases_the_words_so_far(scripted: str) -> None:
+async def test_flush(scripted: str) -> None:
     async with tympan.connect(scripted, events=["word"]) as stream:
         await stream.send(np.zeros(RATE, np.float32))
         marker = await stream.flush()
@@ -93,7 +93,7 @@ async def _until(stream: tympan.Stream, last: Event) -> AsyncIterator[Event]:
         yield event
 
 
-def test_the_blocking_stream_has_the_same_methods(scripted: str) -> None:
+def test_sync_stream_has_the_same_methods(scripted: str) -> None:
     with tympan.connect_sync(scripted, events=["word"]) as stream:
         assert stream.ready.model == "scripted"
         stream.send(np.zeros(RATE, np.float32))
@@ -108,7 +108,7 @@ def test_the_blocking_stream_has_the_same_methods(scripted: str) -> None:
         stream.send(b"")
 
 
-def test_one_thread_may_send_while_another_iterates(scripted: str) -> None:
+def test_sync_send_from_another_thread(scripted: str) -> None:
     with tympan.connect_sync(scripted, events=["word"]) as stream:
 
         def speak() -> None:
@@ -123,7 +123,7 @@ def test_one_thread_may_send_while_another_iterates(scripted: str) -> None:
     assert words_of(events) == scripted_words(150)
 
 
-def test_a_blocking_stream_left_early(scripted: str) -> None:
+def test_sync_stream_left_early(scripted: str) -> None:
     with tympan.connect_sync(scripted) as stream:
         for event in stream.transcribe(itertools.repeat(np.zeros(RATE, np.float32))):
             if isinstance(event, Word):
@@ -131,7 +131,7 @@ def test_a_blocking_stream_left_early(scripted: str) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "tympan-client"]
 
 
-def test_a_blocking_stream_that_cannot_be_opened() -> None:
+def test_sync_stream_cannot_be_opened() -> None:
     with LiveServer(model="scripted") as server:
         url = server.url("")
     with pytest.raises(tympan.ServerError, match="cannot reach"), tympan.connect_sync(url):
@@ -139,7 +139,7 @@ def test_a_blocking_stream_that_cannot_be_opened() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "tympan-client"]
 
 
-async def test_parameters_that_the_server_does_not_know(scripted: str) -> None:
+async def test_invalid_parameters(scripted: str) -> None:
     with pytest.raises(tympan.ServerError, match="encoding") as caught:
         await tympan.connect(scripted, encoding="mp7").__aenter__()
     assert (caught.value.reason, caught.value.close_code) == ("bad_parameter", 1008)
@@ -158,7 +158,7 @@ async def test_api_keys() -> None:
             assert stream.ready.model == "scripted"
 
 
-async def test_a_full_server_takes_the_next_stream_when_one_has_left() -> None:
+async def test_full_server() -> None:
     with LiveServer(model="scripted", max_streams=1) as server:
         first = tympan.connect(server.url(""))
         await first.__aenter__()
@@ -178,7 +178,7 @@ async def test_a_full_server_takes_the_next_stream_when_one_has_left() -> None:
         assert waits[0] >= 1.0, "the server's Retry-After"
 
 
-async def test_a_restart_of_the_real_server() -> None:
+async def test_server_restart() -> None:
     """One stream, two servers on the same port: one `Ready`, one `Complete`, every second counted once."""
     server = LiveServer(model="scripted")
     with server:
@@ -200,9 +200,7 @@ async def test_a_restart_of_the_real_server() -> None:
     assert [word.text for word in words].count("word0") == 2, "the second server's script begins anew"
 
 
-async def test_a_server_that_has_nothing_to_say_is_not_a_network_that_is_gone(
-    scripted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silent_server_is_not_a_lost_network(scripted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "QUIET_SECONDS", 0.1)
     async with tympan.connect(scripted, events=("word",), backoff=Backoff(attempts=0)) as stream:
         await asyncio.sleep(1.0)

@@ -50,9 +50,7 @@ def words_of(events: list[Event]) -> list[Word]:
 
 @pytest.mark.parametrize("half_open", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-async def test_wherever_the_connection_is_cut_the_words_are_the_same(
-    server: LiveServer, seed: int, half_open: bool
-) -> None:
+async def test_cut_anywhere(server: LiveServer, seed: int, half_open: bool) -> None:
     dice = random.Random(seed)
     async with (
         Proxy(server.port, budgets(dice, 8), half_open) as proxy,
@@ -66,7 +64,7 @@ async def test_wherever_the_connection_is_cut_the_words_are_the_same(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_container_goes_on_in_its_middle(server: LiveServer, seed: int) -> None:
+async def test_container_resumes(server: LiveServer, seed: int) -> None:
     dice = random.Random(seed)
     wav = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 24_000, 48_000, 2, 16)
     wav += b"data" + struct.pack("<I", 150 * len(FRAME)) + FRAME * 150
@@ -102,7 +100,7 @@ async def test_cut_after_finish(after: float) -> None:
     assert events[-1] == Complete(4.0, len(scripted_words(50)))
 
 
-async def test_who_comes_back_too_late_has_its_audio_heard_again() -> None:
+async def test_return_after_the_resume_limit() -> None:
     """The server gave the slot away; what it had not transcribed is heard by the next session."""
     with LiveServer(resume_seconds=0.5) as server:
         async with Proxy(server.port) as proxy, connect(proxy) as stream:
@@ -113,7 +111,7 @@ async def test_who_comes_back_too_late_has_its_audio_heard_again() -> None:
                 events.append(event)
                 if event == Flushed(marker):
                     break
-            server.service.resumable.clear()  # as if the time had passed
+            server.service.connections.resumable.clear()  # as if the time had passed
             proxy.cut()
             await stream.send(FRAME * 24)
             await stream.finish()
@@ -124,18 +122,18 @@ async def test_who_comes_back_too_late_has_its_audio_heard_again() -> None:
     assert [word.text for word in words_of(events)].count("word0") == 2, "the second session's script begins anew"
 
 
-async def test_a_container_that_cannot_go_on_is_an_error(server: LiveServer) -> None:
+async def test_container_cannot_be_resent(server: LiveServer) -> None:
     with pytest.raises(tympan.ServerError) as caught:
         async with Proxy(server.port) as proxy, connect(proxy, "opus") as stream:
             await stream.send(b"OggS")
-            server.service.resumable.clear()
+            server.service.connections.resumable.clear()
             proxy.cut()
             async for _event in stream:
                 pass
     assert (caught.value.reason, caught.value.close_code) == ("connection_lost", 1006)
 
 
-async def test_a_server_that_keeps_no_streams_is_given_the_audio_again() -> None:
+async def test_server_without_resume() -> None:
     with LiveServer(resume_seconds=0) as server:
         async with Proxy(server.port) as proxy, connect(proxy) as stream:
             await stream.send(FRAME * 24)

@@ -48,7 +48,7 @@ def cards() -> Cards:
     return Cards()
 
 
-async def test_blocks_come_in_order_at_the_cards_rate(cards: Cards) -> None:
+async def test_blocks_in_order(cards: Cards) -> None:
     async with Microphone("usb", open_input=cards) as microphone:
         card = cards[0]
         assert (microphone.sample_rate, card.device, card.running) == (44_100, "usb", True)
@@ -59,7 +59,7 @@ async def test_blocks_come_in_order_at_the_cards_rate(cards: Cards) -> None:
     assert not card.running
 
 
-async def test_what_was_heard_before_stop_is_still_there(cards: Cards) -> None:
+async def test_queued_blocks_after_stop(cards: Cards) -> None:
     async with Microphone(open_input=cards) as microphone:
         cards[0].hear(0.5)
         await asyncio.sleep(0)
@@ -76,7 +76,7 @@ async def test_stop_wakes_a_reader(cards: Cards) -> None:
         assert await reading is None
 
 
-async def test_a_full_queue_drops_the_oldest_and_says_so(cards: Cards, caplog: pytest.LogCaptureFixture) -> None:
+async def test_full_queue_drops_the_oldest(cards: Cards, caplog: pytest.LogCaptureFixture) -> None:
     async with Microphone(block_seconds=QUEUE_SECONDS / 2, open_input=cards) as microphone:
         for value in (0.1, 0.2, 0.3):
             cards[0].hear(value)
@@ -84,17 +84,17 @@ async def test_a_full_queue_drops_the_oldest_and_says_so(cards: Cards, caplog: p
         microphone.stop()
         heard = [float(block[0]) async for block in microphone]
     assert heard == pytest.approx([0.2, 0.3])
-    assert caplog.messages == ["nobody takes the microphone's sound: 30.00 s are lost"]
+    assert caplog.messages == ["the microphone's audio is not read: 30.00 s are lost"]
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ImportError, "pip install 'tympan[mic]'"),
+        (ImportError, "pip install -e '.[mic]'"),
         (OSError, "apt install libportaudio2"),
     ],
 )
-async def test_what_is_missing_is_named(error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_package(error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`import sounddevice` raises `OSError` where PortAudio is missing."""
     original: Callable[..., object] = builtins.__import__
 

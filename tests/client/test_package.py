@@ -12,7 +12,7 @@ import tympan
 from tympan import errors, messages
 
 
-def test_all_is_what_the_module_shows() -> None:
+def test_all() -> None:
     assert tympan.__all__ == sorted(tympan.__all__)
     assert dir(tympan) == tympan.__all__
     public = {
@@ -30,7 +30,7 @@ def test_all_is_what_the_module_shows() -> None:
 IMPLEMENTATION = {"annotations", "import_module", "metadata", "TYPE_CHECKING"}
 
 
-def test_every_error_and_every_event_is_public() -> None:
+def test_errors_and_events_are_public() -> None:
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
@@ -44,11 +44,11 @@ def modules_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_importing_costs_nothing() -> None:
+def test_import_is_lazy() -> None:
     assert not modules_after("pass") & {"torch", "fastapi", "av", "numpy", "websockets", "msgspec", "rich"}
 
 
-def test_the_client_needs_neither_torch_nor_a_web_framework_nor_codecs() -> None:
+def test_client_dependencies() -> None:
     loaded = modules_after("tympan.connect; tympan.connect_sync; tympan.Microphone; tympan.ServerError")
     assert "websockets" in loaded
     assert not loaded & {"torch", "fastapi", "starlette", "uvicorn", "av", "soxr", "sounddevice", "rich"}

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from native_double import RATE, Life, NativeDouble, Refusal, ramp
+from support.native_double import RATE, Life, NativeDouble, Refusal, ramp
 
 import tympan
 from tympan.client.backoff import Backoff
@@ -61,7 +61,7 @@ def assert_gapless(lives: list[Life], data: bytes) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[8_000], [8_000, 3], [3, 8_001, 12_345], [4_000] * 4])
-async def test_a_restart_loses_nothing_and_keeps_one_clock(cuts: list[int], connect: Callable[..., Stream]) -> None:
+async def test_restart_keeps_the_clock(cuts: list[int], connect: Callable[..., Stream]) -> None:
     data = ramp(3.0)
     async with NativeDouble([*(Life(cut) for cut in cuts), Life()]) as server, connect(server.url) as stream:
         events = await received(stream, chunks(data))
@@ -76,7 +76,7 @@ async def test_a_restart_loses_nothing_and_keeps_one_clock(cuts: list[int], conn
     assert [word.start * RATE for word in words] == pytest.approx([int(word.text) for word in words], abs=0.01)
 
 
-async def test_a_restart_in_silence_is_acknowledged_by_complete_alone(connect: Callable[..., Stream]) -> None:
+async def test_restart_in_silence(connect: Callable[..., Stream]) -> None:
     """No word says how far the old server came: nothing may be sent twice."""
     data = ramp(2.0)
     lives = [Life(16_000, words=False), Life(words=False)]
@@ -86,7 +86,7 @@ async def test_a_restart_in_silence_is_acknowledged_by_complete_alone(connect: C
     assert events[-1] == Complete(pytest.approx(2.0, abs=0.001), 0)
 
 
-async def test_audio_sent_before_a_restart_is_sent_again_although_nobody_sends(connect: Callable[..., Stream]) -> None:
+async def test_restart_resends_without_new_audio(connect: Callable[..., Stream]) -> None:
     """Only the first connection is ever written to by `send`; the stream's own task does the rest."""
     data = ramp(2.0)
     async with NativeDouble([Life(4_000), Life()]) as server, connect(server.url) as stream:
@@ -97,7 +97,7 @@ async def test_audio_sent_before_a_restart_is_sent_again_although_nobody_sends(c
     assert words[0] == "0"
 
 
-async def test_a_restart_after_everything_was_answered_is_no_restart(connect: Callable[..., Stream]) -> None:
+async def test_restart_after_the_last_answer(connect: Callable[..., Stream]) -> None:
     data = ramp(1.0)
     async with NativeDouble([Life(finish_code=1012)]) as server, connect(server.url) as stream:
         events = await received(stream, chunks(data))
@@ -105,7 +105,7 @@ async def test_a_restart_after_everything_was_answered_is_no_restart(connect: Ca
     assert len(server.requests) == 1
 
 
-async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_new_one(
+async def test_flush_across_a_restart(
     connect: Callable[..., Stream],
 ) -> None:
     async with NativeDouble([Life(8_000), Life()]) as server, connect(server.url) as stream:
@@ -119,7 +119,7 @@ async def test_a_flush_that_the_old_server_never_read_is_answered_once_by_the_ne
     assert [life.flushes for life in server.used] == [[1], [2]]
 
 
-async def test_a_word_in_the_middle_of_which_a_server_restarts_is_heard_whole(connect: Callable[..., Stream]) -> None:
+async def test_restart_within_a_word(connect: Callable[..., Stream]) -> None:
     """The first server says two words and three quarters of a third, which is kept back and heard again."""
     data = ramp(2.0)
     async with NativeDouble([Life(11_000, restarting=True), Life()]) as server, connect(server.url) as stream:
@@ -138,7 +138,7 @@ async def test_a_word_in_the_middle_of_which_a_server_restarts_is_heard_whole(co
     assert events[3] == Segment(f"{words[0].text} {words[1].text}", 0.0, 0.5)
 
 
-async def test_a_server_that_restarts_and_does_not_come_back_has_said_what_it_could(
+async def test_restart_without_return(
     connect: Callable[..., Stream],
 ) -> None:
     async with NativeDouble([Life(11_000, restarting=True)]) as server, connect(server.url, attempts=0) as stream:
@@ -150,7 +150,7 @@ async def test_a_server_that_restarts_and_does_not_come_back_has_said_what_it_co
     assert len(server.used) == 1
 
 
-async def test_an_engine_that_broke_is_started_again(connect: Callable[..., Stream]) -> None:
+async def test_engine_failure(connect: Callable[..., Stream]) -> None:
     """1011 comes without a last word: half a word was heard, and is heard again."""
     data = ramp(2.0)
     async with (
@@ -161,7 +161,7 @@ async def test_an_engine_that_broke_is_started_again(connect: Callable[..., Stre
     assert [word.start * RATE for word in words] == pytest.approx([int(word.text) for word in words], abs=0.01)
 
 
-async def test_audio_that_breaks_every_server_is_not_sent_for_ever(connect: Callable[..., Stream]) -> None:
+async def test_audio_that_fails_every_server(connect: Callable[..., Stream]) -> None:
     lives = [Life(9_000, code=1011, complete=False, error=("internal", "internal error")) for _ in range(9)]
     async with NativeDouble(lives) as server:
         with pytest.raises(tympan.ServerError, match="internal error"):
@@ -170,7 +170,7 @@ async def test_audio_that_breaks_every_server_is_not_sent_for_ever(connect: Call
         assert len(server.used) <= 1 + 3 + 1, "three attempts, and one more for the words of the first"
 
 
-async def test_a_slow_reader_goes_on_after_the_last_word_it_was_given(connect: Callable[..., Stream]) -> None:
+async def test_slow_reader(connect: Callable[..., Stream]) -> None:
     """1013 without `complete`: half a word was heard and not released, so it is heard again."""
     data = ramp(2.0)
     async with (
@@ -183,7 +183,7 @@ async def test_a_slow_reader_goes_on_after_the_last_word_it_was_given(connect: C
     assert [word.start for word in words[:4]] == pytest.approx([0.0, 0.25, 0.5, 0.75], abs=0.002)
 
 
-async def test_a_full_server_is_asked_again_when_it_said(
+async def test_full_server_retry_after(
     connect: Callable[..., Stream], waits: Waits, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "tympan")
@@ -197,7 +197,7 @@ async def test_a_full_server_is_asked_again_when_it_said(
     assert "(attempt 1 of 3)" in caplog.messages[0]
 
 
-async def test_a_server_that_stays_full_is_given_up(connect: Callable[..., Stream], waits: Waits) -> None:
+async def test_server_stays_full(connect: Callable[..., Stream], waits: Waits) -> None:
     async with NativeDouble([], [Refusal(503, "full", "every slot is taken", "1")] * 9) as server:
         with pytest.raises(tympan.ServerError, match="every slot is taken") as caught:
             await connect(server.url).__aenter__()
@@ -206,7 +206,7 @@ async def test_a_server_that_stays_full_is_given_up(connect: Callable[..., Strea
         assert len(server.requests) == 4
 
 
-async def test_a_server_that_closes_with_1013_again_and_again_is_given_up(connect: Callable[..., Stream]) -> None:
+async def test_repeated_close_1013(connect: Callable[..., Stream]) -> None:
     async with NativeDouble([Life(0, code=1013, complete=False) for _ in range(9)]) as server:
         with pytest.raises(tympan.ServerError) as caught:
             async with connect(server.url) as stream:
@@ -215,7 +215,7 @@ async def test_a_server_that_closes_with_1013_again_and_again_is_given_up(connec
         assert len(server.used) == 4
 
 
-async def test_a_restart_that_nobody_comes_back_from_is_given_up(connect: Callable[..., Stream], waits: Waits) -> None:
+async def test_restart_attempts_are_limited(connect: Callable[..., Stream], waits: Waits) -> None:
     async with NativeDouble([Life(4_000)]) as server, connect(server.url) as stream:
         await stream.send(ramp(0.1))
         stopping = asyncio.create_task(server.stop())
@@ -225,7 +225,7 @@ async def test_a_restart_that_nobody_comes_back_from_is_given_up(connect: Callab
         await stopping
 
 
-async def test_progress_allows_as_many_attempts_again(connect: Callable[..., Stream]) -> None:
+async def test_progress_resets_attempts(connect: Callable[..., Stream]) -> None:
     """Six restarts are more than three attempts, but each server transcribed something."""
     data = ramp(3.0)
     async with NativeDouble([*(Life(6_000) for _ in range(6)), Life()]) as server, connect(server.url) as stream:
@@ -234,7 +234,7 @@ async def test_progress_allows_as_many_attempts_again(connect: Callable[..., Str
     assert isinstance(events[-1], Complete)
 
 
-async def test_a_container_cannot_go_on_in_its_middle(connect: Callable[..., Stream]) -> None:
+async def test_container_cannot_be_restarted(connect: Callable[..., Stream]) -> None:
     async with NativeDouble([Life(4_000)]) as server:
         with pytest.raises(tympan.ServerError) as caught:
             async with connect(server.url, encoding="auto") as stream:
@@ -243,7 +243,7 @@ async def test_a_container_cannot_go_on_in_its_middle(connect: Callable[..., Str
 
 
 @pytest.mark.parametrize("code", [1003, 1007, 1008, 1009])
-async def test_other_ends_are_errors_in_the_servers_words(code: int, connect: Callable[..., Stream]) -> None:
+async def test_server_errors(code: int, connect: Callable[..., Stream]) -> None:
     life = Life(100, code=code, error=("some_code", "some sentence"))
     async with NativeDouble([life]) as server, connect(server.url) as stream:
         with pytest.raises(tympan.ServerError, match="some sentence") as caught:
@@ -253,14 +253,14 @@ async def test_other_ends_are_errors_in_the_servers_words(code: int, connect: Ca
     assert (caught.value.reason, caught.value.close_code) == ("some_code", code)
 
 
-async def test_an_end_without_complete_is_an_error(connect: Callable[..., Stream]) -> None:
+async def test_close_without_complete(connect: Callable[..., Stream]) -> None:
     async with NativeDouble([Life(100, code=1000, complete=False)]) as server:
         with pytest.raises(tympan.ServerError, match="incomplete"):
             async with connect(server.url) as stream:
                 await received(stream, chunks(ramp(1.0)))
 
 
-async def test_refusals_that_waiting_does_not_help(connect: Callable[..., Stream], waits: Waits) -> None:
+async def test_permanent_refusals(connect: Callable[..., Stream], waits: Waits) -> None:
     async with NativeDouble([], [Refusal(401, "unauthorized", "that key is not known")]) as server:
         with pytest.raises(tympan.ServerError, match="that key is not known") as caught:
             await connect(server.url).__aenter__()
@@ -274,13 +274,13 @@ async def test_refusals_that_waiting_does_not_help(connect: Callable[..., Stream
     assert waits == []
 
 
-async def test_a_server_of_another_protocol_is_an_error(connect: Callable[..., Stream]) -> None:
+async def test_other_protocol(connect: Callable[..., Stream]) -> None:
     class Other(NativeDouble):
         @staticmethod
         async def _say(socket: object, kind: str, **fields: object) -> None:
             await socket.send(b"\x00" if kind == "ready" else json.dumps(fields))  # type: ignore[attr-defined]
 
     async with Other([Life()]) as server:
-        with pytest.raises(tympan.ServerError, match="something else than this protocol") as caught:
+        with pytest.raises(tympan.ServerError, match="not of this protocol") as caught:
             await connect(server.url).__aenter__()
     assert caught.value.reason == "bad_message"

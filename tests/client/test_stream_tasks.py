@@ -81,7 +81,7 @@ async def test_send_waits_for_the_socket(no_task_left: None) -> None:
         assert line.taken == [bytes(200)]
 
 
-async def test_no_more_than_seconds_of_audio_are_on_their_way(no_task_left: None) -> None:
+async def test_audio_in_flight_is_limited(no_task_left: None) -> None:
     """A fast sender waits for the server's `lag`, not only for the socket."""
     line = Line(READY)
     second = 48_000
@@ -96,7 +96,7 @@ async def test_no_more_than_seconds_of_audio_are_on_their_way(no_task_left: None
         await line.has_taken(25 * second)
 
 
-async def test_a_cancelled_send_leaves_the_stream_usable_and_its_audio_in_order(no_task_left: None) -> None:
+async def test_cancelled_send(no_task_left: None) -> None:
     line = Line(READY)
     line.gate.clear()
     async with connect(line) as stream:
@@ -110,21 +110,21 @@ async def test_a_cancelled_send_leaves_the_stream_usable_and_its_audio_in_order(
         assert b"".join(frame for frame in line.taken if isinstance(frame, bytes)) == b"abcd"
 
 
-async def test_an_idle_stream_closes(no_task_left: None) -> None:
+async def test_idle_stream_closes(no_task_left: None) -> None:
     line = Line(READY)
     async with connect(line) as stream:
         assert stream.ready.model == "m"
     assert line.closes > 0
 
 
-async def test_a_stream_left_before_its_task_ran_is_closed(no_task_left: None) -> None:
+async def test_left_before_its_task_ran(no_task_left: None) -> None:
     line = Line(READY)
     async with connect(line):
         pass
     assert line.closes > 0
 
 
-async def test_an_error_in_the_body_closes_and_comes_through(no_task_left: None) -> None:
+async def test_error_in_the_body(no_task_left: None) -> None:
     line = Line(READY)
 
     async def fail() -> None:
@@ -137,7 +137,7 @@ async def test_an_error_in_the_body_closes_and_comes_through(no_task_left: None)
     assert line.closes > 0
 
 
-async def test_a_cancelled_reader_closes(no_task_left: None) -> None:
+async def test_cancelled_reader(no_task_left: None) -> None:
     line = Line(READY)
     reading = asyncio.Event()
 
@@ -165,7 +165,7 @@ async def test_cancelled_while_connecting(no_task_left: None) -> None:
     assert line.closes == 1
 
 
-async def test_leaving_transcribe_early_stops_its_source(no_task_left: None) -> None:
+async def test_transcribe_left_early(no_task_left: None) -> None:
     line = Line(READY)
 
     async def silence() -> AsyncIterator[bytes]:
@@ -179,7 +179,7 @@ async def test_leaving_transcribe_early_stops_its_source(no_task_left: None) -> 
             break
 
 
-async def test_what_the_source_raises_is_raised_by_transcribe(no_task_left: None) -> None:
+async def test_error_of_the_source(no_task_left: None) -> None:
     line = Line(READY)
 
     def broken() -> Iterator[bytes]:
@@ -192,7 +192,7 @@ async def test_what_the_source_raises_is_raised_by_transcribe(no_task_left: None
     assert line.taken == [b"ab"]
 
 
-async def test_only_wanted_events_are_delivered(no_task_left: None) -> None:
+async def test_wanted_events(no_task_left: None) -> None:
     line = Line(READY, WORD, '{"type":"lag","received":1,"processed":1,"behind":0}', COMPLETE)
     async with tympan.connect("ws://line", events="word", transport=line.open) as stream:
         await stream.finish()
@@ -200,7 +200,7 @@ async def test_only_wanted_events_are_delivered(no_task_left: None) -> None:
     assert events == [Word("a", 0.0, 0.1, 1.0), Complete(0.0, 1)]
 
 
-async def test_nothing_can_be_sent_after_finish(no_task_left: None) -> None:
+async def test_send_after_finish(no_task_left: None) -> None:
     line = Line(READY)
     async with connect(line) as stream:
         await stream.finish()
@@ -219,7 +219,7 @@ async def test_keepalive(no_task_left: None) -> None:
     assert line.taken == ['{"type": "keepalive"}']
 
 
-async def test_a_waiting_send_learns_that_the_stream_has_failed(no_task_left: None) -> None:
+async def test_waiting_send_fails(no_task_left: None) -> None:
     line = Line(READY)
     line.gate.clear()
     async with connect(line) as stream:

@@ -1,0 +1,1 @@
+"""Vendors' own packages against the server; `make test-clients` runs these tests."""

@@ -1,4 +1,4 @@
-"""Deepgram's own package against our server: live v1, Flux, files, tokens."""
+"""Deepgram's own package: live v1, Flux, files, tokens."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.clients import KEY, MAX_ERROR_RATE, TEXT, chunks, pcm, speech, wav
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
 
-from clients.conftest import KEY, WORST, chunks, pcm, speech, wav
-
 deepgram = pytest.importorskip("deepgram")
 pytestmark = pytest.mark.clients
-
-TEXT = f"{clip('one_to_five').text} {clip('six_to_ten').text}"
 
 
 def environment(server: LiveServer) -> Any:
@@ -36,7 +33,7 @@ LIVE = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000, "chann
 
 
 def converse(socket: Any, audio: bytes) -> list[Any]:
-    """Send everything and close the stream, while reading to the end."""
+    """Send all audio, close the stream and return all messages."""
     for chunk in chunks(audio, 3200):
         socket.send_media(chunk)
     socket.send_close_stream()
@@ -54,9 +51,9 @@ def transcript(results: list[Any]) -> str:
 
 
 def check_results(messages: list[Any], seconds: float) -> list[Any]:
-    """What holds for every stream: finals tile the time, words are in order and inside their result."""
+    """Check that final results cover the time without gaps and that words are in order; return the final results."""
     finals = [result for result in of(messages, "Results") if result.is_final]
-    assert word_error_rate(TEXT, transcript(finals)) <= WORST
+    assert word_error_rate(TEXT, transcript(finals)) <= MAX_ERROR_RATE
     end = 0.0
     for result in finals:
         assert result.start == pytest.approx(end, abs=0.002)
@@ -92,7 +89,7 @@ async def test_live_async(server: LiveServer) -> None:
     assert len(of(messages, "Results")) == len(finals)  # no interims unless asked for
 
 
-def test_finalize_is_answered_every_time_and_repeats_nothing(server: LiveServer) -> None:
+def test_finalize_is_always_answered(server: LiveServer) -> None:
     with client(server).listen.v1.connect(**LIVE, endpointing="false") as socket:
         socket.send_media(clip("counting").pcm(16_000))
         socket.send_finalize()
@@ -106,46 +103,46 @@ def test_finalize_is_answered_every_time_and_repeats_nothing(server: LiveServer)
         socket.send_close_stream()
         rest = list(socket)
     finalized = [answer for answer in of(answers, "Results") if answer.from_finalize]
-    assert word_error_rate(clip("counting").text, transcript(finalized[:1])) <= WORST
+    assert word_error_rate(clip("counting").text, transcript(finalized[:1])) <= MAX_ERROR_RATE
     assert transcript(finalized[1:]) == ""
     assert [message.type for message in rest] == ["Metadata"]
 
 
-def test_two_channels_are_two_streams(server: LiveServer) -> None:
+def test_two_channels(server: LiveServer) -> None:
     left, right = clip("counting").pcm(16_000), clip("six_to_ten").pcm(16_000)
     size = max(len(left), len(right))
     both = [channel.ljust(size, b"\0") for channel in (left, right)]
     stereo = b"".join(both[0][i : i + 2] + both[1][i : i + 2] for i in range(0, size, 2))
     with client(server).listen.v1.connect(**{**LIVE, "channels": 2}, multichannel=True) as socket:
         messages = converse(socket, stereo)
-    heard = [
+    transcripts = [
         transcript([result for result in of(messages, "Results") if result.channel_index == [channel, 2]])
         for channel in (0, 1)
     ]
-    assert word_error_rate(clip("counting").text, heard[0]) <= WORST
-    assert word_error_rate(clip("six_to_ten").text, heard[1]) <= WORST
+    assert word_error_rate(clip("counting").text, transcripts[0]) <= MAX_ERROR_RATE
+    assert word_error_rate(clip("six_to_ten").text, transcripts[1]) <= MAX_ERROR_RATE
     assert messages[-1].channels == 2
 
 
-def test_a_file(server: LiveServer) -> None:
+def test_file(server: LiveServer) -> None:
     samples = speech(16_000)
     answer = client(server).listen.v1.media.transcribe_file(
         request=wav(samples, 16_000), model="nova-3", utterances=True
     )
-    assert word_error_rate(TEXT, answer.results.channels[0].alternatives[0].transcript) <= WORST
+    assert word_error_rate(TEXT, answer.results.channels[0].alternatives[0].transcript) <= MAX_ERROR_RATE
     assert answer.metadata.duration == pytest.approx(len(samples) / 16_000, abs=0.1)
     assert len(answer.results.utterances) >= 2
 
 
-def test_a_token_opens_a_stream(server: LiveServer) -> None:
+def test_token_opens_stream(server: LiveServer) -> None:
     grant = client(server).auth.v1.tokens.grant(ttl_seconds=30)
     assert grant.expires_in == 30
     with client(server, access_token=grant.access_token).listen.v1.connect(**LIVE) as socket:
         messages = converse(socket, clip("counting").pcm(16_000))
-    assert word_error_rate(clip("counting").text, transcript(of(messages, "Results"))) <= WORST
+    assert word_error_rate(clip("counting").text, transcript(of(messages, "Results"))) <= MAX_ERROR_RATE
 
 
-def test_a_wrong_key_is_told_so(server: LiveServer) -> None:
+def test_wrong_key(server: LiveServer) -> None:
     from deepgram.core.api_error import ApiError
     from websockets.exceptions import InvalidStatus
 
@@ -163,7 +160,7 @@ FLUX = {"model": "flux-general-en", "encoding": "linear16", "sample_rate": 16_00
 
 
 def check_turns(messages: list[Any], seconds: float) -> None:
-    """Turns start and end in turn, are numbered, and hold what was said."""
+    """Check that turns start and end alternately, are numbered, and contain all words."""
     assert messages[0].type == "Connected"
     assert [message.sequence_id for message in messages] == list(range(len(messages)))
     turns = of(messages, "TurnInfo")
@@ -172,13 +169,13 @@ def check_turns(messages: list[Any], seconds: float) -> None:
     ends = [turn for turn in turns if turn.event == "EndOfTurn"]
     assert [turn.turn_index for turn in ends] == list(range(len(ends)))
     assert len(ends) >= 2
-    assert word_error_rate(TEXT, " ".join(turn.transcript for turn in ends)) <= WORST
+    assert word_error_rate(TEXT, " ".join(turn.transcript for turn in ends)) <= MAX_ERROR_RATE
     assert all(turn.audio_window_start <= turn.audio_window_end <= seconds + 0.1 for turn in turns)
     assert all(turn.words for turn in turns if turn.event == "StartOfTurn")
 
 
 def in_real_time(send: Any, audio: bytes, stop: threading.Event) -> None:
-    """80 ms of audio at a time."""
+    """Send 80 ms of audio at a time."""
     for chunk in chunks(audio, 2560):
         send(chunk)
         if stop.wait(0.08):
@@ -206,8 +203,8 @@ def test_flux_sync(server: LiveServer) -> None:
     assert {turn.trigger for turn in of(messages, "TurnInfo")[eager:] if turn.event == "EndOfTurn"} == {"model"}
 
 
-def test_flux_leaves_every_end_to_the_client(server: LiveServer) -> None:
-    """What Deepgram recommends to clients with a turn detection of their own."""
+def test_flux_threshold_1_leaves_turns_to_client(server: LiveServer) -> None:
+    """Deepgram recommends this to clients that have their own turn detection."""
     with client(server).listen.v2.connect(**FLUX, eot_threshold=1.0, eot_timeout_ms=30_000) as socket:
         for chunk in chunks(pcm(speech(16_000)), 2560):
             socket.send_media(chunk)
@@ -217,10 +214,10 @@ def test_flux_leaves_every_end_to_the_client(server: LiveServer) -> None:
         assert socket._websocket.close_code == 1000
     (end,) = [turn for turn in of(messages, "TurnInfo") if turn.event == "EndOfTurn"]
     assert end.trigger == "manual"
-    assert word_error_rate(TEXT, end.transcript) <= WORST
+    assert word_error_rate(TEXT, end.transcript) <= MAX_ERROR_RATE
 
 
-async def test_flux_async_configure_and_force(server: LiveServer) -> None:
+async def test_flux_configure_and_force_end_turn(server: LiveServer) -> None:
     async with async_client(server).listen.v2.connect(**FLUX) as socket:
         messages = [message async for message in converse_flux(socket)]
     kinds = [message.type for message in messages]
@@ -228,7 +225,7 @@ async def test_flux_async_configure_and_force(server: LiveServer) -> None:
     assert messages[1].thresholds.eot_threshold == 0.8
     forced = [message for message in of(messages, "TurnInfo") if message.event == "EndOfTurn"]
     assert [message.trigger for message in forced] == ["manual", "manual"]
-    assert word_error_rate(clip("counting").text, forced[0].transcript) <= WORST
+    assert word_error_rate(clip("counting").text, forced[0].transcript) <= MAX_ERROR_RATE
     assert forced[1].transcript == ""
 
 

@@ -1,4 +1,4 @@
-"""Kyutai's clients pack and unpack with the `msgpack` package: the way they do it, against the real server."""
+"""Messages packed with the `msgpack` package, with the options of each of Kyutai's clients."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def embedded() -> Iterator[LiveServer]:
         yield server
 
 
-def as_the_file_script(fields: dict[str, Any]) -> bytes:
+def pack_like_file_script(fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(fields, use_single_float=True)
     return packed
 
 
-def as_unmute(fields: dict[str, Any]) -> bytes:
+def pack_like_unmute(fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(fields, use_bin_type=True, use_single_float=True)
     return packed
 
 
-def without_options(fields: dict[str, Any]) -> bytes:
+def pack_without_options(fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(fields)
     return packed
 
 
-@pytest.mark.parametrize("pack", [as_the_file_script, as_unmute, without_options])
-def test_speech_and_a_marker(embedded: LiveServer, pack: Callable[[dict[str, Any]], bytes]) -> None:
+@pytest.mark.parametrize("pack", [pack_like_file_script, pack_like_unmute, pack_without_options])
+def test_speech_and_marker(embedded: LiveServer, pack: Callable[[dict[str, Any]], bytes]) -> None:
     speech = clip("one_to_five")
     samples = np.concatenate((speech.at(24_000), np.zeros(24_000, np.float32)))
-    heard, stops, steps = [], [], 0
+    words, stops, steps = [], [], 0
     with connect(embedded.url("/api/asr-streaming")) as socket:
         for start in range(0, len(samples), FRAME):
             socket.send(pack({"type": "Audio", "pcm": samples[start : start + FRAME].tolist()}))
@@ -53,19 +53,19 @@ def test_speech_and_a_marker(embedded: LiveServer, pack: Callable[[dict[str, Any
             closed_union.validate_python(fields)
             steps += fields["type"] == "Step"
             if fields["type"] == "Word":
-                heard.append(fields["text"])
+                words.append(fields["text"])
             elif fields["type"] == "EndWord":
                 stops.append(fields["stop_time"])
             elif fields["type"] == "Marker":
                 assert fields["id"] == 3
                 break
-    assert word_error_rate(speech.text, " ".join(heard)) < 0.5
+    assert word_error_rate(speech.text, " ".join(words)) < 0.5
     assert stops == sorted(stops)
     assert stops[-1] <= len(samples) / 24_000
     assert len(samples) // FRAME - steps in (0, 1)
 
 
-def test_our_own_packing_in_the_other_tests_is_that_of_the_package() -> None:
+def test_kyutai_wire_packs_like_msgpack() -> None:
     samples = np.linspace(-1, 1, FRAME, dtype=np.float32)
-    assert audio(samples) == as_the_file_script({"type": "Audio", "pcm": samples.tolist()})
-    assert audio(samples, 0xCB) == without_options({"type": "Audio", "pcm": samples.tolist()})
+    assert audio(samples) == pack_like_file_script({"type": "Audio", "pcm": samples.tolist()})
+    assert audio(samples, 0xCB) == pack_without_options({"type": "Audio", "pcm": samples.tolist()})

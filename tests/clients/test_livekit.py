@@ -1,4 +1,4 @@
-"""LiveKit Agents' plugins against our server, as an agent drives them: only the URL and the key are ours."""
+"""LiveKit Agents' plugins, used as an agent uses them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from support.clients import KEY, MAX_ERROR_RATE, TEXT, chunks, pcm, speech
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
-
-from clients.conftest import KEY, WORST, chunks, pcm, speech
 
 pytest.importorskip("livekit.agents")
 import aiohttp
@@ -21,7 +20,6 @@ from livekit.plugins import deepgram, gradium, openai
 pytestmark = pytest.mark.clients
 
 FIRST, SECOND = clip("one_to_five"), clip("six_to_ten")
-TEXT = f"{FIRST.text} {SECOND.text}"
 PAUSE_SECONDS = 3.0
 ONCE = APIConnectOptions(max_retry=0, timeout=10)
 
@@ -44,7 +42,7 @@ async def push(stream: stt.SpeechStream, data: bytes, rate: int) -> None:
 
 async def collect(stream: stt.SpeechStream, into: list[stt.SpeechEvent]) -> None:
     async for event in stream:
-        into.append(event)  # noqa: PERF401  (one by one: others look while it fills)
+        into.append(event)  # noqa: PERF401  (other tasks read the list meanwhile)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -54,10 +52,10 @@ async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 async def listen(recognizer: stt.STT, rate: int, *, ends: bool) -> list[stt.SpeechEvent]:
-    """All that the plugin tells of two utterances with a pause after each.
+    """Return all events for two utterances with a pause after each.
 
-    With `ends`, it is told that the audio ends and must end by itself; the plugins that never say so to a server are
-    closed two seconds after the second utterance, in which a final told twice would show.
+    With `ends`, the input is ended and the plugin must end by itself. Plugins that do not end the server's stream are
+    closed two seconds after the second utterance, in which a repeated final transcript would appear.
     """
     events: list[stt.SpeechEvent] = []
     stream = recognizer.stream(conn_options=ONCE)
@@ -68,7 +66,7 @@ async def listen(recognizer: stt.STT, rate: int, *, ends: bool) -> list[stt.Spee
         async with asyncio.timeout(20):
             await collector
     else:
-        await until(lambda: collector.done() or word_error_rate(TEXT, final_text(events)) <= WORST)
+        await until(lambda: collector.done() or word_error_rate(TEXT, final_text(events)) <= MAX_ERROR_RATE)
         await asyncio.sleep(2)
     await stream.aclose()
     await collector
@@ -80,7 +78,7 @@ def final_text(events: list[stt.SpeechEvent]) -> str:
 
 
 def check_turns(events: list[stt.SpeechEvent]) -> None:
-    """Text comes only between a start and an end, and nothing follows the last end."""
+    """Check that text comes only between a start and an end, and that nothing follows the last end."""
     speaking, turns = False, 0
     for event in events:
         if event.type in {START, END}:
@@ -94,8 +92,8 @@ def check_turns(events: list[stt.SpeechEvent]) -> None:
 
 
 def check_text(events: list[stt.SpeechEvent], caplog: pytest.LogCaptureFixture) -> None:
-    """Both utterances were heard once, interims before finals, and nothing was complained of or tried again."""
-    assert word_error_rate(TEXT, final_text(events)) <= WORST
+    """Check that both utterances are transcribed once, interim before final, without warnings or retries."""
+    assert word_error_rate(TEXT, final_text(events)) <= MAX_ERROR_RATE
     kinds = [event.type for event in events]
     assert kinds.index(INTERIM) < kinds.index(FINAL)
     assert kinds.count(FINAL) >= 2
@@ -104,7 +102,7 @@ def check_text(events: list[stt.SpeechEvent], caplog: pytest.LogCaptureFixture) 
 
 
 def check_word_times(events: list[stt.SpeechEvent]) -> None:
-    """In order, within the audio, and none in the pause between the utterances."""
+    """Check that word times are in order, within the audio and outside the pause between the utterances."""
     words = [word for event in events if event.type == FINAL for word in event.alternatives[0].words or []]
     times = [time for word in words for time in (word.start_time, word.end_time)]
     assert times
@@ -123,21 +121,19 @@ async def test_deepgram(server: LiveServer, http: aiohttp.ClientSession, caplog:
     check_word_times(events)
 
 
-async def test_a_flush_is_answered_at_once_and_only_once(
-    server: LiveServer, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
-) -> None:
-    """No silence follows either utterance: only the flush can bring its last words."""
+async def test_flush(server: LiveServer, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+    """No silence follows the utterances, so only the flush can release their last words."""
     recognizer = deepgram.STT(api_key=KEY, base_url=server.http("/v1/listen"), http_session=http)
     events: list[stt.SpeechEvent] = []
     stream = recognizer.stream(conn_options=ONCE)
     collector = asyncio.create_task(collect(stream, events))
-    said = ""
+    text = ""
     for utterance in (FIRST, SECOND):
-        said += f" {utterance.text}"
+        text += f" {utterance.text}"
         await push(stream, utterance.pcm(16_000), 16_000)
         stream.flush()
-        await until(lambda said=said: word_error_rate(said, final_text(events)) <= WORST, seconds=10)
-    stream.end_input()  # the plugin flushes here again, with nothing left to tell
+        await until(lambda text=text: word_error_rate(text, final_text(events)) <= MAX_ERROR_RATE, seconds=10)
+    stream.end_input()  # the plugin flushes again, with no words left
     async with asyncio.timeout(20):
         await collector
     await stream.aclose()
@@ -160,7 +156,7 @@ async def test_flux(server: LiveServer, http: aiohttp.ClientSession, caplog: pyt
 
 
 async def test_openai_realtime(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a VAD of its own the plugin tells of no starts and ends: only of text."""
+    """Without its own VAD the plugin reports text, but no starts and ends."""
     recognizer = openai.STT(
         api_key=KEY, base_url=server.http("/v1"), model="kyutai/stt-1b-en_fr", use_realtime=True, vad=None
     )
@@ -174,7 +170,7 @@ async def test_openai_files(server: LiveServer) -> None:
     recognizer = openai.STT(api_key=KEY, base_url=server.http("/v1"), model="whisper-1", use_realtime=False, vad=None)
     data = clip("counting").pcm(24_000)
     event = await recognizer.recognize(rtc.AudioFrame(data, 24_000, 1, len(data) // 2), conn_options=ONCE)
-    assert word_error_rate(clip("counting").text, event.alternatives[0].text) <= WORST
+    assert word_error_rate(clip("counting").text, event.alternatives[0].text) <= MAX_ERROR_RATE
     await recognizer.aclose()
 
 

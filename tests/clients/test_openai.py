@@ -1,4 +1,4 @@
-"""OpenAI's own package against our server: realtime sessions, files in every format, keys for browsers."""
+"""OpenAI's own package: realtime sessions, files in every format, keys for browsers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import threading
 from typing import Any
 
 import pytest
+from support.clients import KEY, MAX_ERROR_RATE, TEXT, chunks, pcm, speech, wav
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
-
-from clients.conftest import KEY, WORST, chunks, pcm, speech, wav
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.clients
 
-TEXT = f"{clip('one_to_five').text} {clip('six_to_ten').text}"
 PREFIX = "conversation.item.input_audio_transcription"
 QUERY = {"intent": "transcription"}
 VADS: list[dict[str, Any]] = [
@@ -47,7 +45,7 @@ def encoded(data: bytes) -> str:
 
 
 def check(events: list[Any], items: int) -> None:
-    """Every item: deltas that add up to what is completed, in the order of OpenAI's own server."""
+    """Check that the deltas of every item add up to its transcript and that words are in order."""
     assert len({event.event_id for event in events}) == len(events)
     completed = [event for event in events if event.type == f"{PREFIX}.completed"]
     assert len(completed) == items
@@ -57,13 +55,13 @@ def check(events: list[Any], items: int) -> None:
         assert done.usage.type == "duration"
         assert done.usage.seconds >= 0
         assert " ".join(word["word"] for word in done.words) == done.transcript
-    assert word_error_rate(TEXT, " ".join(done.transcript for done in completed)) <= WORST
+    assert word_error_rate(TEXT, " ".join(done.transcript for done in completed)) <= MAX_ERROR_RATE
     starts = [word["start"] for done in completed for word in done.words]
     assert starts == sorted(starts)
 
 
 @pytest.mark.parametrize("vad", VADS, ids=lambda vad: vad["type"])
-def test_the_server_finds_the_turns(server: LiveServer, vad: dict[str, Any]) -> None:
+def test_server_vad(server: LiveServer, vad: dict[str, Any]) -> None:
     with client(server).realtime.connect(extra_query=QUERY) as connection:
         created = connection.recv()
         assert created.type == "session.created"
@@ -101,7 +99,7 @@ def test_the_server_finds_the_turns(server: LiveServer, vad: dict[str, Any]) -> 
     assert started[0] < stopped[0] <= started[1] < stopped[1]
 
 
-async def test_the_client_commits(server: LiveServer) -> None:
+async def test_client_commits(server: LiveServer) -> None:
     async_client = openai.AsyncOpenAI(api_key=KEY, base_url=server.http("/v1"), max_retries=0)
     async with async_client.realtime.connect(extra_query={**QUERY, "model": "whisper-1"}) as connection:
         await connection.session.update(session=session(None))
@@ -109,7 +107,7 @@ async def test_the_client_commits(server: LiveServer) -> None:
         await connection.input_audio_buffer.commit()
         await connection.input_audio_buffer.append(audio=encoded(clip("six_to_ten").pcm()))
         await connection.input_audio_buffer.commit()
-        await connection.input_audio_buffer.commit()  # nothing in it: answered all the same, and not with an error
+        await connection.input_audio_buffer.commit()  # empty, and answered without an error
         await connection.input_audio_buffer.append(audio=encoded(clip("counting").pcm()))
         await connection.input_audio_buffer.clear()
         events: list[Any] = []
@@ -128,14 +126,14 @@ async def test_the_client_commits(server: LiveServer) -> None:
     assert not any(event.type.startswith("input_audio_buffer.speech") for event in events)
 
 
-def test_a_secret_for_a_browser(server: LiveServer) -> None:
+def test_client_secret(server: LiveServer) -> None:
     secret = client(server).realtime.client_secrets.create(session=session(None))
     assert secret.value.startswith("ek_")
     with client(server, secret.value).realtime.connect(extra_query=QUERY) as connection:
         assert connection.recv().type == "session.created"
 
 
-def test_a_wrong_key_is_told_so(server: LiveServer) -> None:
+def test_wrong_key(server: LiveServer) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
         client(server, "wrong").audio.transcriptions.create(model="whisper-1", file=("a.wav", b"x"))
     assert refused.value.code == "invalid_api_key"
@@ -146,40 +144,40 @@ def file() -> tuple[str, bytes]:
     return "talk.wav", wav(speech(16_000, pause_seconds=1.0), 16_000)
 
 
-def test_a_file_as_json_and_text(server: LiveServer, file: tuple[str, bytes]) -> None:
+def test_file_as_json_and_text(server: LiveServer, file: tuple[str, bytes]) -> None:
     transcriptions = client(server).audio.transcriptions
     answer = transcriptions.create(model="whisper-1", file=file)
-    assert word_error_rate(TEXT, answer.text) <= WORST
+    assert word_error_rate(TEXT, answer.text) <= MAX_ERROR_RATE
     assert answer.usage.type == "duration"
     assert transcriptions.create(model="whisper-1", file=file, response_format="text").strip() == answer.text
 
 
 @pytest.mark.parametrize(("format", "first"), [("srt", "1\n00:00:0"), ("vtt", "WEBVTT")])
-def test_a_file_as_subtitles(server: LiveServer, file: tuple[str, bytes], format: Any, first: str) -> None:
+def test_file_as_subtitles(server: LiveServer, file: tuple[str, bytes], format: Any, first: str) -> None:
     answer = client(server).audio.transcriptions.create(model="whisper-1", file=file, response_format=format)
     assert answer.startswith(first)
     assert "-->" in answer
 
 
-def test_a_file_with_words_and_segments(server: LiveServer, file: tuple[str, bytes]) -> None:
+def test_file_as_verbose_json(server: LiveServer, file: tuple[str, bytes]) -> None:
     answer = client(server).audio.transcriptions.create(
         model="whisper-1", file=file, response_format="verbose_json", timestamp_granularities=["word", "segment"]
     )
-    assert word_error_rate(TEXT, " ".join(word.word for word in answer.words)) <= WORST
+    assert word_error_rate(TEXT, " ".join(word.word for word in answer.words)) <= MAX_ERROR_RATE
     assert [word.start for word in answer.words] == sorted(word.start for word in answer.words)
     assert len(answer.segments) >= 2
     assert " ".join(segment.text for segment in answer.segments) == answer.text
     assert answer.duration == pytest.approx(len(speech(16_000, pause_seconds=1.0)) / 16_000, abs=0.1)
 
 
-def test_a_file_as_a_stream_of_events(server: LiveServer, file: tuple[str, bytes]) -> None:
+def test_file_as_event_stream(server: LiveServer, file: tuple[str, bytes]) -> None:
     events = list(client(server).audio.transcriptions.create(model="whisper-1", file=file, stream=True))
     assert events[-1].type == "transcript.text.done"
     assert "".join(event.delta for event in events[:-1]) == events[-1].text
-    assert word_error_rate(TEXT, events[-1].text) <= WORST
+    assert word_error_rate(TEXT, events[-1].text) <= MAX_ERROR_RATE
 
 
-def test_the_models_that_there_are(server: LiveServer) -> None:
+def test_models(server: LiveServer) -> None:
     models = client(server).models.list().data
     assert [model.id for model in models] == ["embedded"]
     assert client(server).models.retrieve("embedded").id == "embedded"

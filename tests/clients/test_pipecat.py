@@ -1,4 +1,4 @@
-"""Pipecat's services against our server, in a pipeline: only the URL and the key are ours."""
+"""Pipecat's services, in a pipeline."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from support.clients import CLIPS, KEY, MAX_ERROR_RATE, TEXT, chunks, pcm
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
-
-from clients.conftest import KEY, WORST, chunks, pcm
 
 pytest.importorskip("pipecat")
 import numpy as np
@@ -38,12 +37,11 @@ pytestmark = pytest.mark.clients
 
 RATE = 16_000
 Started, Stopped = ProposedUserStartedSpeakingFrame, ProposedUserStoppedSpeakingFrame
-CLIPS = ("one_to_five", "six_to_ten")
 
 
 def spoken() -> list[Frame]:
-    """Two utterances as a transport and a VAD bring them: start, audio, stop, and silence around each, with no gap."""
-    frames: list[Frame] = [SleepFrame(0.5), *silence(2)]  # for the service to connect, and to hear that nobody speaks
+    """Return two utterances as a transport and a VAD send them: start, audio, stop, with silence around each."""
+    frames: list[Frame] = [SleepFrame(0.5), *silence(2)]  # the service connects and measures the silence
     for name in CLIPS:
         frames.append(VADUserStartedSpeakingFrame())
         frames += audio(clip(name).pcm(RATE))
@@ -63,26 +61,26 @@ def audio(data: bytes) -> list[Frame]:
     return frames
 
 
-async def run(service: Any, complaints: list[str]) -> Sequence[Frame]:
-    """What the pipeline gets; nothing failed, was complained of or tried again."""
+async def run(service: Any, warnings: list[str]) -> Sequence[Frame]:
+    """Return the frames that the service sends down; check that there are no errors, warnings or retries."""
     params = PipelineParams(audio_in_sample_rate=RATE, enable_metrics=True)
     down, up = await run_test(service, frames_to_send=spoken(), pipeline_params=params)
     assert not [frame for frame in [*down, *up] if isinstance(frame, ErrorFrame)]
-    assert not complaints
+    assert not warnings
     return down
 
 
 @pytest.fixture
-def complaints() -> Iterator[list[str]]:
-    """Pipecat's warnings: it says there, and only there, that it connects again."""
-    heard: list[str] = []
-    sink = logger.add(lambda message: heard.append(str(message)), level="WARNING", filter="pipecat.services")
-    yield heard
+def warnings() -> Iterator[list[str]]:
+    """Pipecat's warnings, which are the only sign of a new connection."""
+    messages: list[str] = []
+    sink = logger.add(lambda message: messages.append(str(message)), level="WARNING", filter="pipecat.services")
+    yield messages
     logger.remove(sink)
 
 
 def times_to_first_byte(frames: Sequence[Frame]) -> list[float]:
-    """One for each utterance whose wait was answered, in seconds; Pipecat also reports zeros when it starts."""
+    """Return the time of each utterance in seconds, without the zeros that Pipecat reports when it starts."""
     metrics = [data for frame in frames if isinstance(frame, MetricsFrame) for data in frame.data]
     return [data.value for data in metrics if isinstance(data, TTFBMetricsData) and data.value > 0]
 
@@ -119,38 +117,38 @@ def gradium_server_vad(server: LiveServer) -> Any:
 
 
 def check_text(frames: Sequence[Frame]) -> list[TranscriptionFrame]:
-    """Both utterances were heard once."""
-    said = [frame for frame in frames if isinstance(frame, TranscriptionFrame)]
-    heard = " ".join(frame.text for frame in said)
-    assert word_error_rate(" ".join(clip(name).text for name in CLIPS), heard) <= WORST
-    assert len(said) >= 2
-    return said
+    """Check that both utterances are transcribed once; return the transcriptions."""
+    transcriptions = [frame for frame in frames if isinstance(frame, TranscriptionFrame)]
+    text = " ".join(frame.text for frame in transcriptions)
+    assert word_error_rate(TEXT, text) <= MAX_ERROR_RATE
+    assert len(transcriptions) >= 2
+    return transcriptions
 
 
 @pytest.mark.parametrize("make", [deepgram, gradium, openai_local_vad])
-async def test_the_pipelines_own_vad_ends_an_utterance(server: LiveServer, make: Make, complaints: list[str]) -> None:
-    frames = await run(make(server), complaints)
+async def test_vad_of_the_pipeline(server: LiveServer, make: Make, warnings: list[str]) -> None:
+    frames = await run(make(server), warnings)
     check_text(frames)
     assert len(times_to_first_byte(frames)) >= 2
 
 
 @pytest.mark.parametrize("make", [flux, gradium_server_vad, openai_server_vad])
-async def test_the_server_tells_of_turns(server: LiveServer, make: Make, complaints: list[str]) -> None:
-    frames = await run(make(server), complaints)
+async def test_turns_of_the_server(server: LiveServer, make: Make, warnings: list[str]) -> None:
+    frames = await run(make(server), warnings)
     check_text(frames)
     bounds = [frame for frame in frames if isinstance(frame, (Started, Stopped))]
     assert len(bounds) >= 4
     assert [type(frame) for frame in bounds] == [Started, Stopped] * (len(bounds) // 2)
 
 
-async def test_a_finalize_is_answered_for_each_utterance(server: LiveServer, complaints: list[str]) -> None:
-    frames = await run(deepgram(server), complaints)
+async def test_finalize_is_answered_per_utterance(server: LiveServer, warnings: list[str]) -> None:
+    frames = await run(deepgram(server), warnings)
     assert len([frame for frame in check_text(frames) if frame.finalized]) >= 2
     kinds = [type(frame) for frame in frames]
     assert kinds.index(InterimTranscriptionFrame) < kinds.index(TranscriptionFrame)
 
 
-async def test_a_segment_as_a_file(server: LiveServer, complaints: list[str]) -> None:
-    frames = await run(OpenAISTTService(api_key=KEY, base_url=server.http("/v1"), model="whisper-1"), complaints)
-    said = " ".join(frame.text for frame in frames if isinstance(frame, TranscriptionFrame))
-    assert word_error_rate(" ".join(clip(name).text for name in CLIPS), said) <= WORST
+async def test_segment_as_file(server: LiveServer, warnings: list[str]) -> None:
+    frames = await run(OpenAISTTService(api_key=KEY, base_url=server.http("/v1"), model="whisper-1"), warnings)
+    text = " ".join(frame.text for frame in frames if isinstance(frame, TranscriptionFrame))
+    assert word_error_rate(TEXT, text) <= MAX_ERROR_RATE

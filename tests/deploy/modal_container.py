@@ -1,4 +1,4 @@
-"""A real container of what was deployed: Modal's own entrypoint, in a process of this machine."""
+"""A real container of a deployment: Modal's own entrypoint in a process on this machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SERVER, CLASS, FILE = "Tympan", "TympanClass.*", "transcribe"
 
 
 def variables_of(plane: ControlPlane) -> dict[str, str]:
-    """What the platform would put into the container's environment."""
+    """Return the variables that the platform would set in the container."""
     return next(dict(request.env_dict) for request in plane.requests("SecretGetOrCreate") if request.env_dict)
 
 
 def arguments_of(plane: ControlPlane, name: str) -> Any:
-    """What the platform would tell the container: the function `name`, its ids, a snapshot to be made if it has one."""
+    """Return the arguments that the platform would pass to the container of a function."""
     function = api_pb2.Function()
     function.CopyFrom(functions(plane)[name])
     function.is_checkpointing_function = function.checkpointing_enabled
@@ -82,13 +82,13 @@ class Container:
 
 @contextmanager
 def container(folder: Path, deployment: ControlPlane, name: str, worker: Worker) -> Iterator[Container]:
-    """A running one, past its snapshot if it has one, that lets clients in."""
+    """Run a container, past its snapshot if it has one, that accepts clients."""
     arguments, restored = folder / "arguments", folder / "restored.json"
-    told = arguments_of(deployment, name)
-    arguments.write_bytes(told.SerializeToString())
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MODAL_", "TYMPAN_"))}
+    sent = arguments_of(deployment, name)
+    arguments.write_bytes(sent.SerializeToString())
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MODAL_", "TYMPAN_"))}
     environment = {
-        **ours,
+        **inherited,
         **worker.environment(),
         **variables_of(deployment),
         "PYTHONPATH": str(ROOT / "src"),
@@ -103,10 +103,10 @@ def container(folder: Path, deployment: ControlPlane, name: str, worker: Worker)
         process = subprocess.Popen(command, env=environment, cwd=folder, stderr=log, stdout=log)
     running = Container(process, worker, folder)
     try:
-        if told.function_def.is_checkpointing_function:
+        if sent.function_def.is_checkpointing_function:
             running.until(lambda: bool(worker.requests("ContainerCheckpoint")))
-            assert not listening(), "before the snapshot there is no socket"
-            assert not children(process.pid), "nor a process of the recognizer"
+            assert not listening(), "a socket before the snapshot"
+            assert not children(process.pid), "a recognizer process before the snapshot"
             restored.write_text(json.dumps({"task_id": "ta-2"}))
         if name == SERVER:
             running.until(listening)
@@ -124,7 +124,7 @@ def children(pid: int) -> str:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether the entrypoint has come to where it waits for this signal."""
+    """Return whether the process has a handler for a signal."""
     status = Path(f"/proc/{pid}/status").read_text()
     return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 

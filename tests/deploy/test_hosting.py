@@ -1,4 +1,4 @@
-"""What may be in a snapshot, and what is made after it."""
+"""Hosts: what a snapshot contains, and what is created after it."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from tympan.engine import registry
 from tympan.engine.scripted import ScriptedEngine
 
 
-class WatchedEngine(ScriptedEngine):
-    """Notes what is asked of it."""
+class RecordingEngine(ScriptedEngine):
+    """Records the methods that are called."""
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         super().__init__(settings, most_streams)
-        self.asked: list[str] = []
+        self.called: list[str] = []
 
     def load(self) -> None:
-        self.asked.append("load")
+        self.called.append("load")
 
     async def start(self) -> None:
-        self.asked.append("start")
+        self.called.append("start")
         await super().start()
 
 
 @pytest.fixture(autouse=True)
-def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "create_engine", WatchedEngine)
+def recording_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "create_engine", RecordingEngine)
 
 
 def config(**settings: object) -> Config:
     return load_config(environment={}, overrides={"model": "scripted", "port": 0, **settings})
 
 
-def asked(host: Host) -> list[str]:
-    assert isinstance(host.engine, WatchedEngine)
-    return host.engine.asked
+def called(host: Host) -> list[str]:
+    assert isinstance(host.engine, RecordingEngine)
+    return host.engine.called
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({}, ["load"]),
-        ({"memory_snapshot": False}, []),  # nobody keeps it: straight to the device, at the start
-        ({"gpu_snapshot": True}, []),  # it is started before the snapshot
+        ({"memory_snapshot": False}, []),  # no snapshot: loaded to the device at the start
+        ({"gpu_snapshot": True}, []),  # the engine is started before the snapshot
     ],
 )
-def test_weights_are_in_memory_only_for_a_snapshot(settings: dict[str, object], expected: list[str]) -> None:
+def test_load_reads_weights_only_for_a_snapshot(settings: dict[str, object], expected: list[str]) -> None:
     host = Host(config(**settings))
     host.load()
-    assert asked(host) == expected
+    assert called(host) == expected
 
 
-def test_before_the_snapshot_there_are_no_threads_and_no_loop() -> None:
+def test_load_starts_no_thread() -> None:
     before = threading.enumerate()
     host = ListeningHost(config())
     host.load()
@@ -67,12 +67,12 @@ def test_before_the_snapshot_there_are_no_threads_and_no_loop() -> None:
 
     host.start()
     host.listen()
-    assert asked(host) == ["load", "start"]
+    assert called(host) == ["load", "start"]
     host.stop()
     assert threading.enumerate() == before
 
 
-async def test_the_app_does_not_start_the_engine_again() -> None:
+async def test_app_does_not_start_the_engine_again() -> None:
     host = Host(config())
     host.load()
     await host.start_engine()
@@ -80,23 +80,23 @@ async def test_the_app_does_not_start_the_engine_again() -> None:
     async with app.router.lifespan_context(app):
         await asyncio.sleep(0)
         assert host.engine.ready
-    assert asked(host) == ["load", "start"]
+    assert called(host) == ["load", "start"]
 
 
-@pytest.mark.parametrize(("carried", "told", "warned"), [(2, 3, True), (3, 3, False), (None, 3, False)])
-async def test_carrying_less_than_was_told_is_said(
-    carried: int | None, told: int, warned: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("capacity", "maximum", "warned"), [(2, 3, True), (3, 3, False), (None, 3, False)])
+async def test_lower_capacity_is_logged(
+    capacity: int | None, maximum: int, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = Host(config(max_streams=carried, maximum_streams=told))
+    host = Host(config(max_streams=capacity, container_max_streams=maximum))
     host.load()
     with caplog.at_level(logging.WARNING):
         await host.start_engine()
     await host.engine.stop()
-    assert host.engine.capacity == min(carried or told, told)
-    assert ("set maximum_streams" in caplog.text) == warned
+    assert host.engine.capacity == min(capacity or maximum, maximum)
+    assert ("set container_max_streams" in caplog.text) == warned
 
 
-def test_a_container_whose_engine_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_ends_when_the_engine_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     codes: list[int] = []
 
@@ -105,7 +105,7 @@ def test_a_container_whose_engine_hangs_ends(monkeypatch: pytest.MonkeyPatch) ->
         ended.set()
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(WatchedEngine, "check", lambda self, longest_seconds: "it hangs", raising=True)
+    monkeypatch.setattr(RecordingEngine, "check", lambda self, longest_seconds: "it hangs", raising=True)
     host = ListeningHost(config())
     host.load()
     host.start()

@@ -1,4 +1,4 @@
-"""The real container entrypoint, started from what the real `modal deploy` sent; snapshot and signals included."""
+"""The real container entrypoint, started with what the real `modal deploy` sent, with snapshot and signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def assert_last_words(messages: list[dict[str, Any]], code: int | None) -> None:
     assert messages[-1] == {"status": "complete"}
 
 
-async def test_real_speech_through_the_deployed_server(tmp_path: Path) -> None:
+async def test_server_transcribes_speech(tmp_path: Path) -> None:
     with started(tmp_path, "server", model="embedded", container_cpu="1") as running:
         async with connect(URL) as client:
             await client.send(clip("counting").pcm())
@@ -66,8 +66,8 @@ async def test_real_speech_through_the_deployed_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_gives_each_of_twelve_streams_its_last_words_and_1012(tmp_path: Path, number: int) -> None:
-    with started(tmp_path, "server", model="scripted", maximum_streams="12") as running:
+async def test_server_drains_streams_at_a_signal(tmp_path: Path, number: int) -> None:
+    with started(tmp_path, "server", model="scripted", container_max_streams="12") as running:
         clients = [await connect(URL) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
@@ -78,8 +78,10 @@ async def test_a_signal_gives_each_of_twelve_streams_its_last_words_and_1012(tmp
         assert await stopping == 0
 
 
-async def test_an_interrupt_gives_each_of_twelve_streams_of_the_class_its_last_words_and_1012(tmp_path: Path) -> None:
-    with started(tmp_path, "class", model="scripted", maximum_streams="12", target_streams="12") as running:
+async def test_class_drains_streams_at_an_interrupt(tmp_path: Path) -> None:
+    with started(
+        tmp_path, "class", model="scripted", container_max_streams="12", container_target_streams="12"
+    ) as running:
         clients = [await running.worker.connect(PATH) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
@@ -91,18 +93,18 @@ async def test_an_interrupt_gives_each_of_twelve_streams_of_the_class_its_last_w
         assert "Traceback" not in running.log
 
 
-async def test_a_container_that_carries_less_than_the_platform_was_told_admits_less(tmp_path: Path) -> None:
-    with started(tmp_path, "server", model="scripted", maximum_streams="3", max_streams="2") as running:
+async def test_lower_capacity_is_enforced_and_logged(tmp_path: Path) -> None:
+    with started(tmp_path, "server", model="scripted", container_max_streams="3", max_streams="2") as running:
         kept = [await connect(URL) for _ in range(2)]
         with pytest.raises(Exception, match="503"):
             await connect(URL)
         for client in kept:
             await client.close()
         assert await asyncio.to_thread(running.stop) == 0
-        assert "this container carries 2 streams, the platform was told 3: set maximum_streams" in running.log
+        assert "carries 2 streams, but the platform sends it 3: set container_max_streams to 2" in running.log
 
 
-async def test_real_speech_through_the_deployed_class(tmp_path: Path) -> None:
+async def test_class_transcribes_speech(tmp_path: Path) -> None:
     with started(tmp_path, "class", model="embedded", container_cpu="1") as running:
         client = await running.worker.connect(PATH)
         await client.send(clip("counting").pcm())
@@ -114,8 +116,8 @@ async def test_real_speech_through_the_deployed_class(tmp_path: Path) -> None:
         assert await asyncio.to_thread(running.wait) == 0
 
 
-async def test_streams_of_the_class_are_handed_over_before_the_platform_would_cut_them(tmp_path: Path) -> None:
-    settings = {"maximum_streams": "12", "target_streams": "12", "handover_seconds": "1"}
+async def test_class_hands_streams_over_before_the_timeout(tmp_path: Path) -> None:
+    settings = {"container_max_streams": "12", "container_target_streams": "12", "handover_seconds": "1"}
     with started(tmp_path, "class", model="scripted", **settings) as running:
         clients = [await running.worker.connect(PATH) for _ in range(12)]
         for client in clients:

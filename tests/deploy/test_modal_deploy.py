@@ -1,4 +1,4 @@
-"""The real `modal deploy` against a control plane on loopback: everything that it sends."""
+"""The real `modal deploy` against a control plane on loopback: all requests that it sends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SERVER_CALLS = {
     "FunctionCreate",
     "AppPublish",
 }
-SOMETIMES = {"AppHeartbeat"}  # if the deployment takes long enough
+OPTIONAL_CALLS = {"AppHeartbeat"}  # sent if the deployment takes long enough
 
 
 def deploy(plane: ControlPlane, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def deployed(**settings: str) -> ControlPlane:
 
 
 def functions(plane: ControlPlane) -> dict[str, Any]:
-    """By name; a list of GPUs makes the client send ranked functions."""
+    """Return the functions by name; for a list of GPUs the client sends ranked functions."""
     found = {}
     for request in plane.requests("FunctionCreate"):
         function = request.function if request.function.function_name else request.function_data
@@ -74,13 +74,13 @@ def server() -> ControlPlane:
     return deployed()
 
 
-def test_the_calls_are_these(server: ControlPlane) -> None:
-    assert {name for name, _ in server.calls} - SOMETIMES == SERVER_CALLS
+def test_calls(server: ControlPlane) -> None:
+    assert {name for name, _ in server.calls} - OPTIONAL_CALLS == SERVER_CALLS
     counts = Counter(name for name, _ in server.calls)
     assert (counts["FunctionCreate"], counts["ImageGetOrCreate"], counts["AppPublish"]) == (3, 4, 1)
 
 
-def test_the_machine_is_the_defaults(server: ControlPlane) -> None:
+def test_default_machine(server: ControlPlane) -> None:
     service = functions(server)["Tympan"]
     resources = service.resources
     assert (resources.gpu_config.gpu_type, resources.gpu_config.count) == ("L40S", 1)
@@ -89,7 +89,7 @@ def test_the_machine_is_the_defaults(server: ControlPlane) -> None:
     assert not service.volume_mounts
 
 
-def test_the_autoscaler_is_the_defaults(server: ControlPlane) -> None:
+def test_default_autoscaler(server: ControlPlane) -> None:
     service = functions(server)["Tympan"]
     scaling = service.autoscaler_settings
     assert (scaling.min_containers, scaling.buffer_containers, scaling.max_containers) == (2, 1, 10)
@@ -97,7 +97,7 @@ def test_the_autoscaler_is_the_defaults(server: ControlPlane) -> None:
     assert (scaling.target_concurrency_float, service.max_concurrent_inputs) == (143, 179)
 
 
-def test_it_is_a_server_with_a_snapshot(server: ControlPlane) -> None:
+def test_default_shape_is_a_server_with_a_snapshot(server: ControlPlane) -> None:
     service = functions(server)["Tympan"]
     assert service.is_server
     assert service.checkpointing_enabled
@@ -109,7 +109,7 @@ def test_it_is_a_server_with_a_snapshot(server: ControlPlane) -> None:
     assert service.startup_timeout_secs == 900
 
 
-def test_the_image_is_built_in_this_order_with_the_weights_last(server: ControlPlane) -> None:
+def test_image_ends_with_the_weights(server: ControlPlane) -> None:
     base, packages, environment, weights = (request.image for request in server.requests("ImageGetOrCreate"))
     assert base.dockerfile_commands[0] == "FROM python:3.12-slim-trixie"
     (install,) = (line for line in packages.dockerfile_commands if "pip install" in line)
@@ -123,10 +123,10 @@ def test_the_image_is_built_in_this_order_with_the_weights_last(server: ControlP
     service, builder = functions(server)["Tympan"], functions(server)["download_weights"]
     assert builder.is_builder_function
     assert not builder.resources.gpu_config.gpu_type
-    assert service.mount_ids, "the package itself is mounted, not built in"
+    assert service.mount_ids, "the package is mounted, not part of the image"
 
 
-def test_the_packages_files_are_mounted_and_nothing_else(server: ControlPlane) -> None:
+def test_mount_has_exactly_the_package(server: ControlPlane) -> None:
     client, package = [], []
     for request in server.requests("MountGetOrCreate"):
         (client if request.deployment_name else package).append(request)
@@ -140,11 +140,11 @@ def test_the_packages_files_are_mounted_and_nothing_else(server: ControlPlane) -
         assert sent[f"/root/{path.relative_to(source)}"].sha256_hex == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "/root/tympan/server/static/index.html" in sent
     every_function = [set(function.mount_ids) for function in functions(server).values()]
-    assert len(set.intersection(*every_function)) == 1, "each has the package, and its own copy of the client"
+    assert len(set.intersection(*every_function)) == 1, "each mounts the package, and its own copy of the client"
     assert {len(mounts) for mounts in every_function} == {2}
 
 
-def test_pinned_packages_are_those_that_ci_tests() -> None:
+def test_image_pins_are_the_constraints() -> None:
     source = ast.parse((ROOT / "src/tympan/deploy/modal_app.py").read_text())
     pins = {
         element.value
@@ -157,7 +157,7 @@ def test_pinned_packages_are_those_that_ci_tests() -> None:
     assert pins <= set((ROOT / "constraints.txt").read_text().splitlines())
 
 
-def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane) -> None:
+def test_secret_has_keys_and_variables_settings(server: ControlPlane) -> None:
     named = [request for request in server.requests("SecretGetOrCreate") if request.deployment_name]
     (secret,) = named
     assert (secret.deployment_name, list(secret.required_keys)) == ("tympan", ["TYMPAN_API_KEYS"])
@@ -166,20 +166,20 @@ def test_keys_come_from_a_secret_and_settings_as_variables(server: ControlPlane)
         "HF_HUB_OFFLINE": "1",
         "TYMPAN_HOST": "0.0.0.0",
         "TYMPAN_MODEL": PINNED,
-        "TYMPAN_MAXIMUM_STREAMS": "179",
-        "TYMPAN_TARGET_STREAMS": "143",
+        "TYMPAN_CONTAINER_MAX_STREAMS": "179",
+        "TYMPAN_CONTAINER_TARGET_STREAMS": "143",
     }
     assert len(functions(server)["Tympan"].secret_ids) == 2
 
 
-def test_what_is_published_is_the_service_and_the_file_entry(server: ControlPlane) -> None:
+def test_published_functions(server: ControlPlane) -> None:
     (published,) = server.requests("AppPublish")
     assert published.name == "tympan"
     assert set(published.function_ids) == {"Tympan", "transcribe"}
     assert functions(server)["transcribe"].resources.gpu_config.gpu_type == "L40S"
 
 
-def test_every_setting_of_the_server_is_sent() -> None:
+def test_server_settings_are_sent() -> None:
     plane = deployed(
         gpus="H100",
         container_cpu="8",
@@ -188,8 +188,8 @@ def test_every_setting_of_the_server_is_sent() -> None:
         buffer_containers="0",
         max_containers="3",
         scaledown_window="60",
-        target_streams="20",
-        maximum_streams="30",
+        container_target_streams="20",
+        container_max_streams="30",
         startup_timeout_seconds="120",
         exit_grace_seconds="600",
         compute_regions="us-west",
@@ -211,10 +211,10 @@ def test_every_setting_of_the_server_is_sent() -> None:
     assert "keys" in [request.deployment_name for request in plane.requests("SecretGetOrCreate")]
 
 
-def test_the_class_shape_has_timeouts_apart_and_the_platforms_sockets() -> None:
+def test_class_shape() -> None:
     plane = deployed(shape="class", timeout_seconds="1800")
     service = functions(plane)["TympanClass.*"]
-    assert {name for name, _ in plane.calls} - SOMETIMES == SERVER_CALLS | {"ClassCreate"}
+    assert {name for name, _ in plane.calls} - OPTIONAL_CALLS == SERVER_CALLS | {"ClassCreate"}
     assert not service.is_server
     assert (service.timeout_secs, service.startup_timeout_secs) == (1800, 900)
     assert (service.max_concurrent_inputs, service.target_concurrent_inputs) == (179, 143)
@@ -224,11 +224,11 @@ def test_the_class_shape_has_timeouts_apart_and_the_platforms_sockets() -> None:
     assert any(found.get("TYMPAN_HANDOVER_SECONDS") == "1770.0" for found in variables)
 
 
-def test_without_a_snapshot_none_is_asked_for() -> None:
+def test_no_snapshot_is_requested_if_disabled() -> None:
     assert not functions(deployed(memory_snapshot="false"))["Tympan"].checkpointing_enabled
 
 
-def test_several_gpus_are_sent_in_their_order() -> None:
+def test_gpus_are_sent_in_order() -> None:
     (request,) = (
         request
         for request in deployed(gpus="L40S,H100").requests("FunctionCreate")
@@ -238,7 +238,7 @@ def test_several_gpus_are_sent_in_their_order() -> None:
     assert [each.function.resources.gpu_config.gpu_type for each in ranked] == ["L40S", "H100"]
 
 
-def test_the_smoke_test_needs_no_gpu_and_no_weights() -> None:
+def test_embedded_model_needs_no_gpu_and_no_weights() -> None:
     plane = deployed(model="embedded")
     assert not functions(plane)["Tympan"].resources.gpu_config.gpu_type
     assert set(functions(plane)) == {"Tympan", "transcribe"}
@@ -247,7 +247,7 @@ def test_the_smoke_test_needs_no_gpu_and_no_weights() -> None:
     assert "torch" not in str(images)
 
 
-def test_what_cannot_be_deployed_is_said_before_anything_is_sent() -> None:
+def test_wrong_setting_is_reported_before_any_call() -> None:
     with ControlPlane() as plane:
         result = deploy(plane, model=PINNED, gpus="NOSUCH")
     assert result.returncode != 0

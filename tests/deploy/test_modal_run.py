@@ -1,4 +1,4 @@
-"""The real `modal run` of a file: the command, the call and a real container, joined by the stand-in."""
+"""The real `modal run` with a file: a stand-in for the platform connects the command and a real container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from test_modal_deploy import ROOT
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(120)]
 
 
-def test_a_file_is_transcribed_from_end_to_end(tmp_path: Path) -> None:
+def test_file_is_transcribed(tmp_path: Path) -> None:
     spoken = tmp_path / "counting.wav"
     with wave.open(str(spoken), "wb") as file:
         file.setparams((1, 2, 24_000, 0, "NONE", ""))

@@ -1,4 +1,4 @@
-"""`tympan plan`: figures that can be worked out again from their inputs, and refusals that say what is wrong."""
+"""`tympan plan`: figures that follow from their inputs, and errors that name the wrong option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tympan.cli.main import main
 from tympan.config import DeploySettings
 from tympan.deploy.capacity import MODELS, capacity, estimate, gpu_of_device, read_runs
-from tympan.deploy.plan import Demand, choices, rule_of_thumb
+from tympan.deploy.costs import Demand, choices, rule_of_thumb
 from tympan.deploy.prices import GPUS, container_dollars_per_second
 from tympan.errors import ConfigError
 
@@ -31,7 +31,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("size", MODELS)
-def test_the_bytes_are_those_of_the_model(size: str) -> None:
+def test_sizes_equal_the_models(size: str) -> None:
     torch = pytest.importorskip("torch")
     from tympan.models.checkpoints.checkpoint import describe
     from tympan.models.checkpoints.load import open_checkpoint
@@ -40,22 +40,22 @@ def test_the_bytes_are_those_of_the_model(size: str) -> None:
     checkpoint, model = open_checkpoint(f"random:{size}"), MODELS[size]
     described = describe(checkpoint, dtype=torch.bfloat16)
     with torch.device("meta"):
-        embeddings = LM(checkpoint.config.lm, codebooks=32).embedding.numel() * 2
+        embeddings = LM(checkpoint.config.lm).embedding.numel() * 2
     assert model.stored == described.lm_bytes + described.mimi_bytes
     assert model.read_per_step == model.stored - embeddings
     assert model.cache_per_stream == described.lm_stream_bytes
     assert model.codec_per_stream == described.mimi_stream_bytes
 
 
-def test_the_estimate_reproduces_the_published_load_it_is_drawn_from() -> None:
-    """64 streams on an L40S took 80/3 ms: so four fifths of 80 ms carry about 2.4 times the bytes."""
+def test_estimate_reproduces_the_published_load() -> None:
+    """64 streams on an L40S took 80/3 ms, so four fifths of 80 ms suffice for 2.4 times the bytes."""
     bytes_of_64 = ONE_B.read_per_step + 64 * ONE_B.per_stream("bf16")
     streams = (2.4 * bytes_of_64 - ONE_B.read_per_step) / ONE_B.per_stream("bf16")
     assert estimate(GPUS["L40S"], ONE_B, "bf16").streams == pytest.approx(streams, rel=0.02)
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=list(GPUS))
-def test_an_estimate_fits_the_memory_and_the_time(gpu: object) -> None:
+def test_estimate_fits_memory_and_time(gpu: object) -> None:
     card = GPUS[gpu.name]  # type: ignore[attr-defined]
     found = estimate(card, ONE_B, "bf16")
     assert found.basis == "estimate"
@@ -66,23 +66,23 @@ def test_an_estimate_fits_the_memory_and_the_time(gpu: object) -> None:
 
 
 @pytest.mark.parametrize("streams", [1, 10, 64, 1000, 100_000])
-def test_every_figure_follows_from_its_inputs(streams: int) -> None:
+def test_figures_follow_from_their_inputs(streams: int) -> None:
     for row in choices(Demand(streams), GPUS, ONE_B, "bf16", DEFAULTS, ()):
-        assert row.containers == ceil(streams / row.target_streams)
+        assert row.containers == ceil(streams / row.container_target_streams)
         hour = row.containers * 3600 * container_dollars_per_second(GPUS[row.gpu], DEFAULTS)
         assert row.dollars_per_hour == pytest.approx(hour, abs=0.01)
         assert row.dollars_per_stream_hour == row.dollars_per_audio_hour == pytest.approx(hour / streams, abs=1e-5)
-        assert row.headroom == pytest.approx(1 - streams / (row.containers * row.maximum_streams), abs=1e-3)
-        assert streams <= row.containers * row.target_streams
+        assert row.headroom == pytest.approx(1 - streams / (row.containers * row.container_max_streams), abs=1e-3)
+        assert streams <= row.containers * row.container_target_streams
 
 
-def test_a_container_of_an_l40s_costs_what_the_price_list_says() -> None:
+def test_container_costs_the_list_price() -> None:
     # 0.000542 + 4 × 0.0000131 + 32 × 0.00000222 dollars per second
     assert 3600 * container_dollars_per_second(GPUS["L40S"], DEFAULTS) == pytest.approx(2.3956, abs=1e-4)
     assert rule_of_thumb(Demand(64), DEFAULTS).containers == 7
 
 
-def test_rows_are_cheapest_first_and_fewer_hours_of_audio_cost_more_each() -> None:
+def test_choices_are_cheapest_first() -> None:
     rows = choices(Demand(100, audio_hours=240), GPUS, ONE_B, "bf16", DEFAULTS, ())
     assert [row.dollars_per_hour for row in rows] == sorted(row.dollars_per_hour for row in rows)
     assert rows[0].dollars_per_audio_hour == pytest.approx(10 * rows[0].dollars_per_stream_hour, rel=1e-2)
@@ -101,11 +101,11 @@ def measured(folder: Path, streams: int, p99: float, kept_up: bool = True, **giv
     (folder / f"{streams}-{p99}.json").write_text(json.dumps({**fields, **given}))
 
 
-def test_a_measured_load_takes_the_place_of_the_estimate(tmp_path: Path) -> None:
+def test_measured_load_replaces_the_estimate(tmp_path: Path) -> None:
     measured(tmp_path, 300, 40.0)
     measured(tmp_path, 500, 61.0)
     measured(tmp_path, 520, 70.0, kept_up=False)
-    measured(tmp_path, 600, 85.0)  # above a frame's time, whatever it says of itself
+    measured(tmp_path, 600, 85.0)  # longer than a frame, although it claims to have kept up
     measured(tmp_path, 700, 50.0, kv_dtype="fp8")
     measured(tmp_path, 800, 50.0, gpu=None)
     (tmp_path / "checks.json").write_text('{"date": "2026-11-24"}')
@@ -118,13 +118,13 @@ def test_a_measured_load_takes_the_place_of_the_estimate(tmp_path: Path) -> None
     assert capacity(GPUS["H100"], MODELS["2.6b"], "bf16", runs).basis == "estimate"
 
 
-def test_a_gpu_on_which_nothing_kept_up_is_not_offered(tmp_path: Path) -> None:
+def test_gpu_that_never_kept_up_is_left_out(tmp_path: Path) -> None:
     measured(tmp_path, 64, 90.0)
     rows = choices(Demand(10), GPUS, ONE_B, "bf16", DEFAULTS, read_runs(tmp_path))
     assert "H100" not in [row.gpu for row in rows]
 
 
-def test_a_broken_result_is_named(tmp_path: Path) -> None:
+def test_broken_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"step_ms_p99": 3, "gpu": "H100"}')
     with pytest.raises(ConfigError, match=r"half\.json"):
         read_runs(tmp_path)
@@ -142,24 +142,31 @@ def test_a_broken_result_is_named(tmp_path: Path) -> None:
         ("NVIDIA GeForce RTX 4090", None),
     ],
 )
-def test_drivers_names_are_known(device: str, name: str | None) -> None:
+def test_gpu_of_device(device: str, name: str | None) -> None:
     assert gpu_of_device(device) == name
 
 
-def test_settings_of_streams_go_before_any_estimate(capsys: pytest.CaptureFixture[str]) -> None:
-    report = plan(capsys, "--streams", "24", "--gpu", "l40s", "--maximum-streams", "12", "--target-streams", "10")
+def test_settings_override_the_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    report = plan(
+        capsys, "--streams", "24", "--gpu", "l40s", "--container-max-streams", "12", "--container-target-streams", "10"
+    )
     (row,) = report["choices"]  # type: ignore[misc]
-    assert (row["maximum_streams"], row["target_streams"], row["containers"], row["basis"]) == (12, 10, 3, "given")
+    assert (row["container_max_streams"], row["container_target_streams"], row["containers"], row["basis"]) == (
+        12,
+        10,
+        3,
+        "given",
+    )
 
 
-def test_explain_prints_the_inputs_of_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_prints_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--streams", "64", "--explain"]) == 0
     out = capsys.readouterr().out
     for row in json.loads(out.splitlines()[-1])["choices"]:
         assert all(line in out for line in row["inputs"])
 
 
-def test_a_trace_from_a_file_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_from_a_file_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "day.csv"
     file.write_text("arrival,duration\n100,10\n0,50\n20,50\n")
     report = plan(capsys, "--trace", str(file), "--gpu", "L40S", "--min-containers", "1", "--buffer-containers", "0")
@@ -170,7 +177,7 @@ def test_a_trace_from_a_file_is_simulated(tmp_path: Path, capsys: pytest.Capture
     assert day["dollars"] == pytest.approx(110 * price)  # type: ignore[index]
 
 
-def test_the_plot_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     plan(capsys, "--trace", "synthetic", "--streams", "500", "--plot", str(tmp_path / "day.png"))
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
@@ -182,21 +189,24 @@ def test_the_plot_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "--streams takes the number"),
+        ((), "--streams must be at least 1"),
         (("--streams", "0"), "at least 1"),
-        (("--streams", "5", "--gpu", "NOSUCH"), "no price is known for the GPU 'NOSUCH'; the GPUs are: L4"),
-        (("--streams", "5", "--audio-hours", "0"), "at most 120"),
-        (("--streams", "5", "--plot", "x.png"), "give it one with --trace"),
+        (("--streams", "5", "--gpu", "NOSUCH"), "unknown GPU 'NOSUCH': expected one of L4"),
+        (("--streams", "5", "--audio-hours", "0"), "between 0 and 120"),
+        (("--streams", "5", "--plot", "x.png"), "add --trace"),
         (("--trace", "synthetic"), "needs --streams"),
         (("--trace", "synthetic", "--streams", "100001"), "1 to 100,000 streams"),
         (("--trace", "nothing.csv"), "cannot read the trace nothing.csv"),
         (("--trace", "nothing.csv", "--streams", "5"), "leave one out"),
-        (("--streams", "5", "--target-streams", "20", "--maximum-streams", "10"), "target_streams is 20"),
-        (("--streams", "5", "--trace", "synthetic", "--min-containers", "11"), "above max_containers"),
-        (("--streams", "5", "--cold-start", "-1"), "not negative"),
+        (
+            ("--streams", "5", "--container-target-streams", "20", "--container-max-streams", "10"),
+            "container_target_streams is 20",
+        ),
+        (("--streams", "5", "--trace", "synthetic", "--min-containers", "11"), "is above max_containers"),
+        (("--streams", "5", "--cold-start", "-1"), "must not be negative"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_wrong_options_are_one_sentence(
     arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refusal(capsys, *arguments)
@@ -217,6 +227,6 @@ def test_what_cannot_be_is_one_sentence(
         ("arrival,duration\n", "1 to 100,000 streams"),
     ],
 )
-def test_a_wrong_trace_says_where(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_trace_names_line(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.csv").write_text(text)
     assert expected in refusal(capsys, "--trace", str(tmp_path / "t.csv"))

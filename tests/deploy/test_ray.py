@@ -1,4 +1,4 @@
-"""A real local Ray with the application on Serve: started by `serve run`, reached through Serve's proxy."""
+"""The application on a real local Ray: started by `serve run`, reached through Serve's proxy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tympan.client.stream import connect as connect_ours
 from tympan.config import load_config
-from tympan.deploy.ray_app import SILENCE_SECONDS, Replica, app
+from tympan.deploy.ray_app import HEALTH_TIMEOUT_SECONDS, Replica, app
 from tympan.engine.scripted import FRAME_SECONDS, INFO, scripted_words
 from tympan.errors import EngineError
 from tympan.messages import Complete, Word
@@ -44,13 +44,15 @@ def cluster() -> Iterator[LocalRay]:
 
 
 class Talker:
-    """A plain client that sends audio, four times as fast as real time, until it is ended; it keeps what it is told."""
+    """A client that sends audio at four times real time until it is ended, and keeps the messages it receives.
+
+    `code` is the server's close code; None if the connection is open or broke without a close frame.
+    """
 
     def __init__(self, socket: ClientConnection, session: str) -> None:
         self.socket, self.session = socket, session
         self.messages: list[dict[str, Any]] = []
         self.code: int | None = None
-        """With which the server closed; None while it has not, or if the connection broke."""
         self._sending = asyncio.create_task(self._send())
         self.ended = asyncio.create_task(self._receive())
 
@@ -70,21 +72,21 @@ class Talker:
             self.code = closed.rcvd.code if closed.rcvd else None
 
     async def finish(self) -> None:
-        """Say that it was all, and wait for the end."""
-        await self.be_quiet()
+        """Finish the audio and wait for the end of the session."""
+        await self.stop_sending()
         await self.socket.send("EOS")
         await self.ended
 
-    async def be_quiet(self) -> None:
+    async def stop_sending(self) -> None:
         self._sending.cancel()
         await asyncio.gather(self._sending, return_exceptions=True)
 
-    def heard_everything(self) -> bool:
-        """Whether each word of the audio that the server says it had has come, once and in order."""
+    def has_every_word(self) -> bool:
+        """Return whether each word of the audio that the server received has arrived, once and in order."""
         complete = self.messages[-1]
         frames = round(complete["audio_seconds"] / FRAME_SECONDS)
-        told = [message["text"] for message in self.messages if message["type"] == "word"]
-        return complete["type"] == "complete" and told == [word.text for word in scripted_words(frames)]
+        words = [message["text"] for message in self.messages if message["type"] == "word"]
+        return complete["type"] == "complete" and words == [word.text for word in scripted_words(frames)]
 
 
 async def talker(cluster: LocalRay) -> Talker:
@@ -99,7 +101,7 @@ async def talkers(cluster: LocalRay, count: int) -> AsyncIterator[list[Talker]]:
         yield everyone
     finally:
         for each in everyone:
-            await each.be_quiet()
+            await each.stop_sending()
             await each.socket.close()
 
 
@@ -119,7 +121,7 @@ def replica_of(cluster: LocalRay, session: str) -> str:
     return replica
 
 
-def test_what_serve_is_told_follows_from_the_settings() -> None:
+def test_serve_options_follow_from_the_settings() -> None:
     deployment = app({"model": PINNED})._bound_deployment
     assert deployment.name == "Tympan"
     assert deployment.ray_actor_options == {"num_cpus": 4.0, "num_gpus": 1}
@@ -127,13 +129,13 @@ def test_what_serve_is_told_follows_from_the_settings() -> None:
     scaling = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.get_target_ongoing_requests()) == (2, 10, 143)
     assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (0, 300)
-    assert deployment._deployment_config.graceful_shutdown_timeout_s == SILENCE_SECONDS + 10 + 10
+    assert deployment._deployment_config.graceful_shutdown_timeout_s == HEALTH_TIMEOUT_SECONDS + 10 + 10
     assert app({"model": "embedded"})._bound_deployment.ray_actor_options["num_gpus"] == 0
 
 
-async def test_a_replica_whose_engine_does_not_run_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_check_fails_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("tympan")
-    monkeypatch.setattr(logger, "parent", logger.parent)  # a replica has a process of its own, and changes it
+    monkeypatch.setattr(logger, "parent", logger.parent)  # a replica changes it, in its own process
     replica = Replica(load_config(environment={}, overrides={"model": "scripted"}))
     service = replica.__serve_build_asgi_app__().state.service
     with pytest.raises(EngineError, match="not running"):
@@ -145,7 +147,7 @@ async def test_a_replica_whose_engine_does_not_run_is_not_healthy(monkeypatch: p
         await replica.check_health()
 
 
-async def test_real_speech_through_the_sockets_and_the_http_routes(cluster: LocalRay) -> None:
+async def test_websocket_and_http_routes(cluster: LocalRay) -> None:
     said = clip("counting")
     with cluster.application(model="embedded", container_cpu=1, min_containers=1, api_keys="key"):
         async with connect_ours(cluster.stream_url, token="key") as stream:
@@ -166,8 +168,8 @@ async def test_real_speech_through_the_sockets_and_the_http_routes(cluster: Loca
         assert word_error_rate(said.text, transcript) < 0.25
 
 
-async def test_a_stream_stays_on_its_replica_and_outlives_the_other(cluster: LocalRay) -> None:
-    two = {"min_containers": 2, "max_containers": 2, "target_streams": 2, "maximum_streams": 4}
+async def test_stream_outlives_another_replica(cluster: LocalRay) -> None:
+    two = {"min_containers": 2, "max_containers": 2, "container_target_streams": 2, "container_max_streams": 4}
     with cluster.application(**SCRIPTED, **two):
         async with talkers(cluster, 5) as everyone:
             await until(lambda: all(cluster.replicas_of(each.session) for each in everyone))
@@ -178,30 +180,28 @@ async def test_a_stream_stays_on_its_replica_and_outlives_the_other(cluster: Loc
             for each, home in homes.items():
                 if home == doomed:
                     await each.ended
-                    assert each.code is None, "nobody is left to say why"
+                    assert each.code is None, "a killed replica sends no close frame"
             await until(lambda: doomed not in cluster.states() and list(cluster.states().values()) == ["RUNNING"] * 2)
             for each, home in homes.items():
                 if home != doomed:
                     await each.finish()
-                    assert (each.code, each.heard_everything()) == (1000, True)
+                    assert (each.code, each.has_every_word()) == (1000, True)
                     assert cluster.replicas_of(each.session) == {home}
 
 
-async def test_a_controller_that_starts_again_ends_no_stream(cluster: LocalRay) -> None:
-    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, maximum_streams=2):
+async def test_stream_outlives_the_controller(cluster: LocalRay) -> None:
+    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, container_max_streams=2):
         async with talkers(cluster, 1) as (each,):
             cluster.kill_controller()
-            await asyncio.sleep(2 * SILENCE_SECONDS)
+            await asyncio.sleep(2 * HEALTH_TIMEOUT_SECONDS)
             assert list(cluster.states().values()) == ["RUNNING"]
             await each.finish()
-            assert (each.code, each.heard_everything()) == (1000, True)
+            assert (each.code, each.has_every_word()) == (1000, True)
 
 
-async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
-    cluster: LocalRay, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "tympan.client.line")
-    one_or_two = {"min_containers": 1, "max_containers": 2, "target_streams": 2, "maximum_streams": 3}
+async def test_scaling_up_and_down_loses_no_word(cluster: LocalRay, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tympan.client.connection")
+    one_or_two = {"min_containers": 1, "max_containers": 2, "container_target_streams": 2, "container_max_streams": 3}
     with cluster.application(**SCRIPTED, **one_or_two):
         (old,) = cluster.states()
         async with talkers(cluster, 3) as early:
@@ -210,43 +210,43 @@ async def test_load_adds_a_replica_and_its_end_drains_one_with_nothing_lost(
                 await ours.send(bytes(20 * len(CHUNK)))
                 for each in early:
                     await each.finish()
-                    assert (each.code, each.heard_everything()) == (1000, True)
+                    assert (each.code, each.has_every_word()) == (1000, True)
                     assert cluster.replicas_of(each.session) == {old}
                 new = replica_of(cluster, late.session)
                 assert new != old
                 assert replica_of(cluster, ours.ready.session) == new
                 await until(lambda: cluster.states() == {old: "RUNNING"})
                 await late.ended
-                assert (late.code, late.heard_everything()) == (1012, True)
+                assert (late.code, late.has_every_word()) == (1012, True)
                 await ours.send(bytes(20 * len(CHUNK)))
                 await ours.finish()
                 events = [event async for event in ours]
-                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.line")
-                assert replica_of(cluster, str(again[-1])) == old, "it came back by itself"
+                (again,) = (record.args for record in caplog.records if record.name == "tympan.client.connection")
+                assert replica_of(cluster, str(again[-1])) == old, "the client reconnected by itself"
     assert isinstance(events[-1], Complete)
     starts = [0.0, *(event.start for event in events if isinstance(event, Word)), 40 * CHUNK_SECONDS]
     assert max(later - earlier for earlier, later in pairwise(starts)) < LONGEST_PAUSE
 
 
-async def test_streams_may_go_on_for_the_grace_time_and_then_get_their_last_words(cluster: LocalRay) -> None:
+async def test_deletion_drains_after_the_grace_time(cluster: LocalRay) -> None:
     grace = 8
-    with cluster.application(**SCRIPTED, min_containers=1, maximum_streams=8, exit_grace_seconds=grace):
+    with cluster.application(**SCRIPTED, min_containers=1, container_max_streams=8, exit_grace_seconds=grace):
         async with talkers(cluster, 6) as everyone:
             stopped = time.monotonic()
             deleting = asyncio.create_task(asyncio.to_thread(cluster.delete))
-            await asyncio.sleep(SILENCE_SECONDS)
+            await asyncio.sleep(HEALTH_TIMEOUT_SECONDS)
             for each in everyone[:3]:
                 await each.finish()
-                assert (each.code, each.heard_everything()) == (1000, True)
+                assert (each.code, each.has_every_word()) == (1000, True)
             for each in everyone[3:]:
                 await each.ended
-                assert (each.code, each.heard_everything()) == (1012, True)
+                assert (each.code, each.has_every_word()) == (1012, True)
             assert time.monotonic() - stopped > grace
             await deleting
 
 
-async def test_when_all_is_full_some_wait_and_the_others_are_refused(cluster: LocalRay) -> None:
-    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, maximum_streams=2):
+async def test_full_deployment_queues_then_refuses(cluster: LocalRay) -> None:
+    with cluster.application(**SCRIPTED, min_containers=1, max_containers=1, container_max_streams=2):
         async with talkers(cluster, 2) as inside:
             waiting = [asyncio.create_task(talker(cluster)) for _ in range(2)]
             await asyncio.sleep(2)
@@ -256,10 +256,10 @@ async def test_when_all_is_full_some_wait_and_the_others_are_refused(cluster: Lo
             error.value.close()
             with pytest.raises(InvalidStatus) as refusal:
                 await connect(cluster.stream_url)
-            assert refusal.value.response.status_code == 500, "Serve's proxy cannot say 503 on a WebSocket"
+            assert refusal.value.response.status_code == 500, "Serve's proxy cannot answer a WebSocket with 503"
             assert not any(task.done() for task in waiting)
             inside[0].socket.transport.abort()
             await inside[1].finish()
             for late in await asyncio.gather(*waiting):
                 await late.finish()
-                assert (late.code, late.heard_everything()) == (1000, True)
+                assert (late.code, late.has_every_word()) == (1000, True)

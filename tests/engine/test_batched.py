@@ -1,19 +1,23 @@
-"""Continuous batching around a model that only counts: threads, slots, faults."""
+"""The batching engine with a model that only counts: threads, slots, faults."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.counting import COUNTING_INFO, CountingRunner, counting_token
 from support.listener import Listener, hear
+from support.waiting import until
 
 from tympan.engine.base import StepReport
 from tympan.engine.batching import engine as batched
+from tympan.engine.batching import step, stream
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult, flush_frames
@@ -25,7 +29,7 @@ FRAME = np.zeros(COUNTING_INFO.frame_samples, np.float32)
 
 @pytest.fixture
 def runners() -> list[CountingRunner]:
-    """Every runner that the engine of this test has made; the last one runs."""
+    """The runners that the engine of this test has made; the last one runs."""
     return []
 
 
@@ -43,19 +47,18 @@ async def engine(runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch)
     await engine.stop()
 
 
-async def test_a_trace_sees_every_token_flush_frames_included() -> None:
-    traced: list[int] = []
-    engine = BatchedEngine(CountingRunner, trace=lambda token, pauses: traced.append(token))
+async def test_on_token_includes_flush_frames() -> None:
+    tokens: list[int] = []
+    engine = BatchedEngine(CountingRunner, on_token=lambda token, pauses: tokens.append(token))
     await engine.start()
     listener = await hear(engine, np.zeros(10 * COUNTING_INFO.frame_samples, np.float32))
     await engine.stop()
 
-    assert traced == [counting_token(frame) for frame in range(10 + flush_frames(COUNTING_INFO))]
+    assert tokens == [counting_token(frame) for frame in range(10 + flush_frames(COUNTING_INFO))]
     assert len(listener.of(Progress)) == 10
 
 
-async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
-    """While a step runs, work gathers; the next step takes one frame of every stream."""
+async def test_streams_are_batched(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     listeners = [Listener() for _ in range(4)]
     runners[0].gate.clear()
     for listener in listeners:
@@ -72,7 +75,7 @@ async def test_streams_are_batched_not_queued(engine: BatchedEngine, runners: li
     assert sum(runners[0].batches) == 4 * (40 + flush_frames(COUNTING_INFO))
 
 
-async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: BatchedEngine) -> None:
+async def test_word_times_across_flushes(engine: BatchedEngine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     for marker in range(6):
@@ -89,9 +92,7 @@ async def test_word_times_stay_inside_the_received_audio_across_flushes(engine: 
     assert [event.marker for event in listener.events if isinstance(event, Flushed)] == list(range(6))
 
 
-async def test_a_broken_model_ends_every_stream_and_is_started_again(
-    engine: BatchedEngine, runners: list[CountingRunner]
-) -> None:
+async def test_broken_model_is_restarted(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     listeners = [Listener() for _ in range(3)]
     streams = [engine.open(listener) for listener in listeners]
     runners[0].broken = RuntimeError("out of memory")
@@ -104,42 +105,35 @@ async def test_a_broken_model_ends_every_stream_and_is_started_again(
     assert not engine.ready
     with pytest.raises(EngineError):
         engine.open(Listener())
-    async with asyncio.timeout(10):
-        while not engine.ready:
-            await asyncio.sleep(0.005)
+    await until(lambda: engine.ready)
     assert len(runners) == 2
     assert (await hear(engine, FRAME)).events[-1] == Finished()
 
 
-async def test_a_long_good_run_makes_up_for_earlier_crashes(
+async def test_long_run_resets_restart_delay(
     engine: BatchedEngine, runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01, 3600.0))
+    """The first delay applies after a run of more than five minutes, and the next one after a shorter run."""
+    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01, 1000.0))
 
-    async def crash() -> None:
+    async def restart_delay(run_seconds: float) -> float:
+        """Let the model crash as if it had run for that long; return the delay of its restart."""
+        engine._running_since -= run_seconds
         runners[-1].broken = RuntimeError("out of memory")
         listener = Listener()
         engine.open(listener).push(FRAME)
         await listener.wait_for_end()
+        assert engine._restart_timer is not None
+        return engine._restart_timer.when() - asyncio.get_running_loop().time()
 
-    async def restarted(count: int) -> None:
-        while not (engine.ready and len(runners) == count):
-            await asyncio.sleep(0.01)
-
-    await crash()
-    await asyncio.wait_for(restarted(2), 10)
-    monkeypatch.setattr(batched, "GOOD_RUN_SECONDS", 0.0)
-    await crash()
-    await asyncio.wait_for(restarted(3), 10)
-    monkeypatch.setattr(batched, "GOOD_RUN_SECONDS", 3600.0)
-    await crash()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(restarted(4), 0.3)
+    for count, run_seconds in enumerate((0.0, 301.0, 3000.0), 2):
+        assert await restart_delay(run_seconds) < 1.0
+        await until(lambda: engine.ready)
+        assert len(runners) == count
+    assert await restart_delay(299.0) > 900.0
 
 
-async def test_a_closed_stream_frees_its_slot_within_one_step(
-    engine: BatchedEngine, runners: list[CountingRunner]
-) -> None:
+async def test_close_frees_slot_within_one_step(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
     stream = engine.open(Listener())
     for _ in range(1000):
         stream.push(FRAME)
@@ -148,7 +142,7 @@ async def test_a_closed_stream_frees_its_slot_within_one_step(
     assert sum(runners[0].batches) < 1000
 
 
-async def test_a_failed_start_keeps_no_memory_of_the_model() -> None:
+async def test_failed_start_frees_memory() -> None:
     weights: list[weakref.ref[CountingRunner]] = []
 
     def read() -> CountingRunner:
@@ -169,7 +163,7 @@ async def test_a_failed_start_keeps_no_memory_of_the_model() -> None:
     await engine.stop()
 
 
-async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
+async def test_start_raises_model_error() -> None:
     def load() -> CountingRunner:
         raise ModelError("no such model")
 
@@ -179,21 +173,21 @@ async def test_a_model_that_cannot_be_had_is_told_at_start() -> None:
     await engine.stop()
 
 
-class BesideRunner(CountingRunner):
-    """Works beside the thread: notes in which order steps are launched, waited for and read."""
+class AsynchronousRunner(CountingRunner):
+    """Logs in which order steps are launched, waited for and read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.log: list[tuple[str, int]] = []
 
-    def launch(self, rows: Sequence[Row]) -> BesideStep:  # type: ignore[override]
+    def launch(self, rows: Sequence[Row]) -> AsynchronousStep:  # type: ignore[override]
         self.log.append(("launch", len(self.batches)))
-        return BesideStep(self, len(self.batches), super().launch(rows))
+        return AsynchronousStep(self, len(self.batches), super().launch(rows))
 
 
 @dataclass
-class BesideStep:
-    runner: BesideRunner
+class AsynchronousStep:
+    runner: AsynchronousRunner
     number: int
     result: StepResult
 
@@ -205,8 +199,8 @@ class BesideStep:
         return self.result
 
 
-async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_none() -> None:
-    runner = BesideRunner()
+async def test_step_is_read_while_next_one_runs() -> None:
+    runner = AsynchronousRunner()
     engine = BatchedEngine(lambda: runner)
     await engine.start()
     listener = Listener()
@@ -215,7 +209,7 @@ async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_
     for _ in range(3):
         stream.push(FRAME)
     runner.gate.set()
-    await listener.wait_for(Progress, count=3)  # the last one too, although no step follows
+    await listener.wait_for(Progress, count=3)  # the last one is read although no step follows
     await engine.stop()
 
     assert [entry for entry in runner.log if entry[0] != "wait"] == [
@@ -229,30 +223,31 @@ async def test_a_step_is_read_while_the_next_one_runs_and_at_once_when_there_is_
     assert runner.log.index(("wait", 0)) < runner.log.index(("launch", 1)), "a batch is formed when the device is free"
 
 
-async def test_what_is_told_does_not_depend_on_where_steps_run(engine: BatchedEngine) -> None:
-    beside = BatchedEngine(BesideRunner)
-    await beside.start()
+async def test_asynchronous_steps_give_same_events(engine: BatchedEngine) -> None:
+    other = BatchedEngine(AsynchronousRunner)
+    await other.start()
     audio = np.zeros(30 * COUNTING_INFO.frame_samples, np.float32)
-    assert (await hear(beside, audio)).events == (await hear(engine, audio)).events
-    await beside.stop()
+    assert (await hear(other, audio)).events == (await hear(engine, audio)).events
+    await other.stop()
 
 
-async def test_steps_are_reported_on_the_loop(engine: BatchedEngine, runners: list[CountingRunner]) -> None:
+async def test_steps_are_reported(engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's clock advances by 1/16 s whenever it is read, so a step takes at least that long."""
+    clock = SimpleNamespace(monotonic=itertools.count(0.0, 0.0625).__next__)
+    for module in (batched, step, stream):
+        monkeypatch.setattr(module, "time", clock)
     reports: list[StepReport] = []
     engine.observe = reports.append
-    runners[0].gate.clear()
     listener = Listener()
-    stream = engine.open(listener)
+    talking = engine.open(listener)
     for _ in range(3):
-        stream.push(FRAME)
-    await asyncio.sleep(0.05)
-    runners[0].gate.set()
+        talking.push(FRAME)
     await listener.wait_for(Progress, count=3)
 
     assert [report.rows for report in reports] == [1, 1, 1]
     assert reports[-1].waiting_frames == 0
-    assert reports[0].seconds >= 0.04
-    assert all(report.lag_seconds >= 0.04 for report in reports)
-    stream.finish()
+    assert reports[0].seconds >= 0.0625
+    assert all(report.lag_seconds >= 0.0625 for report in reports)
+    talking.finish()
     await listener.wait_for_end()
-    assert reports[-1].lag_seconds == 0.0, "nobody waits for a silent frame"
+    assert reports[-1].lag_seconds == 0.0, "silent frames have no lag"

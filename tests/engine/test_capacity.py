@@ -1,4 +1,4 @@
-"""How many streams a machine carries: by time, by memory, and what is said when they are too many."""
+"""Number of streams that a machine carries, by time and by memory, and the errors for too many."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import pytest
 import torch
 
 from tympan.config import ModelSettings, cache_folder
-from tympan.engine.kyutai import engine as kyutai
-from tympan.engine.kyutai.calibrate import HEADROOM, remembered, streams_in_real_time
-from tympan.engine.kyutai.engine import load_runner
-from tympan.engine.kyutai.memory import GIB, slots_for, streams_that_fit
+from tympan.engine.kyutai import capacity, loader
+from tympan.engine.kyutai.capacity import (
+    GIB,
+    HEADROOM,
+    cached_step_seconds,
+    slots_for,
+    streams_in_real_time,
+    streams_that_fit,
+)
+from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
 
@@ -20,7 +26,7 @@ KEY = {"gpu": "a", "model": "b"}
 
 
 class Machine:
-    """A step takes 2 ms, and some microseconds per row; counts how often it was measured."""
+    """Step times of 2 ms and some microseconds per row; logs which numbers of rows were measured."""
 
     def __init__(self, row_us: float) -> None:
         self.row_us = row_us
@@ -32,7 +38,7 @@ class Machine:
 
 
 @pytest.mark.parametrize("row_us", [1.0, 40.0, 55.0, 120.0, 1000.0, 9000.0])
-def test_the_most_streams_whose_step_leaves_headroom(row_us: float) -> None:
+def test_most_streams_with_headroom(row_us: float) -> None:
     machine = Machine(row_us)
     streams, seconds = streams_in_real_time(machine, 1280)
     exact = int((HEADROOM * 0.08 - 0.002) / row_us * 1e6)
@@ -41,42 +47,42 @@ def test_the_most_streams_whose_step_leaves_headroom(row_us: float) -> None:
     assert len(machine.measured) < 20
 
 
-def test_one_stream_is_carried_however_slow_the_machine_is() -> None:
+def test_slow_machine_carries_one_stream() -> None:
     assert streams_in_real_time(Machine(200_000), 64) == (1, pytest.approx(0.202))
 
 
 def test_step_times_are_measured_once(tmp_path: Path) -> None:
     first, second = Machine(40), Machine(40)
-    expected = streams_in_real_time(remembered(tmp_path, KEY, first), 1000)
-    assert streams_in_real_time(remembered(tmp_path, KEY, second), 1000) == expected
+    expected = streams_in_real_time(cached_step_seconds(tmp_path, KEY, first), 1000)
+    assert streams_in_real_time(cached_step_seconds(tmp_path, KEY, second), 1000) == expected
     assert first.measured
     assert not second.measured
 
 
-def test_another_machine_model_or_version_is_measured_anew(tmp_path: Path) -> None:
-    remembered(tmp_path, KEY, Machine(40))(1)
+def test_step_times_depend_on_key(tmp_path: Path) -> None:
+    cached_step_seconds(tmp_path, KEY, Machine(40))(1)
     other = Machine(40)
-    remembered(tmp_path, {**KEY, "gpu": "c"}, other)(1)
+    cached_step_seconds(tmp_path, {**KEY, "gpu": "c"}, other)(1)
     assert other.measured == [1]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": {"gpu": "a", "model": "b"}, "step_seconds": {"x": 1}}'])
-def test_a_broken_file_costs_a_measurement(tmp_path: Path, content: str) -> None:
-    remembered(tmp_path, KEY, Machine(40))(1)
+def test_broken_cache_file_is_measured_again(tmp_path: Path, content: str) -> None:
+    cached_step_seconds(tmp_path, KEY, Machine(40))(1)
     (file,) = tmp_path.iterdir()
     file.write_text(content)
     machine = Machine(40)
-    remembered(tmp_path, KEY, machine)(1)
+    cached_step_seconds(tmp_path, KEY, machine)(1)
     assert machine.measured == [1]
     assert json.loads(file.read_text())["key"] == KEY
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_unwritable_cache_folder_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert remembered(tmp_path / "file", KEY, Machine(0))(1) == pytest.approx(0.002)
+    assert cached_step_seconds(tmp_path / "file", KEY, Machine(0))(1) == pytest.approx(0.002)
 
 
-def test_the_cache_folder_follows_the_desktop_standard() -> None:
+def test_cache_folder_follows_xdg() -> None:
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/tympan")
     assert cache_folder({}) == Path.home() / ".cache" / "tympan"
 
@@ -90,7 +96,7 @@ def test_streams_and_their_step_fit(free_gib: int) -> None:
     assert fit <= streams_that_fit((free_gib + 1) * GIB, stream)
 
 
-def test_too_many_streams_are_answered_with_what_fits() -> None:
+def test_too_many_streams_error() -> None:
     assert slots_for(None, 57, "a GPU", 2**20) == 57
     assert slots_for(57, 57, "a GPU", 2**20) == 57
     with pytest.raises(ConfigError, match=r"64 streams of 1\.0 MiB do not fit .* a GPU; use --max-streams 57"):
@@ -99,32 +105,32 @@ def test_too_many_streams_are_answered_with_what_fits() -> None:
         slots_for(None, 0, "a GPU", 2**20)
 
 
-def test_memory_that_runs_out_at_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_at_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
 
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * GIB, 8 * GIB))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(kyutai, "CudaDevice", lambda: None)
-    monkeypatch.setattr(kyutai, "KyutaiRunner", run_out)
+    monkeypatch.setattr(capacity, "CudaDevice", lambda: None)
+    monkeypatch.setattr(capacity, "KyutaiRunner", run_out)
     with pytest.raises(ConfigError, match=r"^100 streams of .* use --max-streams 90$"):
-        kyutai.allocate(runner.program.model, runner.info, 2**20, 100)
-    monkeypatch.setattr(kyutai, "load_model", run_out)
+        capacity.allocate(runner.program.model, runner.info, 2**20, 100)
+    monkeypatch.setattr(loader, "load_model", run_out)
     with pytest.raises(ConfigError, match="the weights of random:tiny as f32 do not fit"):
         load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"))
 
 
-class OldCard:
-    """What PyTorch says of a T4."""
+class OldGpu:
+    """`torch.cuda` on a T4."""
 
     is_available = staticmethod(lambda: True)
     is_bf16_supported = staticmethod(lambda including_emulation: False)
     get_device_capability = staticmethod(lambda: (7, 5))
 
 
-def test_an_old_card_computes_in_f16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "cuda", OldCard)
+def test_old_gpu_uses_f16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cuda", OldGpu)
     assert place(ModelSettings()).kind == "f16"
     assert place(ModelSettings()).cache == torch.float16
     for wrong in (ModelSettings(dtype="fp8"), ModelSettings(kv_dtype="fp8")):
@@ -132,7 +138,7 @@ def test_an_old_card_computes_in_f16(monkeypatch: pytest.MonkeyPatch) -> None:
             place(wrong)
 
 
-def test_what_a_cpu_stores() -> None:
+def test_cache_types_on_cpu() -> None:
     assert place(ModelSettings(device="cpu", dtype="f32")).cache == torch.float32
     assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.float16
     assert place(ModelSettings(device="cpu", dtype="int8", kv_dtype="bf16")).cache == torch.bfloat16

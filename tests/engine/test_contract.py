@@ -1,4 +1,4 @@
-"""What every engine promises (`engine/base.py`), asked of every engine that runs without a GPU or a download."""
+"""The contract of `engine/base.py`, for every engine that runs without a GPU or a download."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def speech(engine: Engine) -> Samples:
     return clip("counting").at(engine.info.sample_rate)
 
 
-async def test_every_frame_is_answered_and_finished_comes_last(engine: Engine) -> None:
+async def test_progress_per_frame_then_finished(engine: Engine) -> None:
     listener = await hear(engine, speech(engine))
 
     progress = listener.of(Progress)
@@ -43,7 +43,7 @@ async def test_every_frame_is_answered_and_finished_comes_last(engine: Engine) -
     assert engine.active == 0
 
 
-async def test_words_come_in_order_and_inside_the_audio(engine: Engine) -> None:
+async def test_words_are_ordered_and_inside_audio(engine: Engine) -> None:
     listener = await hear(engine, speech(engine))
 
     words = listener.words
@@ -58,7 +58,7 @@ def listener_seconds(engine: Engine) -> float:
     return len(frames_of(speech(engine), engine.info)) * engine.info.frame_seconds + 1e-6
 
 
-async def test_progress_is_the_clock_of_received_audio(engine: Engine) -> None:
+async def test_progress_is_clock_of_audio(engine: Engine) -> None:
     listener = await hear(engine, speech(engine))
 
     times = [event.time for event in listener.events if isinstance(event, Progress)]
@@ -69,7 +69,7 @@ async def test_progress_is_the_clock_of_received_audio(engine: Engine) -> None:
     }
 
 
-async def test_a_flush_is_answered_once_after_the_words_before_it(engine: Engine) -> None:
+async def test_flush_releases_words_before_it(engine: Engine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     frames = frames_of(speech(engine), engine.info)
@@ -81,13 +81,13 @@ async def test_a_flush_is_answered_once_after_the_words_before_it(engine: Engine
     assert listener.events[-1] == Flushed(7)
     assert len(listener.of(Progress)) == len(frames)
     assert len(listener.words) >= 5
-    stream.flush(8)  # nothing new was heard: nothing but the answer comes
+    stream.flush(8)  # without new audio there are no new words
     await listener.wait_for(Flushed, count=2)
     assert listener.events[-2:] == [Flushed(7), Flushed(8)]
     stream.close()
 
 
-async def test_a_flush_does_not_move_later_times(engine: Engine) -> None:
+async def test_flush_does_not_move_later_times(engine: Engine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     silence = np.zeros(engine.info.frame_samples, np.float32)
@@ -103,8 +103,8 @@ async def test_a_flush_does_not_move_later_times(engine: Engine) -> None:
     assert last.time == pytest.approx(6 * engine.info.frame_seconds, abs=0.001)
 
 
-async def test_a_flush_hears_a_frame_that_has_only_begun_beside_the_clock(engine: Engine) -> None:
-    """Whatever is in it; the frames that follow have the times that they would have had."""
+async def test_flush_with_partial_frame(engine: Engine) -> None:
+    """Partial frames do not advance the clock, whatever is in them."""
     listener = Listener()
     stream = engine.open(listener)
     frames = frames_of(speech(engine), engine.info)
@@ -122,11 +122,11 @@ async def test_a_flush_hears_a_frame_that_has_only_begun_beside_the_clock(engine
     assert all(word.end <= times[-1] + 1e-6 for word in listener.words)
 
 
-async def test_a_stream_without_audio_finishes(engine: Engine) -> None:
+async def test_stream_without_audio_finishes(engine: Engine) -> None:
     assert (await hear(engine, np.zeros(0, np.float32))).events == [Finished()]
 
 
-async def test_close_silences_a_stream_and_frees_its_slot(engine: Engine) -> None:
+async def test_close_ends_events_and_frees_slot(engine: Engine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     for frame in frames_of(speech(engine), engine.info):
@@ -136,12 +136,12 @@ async def test_close_silences_a_stream_and_frees_its_slot(engine: Engine) -> Non
     stream.close()
 
     assert engine.active == 0
-    heard = len(listener.events)
+    count = len(listener.events)
     await hear(engine, speech(engine))  # long enough for events that should not come
-    assert len(listener.events) == heard
+    assert len(listener.events) == count
 
 
-async def test_close_after_the_end_is_harmless(engine: Engine) -> None:
+async def test_close_after_end(engine: Engine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     stream.finish()
@@ -152,7 +152,7 @@ async def test_close_after_the_end_is_harmless(engine: Engine) -> None:
     other.close()
 
 
-async def test_capacity_is_a_promise_and_a_limit(engine: Engine) -> None:
+async def test_capacity_limits_open_streams(engine: Engine) -> None:
     assert engine.capacity == 2
     streams = [engine.open(Listener()) for _ in range(engine.capacity)]
     with pytest.raises(CapacityError):
@@ -165,7 +165,7 @@ async def test_capacity_is_a_promise_and_a_limit(engine: Engine) -> None:
 
 
 def assert_same(found: Listener, expected: Listener) -> None:
-    """The same events; probabilities within rounding, which depends on how many rows are computed together."""
+    """Compare events; probabilities may differ by rounding, which depends on the number of rows of a step."""
     assert [type(event) for event in found.events] == [type(event) for event in expected.events]
     for one, other in zip(found.events, expected.events, strict=True):
         match one, other:
@@ -179,7 +179,7 @@ def assert_same(found: Listener, expected: Listener) -> None:
                 assert one == other
 
 
-async def test_streams_side_by_side_hear_what_each_hears_alone(engine: Engine) -> None:
+async def test_parallel_streams_equal_stream_alone(engine: Engine) -> None:
     alone = await hear(engine, speech(engine))
     both = await asyncio.gather(hear(engine, speech(engine)), hear(engine, speech(engine)))
 
@@ -187,7 +187,7 @@ async def test_streams_side_by_side_hear_what_each_hears_alone(engine: Engine) -
         assert_same(listener, alone)
 
 
-async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None:
+async def test_reused_slot_is_clean(engine: Engine) -> None:
     first = await hear(engine, speech(engine))
     other = clip("quick_brown_fox").at(engine.info.sample_rate)
     for _ in range(engine.capacity):
@@ -195,7 +195,7 @@ async def test_a_slot_keeps_nothing_of_the_stream_before(engine: Engine) -> None
     assert_same(await hear(engine, speech(engine)), first)
 
 
-async def test_one_sessions_fault_costs_the_others_nothing(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_callback_affects_no_other_stream(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     def broken(events: object) -> None:
         raise ValueError("a bug in one session")
 

@@ -1,4 +1,4 @@
-"""A device that an error has lost for good: the process ends, instead of starting engine threads for ever."""
+"""An unusable device: the process ends, instead of starting engine threads forever."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import httpx2 as httpx
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from support.counting import COUNTING_INFO, CountingRunner
 from support.listener import Listener
 from support.server import LiveServer, PlainServer
+from support.waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -30,7 +31,7 @@ LOST = "the device is lost: only a new process can use it"
 
 
 class Device:
-    """After its first error every call fails with the same one, as CUDA's do after an illegal access."""
+    """A device on which all calls fail after the first error, as with CUDA after an illegal access."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -67,19 +68,13 @@ class OnDevice(CountingRunner):
         return super().launch(rows)
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture
 def restarts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_device_causes_no_restart(caplog: pytest.LogCaptureFixture) -> None:
     device, listener = Device(), Listener()
     engine = BatchedEngine(device.runner, device_lost=device.lost)
     await engine.start()
@@ -92,15 +87,15 @@ async def test_a_lost_device_is_not_tried_again(caplog: pytest.LogCaptureFixture
     assert not engine.ready
     await asyncio.sleep(0.2)
     assert device.runners == 1
-    assert not device.freed, "CUDA would abort the process before the streams are told"
+    assert not device.freed, "CUDA would abort the process before the streams end"
     assert "illegal memory access" in caplog.text
     async with asyncio.timeout(5):
         await engine.stop()
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_a_device_that_is_lost_while_the_model_loads_again() -> None:
-    """The first thread ends with an error of another kind, and the device fails while the second one starts."""
+async def test_device_lost_during_restart() -> None:
+    """The first thread ends with an unrelated error, and the device fails while the second one starts."""
     device, listener = Device(), Listener()
 
     def make() -> CountingRunner:
@@ -125,9 +120,9 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.mark.usefixtures("restarts_at_once")
-async def test_memory_that_runs_out_is_no_lost_device() -> None:
+async def test_out_of_memory_is_no_lost_device() -> None:
     device, listener = Device(), Listener()
-    engine = BatchedEngine(device.runner, device_lost=lambda: False)  # waiting for the device succeeds
+    engine = BatchedEngine(device.runner, device_lost=lambda: False)  # synchronizing succeeds
     await engine.start()
     stream = engine.open(listener)
     device.error = torch.OutOfMemoryError("CUDA out of memory")
@@ -140,8 +135,8 @@ async def test_memory_that_runs_out_is_no_lost_device() -> None:
     await engine.stop()
 
 
-@pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["our server", "ASGI"])
-def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
+@pytest.mark.parametrize("kind", [LiveServer, PlainServer], ids=["own server", "ASGI"])
+def test_server_exits_on_lost_device(kind: type[LiveServer]) -> None:
     device = Device()
     engine = BatchedEngine(device.runner, device_lost=device.lost)
     with kind(engine=engine, engine_seconds=60) as server:
@@ -156,7 +151,7 @@ def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
             server._thread.join(10)
             assert not server._thread.is_alive()
         else:
-            for _ in range(100):  # the service asks the engine once a second
+            for _ in range(100):  # the service checks the engine once a second
                 ready = httpx.get(server.http("/ready"))
                 if ready.json()["reason"] == LOST:
                     break
@@ -168,8 +163,8 @@ def test_the_server_tells_and_ends(kind: type[LiveServer]) -> None:
     ("initialized", "error", "lost"),
     [(False, RuntimeError("CUDA error"), False), (True, None, False), (True, RuntimeError("CUDA error"), True)],
 )
-def test_the_probe(monkeypatch: pytest.MonkeyPatch, initialized: bool, error: Exception | None, lost: bool) -> None:
-    """A process that never used a GPU is not made to; else waiting for the device shows whether it works."""
+def test_device_lost(monkeypatch: pytest.MonkeyPatch, initialized: bool, error: Exception | None, lost: bool) -> None:
+    """CUDA is not initialized by the check; if it is already, synchronizing shows whether the device works."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: _raise(error) if error else None)
     assert kyutai.device_lost() is lost

@@ -1,14 +1,14 @@
-"""PocketSphinx behind the seam: what it hears, how early, and what happens when a worker dies."""
+"""The embedded engine: accuracy and latency of its words, and restarts of its worker processes."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 
 import pytest
 from support.listener import Listener, frames_of, hear
 from support.speech import clip, word_error_rate
+from support.waiting import until
 
 from tympan.config import ModelSettings
 from tympan.engine.embedded import process
@@ -25,13 +25,13 @@ async def engine() -> AsyncIterator[EmbeddedEngine]:
 
 
 @pytest.mark.parametrize(("name", "worst"), [("counting", 0.0), ("hello_world", 0.0), ("quick_brown_fox", 0.25)])
-async def test_it_understands_english(engine: EmbeddedEngine, name: str, worst: float) -> None:
+async def test_word_error_rate(engine: EmbeddedEngine, name: str, worst: float) -> None:
     listener = await hear(engine, clip(name).at(16_000))
     assert word_error_rate(clip(name).text, " ".join(word.text for word in listener.words)) <= worst
 
 
-async def test_words_are_released_while_the_speaker_goes_on(engine: EmbeddedEngine) -> None:
-    """`counting` has no pause in it: a word that waited for one would come with the end."""
+async def test_words_are_released_without_pause(engine: EmbeddedEngine) -> None:
+    """The clip has no pause: a word that waited for one would be released at the end."""
     listener = await hear(engine, clip("counting").at(16_000))
 
     clock, behind = 0.0, []
@@ -44,7 +44,7 @@ async def test_words_are_released_while_the_speaker_goes_on(engine: EmbeddedEngi
     assert max(behind) < 1.5
 
 
-async def test_partials_show_what_is_heard_and_are_taken_back(engine: EmbeddedEngine) -> None:
+async def test_partials_are_shown_and_withdrawn(engine: EmbeddedEngine) -> None:
     listener = await hear(engine, clip("hello_world").at(16_000))
 
     partials = [event.text for event in listener.events if isinstance(event, Partial)]
@@ -52,7 +52,7 @@ async def test_partials_show_what_is_heard_and_are_taken_back(engine: EmbeddedEn
     assert partials[-1] == ""
 
 
-async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEngine) -> None:
+async def test_dead_worker_is_restarted(engine: EmbeddedEngine) -> None:
     listener = Listener()
     stream = engine.open(listener)
     worker = next(worker for worker in engine._workers if worker.active)
@@ -63,15 +63,15 @@ async def test_a_dead_worker_ends_its_streams_and_comes_back(engine: EmbeddedEng
     await listener.wait_for(Failed)
 
     assert engine.active == 0
-    assert engine.ready, "the other worker still carries streams"
-    await worker.until_alive()
+    assert engine.ready, "the other worker is running"
+    await until(lambda: worker.alive)
     streams = [engine.open(Listener()) for _ in range(engine.capacity)]
     for stream in streams:
         stream.close()
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 
-async def test_a_worker_that_cannot_start_is_tried_until_it_can(
+async def test_worker_start_is_retried(
     engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "RESTART_AFTER_SECONDS", 0.01)
@@ -85,16 +85,13 @@ async def test_a_worker_that_cannot_start_is_tried_until_it_can(
             worker._process.kill()
         for listener in listeners:
             await listener.wait_for(Failed)
-        async with asyncio.timeout(20):
-            while caplog.text.count("did not start") < 4:  # both workers, more than once
-                await asyncio.sleep(0.01)
+        await until(lambda: caplog.text.count("did not start") >= 4)  # both workers, more than once
         assert not engine.ready
-    for worker in engine._workers:
-        await worker.until_alive()
+    await until(lambda: all(worker.alive for worker in engine._workers))
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
 
 
-def test_slots_are_dealt_out_evenly() -> None:
+def test_slots_are_distributed_evenly() -> None:
     assert _shares(4, 2) == [2, 2]
     assert _shares(5, 2) == [3, 2]
     assert _shares(1, 8) == [1]

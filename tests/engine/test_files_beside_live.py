@@ -1,6 +1,4 @@
-"""What live callers feel of files beside them: the real scheduler in simulated time, with steps that cost what a GPU's
-do, by bucket. No clock of this machine is looked at.
-"""
+"""Latency of live streams beside files: the real scheduler in simulated time, with the step times of a GPU."""
 
 from __future__ import annotations
 
@@ -11,27 +9,30 @@ from random import Random
 import numpy as np
 import pytest
 
+from tympan.engine.batching.buckets import bucket
 from tympan.engine.batching.scheduler import PATIENCE_STEPS, SMALL_BATCH, Scheduler, Slot
-from tympan.engine.kyutai.buckets import bucket
 
 FRAME = np.zeros(1, np.float32)
 FRAME_SECONDS = 0.08
 SLOTS = 64
 FLUSH_FRAMES = 7
 SECONDS = 30.0
-HIGH_WATER_FRAMES = 50  # of a file, handed to the engine: four seconds
+HIGH_WATER_FRAMES = 50  # most frames of a file that wait in the engine: 4 s
 
 
 def step_seconds(rows: int) -> float:
-    """A fixed part for the weights, the rest by rows; a full batch takes the 64 ms that calibration allows it."""
+    """Return the time of a step: a fixed part for the weights, and 64 ms for a full batch, as calibration allows."""
     return 0.008 + 0.056 * bucket(rows) / SLOTS
 
 
 @dataclass
 class Machine:
-    """`live` streams send a frame every 80 ms, each at its own phase or all at one; `files` have what `supply` brings.
+    """A server with live streams, which send a frame every 80 ms, and files.
 
-    supply: frames of every file that arrive between two steps; 50 is as many as the session lets in.
+    Attributes:
+        supply: Most frames of each file that arrive between two steps.
+        in_phase: Whether the frames of all live streams arrive at the same time.
+        known_as_files: Whether the scheduler knows which streams are files.
     """
 
     live: int
@@ -57,18 +58,18 @@ class Machine:
         self.run()
 
     def run(self) -> None:
-        now, came = 0.0, 0
-        while came < len(self.arrivals):
-            while came < len(self.arrivals) and self.arrivals[came][0] <= now:
-                arrival, index = self.arrivals[came]
+        now, arrived = 0.0, 0
+        while arrived < len(self.arrivals):
+            while arrived < len(self.arrivals) and self.arrivals[arrived][0] <= now:
+                arrival, index = self.arrivals[arrived]
                 self.scheduler.push(self.slots[index], arrival, FRAME)
-                came += 1
+                arrived += 1
             for slot in self.file_slots:
                 for _ in range(min(self.supply, HIGH_WATER_FRAMES - slot.waiting_frames)):
                     self.scheduler.push(slot, now, FRAME)
-            rows = self.scheduler.next().rows
+            rows = self.scheduler.next_batch().rows
             if not rows:
-                now = self.arrivals[came][0]
+                now = self.arrivals[arrived][0]
                 continue
             self.longest_step = max(self.longest_step, step_seconds(len(rows)))
             now += step_seconds(len(rows))
@@ -77,46 +78,44 @@ class Machine:
 
     @property
     def p99(self) -> float:
-        """Of the time from a live frame's arrival to its token."""
+        """99th percentile of the time from the arrival of a live frame to its token."""
         return float(np.quantile(self.latencies, 0.99))
 
     @property
     def speed(self) -> float:
-        """Of each file, in seconds of audio per second."""
+        """Seconds of audio per second of each file."""
         return self.file_frames * FRAME_SECONDS / SECONDS / self.files
 
 
-@pytest.mark.parametrize("supply", [HIGH_WATER_FRAMES, 1], ids=["whole", "trickling"])
+@pytest.mark.parametrize("supply", [HIGH_WATER_FRAMES, 1], ids=["whole", "slow"])
 @pytest.mark.parametrize("in_phase", [False, True])
 @pytest.mark.parametrize("live", [1, 4, 8, 16, 30, 32, 48])
-def test_four_files_keep_the_live_p99_within_the_frame(live: int, in_phase: bool, supply: int) -> None:
-    """Later than without them at most by a step of the files alone, which was running when the frame came; and where
-    the live batch is small, by what a bucket more costs.
-    """
+def test_live_p99_beside_four_files(live: int, in_phase: bool, supply: int) -> None:
+    """Files delay a frame by at most one step of files and, in a small live batch, by one bucket more."""
     bucket_more = step_seconds(2 * live) - step_seconds(live) if live < SMALL_BATCH else 0.0
     alone = Machine(live, 0, in_phase=in_phase)
     beside = Machine(live, 4, supply, in_phase)
     assert len(beside.latencies) == pytest.approx(len(alone.latencies), abs=2 * live)
     assert beside.p99 <= FRAME_SECONDS
     assert beside.p99 <= alone.p99 + step_seconds(4) + bucket_more + 1e-3
-    assert beside.speed > 1.0, "and they are faster than real time"
+    assert beside.speed > 1.0, "the files are faster than real time"
 
 
 @pytest.mark.parametrize("in_phase", [False, True])
-def test_half_of_the_slots_with_files_do_not_push_the_others_past_the_frame(in_phase: bool) -> None:
+def test_live_p99_beside_files_in_half_of_slots(in_phase: bool) -> None:
     beside = Machine(SLOTS // 2, SLOTS // 2, in_phase=in_phase)
     assert beside.p99 <= FRAME_SECONDS
     assert beside.longest_step <= 0.8 * FRAME_SECONDS
     assert beside.speed > 0.5
 
 
-def test_a_file_that_trickles_in_is_a_file() -> None:
-    """By the number of frames that wait it would be a live caller, and every step as long as all of them are many."""
+def test_slow_file_is_backlog() -> None:
+    """Without `live=False`, a slow file would count as live by its waiting frames, and all steps would be long."""
     assert Machine(32, 24, supply=1).p99 <= FRAME_SECONDS
     assert Machine(32, 24, supply=1, known_as_files=False).p99 > FRAME_SECONDS
 
 
-def test_a_large_batch_that_is_full_is_not_doubled_for_a_file_but_once_in_a_while() -> None:
+def test_full_batch_grows_after_patience() -> None:
     scheduler = Scheduler(FLUSH_FRAMES, SLOTS)
     live, file = [Slot(index, None) for index in range(16)], Slot(16, None, live=False)
     for _ in range(40):
@@ -125,9 +124,9 @@ def test_a_large_batch_that_is_full_is_not_doubled_for_a_file_but_once_in_a_whil
     def rows() -> int:
         for slot in live:
             scheduler.push(slot, 0.0, FRAME)
-        return len(scheduler.next().rows)
+        return len(scheduler.next_batch().rows)
 
     expected: Sequence[int] = [16] * PATIENCE_STEPS + [17]
     assert [rows() for _ in range(2 * len(expected))] == [*expected, *expected]
-    assert len(scheduler.next().rows) == 1, "nobody else waits"
-    assert [rows() for _ in expected] == expected, "its patience is whole again"
+    assert len(scheduler.next_batch().rows) == 1, "no live frame waits"
+    assert [rows() for _ in expected] == expected, "the patience starts anew"

@@ -1,4 +1,4 @@
-"""The whole engine with the tiny random model: what one stream does never changes another's tokens."""
+"""The whole engine with the tiny random model: no stream changes the tokens of another one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as replace_fields
-from support.harness import SchedulerHarness, Tenant, voice
+from support.harness import run_alone, run_schedule, tiny_settings, voice
 
 from tympan.audio.samples import as_float, as_integers
 from tympan.config import ModelSettings
 from tympan.engine.batching.scheduler import Scheduler, Slot
 from tympan.engine.kyutai import engine as kyutai
-from tympan.engine.kyutai.engine import create_kyutai_engine, load_runner
+from tympan.engine.kyutai.engine import create_kyutai_engine
+from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.errors import ConfigError
@@ -33,7 +34,7 @@ from tympan.session.local import transcribe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SLOTS = 16
-SETTINGS = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=SLOTS)
+SETTINGS = tiny_settings(max_streams=SLOTS)
 
 
 @cache
@@ -41,61 +42,41 @@ def tiny() -> KyutaiRunner:
     return load_runner(SETTINGS)
 
 
-def alone(stream: Tenant) -> Tenant:
-    """The same stream by itself."""
-    harness = SchedulerHarness(tiny(), stream.replays)
-    for action in stream.actions:
-        harness.act(stream.number, action)
-        harness.step()
-    return harness.finish()[0]
-
-
 action = st.sampled_from(["frame"] * 12 + ["flush", "again", "leave", "wait"])
 
 
-@pytest.mark.timeout(300)  # 25 s where nothing runs beside it
+@pytest.mark.timeout(300)  # 25 s on an idle machine
 @given(st.lists(st.lists(action, min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_a_stream_in_a_busy_batch_equals_that_stream_alone(schedule: list[list[str]]) -> None:
-    harness = SchedulerHarness(tiny())
-    for turn in schedule:
-        for slot, action in enumerate(turn):
-            if action != "wait":
-                harness.act(slot, action)
-        harness.step()
-    for stream in harness.finish():
-        expected = alone(stream)
+def test_stream_in_batch_equals_stream_alone(schedule: list[list[str]]) -> None:
+    for stream in run_schedule(tiny(), schedule):
+        expected = run_alone(tiny(), stream)
         assert stream.tokens == expected.tokens
         np.testing.assert_allclose(stream.pauses, expected.pauses, atol=1e-5)
 
 
 @pytest.mark.long
-def test_a_batch_past_the_wrap_of_its_rings_equals_each_stream_alone() -> None:
-    harness = SchedulerHarness(tiny())
-    for turn in range(99):
-        for slot in range(SLOTS):
-            if turn >= slot and (turn + slot) % 11:
-                harness.act(slot, "frame")
-        harness.step()
-    tenants = harness.finish()
-    assert max(len(stream.tokens) for stream in tenants) > 80
-    assert len({tuple(stream.tokens[:20]) for stream in tenants}) > 8, "the streams are not all the same"
-    for stream in tenants:
-        assert stream.tokens == alone(stream).tokens
+def test_wrapped_ring_equals_stream_alone() -> None:
+    schedule = [
+        ["frame" if turn >= slot and (turn + slot) % 11 else "wait" for slot in range(SLOTS)] for turn in range(99)
+    ]
+    streams = run_schedule(tiny(), schedule)
+    assert max(len(stream.tokens) for stream in streams) > 80
+    assert len({tuple(stream.tokens[:20]) for stream in streams}) > 8, "the streams are not all the same"
+    for stream in streams:
+        assert stream.tokens == run_alone(tiny(), stream).tokens
 
 
 async def events_of(blocks: Sequence[Pcm], seen: list[int]) -> list[Event]:
-    engine = create_kyutai_engine(SETTINGS, trace=lambda token, pauses: seen.append(token))
+    engine = create_kyutai_engine(SETTINGS, lambda token, pauses: seen.append(token))
     await engine.start()
     events = [event async for event in transcribe(engine, blocks)]
     await engine.stop()
     return events
 
 
-async def test_a_model_that_wants_silence_before_a_stream_hears_it_and_times_do_not_count_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One second, as the 2.6B's: 13 frames, so that no frame of the audio moves."""
+async def test_silence_prefix_not_in_word_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefix is one second, as for the 2.6B model: 13 whole frames, so no frame of the audio is shifted."""
     samples = voice(3)[:99_000]
     plain: list[int] = []
     silence = np.zeros(13 * 1920, np.float32)
@@ -105,7 +86,7 @@ async def test_a_model_that_wants_silence_before_a_stream_hears_it_and_times_do_
     found = await events_of([samples], tokens)
     assert tokens == plain
     words = [event for event in found if isinstance(event, Word)]
-    of_audio = [word for word in words if word.start >= 1.0]  # a random model says words of silence, too
+    of_audio = [word for word in words if word.start >= 1.0]  # a random model finds words in silence, too
     shifted = [
         replace_fields(event, start=round(event.start - 1.04, 3), end=round(event.end - 1.04, 3))
         for event in expected
@@ -117,7 +98,7 @@ async def test_a_model_that_wants_silence_before_a_stream_hears_it_and_times_do_
 
 
 @pytest.mark.parametrize("size", [1, 77, 1919, 1920, 24_000])
-async def test_chunking_does_not_matter(size: int) -> None:
+async def test_chunk_size_does_not_change_events(size: int) -> None:
     samples = voice(3)[:20_000] if size == 1 else voice(3)[:60_000]
     whole: list[int] = []
     cut: list[int] = []
@@ -130,22 +111,21 @@ async def test_chunking_does_not_matter(size: int) -> None:
     ]
 
 
-async def test_integers_are_heard_as_the_floats_that_they_stand_for() -> None:
+async def test_integer_samples_equal_floats() -> None:
     integers = as_integers(voice(3)[:60_000])
     floats: list[int] = []
-    as_they_come: list[int] = []
+    from_integers: list[int] = []
     await events_of([as_float(integers)], floats)
-    await events_of([integers[:1_000], integers[1_000:]], as_they_come)
-    assert as_they_come == floats
+    await events_of([integers[:1_000], integers[1_000:]], from_integers)
+    assert from_integers == floats
 
 
 async def test_temperature_is_seeded_per_stream() -> None:
-    """At a temperature a stream is still a function of its audio and its seed."""
-    warm = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=4, temperature=0.8)
+    warm = tiny_settings(temperature=0.8, max_streams=4)
     runs: list[list[int]] = []
     for _ in range(2):
         seen: list[int] = []
-        engine = create_kyutai_engine(warm, trace=lambda token, pauses, seen=seen: seen.append(token))
+        engine = create_kyutai_engine(warm, lambda token, pauses, seen=seen: seen.append(token))
         await engine.start()
         _ = [event async for event in transcribe(engine, [voice(1)[:48_000]])]
         await engine.stop()
@@ -155,13 +135,13 @@ async def test_temperature_is_seeded_per_stream() -> None:
     assert runs[0] == runs[1] != cold
 
 
-def test_auto_is_8_bits_on_a_cpu() -> None:
+def test_auto_dtype_on_cpu_is_int8() -> None:
     assert place(ModelSettings(device="cpu")).kind == "int8"
     assert place(ModelSettings(device="cpu", dtype="f32")).kind == "f32"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_a_missing_gpu_is_said() -> None:
+def test_missing_gpu_error() -> None:
     with pytest.raises(ConfigError, match="--device cpu"):
         place(ModelSettings(device="cuda"))
 
@@ -173,7 +153,7 @@ def test_every_weight_type_runs(dtype: str) -> None:
     scheduler = Scheduler(7, 1)
     for start in range(0, 19_200, 1920):
         scheduler.push(slot, 0.0, voice(0)[start : start + 1920])
-    tokens = [runner.launch(scheduler.next().rows).tokens[0] for _ in range(10)]
+    tokens = [runner.launch(scheduler.next_batch().rows).tokens[0] for _ in range(10)]
     assert all(0 <= token < 256 for token in tokens)
 
 
@@ -185,7 +165,7 @@ def test_every_weight_type_runs(dtype: str) -> None:
         ("{folder}", "config.json"),
     ],
 )
-def test_a_model_that_cannot_be_had_is_one_sentence(model: str, sentence: str, tmp_path: Path) -> None:
+def test_unavailable_model_error_is_one_line(model: str, sentence: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tympan", "serve", "--model", model.format(folder=tmp_path), "--port", "0"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
@@ -195,19 +175,19 @@ def test_a_model_that_cannot_be_had_is_one_sentence(model: str, sentence: str, t
 
 
 def _out_of_memory() -> Exception:
-    """What torch raises on a CPU."""
+    """Return the error that PyTorch raises on a CPU."""
     try:
         torch.empty(1 << 60, dtype=torch.uint8)
     except RuntimeError as error:
         return error.with_traceback(None)
-    raise AssertionError("there was enough")
+    raise AssertionError("2**60 bytes were allocated")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), _out_of_memory()])
-def test_a_start_without_enough_memory_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_out_of_memory_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(kyutai, "load_runner", too_much)
-    with pytest.raises(ConfigError, match="the memory does not suffice to start random:tiny"):
-        kyutai.ModelSource(SETTINGS).make_runner()
+    with pytest.raises(ConfigError, match="not enough memory to start random:tiny"):
+        kyutai.RunnerSource(SETTINGS).make_runner()

@@ -1,4 +1,4 @@
-"""What loading a model sets in PyTorch, and what a GPU is refused for."""
+"""Device and data types of a model, and PyTorch's settings for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tympan.settings import ModelSettings
 
 LOAD = """
 import torch
-from tympan.engine.kyutai.engine import load_model
+from tympan.engine.kyutai.loader import load_model
 from tympan.engine.kyutai.placement import place
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.settings import ModelSettings
@@ -27,8 +27,8 @@ print(torch.get_float32_matmul_precision())
 """
 
 
-def test_loading_pins_float32_products() -> None:
-    """Containers that allow TF32 for all programs change neither Mimi's codes nor anything else."""
+def test_loading_sets_float32_precision() -> None:
+    """Also in containers that allow TF32 for all programs, which would change Mimi's codes."""
     command = [sys.executable, "-W", "error::UserWarning", "-c", LOAD]
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -39,7 +39,7 @@ def test_loading_pins_float32_products() -> None:
 WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
-from tympan.engine.kyutai.engine import load_runner
+from tympan.engine.kyutai.loader import load_runner
 from tympan.settings import ModelSettings
 
 load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f16", max_streams=1))
@@ -48,7 +48,7 @@ assert not any(name.startswith("tympan.models.kernels.") for name in sys.modules
 
 
 def test_f16_steps_run_without_triton() -> None:
-    """As on a T4, which Triton's kernels do not serve."""
+    """As on a T4, which the Triton kernels do not support."""
     command = [sys.executable, "-c", WITHOUT_TRITON]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -59,10 +59,9 @@ def test_f16_steps_run_without_triton() -> None:
     ("capability", "instead"),
     [((9, 0), "--dtype bf16 or --dtype fp8"), ((8, 0), "--dtype bf16"), ((7, 5), "--dtype f16")],
 )
-def test_a_gpu_refuses_integer_weights(
+def test_integer_weights_error_on_gpu(
     monkeypatch: pytest.MonkeyPatch, dtype: str, capability: tuple[int, int], instead: str
 ) -> None:
-    """Their products are made for a CPU: on a GPU they would widen a layer for every row."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)

@@ -1,4 +1,4 @@
-"""Who runs next: no model, no thread, no clock."""
+"""The scheduler by itself: no model, no thread, no clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.engine.batching.scheduler import (
-    LANE_STEPS,
+    FLUSH_STEPS,
     LIVE_FRAMES,
     PATIENCE_STEPS,
     REPLAY_FRAMES,
@@ -24,7 +24,7 @@ FRAME = np.zeros(4, np.float32)
 
 
 class SchedulerHarness:
-    """A scheduler with named slots and a clock that counts pushes."""
+    """A scheduler with numbered slots and a clock that counts pushes."""
 
     def __init__(self, slots: int, flush_frames: int = 3, largest_batch: int = 8, prefix_frames: int = 0) -> None:
         self.scheduler = Scheduler(flush_frames, largest_batch, prefix_frames)
@@ -43,20 +43,20 @@ class SchedulerHarness:
         return self.scheduler.replay(self.slots[index], start)
 
     def replayed(self) -> list[tuple[int, int, bool]]:
-        """Slot, frame and freshness of the next batch's replayed rows."""
-        rows = [row for row in self.scheduler.next().rows if row.replayed]
+        """Return slot, frame number and freshness of the replayed rows of the next batch."""
+        rows = [row for row in self.scheduler.next_batch().rows if row.replayed]
         return [(row.slot.index, row.number, row.fresh) for row in rows]
 
     def run(self) -> list[int]:
-        """The slots of the next batch; a silent row is the negative of its slot, less one."""
-        return shown(self.scheduler.next())
+        return slots_of(self.scheduler.next_batch())
 
 
-def shown(batch: Batch) -> list[int]:
+def slots_of(batch: Batch) -> list[int]:
+    """Return the slot of each row, and `-slot - 1` for a silent row."""
     return [row.slot.index if row.frame is not None else -row.slot.index - 1 for row in batch.rows]
 
 
-def test_one_frame_of_every_slot_that_has_one() -> None:
+def test_batch_has_one_frame_per_slot() -> None:
     harness = SchedulerHarness(4)
     harness.push(0, 2)
     harness.push(2)
@@ -66,7 +66,7 @@ def test_one_frame_of_every_slot_that_has_one() -> None:
     assert harness.scheduler.idle
 
 
-def test_a_full_batch_takes_the_oldest_live_frames() -> None:
+def test_full_batch_takes_oldest_frames() -> None:
     harness = SchedulerHarness(4, largest_batch=2)
     for index in (3, 1, 0, 2):
         harness.push(index)
@@ -74,7 +74,7 @@ def test_a_full_batch_takes_the_oldest_live_frames() -> None:
     assert harness.run() == [0, 2]
 
 
-def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
+def test_backlog_fills_bucket_of_live_rows() -> None:
     harness = SchedulerHarness(8)
     for index in range(5):
         harness.push(index, LIVE_FRAMES * 2)  # files
@@ -83,7 +83,7 @@ def test_backlog_rides_in_the_padding_of_the_live_rows() -> None:
     assert harness.run() == [5, 6, 7, 0]  # a bucket of four
 
 
-def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
+def test_backlog_slots_alternate() -> None:
     harness = SchedulerHarness(4)
     harness.push(0, 40)
     harness.push(1, 40)
@@ -95,14 +95,14 @@ def test_backlog_has_at_least_one_row_and_takes_turns() -> None:
     assert served == {0: 20, 1: 20}
 
 
-def test_without_live_frames_backlog_has_the_machine() -> None:
+def test_backlog_fills_batch_without_live_frames() -> None:
     harness = SchedulerHarness(3)
     for index in range(3):
         harness.push(index, 40)
     assert harness.run() == [0, 1, 2]
 
 
-def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
+def test_flush_runs_first_and_alone() -> None:
     harness = SchedulerHarness(3)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
@@ -113,59 +113,59 @@ def test_a_flush_runs_its_silence_alone_and_at_once() -> None:
     assert harness.run() == [1, 2]
 
 
-def test_the_mark_comes_with_the_last_silent_row() -> None:
+def test_marker_is_on_last_silent_row() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
-    markers = [row.marker for _ in range(4) for row in harness.scheduler.next().rows]
+    markers = [row.marker for _ in range(4) for row in harness.scheduler.next_batch().rows]
     assert markers == [None, None, None, Flushed(7)]
 
 
-def test_a_frame_that_has_only_begun_runs_before_the_silence_of_its_flush() -> None:
+def test_partial_frame_runs_before_silence() -> None:
     harness = SchedulerHarness(1)
-    rest = np.ones(4, np.float32)
-    harness.add_marker(0, PartialFrame(rest, Flushed(1)))
+    partial = np.ones(4, np.float32)
+    harness.add_marker(0, PartialFrame(partial, Flushed(1)))
     harness.push(0)
     harness.add_marker(0, Flushed(2))
-    rows = [row for _ in range(9) for row in harness.scheduler.next().rows]
+    rows = [row for _ in range(9) for row in harness.scheduler.next_batch().rows]
     assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
     assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
     assert [row.marker for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
-    assert rows[0].frame is rest
+    assert rows[0].frame is partial
     assert rows[0].fresh
     assert harness.scheduler.idle
 
 
-def test_flushes_share_the_lane_and_others_do_not_starve() -> None:
-    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2)
+def test_flushes_do_not_starve_others() -> None:
+    harness = SchedulerHarness(3, flush_frames=FLUSH_STEPS * 2)
     for index in (0, 1):
         harness.push(index)
     harness.run()
     for index in (0, 1):
         harness.add_marker(index, Flushed(index))
     harness.push(2, 3)
-    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1, -2]] * LANE_STEPS
-    assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "then in turn, and the lane rides along"
+    assert [harness.run() for _ in range(FLUSH_STEPS)] == [[-1, -2]] * FLUSH_STEPS
+    assert [harness.run() for _ in range(4)] == [[-1, -2, 2], [-1, -2]] * 2, "every other step is shared"
     harness.run()
-    assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "nobody waits"
+    assert [harness.run() for _ in range(3)] == [[-1, -2]] * 3, "no other work waits"
 
 
-def test_the_lane_leaves_room_for_others() -> None:
-    harness = SchedulerHarness(3, flush_frames=LANE_STEPS * 2, largest_batch=1)
+def test_flush_queue_leaves_room_for_others() -> None:
+    harness = SchedulerHarness(3, flush_frames=FLUSH_STEPS * 2, largest_batch=1)
     harness.push(0)
     harness.run()
     harness.add_marker(0, Flushed(0))
     harness.push(2)
-    assert [harness.run() for _ in range(LANE_STEPS)] == [[-1]] * LANE_STEPS
+    assert [harness.run() for _ in range(FLUSH_STEPS)] == [[-1]] * FLUSH_STEPS
     assert harness.run() == [2]
     assert harness.run() == [-1]
 
 
-def test_marks_without_new_audio_are_answered_without_a_step() -> None:
+def test_markers_without_audio_need_no_step() -> None:
     harness = SchedulerHarness(1)
     harness.add_marker(0, Flushed(1))
     harness.add_marker(0, Finished())
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert (list(batch.rows), list(batch.answers)) == (
         [],
         [(harness.slots[0], Flushed(1)), (harness.slots[0], Finished())],
@@ -173,7 +173,7 @@ def test_marks_without_new_audio_are_answered_without_a_step() -> None:
     assert harness.scheduler.idle
 
 
-def test_audio_behind_a_flush_waits_for_it() -> None:
+def test_audio_waits_for_flush_before_it() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(1))
@@ -181,7 +181,7 @@ def test_audio_behind_a_flush_waits_for_it() -> None:
     assert [harness.run() for _ in range(6)] == [[0], [-1], [-1], [-1], [0], []]
 
 
-def test_a_dropped_slot_never_runs_again() -> None:
+def test_dropped_slot_does_not_run() -> None:
     harness = SchedulerHarness(2)
     harness.push(0, 5)
     harness.push(1)
@@ -191,14 +191,20 @@ def test_a_dropped_slot_never_runs_again() -> None:
     assert harness.scheduler.idle
 
 
-def test_only_the_first_row_of_a_slot_is_fresh() -> None:
+def test_first_row_of_slot_is_fresh() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.add_marker(0, Finished())
-    assert [row.fresh for _ in range(5) for row in harness.scheduler.next().rows] == [True, False, False, False, False]
+    assert [row.fresh for _ in range(5) for row in harness.scheduler.next_batch().rows] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
-def test_frames_run_again_before_the_slots_other_work() -> None:
+def test_replay_precedes_other_work_of_slot() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 4)
     for _ in range(3):
@@ -206,12 +212,12 @@ def test_frames_run_again_before_the_slots_other_work() -> None:
     assert harness.replay(0, 1) == 2
     assert harness.scheduler.waiting_frames == 3
     assert [harness.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
-    (row,) = harness.scheduler.next().rows
+    (row,) = harness.scheduler.next_batch().rows
     assert (row.number, row.fresh, row.replayed) == (3, False, False)
     assert harness.scheduler.idle
 
 
-def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_files() -> None:
+def test_replay_is_between_live_frames_and_files() -> None:
     harness = SchedulerHarness(8)
     for index in range(6):
         harness.push(index)
@@ -221,13 +227,13 @@ def test_a_slot_that_runs_again_takes_no_live_frames_place_and_comes_before_file
     harness.push(3, 40)  # a file
     for index in (0, 1, 2):
         harness.push(index)
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(0, False), (1, False), (2, False), (4, True)]
-    batch = harness.scheduler.next()
+    batch = harness.scheduler.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
 
 
-def test_slots_that_run_again_take_turns() -> None:
+def test_replays_alternate() -> None:
     harness = SchedulerHarness(3, largest_batch=2)
     harness.push(0, 4)
     harness.push(1, 4)
@@ -242,25 +248,25 @@ def test_slots_that_run_again_take_turns() -> None:
     assert order == [0, 1] * 4
 
 
-def test_a_flush_that_waits_comes_after_what_runs_again_and_one_that_runs_comes_first() -> None:
+def test_replay_and_flush_of_same_slot() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.run()
     harness.run()
     harness.add_marker(0, Flushed(7))
-    assert harness.replay(0, 0) == 2, "none of its silence has run"
-    assert harness.replay(0, 0) == 0, "once is enough"
+    assert harness.replay(0, 0) == 2, "the flush has not started"
+    assert harness.replay(0, 0) == 0, "it is replaying already"
     assert [len(harness.replayed()) for _ in range(2)] == [1, 1]
     assert harness.run() == [-1]
     assert harness.replay(0, 0) == 0
-    assert [row.marker for _ in range(2) for row in harness.scheduler.next().rows] == [None, Flushed(7)]
-    assert harness.replay(0, 0) == 0, "its words are told"
+    assert [row.marker for _ in range(2) for row in harness.scheduler.next_batch().rows] == [None, Flushed(7)]
+    assert harness.replay(0, 0) == 0, "the words before the flush are final"
     harness.push(0)
     harness.run()
     assert harness.replay(0, 0) == 1
 
 
-def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None:
+def test_replay_is_limited_to_kept_frames() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, REPLAY_FRAMES + 20)
     while not harness.scheduler.idle:
@@ -279,9 +285,7 @@ def test_no_more_runs_again_than_is_kept_and_nothing_of_a_dropped_slot() -> None
     ),
     st.integers(1, 8),
 )
-def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
-    actions: list[tuple[int, str]], largest_batch: int
-) -> None:
+def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest_batch: int) -> None:
     harness = SchedulerHarness(6, largest_batch=largest_batch)
     pushed: Counter[int] = Counter()
     asked: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
@@ -289,10 +293,10 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     answered: dict[int, list[Flushed | Finished]] = {index: [] for index in range(6)}
     dropped: set[int] = set()
     expected: dict[int, int] = dict.fromkeys(range(6), 0)
-    """The number that each slot's next row has."""
+    """The frame number of each slot's next row."""
 
     def run() -> None:
-        batch = harness.scheduler.next()
+        batch = harness.scheduler.next_batch()
         indices = [row.slot.index for row in batch.rows]
         replayed = [row.replayed for row in batch.rows]
         assert replayed == sorted(replayed)
@@ -332,8 +336,8 @@ def test_every_frame_runs_once_and_every_mark_is_answered_in_order(
     assert harness.scheduler.waiting_frames == 0
 
 
-def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
-    """Beside 192 live frames, which fill a bucket, a file of 100 slots' worth gets 64 rows once it has waited."""
+def test_large_batch_grows_by_one_bucket() -> None:
+    """192 live frames fill a bucket; 100 files get the 64 rows up to the next one after they have waited."""
     scheduler = Scheduler(7, 1000)
     files = [Slot(1000 + index, None, live=False) for index in range(100)]
     for slot in files:
@@ -343,50 +347,50 @@ def test_large_live_batches_grow_by_one_bucket_for_backlog() -> None:
     for _ in range(PATIENCE_STEPS + 1):
         for index in range(192):
             scheduler.push(Slot(index, None), 0.0, FRAME)
-        sizes.append(len(scheduler.next().rows))
+        sizes.append(len(scheduler.next_batch().rows))
     assert sizes == [192] * PATIENCE_STEPS + [256]
 
 
-def test_live_rows_know_when_they_came_and_waiting_frames_are_counted() -> None:
+def test_arrival_and_waiting_frames() -> None:
     harness = SchedulerHarness(2)
     harness.push(0)
     harness.push(1, 2 * LIVE_FRAMES)
     assert harness.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
-    rows = harness.scheduler.next().rows
+    rows = harness.scheduler.next_batch().rows
     assert [row.arrival for row in rows] == [1.0, None]
     assert harness.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
     harness.scheduler.drop(harness.slots[1])
     assert harness.scheduler.waiting_frames == 0
 
 
-def test_silence_goes_before_the_first_frame_that_a_slot_hears_and_no_other() -> None:
+def test_prefix_precedes_first_frame_only() -> None:
     harness = SchedulerHarness(2, prefix_frames=2)
     harness.push(0, 2)
     harness.push(1)
-    first = harness.scheduler.next()
-    assert shown(first) == [-1, -2]
+    first = harness.scheduler.next_batch()
+    assert slots_of(first) == [-1, -2]
     assert all(row.fresh and row.injected and row.marker is None and row.arrival is None for row in first.rows)
     assert [harness.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
     harness.push(1)
     assert harness.run() == [1]
     assert [slot.number for slot in harness.slots] == [4, 4]
-    assert harness.replay(0, 0) == 2, "the silence is not run again"
+    assert harness.replay(0, 0) == 2, "the silence is not replayed"
 
 
-def test_silence_goes_before_a_frame_that_has_only_begun_but_not_before_a_flush_of_nothing() -> None:
+def test_prefix_precedes_partial_frame() -> None:
     harness = SchedulerHarness(2, flush_frames=3, prefix_frames=2)
     harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
     harness.add_marker(1, Flushed(8))
-    batch = harness.scheduler.next()
-    assert shown(batch) == [-1]
+    batch = harness.scheduler.next_batch()
+    assert slots_of(batch) == [-1]
     assert batch.answers == [(harness.slots[1], Flushed(8))]
-    batches = [harness.scheduler.next() for _ in range(5)]
-    assert [shown(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
+    batches = [harness.scheduler.next_batch() for _ in range(5)]
+    assert [slots_of(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
     assert [batch.rows[0].marker for batch in batches] == [None, None, None, None, Flushed(7)]
     assert harness.scheduler.idle
 
 
-def test_a_slot_that_is_dropped_before_its_first_frame_has_run_is_gone() -> None:
+def test_drop_during_prefix() -> None:
     harness = SchedulerHarness(1, prefix_frames=2)
     harness.push(0, 3)
     harness.run()

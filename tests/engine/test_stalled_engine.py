@@ -1,4 +1,4 @@
-"""A model that falls silent on speech, behind the engine's seam: what clients get is what they would have got."""
+"""Streams of an engine whose model stalls: they get the words that they would get without the stall."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER = -1
 
 
 @dataclass
-class Later:
+class AsynchronousStep:
     result: StepResult
 
     def wait(self) -> None:
@@ -35,21 +35,21 @@ class Later:
         return self.result
 
 
-class FreezingBeside(FreezingRunner):
-    """Its steps are read while the next one runs."""
+class AsynchronousFreezingRunner(FreezingRunner):
+    """A runner whose steps are read while the next one runs."""
 
-    def launch(self, rows: Sequence[Row]) -> Later:  # type: ignore[override]
-        return Later(super().launch(rows))
+    def launch(self, rows: Sequence[Row]) -> AsynchronousStep:  # type: ignore[override]
+        return AsynchronousStep(super().launch(rows))
 
 
-async def listen(
+async def transcribe(
     runner: Runner,
     talk: Sequence[Samples | int],
     stall_seconds: float = 4.0,
     observe: list[StepReport] | None = None,
     live: bool = False,
 ) -> list[EngineEvent]:
-    """Events of a stream of frames and flushes. `live`: the next frame is pushed once the one before is done."""
+    """Return the events of a stream of frames and flushes; if `live`, each frame waits for the one before."""
     engine = BatchedEngine(lambda: runner, stall_seconds=stall_seconds)
     await engine.start()
     if observe is not None:
@@ -69,51 +69,51 @@ async def listen(
     return listener.events
 
 
-def transcript(events: list[EngineEvent]) -> list[EngineEvent]:
+def final_events(events: list[EngineEvent]) -> list[EngineEvent]:
     return [event for event in events if isinstance(event, Word | Flushed | Finished)]
 
 
-@pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
+@pytest.mark.parametrize("kind", [FreezingRunner, AsynchronousFreezingRunner])
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("freezes_at", [31, 60, 101])
-async def test_no_word_is_lost_or_doubled(kind: type[FreezingRunner], live: bool, freezes_at: int) -> None:
+async def test_no_word_is_lost_or_repeated(kind: type[FreezingRunner], live: bool, freezes_at: int) -> None:
     reports: list[StepReport] = []
-    expected = await listen(kind(NEVER), TALK)
-    found = await listen(kind(freezes_at), TALK, observe=reports, live=live)
-    assert transcript(found) == transcript(expected)
-    assert len([event for event in transcript(found) if isinstance(event, Word)]) >= 45
+    expected = await transcribe(kind(NEVER), TALK)
+    found = await transcribe(kind(freezes_at), TALK, observe=reports, live=live)
+    assert final_events(found) == final_events(expected)
+    assert len([event for event in final_events(found) if isinstance(event, Word)]) >= 45
     (warning,) = [event for event in found if isinstance(event, Warning)]
     assert warning.code == "stalled"
     assert sum(report.stalls for report in reports) == 1
     assert len([event for event in found if isinstance(event, Progress)]) == len(TALK)
 
 
-async def test_without_the_guard_they_are_lost() -> None:
-    expected = await listen(FreezingRunner(NEVER), TALK)
-    found = await listen(FreezingRunner(60), TALK, stall_seconds=0)
-    assert len(transcript(found)) < len(transcript(expected)) / 2
+async def test_words_are_lost_without_guard() -> None:
+    expected = await transcribe(FreezingRunner(NEVER), TALK)
+    found = await transcribe(FreezingRunner(60), TALK, stall_seconds=0)
+    assert len(final_events(found)) < len(final_events(expected)) / 2
     assert not any(isinstance(event, Warning) for event in found)
 
 
-@pytest.mark.parametrize("kind", [FreezingRunner, FreezingBeside])
+@pytest.mark.parametrize("kind", [FreezingRunner, AsynchronousFreezingRunner])
 @pytest.mark.parametrize("place", range(64, 100, 3))
-async def test_flushes_keep_their_order_and_have_their_words(kind: type[FreezingRunner], place: int) -> None:
-    """A flush anywhere around the moment at which the model is started again."""
+async def test_flushes_around_restart_keep_order(kind: type[FreezingRunner], place: int) -> None:
+    """Two flushes, anywhere around the restart of the model."""
     talk: list[Samples | int] = list(TALK)
     talk[place:place] = [1, 2]
-    expected = transcript(await listen(kind(NEVER), talk))
-    found = transcript(await listen(kind(60), talk))
+    expected = final_events(await transcribe(kind(NEVER), talk))
+    found = final_events(await transcribe(kind(60), talk))
     markers = [event for event in found if isinstance(event, Flushed | Finished)]
     assert markers == [Flushed(1), Flushed(2), Finished()]
     flushed = found.index(Flushed(1))
     received = place * 0.08
     assert all(event.end <= received + 1e-9 for event in found[:flushed] if isinstance(event, Word))
     late = [event for event in found[flushed:] if isinstance(event, Word)]
-    assert all(event.start >= received - 0.5 for event in late), "none that the flush was to release"
-    assert set(map(str, found[-20:])) == set(map(str, expected[-20:])), "and then it goes on"
+    assert all(event.start >= received - 0.5 for event in late), "the flush released all earlier words"
+    assert set(map(str, found[-20:])) == set(map(str, expected[-20:])), "later words are the same"
 
 
-async def test_other_streams_notice_nothing() -> None:
+async def test_restart_affects_no_other_stream() -> None:
     engine = BatchedEngine(lambda: FreezingRunner(60), stall_seconds=4.0)
     await engine.start()
     talking, quiet = Listener(), Listener()
@@ -126,13 +126,13 @@ async def test_other_streams_notice_nothing() -> None:
     await asyncio.gather(talking.wait_for_end(), quiet.wait_for_end())
     await engine.stop()
 
-    alone = await listen(FreezingRunner(60), [PAUSE] * len(TALK))
+    alone = await transcribe(FreezingRunner(60), [PAUSE] * len(TALK))
     assert quiet.events == alone
     assert talking.of(Warning)
     assert not quiet.of(Warning)
 
 
-async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
+async def test_close_during_replay() -> None:
     runner = FreezingRunner(60, slots=1)
     engine = BatchedEngine(lambda: runner, stall_seconds=4.0)
     await engine.start()
@@ -149,12 +149,12 @@ async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
     stream.finish()
     await after.wait_for_end()
     await engine.stop()
-    assert transcript(after.events) == transcript(await listen(FreezingRunner(NEVER), TALK[:50]))
+    assert final_events(after.events) == final_events(await transcribe(FreezingRunner(NEVER), TALK[:50]))
 
 
-async def test_the_log_has_a_line_of_it_and_no_word(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_contains_no_words(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        found = await listen(FreezingRunner(60), TALK)
+        found = await transcribe(FreezingRunner(60), TALK)
     (record,) = [record for record in caplog.records if record.name.startswith("tympan.engine")]
     assert "slot" in record.message
     texts = {event.text for event in found if isinstance(event, Word)}

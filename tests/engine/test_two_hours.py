@@ -1,4 +1,4 @@
-"""A stream of two hours: nothing grows, nothing slows down, and its neighbours change none of its tokens."""
+"""A stream of two hours: memory and step times stay the same, and other streams do not change its tokens."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 
 import pytest
-from engine_two_hours import MINUTE, Outcome, run
+from support.two_hours import MINUTE, Outcome, run
 
 MINUTES = 120
-SETTLED = 10  # minutes after which memory is what it will be
+SETTLED = 10  # minutes after which memory no longer grows
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # ten minutes on two slow cores with nothing beside it
-def test_two_hours_in_a_busy_batch_equal_the_same_two_hours_alone() -> None:
+def test_two_hours_in_batch_equal_alone() -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         alone, busy = pool.map(run, (MINUTES, MINUTES), (False, True))
     assert busy.tokens == alone.tokens
@@ -29,6 +29,6 @@ def test_two_hours_in_a_busy_batch_equal_the_same_two_hours_alone() -> None:
 def check_flat(outcome: Outcome) -> None:
     grown = median(outcome.memory_bytes[-SETTLED:]) - median(outcome.memory_bytes[SETTLED : 2 * SETTLED])
     assert grown < 4 * 2**20
-    assert max(outcome.waiting_frames) <= 3, "at no time did more than the others' frames wait"
+    assert max(outcome.waiting_frames) <= 3, "only frames of the other streams wait"
     early, late = (median(outcome.step_seconds[part]) for part in (slice(5, 35), slice(-30, None)))
     assert late < 1.5 * early, "a step costs the same at the end"

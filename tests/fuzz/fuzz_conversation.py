@@ -1,4 +1,4 @@
-"""A connection with everything behind it, and in place of its socket a client of this process."""
+"""A connection with its service and engine, and a client in this process instead of a socket."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ SECRETS = ("Traceback", "tympan.", ".py", " object at 0x", "<class", "msgspec.",
 
 @dataclass
 class Client:
-    """What a connection knows of its client. Now and then it does not read for a while."""
+    """The transport of a connection. It is not writable for some of the time."""
 
     writable: bool = True
     paused: bool = False
-    heard: list[WireMessage] = field(default_factory=list)
+    messages: list[WireMessage] = field(default_factory=list)
     code: int | None = None
     reason: str = ""
 
     def send(self, message: WireMessage) -> None:
-        assert self.code is None, "nothing comes after the close"
-        self.heard.append(message)
+        assert self.code is None, "message after the close"
+        self.messages.append(message)
 
     def close(self, code: int, reason: str) -> None:
         self.code, self.reason = code, reason
@@ -89,11 +89,11 @@ class Client:
 
 
 class Server:
-    """A service with its engine, on a loop of its own."""
+    """A service with its engine, on its own event loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        overrides = {"model": "scripted", "step_ms": 0, "outbox_messages": 40}
+        overrides = {"model": "scripted:0", "outbox_messages": 40}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self.frames = self.conversations = 0
         self.codes: dict[object, int] = {}
@@ -108,7 +108,7 @@ class Server:
         self._runner.close()
 
     def converse(self, name: str, seed: int, most: int) -> None:
-        """One client of up to `most` frames, to the end, and what must hold after it."""
+        """Run a client that sends up to `most` frames, and check the state of the server after it."""
         self._runner.run(self._converse(name, Random(seed), most))
 
     async def _converse(self, name: str, random: Random, most: int) -> None:
@@ -121,20 +121,20 @@ class Server:
         self.conversations += 1
         if isinstance(answer, Refusal):
             assert answer.status in (400, 401), answer
-            check_words(answer.body.decode())
+            check_text(answer.body.decode())
             self._count(answer.status)
         else:
             connection.start()
             await self._talk(connection, client, name, random, most)
-            assert client.code in GOOD_ENDS, (client.code, client.heard[-1:])
-            check_words(client.reason)
-            kinds = [check_message(message) for message in client.heard]
+            assert client.code in GOOD_ENDS, (client.code, client.messages[-1:])
+            check_text(client.reason)
+            kinds = [check_message(message) for message in client.messages]
             if client.code not in (1000, 1006):
-                assert "rror" in kinds.pop(), "its mistake is the last that a client hears of"
+                assert "rror" in kinds.pop(), "the error must be the last message"
             assert not any("rror" in kind for kind in kinds)
             self._count(client.code)
         await settled(lambda: self.service.engine.active == 0)
-        assert not self.service._connections, "a client that is gone is forgotten"
+        assert not self.service.connections._open, "the connection was not released"
 
     def _count(self, outcome: object) -> None:
         self.codes[outcome] = self.codes.get(outcome, 0) + 1
@@ -166,7 +166,7 @@ class Server:
                 connection.on_message(ending)
             await settled(lambda: client.code is not None)
         elif random.random() < 0.5:
-            connection.restart()  # these clients have no word for it
+            connection.restart()  # these protocols have no message that ends the stream
             await settled(lambda: client.code is not None)
             client.code = 1000 if client.code == 1012 else client.code
         connection.on_gone()
@@ -174,7 +174,7 @@ class Server:
 
 
 async def settled(condition: Any) -> None:
-    """The engine takes no time here: what has not happened after so many turns of the loop never will."""
+    """Run the event loop until the condition holds; the engine takes no time, so a fixed number of turns is enough."""
     for _ in range(20_000):
         if condition():
             return
@@ -183,7 +183,7 @@ async def settled(condition: Any) -> None:
 
 
 def opening_query(name: str, random: Random) -> dict[str, str]:
-    """What a client of this protocol asks for; in every tenth conversation something is wrong with it."""
+    """Return the query of a client; in one of ten conversations a parameter is invalid."""
     query = {key: random.choice(values) for key, values in QUERIES.get(name, {}).items() if random.random() < 0.7}
     if name in ("deepgram", "flux") and random.random() < 0.9:
         query |= {"encoding": "linear16", "sample_rate": "16000"}
@@ -194,23 +194,23 @@ def opening_query(name: str, random: Random) -> dict[str, str]:
 
 
 def check_message(message: WireMessage) -> str:
-    """Its type. It is well formed; and if it tells of an error, it tells nothing of us."""
-    said = msgspec.msgpack.decode(message) if isinstance(message, bytes) else msgspec.json.decode(message)
-    assert isinstance(said, dict)
-    kind = str(said.get("type", ""))
+    """Return the type of a message, which must be well formed and must not reveal internals in an error."""
+    fields = msgspec.msgpack.decode(message) if isinstance(message, bytes) else msgspec.json.decode(message)
+    assert isinstance(fields, dict)
+    kind = str(fields.get("type", ""))
     if "rror" in kind or "Failure" in kind:
-        check_words(str(said))
+        check_text(str(fields))
     return kind
 
 
-def check_words(text: str) -> None:
+def check_text(text: str) -> None:
     found = [secret for secret in SECRETS if secret in text]
     assert not found, text[:500]
     assert len(text) < 2000
 
 
-class Complaints(logging.Handler):
-    """What was logged as an error: our own mistakes."""
+class ErrorLog(logging.Handler):
+    """The records that the server logs as errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

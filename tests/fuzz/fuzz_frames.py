@@ -1,7 +1,7 @@
-"""Plausible messages of every protocol's clients, and what can be wrong with them.
+"""Plausible messages of every protocol's clients, and damaged ones.
 
-Everything comes from one `random.Random`, which hypothesis seeds: drawing each value from hypothesis itself would take
-fifty times as long, and a conversation of fewer frames of the same seed is a prefix, so it still finds the short one.
+All values come from one `random.Random`, which Hypothesis seeds: drawing each value from Hypothesis would take fifty
+times as long. A conversation with fewer frames of the same seed is a prefix, so Hypothesis still finds a short one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JSON_ODD: Sequence[Any] = [
 MSGPACK_ODD: Sequence[Any] = [
     *(value for value in JSON_ODD if not isinstance(value, msgspec.Raw) and value not in (2**64, -(2**63) - 1, 10**40)),
     *(b"", b"\x00" * 3, b"OggS", float("nan"), float("inf"), [float("nan")] * 4, [1, 2.5, -3], ["x"], [2**63]),
-    # A string that is not UTF-8, an extension type, a timestamp, an unused byte, lengths that promise too much.
+    # A string that is not UTF-8, an extension type, a timestamp, an unused byte, lengths beyond the end.
     *(
         msgspec.Raw(raw)
         for raw in (b"\xa2\xff\xfe", b"\xd4\x05\x00", b"\xd6\xff\x00\x00\x00\x00", b"\xc1", b"\xdd\xff")
@@ -43,7 +43,7 @@ FIELD_NAMES: Sequence[str] = [
 
 
 def audio(random: Random) -> bytes:
-    """Mostly a few samples, seldom a few frames; odd byte counts, too."""
+    """Return a few samples or, rarely, a few frames; some have an odd number of bytes."""
     size = random.choice((0, 1, 2, 3, 160, 161, 320, 320, 640, 640)) if random.random() < 0.97 else 9001
     return random.randbytes(min(size, 64)) + bytes(max(0, size - 64))
 
@@ -120,7 +120,7 @@ ENDINGS: Mapping[str, Message] = {
 
 
 def frame(name: str, random: Random, wildness: float) -> Message:
-    """One message, which is damaged with this probability, in one way or in several."""
+    """Return a message, which is damaged once or twice with the probability `wildness`."""
     message = random.choice(VALID[name])(random)
     damages = random.choice((1, 1, 2)) if random.random() < wildness else 0
     if isinstance(message, bytes):
@@ -131,12 +131,12 @@ def frame(name: str, random: Random, wildness: float) -> Message:
     encoded = msgspec.msgpack.encode(message) if packed else msgspec.json.encode(message)
     if damages == 2 and random.random() < 0.3:
         encoded = _damaged(encoded, random)
-    as_bytes = packed == (random.random() >= wildness / 10)  # else text where bytes are due, or the reverse
+    as_bytes = packed == (random.random() >= wildness / 10)  # otherwise text instead of bytes, or the reverse
     return encoded if as_bytes else encoded.decode(errors="replace")
 
 
 def nested(name: str, random: Random) -> msgspec.Raw:
-    """Deeper and deeper; the limits of the decoder and of the encoder lie close to each other."""
+    """Return a nested value, often close to the depth limits of the decoder and the encoder."""
     depth = random.choice((3, 60, random.randrange(850, 1000), 20_000))
     if name == "kyutai":
         return msgspec.Raw(random.choice((b"\x91", b"\x81\xa1a")) * depth + b"\xc0")
@@ -145,7 +145,7 @@ def nested(name: str, random: Random) -> msgspec.Raw:
 
 
 def _damage(message: dict[str, Any], name: str, random: Random) -> None:
-    """Changes a field of it or, if it has such, of an object in it."""
+    """Change a field of the message or of an object in it."""
     place = message
     while (inner := [value for value in place.values() if isinstance(value, dict)]) and random.random() < 0.6:
         place = random.choice(inner)
@@ -162,7 +162,7 @@ def _damage(message: dict[str, Any], name: str, random: Random) -> None:
 
 
 def _damaged(encoded: bytes, random: Random) -> bytes:
-    """Cut off, doubled, or with one wrong byte."""
+    """Return the message truncated, partly repeated, or with one wrong byte."""
     place = random.randrange(len(encoded) + 1)
     return random.choice(
         (encoded[:place], encoded + encoded[:place], encoded[:place] + random.randbytes(1) + encoded[place + 1 :])

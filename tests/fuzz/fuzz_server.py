@@ -1,4 +1,4 @@
-"""A server in a process of its own, whose memory can be told from ours, and a client that must not notice a thing."""
+"""A server in its own process, whose memory can be measured, and a bystander that must not be affected."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from websockets.sync.client import connect
 from tympan.engine.scripted import DELAY_FRAMES, WORD_FRAMES, scripted_words, word_start_frame
 
 FRAME = bytes(3840)
-PACE_SECONDS = 0.04  # twice as fast as speech: more words to look at
-LONGEST_DELAY_SECONDS = 1.5  # of 99 words in 100, on a busy machine of two cores that also plays the attacker
+PACE_SECONDS = 0.04  # twice as fast as speech, for more words
+LONGEST_DELAY_SECONDS = 1.5  # of 99 words in 100, on a machine with two cores that also runs the attacker
 MIB = 1 << 20
 
 
 class ServerProcess:
-    """`tympan serve --model scripted`; `complaints` is what it logged as an error."""
+    """A `tympan serve --model scripted`; `logged_errors` is the log from the first error on."""
 
     def __init__(self, log: Path, **settings: object) -> None:
         self._log = log
@@ -60,12 +60,12 @@ class ServerProcess:
 
     @property
     def connections(self) -> int:
-        """Sockets that it has accepted and not closed."""
+        """Number of accepted sockets that are not closed."""
         opened = psutil.Process(self._process.pid).net_connections("tcp")
         return sum(each.status in ("ESTABLISHED", "CLOSE_WAIT") for each in opened)
 
     @property
-    def complaints(self) -> str:
+    def logged_errors(self) -> str:
         text = self._log.read_text(errors="replace")
         first = re.search(r"^.*(ERROR|CRITICAL|Traceback)", text, re.MULTILINE)
         return text[first.start() :] if first else ""
@@ -85,7 +85,7 @@ class ServerProcess:
         while b"\r\n\r\n" not in answer:
             answer += peer.recv(1)
         assert answer.startswith(b"HTTP/1.1 101"), answer
-        assert b"xtensions" not in answer, "nothing is agreed on that could be used against us"
+        assert b"xtensions" not in answer, "no extension may be accepted"
         return peer
 
 
@@ -98,7 +98,7 @@ def opening(path: str = "/v1/stream", more: str = "") -> bytes:
 
 
 def frame(kind: int, payload: bytes, *, fin: bool = True, flags: int = 0, claimed: int | None = None) -> bytes:
-    """A masked frame (its mask is zero) that claims to be as long as it is, or longer."""
+    """Return a masked frame (with a zero mask) whose header declares its length, or the length `claimed`."""
     size = len(payload) if claimed is None else claimed
     if size < 126:
         length = bytes([0x80 | size])
@@ -108,7 +108,7 @@ def frame(kind: int, payload: bytes, *, fin: bool = True, flags: int = 0, claime
 
 
 class Bystander:
-    """Streams at its pace while others misbehave, in a process of its own; gets every word, and soon."""
+    """A client in its own process that streams at a steady pace and must receive every word in time."""
 
     def __init__(self, server: ServerProcess) -> None:
         context = multiprocessing.get_context("spawn")
@@ -123,8 +123,8 @@ class Bystander:
         self._process.join(60)
         assert self._process.exitcode == 0
         frames, texts, delays = self._report.get()
-        said = " ".join(word.text for word in scripted_words(frames))
-        assert "".join(texts) == said, "every word"
+        expected = " ".join(word.text for word in scripted_words(frames))
+        assert "".join(texts) == expected
         delays.sort()
         p99 = delays[int(len(delays) * 0.99)]
         print(f"bystander: {len(delays)} words, delay p50 {delays[len(delays) // 2]:.3f} s, p99 {p99:.3f} s")
@@ -136,7 +136,7 @@ def _stream(url: str, started: Any, over: Any, report: Any) -> None:
     texts: list[str] = []
     delays: list[float] = []
 
-    def hear(message: str | bytes) -> None:
+    def on_message(message: str | bytes) -> None:
         released_by = word_start_frame(len(texts)) + WORD_FRAMES + DELAY_FRAMES - 1
         delays.append(time.monotonic() - sent_at[min(released_by, len(sent_at) - 1)])
         texts.append(json.loads(message)["text"])
@@ -149,7 +149,7 @@ def _stream(url: str, started: Any, over: Any, report: Any) -> None:
             stream.send(FRAME)
             while (rest := due - time.monotonic()) > 0:
                 try:
-                    hear(stream.recv(timeout=rest))
+                    on_message(stream.recv(timeout=rest))
                 except TimeoutError:
                     break
         stream.send("EOS")
@@ -159,7 +159,7 @@ def _stream(url: str, started: Any, over: Any, report: Any) -> None:
 
 @contextmanager
 def others_unaffected(server: ServerProcess, most_memory: int, seconds: float = 20) -> Iterator[None]:
-    """A bystander streams all the while; after it the server has grown by at most so much, and forgets them in time."""
+    """Run a bystander; check that the server grows by less than `most_memory` and closes all connections."""
     bystander = Bystander(server)
     before, started_at = server.memory, time.monotonic()
     highest, over = before, threading.Event()
@@ -181,6 +181,6 @@ def others_unaffected(server: ServerProcess, most_memory: int, seconds: float = 
     assert highest - before < most_memory
     deadline = time.monotonic() + seconds
     while server.connections:
-        assert time.monotonic() < deadline, f"{server.connections} connections are still there"
+        assert time.monotonic() < deadline, f"{server.connections} connections are still open"
         time.sleep(0.1)
-    assert not server.complaints, server.complaints[:3000]
+    assert not server.logged_errors, server.logged_errors[:3000]

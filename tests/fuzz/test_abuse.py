@@ -1,4 +1,4 @@
-"""Clients that mean harm: what they cost is bounded, in memory and time, and a stream beside them does not notice."""
+"""Malicious clients: their cost in memory and time is bounded, and another stream is not affected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def wait_for_closes(peers: list[socket.socket], seconds: float) -> None:
-    """Until the server has hung up on all of them."""
+    """Wait until the server has closed all connections."""
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for peer in peers:
@@ -52,7 +52,7 @@ def wait_for_closes(peers: list[socket.socket], seconds: float) -> None:
 
 
 def test_slow_loris(server: ServerProcess) -> None:
-    """A byte of the headers a second, of requests and of WebSockets' openings."""
+    """One byte of the headers per second, of HTTP requests and of WebSocket upgrades."""
     with others_unaffected(server, 64 * MIB):
         peers = [server.connect() for _ in range(500)]
         heads = (
@@ -68,7 +68,7 @@ def test_slow_loris(server: ServerProcess) -> None:
         wait_for_closes(peers, 5)
 
 
-def test_ten_thousand_half_open_connections(server: ServerProcess) -> None:
+def test_half_open_connections(server: ServerProcess) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wave = min(HALF_OPEN, hard - 500)
@@ -86,28 +86,28 @@ def test_ten_thousand_half_open_connections(server: ServerProcess) -> None:
     print(f"{opened} half-open connections, {wave} at a time")
 
 
-def test_messages_that_are_too_big(server: ServerProcess) -> None:
+def test_oversized_messages(server: ServerProcess) -> None:
     with others_unaffected(server, 150 * MIB):
         for claimed in (8 * MIB + 1, 1 << 40, (1 << 63) - 1):
             with server.upgraded() as peer:
                 peer.sendall(frame(2, b"", claimed=claimed))
                 assert b"\x03\xf1" in peer.recv(200), "1009"
         peers = [server.upgraded() for _ in range(20)]
-        for peer in peers:  # almost all of a message, and then nothing
+        for peer in peers:  # most of a message, and nothing after it
             peer.sendall(frame(2, bytes(7 * MIB), claimed=8 * MIB))
         wait_for_closes(peers, 20)
 
 
-def test_compression_is_not_agreed_on_and_not_used(server: ServerProcess) -> None:
-    server_info = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-    with others_unaffected(server, 32 * MIB), server.upgraded(more=server_info) as peer:
+def test_compression_is_not_negotiated(server: ServerProcess) -> None:
+    extensions = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    with others_unaffected(server, 32 * MIB), server.upgraded(more=extensions) as peer:
         peer.sendall(frame(2, b"\x00" * 100, flags=0x40))
         assert b"\x03\xea" in peer.recv(200), "1002"
 
 
 @pytest.mark.parametrize("part", [b"", b"x", b"x" * 100], ids=["empty", "one", "hundred"])
-def test_a_message_without_an_end(server: ServerProcess, part: bytes) -> None:
-    """In parts, until the server has enough of it: of its bytes, or of waiting for its end."""
+def test_endless_message(server: ServerProcess, part: bytes) -> None:
+    """Fragments without a final one, until the server reaches its size limit or its timeout."""
     with others_unaffected(server, 64 * MIB), server.upgraded() as peer:
         parts = frame(0, part, fin=False) * 2000
         started_at = time.monotonic()
@@ -118,12 +118,12 @@ def test_a_message_without_an_end(server: ServerProcess, part: bytes) -> None:
         assert time.monotonic() - started_at < 30
 
 
-def test_clients_that_read_nothing(server: ServerProcess) -> None:
-    """Pings for pongs, settings to be shown again, flushes to be answered: none of it piles up."""
-    shown = '{"type": "session.update", "session": {"include": ["' + "x" * 1_900_000 + '"]}}'
+def test_clients_that_never_read(server: ServerProcess) -> None:
+    """Pings, settings and flushes, whose answers are never read, must not accumulate."""
+    settings = '{"type": "session.update", "session": {"include": ["' + "x" * 1_900_000 + '"]}}'
     floods = {
         "/v1/stream": frame(9, b"p" * 125) * 1000,
-        "/v1/realtime": frame(1, shown.encode()),
+        "/v1/realtime": frame(1, settings.encode()),
         "/v1/listen?encoding=linear16&sample_rate=16000": frame(1, b'{"type": "Finalize"}') * 1000,
         "/api/speech/asr": frame(1, b'{"type": "setup"}') + frame(1, b'{"type": "flush", "flush_id": 1}') * 1000,
     }
@@ -143,12 +143,9 @@ def test_clients_that_read_nothing(server: ServerProcess) -> None:
             thread.join()
 
 
-# --- uploads ----------------------------------------------------------------------------------------------------------
-
-
 @cache
 def long_silence(container: str, codec: str, hours: float) -> bytes:
-    """Much time in few bytes."""
+    """Return hours of silence in a few bytes."""
     file, rate = io.BytesIO(), 48_000 if codec == "libopus" else 8_000
     options = {"frame_duration": "60", "vbr": "on"} if codec == "libopus" else {}
     with av.open(file, "w", format=container) as output:
@@ -163,7 +160,7 @@ def long_silence(container: str, codec: str, hours: float) -> bytes:
 
 
 def post(server: ServerProcess, path: str, data: bytes, seconds: float, **headers: str) -> int | None:
-    """The status, or `None` if there is none in that time, at which the client is gone."""
+    """Return the status, or `None` if the client has timed out and disconnected."""
     try:
         if path.startswith("/v1/audio"):
             files = {"file": ("a", data)}
@@ -181,8 +178,8 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProces
 
 
 @pytest.mark.parametrize("path", UPLOADS)
-def test_hours_of_audio_in_a_small_file(impatient: ServerProcess, path: str) -> None:
-    """A client that is gone is missed when what it has sent is worked off; a session's time ends it in any case."""
+def test_hours_of_audio_in_small_file(impatient: ServerProcess, path: str) -> None:
+    """A disconnected client is detected when its audio is processed; the maximum duration of a session applies, too."""
     bombs = [
         long_silence("flac", "flac", 20.0),
         long_silence("ogg", "libopus", 1.0),
@@ -205,7 +202,7 @@ def archive() -> bytes:
 
 
 @pytest.mark.parametrize("path", UPLOADS)
-def test_what_is_compressed_is_not_unpacked(server: ServerProcess, path: str) -> None:
+def test_compressed_uploads_are_rejected(server: ServerProcess, path: str) -> None:
     packed = gzip.compress(bytes(200 * MIB), 6)
     with others_unaffected(server, 64 * MIB):
         assert post(server, path, packed, 10, **{"content-encoding": "gzip"}) == 400
@@ -216,7 +213,7 @@ def test_what_is_compressed_is_not_unpacked(server: ServerProcess, path: str) ->
     ("what", "status"),
     [("fields", 400), ("files", 400), ("header", 400), ("headers", 400), ("name", 400), ("boundary", 400)],
 )
-def test_forms_of_thousands(server: ServerProcess, what: str, status: int) -> None:
+def test_oversized_forms(server: ServerProcess, what: str, status: int) -> None:
     field = b'--x\r\nContent-Disposition: form-data; name="a"'
     body = {
         "fields": (field + b"\r\n\r\n1\r\n") * 20_000,
@@ -235,7 +232,7 @@ def test_forms_of_thousands(server: ServerProcess, what: str, status: int) -> No
 
 
 @pytest.mark.parametrize("path", UPLOADS)
-def test_an_upload_without_an_end(server: ServerProcess, path: str) -> None:
+def test_endless_upload(server: ServerProcess, path: str) -> None:
     wav = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x02\0\x80\xbb\0\0\0\xee\x02\0\x04\0\x10\0data\xff\xff\xff\xff"
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
 

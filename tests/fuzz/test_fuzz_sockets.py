@@ -1,6 +1,4 @@
-"""Bytes that are no WebSocket's, on real sockets: random ones, random frames, cut anywhere; before the upgrade and
-after it.
-"""
+"""Invalid bytes on real sockets: random bytes and frames, cut anywhere, before and after the upgrade."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     server.stop()
 
 
-def sent(peer: socket.socket, data: bytes, random: Random) -> None:
-    """In a few pieces, and then nothing more is; the server may have hung up before."""
+def send_in_pieces(peer: socket.socket, data: bytes, random: Random) -> None:
+    """Send the data in pieces and shut the socket down for writing; the server may close it before."""
     peer.settimeout(5)
     with suppress(OSError):
         while data:
@@ -54,7 +52,7 @@ def sent(peer: socket.socket, data: bytes, random: Random) -> None:
 
 
 def wild_frame(name: str, random: Random) -> bytes:
-    """Mostly what it should be; else another kind, length, flag or mask."""
+    """Return a frame that is valid most of the time; otherwise its opcode, length or flags are wrong."""
     message = frames.frame(name, random, 0.2)
     data = message.encode() if isinstance(message, str) else message[:60_000]
     chance = random.random()
@@ -67,7 +65,7 @@ def wild_frame(name: str, random: Random) -> bytes:
     return frame(kind, data[:125], fin=random.random() < 0.8, flags=flags, claimed=claimed)
 
 
-def test_bytes_that_are_no_request(server: ServerProcess) -> None:
+def test_random_requests(server: ServerProcess) -> None:
     random = Random(1)
     with others_unaffected(server, 32 * MIB):
         for _ in range(CONNECTIONS):
@@ -75,10 +73,10 @@ def test_bytes_that_are_no_request(server: ServerProcess) -> None:
             if random.random() < 0.3:
                 data = bytes(byte if random.random() < 0.97 else random.randrange(256) for byte in data)
             with server.connect() as peer:
-                sent(peer, data, random)
+                send_in_pieces(peer, data, random)
 
 
-def test_bytes_that_are_no_frames(server: ServerProcess) -> None:
+def test_random_frames(server: ServerProcess) -> None:
     random = Random(2)
     count = 0
     with others_unaffected(server, 64 * MIB):
@@ -88,5 +86,5 @@ def test_bytes_that_are_no_frames(server: ServerProcess) -> None:
             many = [wild_frame(name, random) for _ in range(random.randrange(40))]
             count += len(many)
             with server.upgraded(path) as peer:
-                sent(peer, b"".join(many), random)
+                send_in_pieces(peer, b"".join(many), random)
     print(f"{count} frames on {CONNECTIONS} connections")

@@ -1,4 +1,4 @@
-"""Records `tests/golden/*/*.jsonl`: conversations with the real server and the scripted engine.
+"""Record `tests/golden/*/*.jsonl`: conversations with the real server and the scripted engine.
 
 PYTHONPATH=src:tests python tests/golden/record.py [protocol …]
 """
@@ -24,13 +24,13 @@ from websockets.sync.client import ClientConnection, connect
 from tympan.server import app
 
 FRAME = bytes(2 * 1920)
-CYCLE_FRAMES = 75  # of the script: ten words, then two seconds of pause
-EAGER_FRAMES = 63  # of these: the pause is as long as an eager end of a turn asks for
+CYCLE_FRAMES = 75  # of the scripted engine: ten words, then two seconds of pause
+EAGER_FRAMES = 63  # of a cycle, after which the pause is long enough for an eager end of turn
 
 
 @contextmanager
 def recorded(name: str, path: str, **query: object) -> Iterator[tuple[LiveServer, ClientConnection]]:
-    """A connection to `path` whose conversation is written down as `<protocol>/<name>.jsonl`."""
+    """Open a connection to `path` and record its conversation as `<protocol>/<name>.jsonl`."""
     make = app.PROTOCOLS[path]
     file = GOLDEN / make.name / f"{name}.jsonl"  # type: ignore[attr-defined]
     with (
@@ -42,7 +42,7 @@ def recorded(name: str, path: str, **query: object) -> Iterator[tuple[LiveServer
         read_to_the_end(socket)
 
 
-def say(socket: ClientConnection, **fields: Any) -> None:
+def send_json(socket: ClientConnection, **fields: Any) -> None:
     socket.send(json.dumps(fields))
 
 
@@ -51,8 +51,8 @@ def send_frames(socket: ClientConnection, count: int) -> None:
         socket.send(FRAME)
 
 
-def wait_for(socket: ClientConnection, sign: str) -> None:
-    while sign not in str(socket.recv(timeout=10)):
+def wait_for(socket: ClientConnection, text: str) -> None:
+    while text not in str(socket.recv(timeout=10)):
         pass
 
 
@@ -103,10 +103,10 @@ def native() -> None:
         socket.send("EOS")
     with recorded("everything_and_a_flush", "/v1/stream", events="all") as (_, socket):
         send_frames(socket, 20)
-        say(socket, type="flush", id=7)
+        send_json(socket, type="flush", id=7)
         wait_for(socket, "flushed")
         send_frames(socket, 70)
-        say(socket, type="finish")
+        send_json(socket, type="finish")
     with recorded("two_channels", "/v1/stream", channels=2) as (_, socket):
         send_frames(socket, 40)
         socket.send("EOS")
@@ -121,17 +121,17 @@ def deepgram() -> None:
         send_frames(socket, CYCLE_FRAMES)
         wait_for(socket, '"speech_final":true')
         send_frames(socket, 20)
-        say(socket, type="CloseStream")
+        send_json(socket, type="CloseStream")
     with recorded("utterances_end", "/v1/listen", **interims, utterance_end_ms=1000) as (_, socket):
         send_frames(socket, CYCLE_FRAMES)
-        say(socket, type="CloseStream")
+        send_json(socket, type="CloseStream")
     with recorded("finalize_twice", "/v1/listen", **live, endpointing="false") as (_, socket):
         send_frames(socket, 12)
-        say(socket, type="Finalize")
-        say(socket, type="KeepAlive")
-        say(socket, type="Finalize")
-        say(socket, type="Configure", keyterms=["tympan"])
-        say(socket, type="CloseStream")
+        send_json(socket, type="Finalize")
+        send_json(socket, type="KeepAlive")
+        send_json(socket, type="Finalize")
+        send_json(socket, type="Configure", keyterms=["tympan"])
+        send_json(socket, type="CloseStream")
     with recorded("a_bad_message", "/v1/listen", **live) as (_, socket):
         send_frames(socket, 3)
         socket.send("[]")
@@ -145,14 +145,14 @@ def flux() -> None:
             wait_for(socket, '"EagerEndOfTurn"')
             send_frames(socket, CYCLE_FRAMES - EAGER_FRAMES)
             wait_for(socket, '"EndOfTurn"')
-        say(socket, type="CloseStream")
+        send_json(socket, type="CloseStream")
     with recorded("forced_ends_and_thresholds", "/v2/listen", **live) as (_, socket):
-        say(socket, type="Configure", thresholds={"eot_threshold": 0.8})
-        say(socket, type="Configure", thresholds={"eot_threshold": 8})
+        send_json(socket, type="Configure", thresholds={"eot_threshold": 0.8})
+        send_json(socket, type="Configure", thresholds={"eot_threshold": 8})
         send_frames(socket, 12)
-        say(socket, type="ForceEndTurn")
-        say(socket, type="ForceEndTurn")
-        say(socket, type="CloseStream")
+        send_json(socket, type="ForceEndTurn")
+        send_json(socket, type="ForceEndTurn")
+        send_json(socket, type="CloseStream")
     with recorded("a_bad_message", "/v2/listen", **live) as (_, socket):
         socket.send("no JSON")
 
@@ -162,11 +162,11 @@ def openai() -> None:
 
     def append(socket: ClientConnection, frames: int) -> None:
         for _ in range(frames):
-            say(socket, type=f"{buffer}.append", audio=base64.b64encode(FRAME).decode())
+            send_json(socket, type=f"{buffer}.append", audio=base64.b64encode(FRAME).decode())
 
     def update(socket: ClientConnection, turn_detection: object) -> None:
         audio = {"input": {"format": {"type": "audio/pcm", "rate": 24_000}, "turn_detection": turn_detection}}
-        say(socket, type="session.update", session={"type": "transcription", "audio": audio})
+        send_json(socket, type="session.update", session={"type": "transcription", "audio": audio})
 
     for name, detection in (
         ("server_vad", {"type": "server_vad", "silence_duration_ms": 600}),
@@ -180,37 +180,37 @@ def openai() -> None:
     with recorded("commits_and_a_clear", path) as (_, socket):
         update(socket, None)
         append(socket, 12)
-        say(socket, type=f"{buffer}.commit")
-        say(socket, type=f"{buffer}.commit")
+        send_json(socket, type=f"{buffer}.commit")
+        send_json(socket, type=f"{buffer}.commit")
         append(socket, 6)
-        say(socket, type=f"{buffer}.clear")
+        send_json(socket, type=f"{buffer}.clear")
         wait_for(socket, "cleared")
     with recorded("vllm", path) as (_, socket):
-        say(socket, type="session.update", model="kyutai/stt-1b-en_fr")
+        send_json(socket, type="session.update", model="kyutai/stt-1b-en_fr")
         append(socket, 12)
-        say(socket, type=f"{buffer}.commit")
+        send_json(socket, type=f"{buffer}.commit")
         append(socket, 12)
-        say(socket, type=f"{buffer}.commit", final=True)
+        send_json(socket, type=f"{buffer}.commit", final=True)
         wait_for(socket, "transcription.done")
     with recorded("a_bad_message", path) as (_, socket):
-        say(socket, type=f"{buffer}.append", audio="!")
+        send_json(socket, type=f"{buffer}.append", audio="!")
 
 
 def gradium() -> None:
     path = "/api/speech/asr"
     with recorded("a_flush_and_an_end", path) as (_, socket):
-        say(socket, type="setup", model_name="default", input_format="pcm", json_config={"language": "en"})
+        send_json(socket, type="setup", model_name="default", input_format="pcm", json_config={"language": "en"})
         for _ in range(15):
-            say(socket, type="audio", audio=base64.b64encode(FRAME).decode())
-        say(socket, type="flush", flush_id="a string")
+            send_json(socket, type="audio", audio=base64.b64encode(FRAME).decode())
+        send_json(socket, type="flush", flush_id="a string")
         wait_for(socket, "flushed")
-        say(socket, type="end_of_stream")
+        send_json(socket, type="end_of_stream")
     with recorded("telephone_audio", path) as (_, socket):
-        say(socket, type="setup", input_format="ulaw_8000")
-        say(socket, type="audio", audio=base64.b64encode(bytes(4000)).decode())
-        say(socket, type="end_of_stream")
+        send_json(socket, type="setup", input_format="ulaw_8000")
+        send_json(socket, type="audio", audio=base64.b64encode(bytes(4000)).decode())
+        send_json(socket, type="end_of_stream")
     with recorded("no_setup", path) as (_, socket):
-        say(socket, type="audio", audio="")
+        send_json(socket, type="audio", audio="")
 
 
 ALL: dict[str, Callable[[], None]] = {each.__name__: each for each in (native, kyutai, gradium, openai, deepgram, flux)}

@@ -1,4 +1,4 @@
-"""Makes the helpers beside this file importable, and keeps torch to one thread: tests should not fight over cores."""
+"""Limits torch to one thread, so that tests do not compete for cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit floats: accuracy, independence of rows, and how many kernels a call takes."""
+"""Linear layers of 8-bit floats: accuracy, independence of rows, and number of kernels per call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fresh_trial() -> Iterator[None]:
 
 
 def layer_and_input(rows: int = 5, seed: int = 0) -> tuple[Fp8Linear, Tensor, Tensor]:
-    """A layer of 64 to 48, an input whose rows differ by orders of magnitude, and the product in float64."""
+    """Return a layer from 64 to 48, an input whose rows differ by orders of magnitude, and the product in float64."""
     torch.manual_seed(seed)
     weight, x = torch.randn(48, 64), torch.randn(rows, 64) * torch.logspace(-3, 3, rows)[:, None]
     return Fp8Linear(weight), x, x.double() @ weight.double().T
@@ -51,8 +51,8 @@ class Launches(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 2), (torch.float32, 3)])
-def test_a_call_launches_two_kernels(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, most: int) -> None:
-    """One that quantizes and one that multiplies; and one that converts, unless the input is bf16."""
+def test_number_of_launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, most: int) -> None:
+    """One kernel quantizes and one multiplies; a third one converts the result unless the input is bf16."""
     layer, x, expected = layer_and_input()
     launches = Launches()
 
@@ -62,8 +62,8 @@ def test_a_call_launches_two_kernels(monkeypatch: pytest.MonkeyPatch, dtype: tor
             return to_fp8(x)
 
     stand_in = SimpleNamespace(quantize_rows=quantize_rows)
-    monkeypatch.setitem(sys.modules, "tympan.models.kernels.quantize", stand_in)  # type: ignore[arg-type]
-    monkeypatch.setattr(kernels, "quantize", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "tympan.models.kernels.fused", stand_in)  # type: ignore[arg-type]
+    monkeypatch.setattr(kernels, "fused", stand_in, raising=False)
     monkeypatch.setattr(kernels, "usable", lambda device: True)
     x = x.to(dtype)
     with launches:
@@ -74,7 +74,7 @@ def test_a_call_launches_two_kernels(monkeypatch: pytest.MonkeyPatch, dtype: tor
 
 
 @pytest.mark.parametrize("product", [multiply_scaled, ONE_SCALE], ids=["scaled", "then scaled"])
-def test_both_products_equal_the_dequantized_weight(monkeypatch: pytest.MonkeyPatch, product: fp8.Product) -> None:
+def test_products_equal_dequantized_weight(monkeypatch: pytest.MonkeyPatch, product: fp8.ScaledProduct) -> None:
     if product is multiply_scaled and product_for(CPU) is not multiply_scaled:
         pytest.skip("this PyTorch has no product with a scale per row on a CPU")
     monkeypatch.setattr(fp8, "product_for", lambda device: product)
@@ -85,7 +85,7 @@ def test_both_products_equal_the_dequantized_weight(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("product", [multiply_scaled, ONE_SCALE], ids=["scaled", "then scaled"])
-def test_a_row_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch, product: fp8.Product) -> None:
+def test_rows_are_independent(monkeypatch: pytest.MonkeyPatch, product: fp8.ScaledProduct) -> None:
     monkeypatch.setattr(fp8, "product_for", lambda device: product)
     layer, x, _ = layer_and_input()
     x[1], x[3, 5] = 0, float("nan")
@@ -97,8 +97,8 @@ def test_a_row_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch
 
 
 class TestChoice:
-    def test_a_product_that_fails_is_not_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """CUDA reports it at the call: cuBLAS finds no algorithm, or PyTorch refuses the arguments."""
+    def test_product_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The call raises: cuBLAS finds no algorithm, or PyTorch rejects the arguments."""
         for error in (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED"), ValueError("only sm_90")):
 
             def refuse(*arguments: object, error: Exception = error) -> Tensor:
@@ -109,7 +109,7 @@ class TestChoice:
             layer, x, expected = layer_and_input()
             assert ((layer(x).double() - expected).norm(dim=1) < 0.06 * expected.norm(dim=1)).all()
 
-    def test_a_product_that_is_wrong_is_not_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_product_is_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fp8, "multiply_scaled", lambda rows, columns, *scales: rows.float() @ columns.float())
         layer, x, expected = layer_and_input()
         assert ((layer(x).double() - expected).norm(dim=1) < 0.06 * expected.norm(dim=1)).all()

@@ -1,4 +1,4 @@
-"""Whether the GPU's kernels are used: the trial, and what a failed one leads to."""
+"""The trial of Triton on a GPU, and the consequences of a failure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[torch.device]:
-    """Put a stand-in in the place of the trial; returns the devices that it is called for."""
+    """Replace the trial by a stub, and return the list of devices for which it is called."""
     seen: list[torch.device] = []
 
     def launch(device: torch.device) -> None:
@@ -58,7 +58,7 @@ def run(code: str, **variables: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_one_launch_per_gpu_and_process(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_trial_per_gpu(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     seen = launches(monkeypatch)
     assert all(kernels.usable(torch.device(name)) for name in ("cuda", "cuda:0", "cuda", "cuda:0"))
     assert seen == [torch.device("cuda:0")]
@@ -86,7 +86,7 @@ GCC_FAILED = subprocess.CalledProcessError(1, ["gcc", "main.c"])
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_a_failed_trial_is_one_warning(
+def test_failed_trial_logs_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, header: bool, cause: str
 ) -> None:
     seen = launches(monkeypatch, error)
@@ -98,36 +98,36 @@ def test_a_failed_trial_is_one_warning(
     assert re.search(cause, record.message)
 
 
-def test_a_triton_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_triton_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, TRIAL, None)  # type: ignore[arg-type]
     assert not kernels.usable(torch.device("cuda"))
     assert "ModuleNotFoundError" in caplog.text
 
 
-def test_what_needs_no_trial(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_requirements(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     seen = launches(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     assert not kernels.usable(torch.device("cuda:0"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not kernels.usable(torch.device("cuda:1"))
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "the GPU has compute capability 7.5, Triton needs 8.0 or later",
-        "Triton is not installed (pip install triton)",
+        "the GPU has compute capability 7.5, but Triton needs 8.0 or later",
+        "Triton is not installed",
     ]
     assert not seen
 
 
-def test_a_cpu_imports_no_triton() -> None:
+def test_cpu_does_not_import_triton() -> None:
     run(ALONE + "assert 'triton' not in sys.modules")
 
 
-def test_a_triton_without_knobs(tmp_path: Path) -> None:
+def test_triton_without_knobs(tmp_path: Path) -> None:
     """PyTorch 2.6 and 2.7 bring one. They are not supported, but a CPU serves with them."""
     (tmp_path / "triton.py").write_text("jit = None\n")
     run("import triton\n" + ALONE, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
 
 
-def test_the_python_header_is_looked_for_where_triton_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_python_header_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda *arguments: str(tmp_path))
     assert not kernels._has_python_header()
     (tmp_path / "Python.h").touch()

@@ -1,4 +1,4 @@
-"""A row in a batch equals that stream alone, whatever joins, leaves or pauses beside it, past both rings' wrap."""
+"""A stream gives the same results alone and in a batch that other streams join, leave or pause, past both rings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_speech import speech
+from support.model_speech import speech
 from torch import Tensor
 
 from tympan.models.checkpoints.load import open_checkpoint
@@ -33,8 +33,8 @@ def model(temperature: float = 0.0) -> Model:
 
 
 @dataclass
-class Trace:
-    """What one stream got out."""
+class Results:
+    """Results of one stream."""
 
     codes: list[Tensor] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -46,43 +46,45 @@ def audio(seed: int) -> Tensor:
     return speech(LONGEST, seed)
 
 
-def step(networks: Model, codec: MimiState, words: LMState, frames: Tensor, rows: Tensor, traces: list[Trace]) -> None:
+def step(
+    networks: Model, codec: MimiState, words: LMState, frames: Tensor, rows: Tensor, results: list[Results]
+) -> None:
     codes = networks.mimi.encode(frames, codec, rows)
     output = networks.lm.step(codes, words, rows)
-    for row, trace in enumerate(traces):
-        trace.codes.append(codes[row])
-        trace.tokens.append(int(output.token[row]))
-        trace.pauses.append(output.pauses[row])
+    for row, result in enumerate(results):
+        result.codes.append(codes[row])
+        result.tokens.append(int(output.token[row]))
+        result.pauses.append(output.pauses[row])
 
 
 @cache
-def alone(seed: int, temperature: float = 0.0) -> Trace:
-    networks, rows, trace = model(temperature), torch.tensor([0]), Trace()
+def alone(seed: int, temperature: float = 0.0) -> Results:
+    networks, rows, result = model(temperature), torch.tensor([0]), Results()
     codec, words = networks.mimi.init_state(1), networks.lm.init_state(1)
     words.seed.fill_(seed)
     for frame in audio(seed):
-        step(networks, codec, words, frame[None], rows, [trace])
-    return trace
+        step(networks, codec, words, frame[None], rows, [result])
+    return result
 
 
-def assert_equal(trace: Trace, seed: int, temperature: float = 0.0) -> None:
+def assert_equal(result: Results, seed: int, temperature: float = 0.0) -> None:
     expected = alone(seed, temperature)
-    count = len(trace.tokens)
+    count = len(result.tokens)
     if count:
-        assert torch.equal(torch.stack(trace.codes), torch.stack(expected.codes[:count]))
-    assert trace.tokens == expected.tokens[:count]
-    for found, pauses in zip(trace.pauses, expected.pauses, strict=False):
+        assert torch.equal(torch.stack(result.codes), torch.stack(expected.codes[:count]))
+    assert result.tokens == expected.tokens[:count]
+    for found, pauses in zip(result.pauses, expected.pauses, strict=False):
         torch.testing.assert_close(found, pauses, rtol=0, atol=1e-5)
 
 
 class Server:
-    """Streams in slots: the least that a scheduler does."""
+    """Streams in slots, as a minimal scheduler."""
 
     def __init__(self, networks: Model) -> None:
         self.networks = networks
         self.codec, self.words = networks.mimi.init_state(SLOTS), networks.lm.init_state(SLOTS)
-        self.streams: dict[int, tuple[int, Trace]] = {}
-        self.finished: list[tuple[int, Trace]] = []
+        self.streams: dict[int, tuple[int, Results]] = {}
+        self.finished: list[tuple[int, Results]] = []
 
     def join(self, slot: int, seed: int) -> None:
         self.leave(slot)
@@ -90,22 +92,22 @@ class Server:
         self.codec.reset(rows)
         self.words.reset(rows)
         self.words.seed[rows] = seed
-        self.streams[slot] = (seed, Trace())
+        self.streams[slot] = (seed, Results())
 
     def leave(self, slot: int) -> None:
         if slot in self.streams:
             self.finished.append(self.streams.pop(slot))
 
     def run(self, slots: list[int], steps: int) -> None:
-        """``steps`` steps of those of ``slots`` that have a stream with audio left; the others pause."""
+        """Run ``steps`` steps of the streams in ``slots`` that have audio left; the others pause."""
         for _ in range(steps):
             due = [slot for slot in slots if slot in self.streams and len(self.streams[slot][1].tokens) < LONGEST]
             if not due:
                 return
             chosen = [self.streams[slot] for slot in due]
-            frames = torch.stack([audio(seed)[len(trace.tokens)] for seed, trace in chosen])
-            traces = [trace for _, trace in chosen]
-            step(self.networks, self.codec, self.words, frames, torch.tensor(due), traces)
+            frames = torch.stack([audio(seed)[len(result.tokens)] for seed, result in chosen])
+            results = [result for _, result in chosen]
+            step(self.networks, self.codec, self.words, frames, torch.tensor(due), results)
 
 
 SLOT = st.integers(0, SLOTS - 1)
@@ -128,8 +130,8 @@ def test_any_schedule(first: list[int], events: list[tuple]) -> None:  # type: i
         server.join(slot, seed)
     for name, *arguments in events:
         getattr(server, name)(*arguments)
-    for seed, trace in (*server.finished, *server.streams.values()):
-        assert_equal(trace, seed)
+    for seed, result in (*server.finished, *server.streams.values()):
+        assert_equal(result, seed)
 
 
 @pytest.mark.long
@@ -140,16 +142,16 @@ def test_sixteen_streams_past_both_rings(temperature: float) -> None:
         server.join(slot, slot % 12)
         server.run(list(range(slot + 1)), 3)
     server.run(list(range(SLOTS)), LONGEST)
-    for seed, trace in server.streams.values():
-        assert len(trace.tokens) == LONGEST
-        assert_equal(trace, seed, temperature)
+    for seed, result in server.streams.values():
+        assert len(result.tokens) == LONGEST
+        assert_equal(result, seed, temperature)
 
 
-def test_a_temperature_makes_the_seed_matter() -> None:
-    networks, rows, traces = model(0.7), torch.tensor([0, 1]), [Trace(), Trace()]
+def test_seed() -> None:
+    networks, rows, results = model(0.7), torch.tensor([0, 1]), [Results(), Results()]
     codec, words = networks.mimi.init_state(2), networks.lm.init_state(2)
     words.seed.copy_(torch.tensor([1, 2]))
     for frame in audio(0)[:30]:
-        step(networks, codec, words, frame.expand(2, -1), rows, traces)
-    assert traces[0].tokens != traces[1].tokens
-    assert torch.equal(torch.stack(traces[0].codes), torch.stack(traces[1].codes))
+        step(networks, codec, words, frame.expand(2, -1), rows, results)
+    assert results[0].tokens != results[1].tokens
+    assert torch.equal(torch.stack(results[0].codes), torch.stack(results[1].codes))

@@ -1,7 +1,4 @@
-"""The GPU's kernels on a machine without one: interpreted against plain PyTorch, and compiled for the GPUs they serve.
-
-Whether Triton interprets is decided when it is imported, so the tests in `kernels/` run in a process of their own.
-"""
+"""The GPU kernels, tested without a GPU: interpreted and compared with plain PyTorch, and compiled for several GPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_kernels_equal_plain_pytorch() -> None:
+def test_kernels_in_interpreter() -> None:
     options = ["-q", "-n", "2", "-p", "no:cacheprovider", "--timeout=280"]
     command = [sys.executable, "-m", "pytest", *options, str(FOLDER)]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
@@ -31,7 +28,7 @@ def test_kernels_equal_plain_pytorch() -> None:
 
 
 def attention(ring: str, steps: int, width: int, splits: int = 1, config: tuple[int, int, int] = (32, 4, 3)) -> Kernel:
-    """The read of the language model's ring, one query per row, or of Mimi's, two queries."""
+    """Return the attention kernel of the language model (one query per row) or of Mimi (two queries)."""
     queries, scaled = "*fp32" if steps == 2 else "*bf16", ring == "fp8e4nv"
     scales = "*fp32" if scaled else "*" + ring
     types = {"query": queries, "keys": "*" + ring, "values": "*" + ring, "key_scales": scales, "value_scales": scales}
@@ -63,7 +60,7 @@ def writing(ring: str) -> Kernel:
 
 
 def windows(channels: int, kernel: int, stride: int, outputs: int) -> Kernel:
-    """One of SEANet's convolutions; ``outputs`` of a program."""
+    """Return the window kernel of one of SEANet's convolutions; ``outputs`` per program."""
     window = kernel * channels
     types = {"x": "*fp32", "context": "*fp32", "rows": "*i64", "fresh": "*i1", "windows": "*fp32"}
     constants = {"HISTORY": (kernel - stride) * channels, "WINDOW": window, "HOP": stride * channels}
@@ -104,7 +101,7 @@ CHOICE = Kernel(
     warps=8,
 )
 QUANTIZE = Kernel(
-    "quantize._quantize_rows",
+    "fused._quantize_rows",
     {"x": "*bf16", "out": "*fp8e4nv", "scale": "*fp32", "width": "i32"},
     {"SMALLEST": 1e-12, "LARGEST": 448.0, "BLOCK": 2048},
     warps=8,
@@ -114,7 +111,7 @@ TRIAL = Kernel("trial._add_one", {"x": "*fp32"}, {"LANES": 32})
 
 @pytest.fixture
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton compiles, and does not take what an earlier run compiled."""
+    """An empty cache, so that Triton compiles every kernel."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
@@ -145,12 +142,12 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("fresh_cache")
 def test_kernels_compile(capability: int, kernel: Kernel) -> None:
-    """Down to machine code, with the assembler that Triton's wheel carries."""
+    """Compile to machine code, with the assembler in Triton's wheel."""
     assert compile_kernel(kernel, capability)
 
 
-# Warp instructions per cache entry (one key and one value) that the loop may have. An H100 copies at 3 TB/s, which is
-# 5.9e9 entries of bf16 a second; its 132 multiprocessors issue 927e9 instructions a second. Half of that is 79
+# Limits for the warp instructions of the loop per cache entry (one key and one value). An H100 copies at 3 TB/s, or
+# 5.9e9 entries of bf16 per second; its 132 multiprocessors issue 927e9 instructions per second. Half of that is 79
 # instructions per entry, and 40 for entries of 8 bits.
 LIMITS = {"bf16": 48, "fp16": 48, "fp8e4nv": 39, "fp32": 48}
 
@@ -163,7 +160,7 @@ LIMITS = {"bf16": 48, "fp16": 48, "fp8e4nv": 39, "fp32": 48}
 )
 @pytest.mark.usefixtures("fresh_cache")
 def test_attention_is_bound_by_memory(capability: int, ring: str, steps: int, width: int) -> None:
-    """Few instructions per entry, no more exchanges between threads than a dot product needs, copies 16 bytes wide."""
+    """Few instructions per entry, only the exchanges between threads that a dot product needs, copies of 16 bytes."""
     if ring == "fp8e4nv" and capability < 89:
         pytest.skip("8-bit floats need compute capability 8.9")
     kernel = attention(ring, steps, width)
@@ -172,7 +169,7 @@ def test_attention_is_bound_by_memory(capability: int, ring: str, steps: int, wi
     per_entry = loop.instructions * kernel.warps / block
     print(f"sm_{capability} {ring} T={steps} D={width}: {per_entry:.1f} warp instructions per entry; {loop}")
     assert per_entry <= LIMITS[ring]
-    entries = block // kernel.warps  # of a warp in one pass
+    entries = block // kernel.warps  # per warp and pass
     threads = width * {"fp8e4nv": 1, "bf16": 2, "fp16": 2, "fp32": 4}[ring] // 16  # that share an entry
     exchanges = (threads - 1).bit_length()  # to add up their partial sums
     assert loop.shuffles <= steps * exchanges * entries * threads / 32

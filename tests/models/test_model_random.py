@@ -1,17 +1,17 @@
-"""``random:`` models: the published sizes, the same weights for the same seed, results that vary with the audio."""
+"""``random:`` models: sizes, reproducible weights, and results that vary with the audio."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from model_speech import speech
+from support.model_speech import speech
 
 from tympan.errors import ModelError
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
 
 
-def test_sizes_are_those_of_the_published_models() -> None:
+def test_sizes() -> None:
     small, large = describe(open_checkpoint("random:1b")), describe(open_checkpoint("random:2.6b"))
     assert (small.lm_bytes, large.lm_bytes) == (1_978_507_264, 5_234_237_440)
     assert (small.lm_stream_bytes, large.lm_stream_bytes) == (98_304_000, 147_456_000)
@@ -21,19 +21,19 @@ def test_sizes_are_those_of_the_published_models() -> None:
     assert (small.delay_seconds, large.delay_seconds) == (0.5, 2.5)
 
 
-def test_the_seed_decides_the_weights() -> None:
+def test_seed() -> None:
     one, same, other = (open_checkpoint(f"random:tiny{seed}").lm() for seed in ("", "@0", "@1"))
     assert torch.equal(one.embedding, same.embedding)
     assert not torch.equal(one.embedding, other.embedding)
 
 
-def test_every_weight_type_rounds_the_same_model() -> None:
+def test_dtypes_round_the_same_weights() -> None:
     exact, rounded = (open_checkpoint("random:tiny").lm(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     for (name, one), (_, other) in zip(exact.named_parameters(), rounded.named_parameters(), strict=True):
         assert torch.equal(one.bfloat16(), other), name
 
 
-def test_results_vary_with_the_audio() -> None:
+def test_results_vary_with_audio() -> None:
     checkpoint = open_checkpoint("random:tiny")
     mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)
     codec, words, rows = mimi.init_state(1), lm.init_state(1), torch.tensor([0])
@@ -51,6 +51,6 @@ def test_results_vary_with_the_audio() -> None:
 
 
 @pytest.mark.parametrize("name", ["random:3b", "random:", "random:tiny@x"])
-def test_an_unknown_random_model_lists_the_known_ones(name: str) -> None:
+def test_unknown_model(name: str) -> None:
     with pytest.raises(ModelError, match=r"random:1b, random:2\.6b, random:tiny"):
         open_checkpoint(name)

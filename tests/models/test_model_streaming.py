@@ -1,4 +1,4 @@
-"""Module by module: streaming equals offline, a new stream does not see old memory, other slots are not touched."""
+"""Streaming equals offline, a new stream ignores old memory, and other slots stay unchanged, module by module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_speech import speech
+from support.model_speech import speech
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,7 +39,7 @@ def draw_weights(module: torch.nn.Module) -> None:
 
 
 def conv1d(conv: StreamingConv, x: Tensor, past: Tensor) -> Tensor:
-    """PyTorch's own convolution of the whole signal ``x [B, T, C]``."""
+    """Return PyTorch's convolution of the whole signal ``x [B, T, C]``."""
     weight = conv.weight.view(conv.out_channels, conv.kernel, conv.in_channels).transpose(1, 2)
     signal = torch.cat((past, x), dim=1).transpose(1, 2)
     return functional.conv1d(signal, weight, conv.bias, stride=conv.stride).transpose(1, 2)
@@ -54,9 +54,7 @@ def conv1d(conv: StreamingConv, x: Tensor, past: Tensor) -> Tensor:
 )
 @settings(deadline=None, max_examples=60)
 @torch.no_grad()
-def test_convolution_in_any_chunks_equals_offline(
-    kernel: int, stride: int, whole: bool, slots: list[int], chunks: list[int]
-) -> None:
+def test_convolution_equals_offline(kernel: int, stride: int, whole: bool, slots: list[int], chunks: list[int]) -> None:
     kernel = 2 * stride if whole else kernel + stride
     conv = StreamingConv(3, 4, kernel, stride)
     draw_weights(conv)
@@ -73,7 +71,7 @@ def test_convolution_in_any_chunks_equals_offline(
 @pytest.mark.parametrize("rows", [1, 7, 8, 16, 32, 33])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_either_order_of_a_product_gives_the_same(rows: int, bias: bool) -> None:
+def test_linear_any_number_of_rows(rows: int, bias: bool) -> None:
     layer = Linear(512, 48, bias=bias)
     x = torch.randn(rows, 1, 512)
     expected = functional.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
@@ -81,7 +79,7 @@ def test_either_order_of_a_product_gives_the_same(rows: int, bias: bool) -> None
 
 
 @torch.no_grad()
-def test_replicated_past_repeats_each_rows_own_first_step() -> None:
+def test_replicated_past() -> None:
     conv = StreamingConv(3, 4, 4, 2, bias=False)
     draw_weights(conv)
     x = torch.randn(2, 6, 3)
@@ -94,7 +92,7 @@ def test_replicated_past_repeats_each_rows_own_first_step() -> None:
 
 
 @torch.no_grad()
-def test_seanet_frame_by_frame_equals_the_whole_signal() -> None:
+def test_seanet_equals_offline() -> None:
     seanet = SeanetEncoder(SeanetConfig(dimension=16, filters=4))
     for parameter in seanet.parameters():
         parameter.normal_(0, 0.2)
@@ -105,14 +103,14 @@ def test_seanet_frame_by_frame_equals_the_whole_signal() -> None:
     contexts = seanet.init_contexts(1, device=device)
     frames = audio.split(1920, dim=1)
     parts = [seanet(frame, contexts, rows, later if index else start) for index, frame in enumerate(frames)]
-    # Each shape is multiplied in the order that is fastest for it: rounding is that of the largest values, not of each.
+    # Each shape uses its own fastest variant, so rounding errors are relative to the largest values.
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 @torch.no_grad()
-def test_ring_attention_equals_masked_attention(steps: int) -> None:
-    """Past the ring's wrap, and with the window that writing all steps before attending gives."""
+def test_attention_equals_masked_attention(steps: int) -> None:
+    """Past the end of the ring, and with the window that results from writing all steps before attending."""
     heads, dimension, capacity, total = 2, 8, 6, 20
     q, k, v = torch.randn(3, 1, heads, total, dimension)
     ring = Ring.empty(1, 3, heads, capacity, dimension, device=torch.device("cpu"), dtype=torch.float32)
@@ -130,7 +128,7 @@ def test_ring_attention_equals_masked_attention(steps: int) -> None:
 
 
 def test_rotation_is_relative() -> None:
-    """The product of a rotated query and key depends on the distance of their positions only."""
+    """The product of a rotated query and key depends only on the distance of their positions."""
     frequency = frequencies(8, 10_000.0)
     q, k = torch.randn(2, 1, 1, 1, 8)
 
@@ -143,7 +141,7 @@ def test_rotation_is_relative() -> None:
 
 
 def tensors(state: MimiState | LMState) -> Iterator[Tensor]:
-    """Everything a state remembers per slot, slots first."""
+    """Yield the tensors of a state per slot, slots first."""
     yield state.position
     yield from (ring.transpose(0, 1) for ring in (state.ring.keys, state.ring.values))
     if isinstance(state, MimiState):
@@ -158,7 +156,7 @@ def fill(state: MimiState | LMState, value: float) -> None:
 
 
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, 1e30, 0.0])
-def test_a_reset_slot_ignores_whatever_the_memory_holds(mimi: MimiEncoder, lm: LM, garbage: float) -> None:
+def test_reset_slot_ignores_old_memory(mimi: MimiEncoder, lm: LM, garbage: float) -> None:
     rows = torch.tensor([1])
     results = []
     for value in (0.0, garbage):
@@ -172,7 +170,7 @@ def test_a_reset_slot_ignores_whatever_the_memory_holds(mimi: MimiEncoder, lm: L
     assert torch.equal(*results)
 
 
-def test_a_step_touches_its_own_slots_only(mimi: MimiEncoder, lm: LM) -> None:
+def test_step_leaves_other_slots_unchanged(mimi: MimiEncoder, lm: LM) -> None:
     codec, words, rows = mimi.init_state(4), lm.init_state(4), torch.tensor([2, 0])
     for state in (codec, words):
         fill(state, 5.0)
@@ -186,23 +184,10 @@ def test_a_step_touches_its_own_slots_only(mimi: MimiEncoder, lm: LM) -> None:
             assert not (tensor[[0, 2]] == kept).all()
 
 
-def test_fewer_codebooks_are_the_first_ones(lm: LM) -> None:
-    checkpoint = open_checkpoint("random:tiny")
-    frame, rows = speech(1), torch.tensor([0])
-    eight, five = checkpoint.mimi(), checkpoint.mimi(codebooks=5)
-    assert torch.equal(
-        eight.encode(frame, eight.init_state(1), rows)[:, :5], five.encode(frame, five.init_state(1), rows)
-    )
-    small = checkpoint.lm(codebooks=5)
-    output = small.step(torch.zeros(1, 5, dtype=torch.int64), small.init_state(1), rows)
-    assert output.token.shape == (1,)
-    assert output.pauses.shape == (1, 4)
-
-
 @pytest.mark.parametrize("steps", [1, 2])
 @torch.no_grad()
-def test_rows_attend_alike_in_any_order_and_company(steps: int) -> None:
-    """Neighbouring slots are attended to in one call; the results are the same to the last bit."""
+def test_attention_rows_are_independent(steps: int) -> None:
+    """A row gives the same bits alone and in any batch."""
     heads, dimension, capacity, slots = 4, 16, 20, 6
     query = torch.randn(slots, heads, steps, dimension)
     ring = Ring.empty(1, slots, heads, capacity, dimension, device=torch.device("cpu"), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Pieces of token ids from each kind of tokenizer file."""
+"""Pieces of tokens from each kind of tokenizer file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sentencepiece_round_trip(trained: Path) -> None:
         assert text_of(pieces).strip() == processor.decode(processor.encode(text))
 
 
-def test_json_tokenizers_of_both_kinds(tmp_path: Path) -> None:
+def test_json_tokenizers(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     added = [{"id": 3, "content": "<pad>"}]
     for vocabulary in ({"▁the": 0, "cat": 1, "<0xC3>": 2}, [["▁the", 0.0], ["cat", -1.0], ["<0xC3>", -2.0]]):
@@ -48,12 +48,12 @@ def test_json_tokenizers_of_both_kinds(tmp_path: Path) -> None:
         assert [tokenizer.piece(token) for token in range(4)] == ["▁the", "cat", "<0xC3>", "<pad>"]
 
 
-def test_byte_pieces_become_characters() -> None:
+def test_byte_pieces() -> None:
     assert text_of(["▁caf", "<0xC3>", "<0xA9>", "▁noir"]) == " café noir"
     assert text_of(["<0xC3>"]) == "\N{REPLACEMENT CHARACTER}"
 
 
-def test_synthetic_pieces_differ_and_start_words() -> None:
+def test_synthetic_pieces() -> None:
     tokenizer = SyntheticTokenizer(8000)
     pieces = [tokenizer.piece(token) for token in range(tokenizer.size)]
     assert len(set(pieces)) > 7900
@@ -61,7 +61,7 @@ def test_synthetic_pieces_differ_and_start_words() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"{}"])
-def test_files_of_another_format(tmp_path: Path, content: bytes) -> None:
+def test_invalid_tokenizer_file(tmp_path: Path, content: bytes) -> None:
     for name, expected in (("t.model", "is not a SentencePiece model"), ("t.json", r"is not a tokenizer\.json file")):
         path = tmp_path / name
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Low-bit linear layers: against the dequantized weight in float64, on every kernel, row by row."""
+"""Low-bit linear layers, compared with the dequantized weight in float64 for every kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tympan.models.layers.quantized_int4 import (
     PackedInt4Kernel,
     PlainInt4Kernel,
     choose_int4_kernel,
-    packed_int4_runs,
+    packed_int4_available,
     quantize_groups,
 )
 from tympan.models.layers.quantized_int8 import (
@@ -30,12 +30,12 @@ from tympan.models.layers.quantized_int8 import (
     choose_kernel,
     fastest_kernel,
     onednn_is_exact,
-    packed_runs,
+    packed_available,
     quantize_channels,
     split_rows,
 )
 
-KernelType = Callable[..., Int8Kernel]  # the two protocols are the same but for element types
+KernelType = Callable[..., Int8Kernel]  # the two protocols differ in dtypes only
 
 INT8_KERNELS: list[KernelType] = [OnednnKernel, PackedKernel, PlainKernel]
 INT4_KERNELS: list[KernelType] = [PackedInt4Kernel, PlainInt4Kernel]
@@ -53,11 +53,11 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def skip_where_missing(kernel: KernelType) -> None:
-    """Not every PyTorch and processor has every kernel; the plain ones run anywhere."""
+    """Skip the test if this version of PyTorch or this processor does not support the kernel."""
     offered: dict[KernelType, Callable[[], bool]]
-    offered = {OnednnKernel: onednn_is_exact, PackedKernel: packed_runs, PackedInt4Kernel: packed_int4_runs}
+    offered = {OnednnKernel: onednn_is_exact, PackedKernel: packed_available, PackedInt4Kernel: packed_int4_available}
     if kernel in offered and not offered[kernel]():
-        pytest.skip(f"{kernel} does not run here")
+        pytest.skip(f"{kernel} is not available here")
 
 
 def dequantized_int8(weight: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def layer_on(kernel: KernelType, weight: Tensor) -> Int8Linear | Int4Linear:
 
 
 class TestRounding:
-    def test_8_bit_weights_are_within_half_a_level(self) -> None:
+    def test_int8_error(self) -> None:
         weight = random(48, 100)
         weight[3] = 0
         levels, scale = quantize_channels(weight)
@@ -89,18 +89,18 @@ class TestRounding:
         assert torch.all((dequantized_int8(weight) - weight).abs() <= 0.501 * scale[:, None])
         assert torch.equal(dequantized_int8(weight)[3], torch.zeros(100, dtype=torch.float64))
 
-    def test_4_bit_weights_are_within_half_a_level(self) -> None:
+    def test_int4_error(self) -> None:
         weight = random(48, 4 * GROUP) + 0.3
         weight[3] = 0
         _, scale, _ = quantize_groups(weight)
-        # The rounding of scale and offset to bf16 moves the ends of the range by up to 1/16 of a level or so.
+        # Rounding scale and offset to bf16 moves the ends of the range by up to about 1/16 of a level.
         bound = 0.7 * scale.double().repeat_interleave(GROUP, dim=1)
         assert torch.all((dequantized_int4(weight) - weight).abs() <= bound)
         assert torch.equal(dequantized_int4(weight)[3], torch.zeros(4 * GROUP, dtype=torch.float64))
 
     @given(st.integers(1, 5), st.integers(1, 70), st.integers(-12, 12), st.integers(0, 99))
     @settings(deadline=None, max_examples=50)
-    def test_rows_are_split_into_16_bits(self, rows: int, features: int, exponent: int, seed: int) -> None:
+    def test_split_rows(self, rows: int, features: int, exponent: int, seed: int) -> None:
         x = random(rows, features, seed=seed) * 10.0**exponent
         pieces, largest = split_rows(x)
         low, high = (pieces[:rows].double() - 128, pieces[rows : 2 * rows].double() - 128)
@@ -111,16 +111,16 @@ class TestRounding:
 class TestKernels:
     @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize("kernel", KERNELS)
-    def test_equals_the_dequantized_weight(self, kernel: KernelType, shape: tuple[int, int]) -> None:
+    def test_equals_dequantized_weight(self, kernel: KernelType, shape: tuple[int, int]) -> None:
         skip_where_missing(kernel)
         weight, x = random(*shape), random(5, shape[1], seed=1)
         plain = dequantized_int8(weight) if kernel in INT8_KERNELS else dequantized_int4(weight)
         found = layer_on(kernel, weight)(x)
-        rounding = 5e-3 if kernel not in (OnednnKernel, PlainKernel) else 1e-4  # bf16 activations, or more bits
+        rounding = 5e-3 if kernel not in (OnednnKernel, PlainKernel) else 1e-4  # bf16 activations, or 16 bits and more
         assert relative_error(found, x.double() @ plain.T) < rounding
 
     @pytest.mark.parametrize("kernel", KERNELS)
-    def test_a_row_does_not_depend_on_the_rows_beside_it(self, kernel: KernelType) -> None:
+    def test_rows_are_independent(self, kernel: KernelType) -> None:
         skip_where_missing(kernel)
         layer = layer_on(kernel, random(320, 704))
         x = random(17, 704, seed=2) * torch.logspace(-6, 6, 17)[:, None]
@@ -129,7 +129,7 @@ class TestKernels:
             assert torch.equal(layer(x[start:end]), alone[start:end])
 
     @pytest.mark.parametrize("kernel", KERNELS)
-    def test_a_broken_row_breaks_no_other(self, kernel: KernelType) -> None:
+    def test_nan_stays_in_its_row(self, kernel: KernelType) -> None:
         skip_where_missing(kernel)
         layer = layer_on(kernel, random(192, 128))
         x = random(3, 128, seed=3)
@@ -140,7 +140,7 @@ class TestKernels:
         assert bool(found[1].isnan().all())
 
     @pytest.mark.parametrize("kernel", KERNELS)
-    def test_takes_input_in_any_memory_order(self, kernel: KernelType) -> None:
+    def test_strided_input(self, kernel: KernelType) -> None:
         skip_where_missing(kernel)
         layer = layer_on(kernel, random(192, 128))
         x = random(3, 128, seed=8)
@@ -148,11 +148,11 @@ class TestKernels:
         assert torch.equal(layer(x.repeat_interleave(2, dim=1)[:, ::2]), layer(x))
 
     @pytest.mark.parametrize("kernel", INT8_KERNELS)
-    def test_a_row_of_zeros_gives_zeros(self, kernel: KernelType) -> None:
+    def test_zeros(self, kernel: KernelType) -> None:
         skip_where_missing(kernel)
         assert torch.equal(layer_on(kernel, random(64, 256))(torch.zeros(2, 256)), torch.zeros(2, 64))
 
-    def test_an_outlier_does_not_drown_the_rest_of_its_row(self) -> None:
+    def test_outlier(self) -> None:
         skip_where_missing(OnednnKernel)
         weight, x = random(192, 512), random(1, 512, seed=4)
         weight[:, 7] = 0
@@ -169,25 +169,23 @@ class TestKernels:
 
 
 class TestChoice:
-    def test_other_devices_get_the_plain_kernels(self) -> None:
+    def test_plain_kernel_on_other_devices(self) -> None:
         levels = torch.empty(64, 64, dtype=torch.int8, device="meta")
         assert choose_kernel(levels) is PlainKernel
         assert choose_int4_kernel(levels) is PlainInt4Kernel
 
     @pytest.mark.parametrize("kernel", INT8_KERNELS)
-    def test_the_choice_follows_the_measurement(self, monkeypatch: pytest.MonkeyPatch, kernel: KernelType) -> None:
+    def test_choice_follows_measurement(self, monkeypatch: pytest.MonkeyPatch, kernel: KernelType) -> None:
         monkeypatch.setattr("tympan.models.layers.quantized_int8.fastest_kernel", lambda: kernel)
         assert choose_kernel(torch.zeros(64, 64, dtype=torch.int8)) is kernel
 
-    def test_the_packed_product_is_for_shapes_that_its_blocks_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_packed_kernel_needs_whole_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tympan.models.layers.quantized_int8.fastest_kernel", lambda: PackedKernel)
         assert choose_kernel(torch.zeros(6, 64, dtype=torch.int8)) is PlainKernel
         assert choose_kernel(torch.zeros(64, 100, dtype=torch.int8)) is PlainKernel
 
     @pytest.mark.parametrize("inexact", [False, True])
-    def test_only_kernels_that_are_right_here_are_measured(
-        self, monkeypatch: pytest.MonkeyPatch, inexact: bool
-    ) -> None:
+    def test_inexact_kernel_is_not_measured(self, monkeypatch: pytest.MonkeyPatch, inexact: bool) -> None:
         skip_where_missing(OnednnKernel)
         measured: list[list[str]] = []
 
@@ -205,17 +203,17 @@ class TestChoice:
         assert ("onednn" in measured[0]) is not inexact
         assert measured[0][-1] == "plain"
 
-    def test_an_operator_that_is_gone_is_not_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_operators(self, monkeypatch: pytest.MonkeyPatch) -> None:
         weight, x = random(192, 128), random(3, 128, seed=5)
         expected = {kind: linear_for(weight, kind)(x) for kind in ("int8", "int4")}
 
-        def gone(*_: object) -> None:
+        def missing(*_: object) -> None:
             raise NotImplementedError("Could not run this operator with arguments from the 'CPU' backend")
 
-        monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", gone)
-        monkeypatch.setattr(torch, "_weight_int8pack_mm", gone)
-        monkeypatch.setattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu", gone)
-        probes = (onednn_is_exact, packed_runs, packed_int4_runs, fastest_kernel)
+        monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", missing)
+        monkeypatch.setattr(torch, "_weight_int8pack_mm", missing)
+        monkeypatch.setattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu", missing)
+        probes = (onednn_is_exact, packed_available, packed_int4_available, fastest_kernel)
         try:
             for probe in probes:
                 probe.cache_clear()
@@ -234,13 +232,13 @@ class TestLayers:
     @pytest.mark.parametrize(
         ("kind", "bound"), [("f32", 1e-5), ("bf16", 0.01), ("f16", 2e-3), ("int8", 0.02), ("int4", 0.15)]
     )
-    def test_is_near_the_full_weight(self, kind: WeightType, bound: float, shape: tuple[int, int]) -> None:
+    def test_error(self, kind: WeightType, bound: float, shape: tuple[int, int]) -> None:
         weight, x = random(*shape), random(4, shape[1], seed=6)
         assert relative_error(linear_for(weight, kind)(x), x.double() @ weight.double().T) < bound
 
     @pytest.mark.parametrize("kind", get_args(WeightType))
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-    def test_keeps_element_type_and_leading_dimensions(self, kind: WeightType, dtype: torch.dtype) -> None:
+    def test_keeps_dtype_and_leading_dimensions(self, kind: WeightType, dtype: torch.dtype) -> None:
         layer = linear_for(random(64, 96).to(dtype), kind)
         x = random(3, 2, 96, seed=7).to(dtype)
         out = layer(x)
@@ -248,7 +246,7 @@ class TestLayers:
         assert out.dtype == dtype
         torch.testing.assert_close(out[1], layer(x[1]))
 
-    def test_memory_is_what_the_bits_say(self) -> None:
+    def test_size_bytes(self) -> None:
         weight = random(192, 128)
         sizes = {kind: linear_for(weight, kind).size_bytes for kind in get_args(WeightType)}
         count = weight.numel()
@@ -257,16 +255,16 @@ class TestLayers:
         assert sizes["int8"] == count + 4 * 192
         assert sizes["int4"] == count * 5 // 8
 
-    def test_the_kernels_hold_what_the_size_says(self) -> None:
+    def test_size_bytes_of_kernels(self) -> None:
         weight = random(192, 128)
-        int4 = layer_on(PackedInt4Kernel, weight) if packed_int4_runs() else layer_on(PlainInt4Kernel, weight)
+        int4 = layer_on(PackedInt4Kernel, weight) if packed_int4_available() else layer_on(PlainInt4Kernel, weight)
         held = sum(t.nbytes for t in vars(int4.kernel).values() if isinstance(t, Tensor))
-        assert held == (int4.size_bytes if packed_int4_runs() else int4.size_bytes + weight.numel() // GROUP * 4)
+        assert held == (int4.size_bytes if packed_int4_available() else int4.size_bytes + weight.numel() // GROUP * 4)
         plain = layer_on(PlainKernel, weight)
         assert sum(t.nbytes for t in vars(plain.kernel).values()) == plain.size_bytes
 
     @pytest.mark.parametrize("kind", ["f32", "int8", "int4"])
-    def test_replaces_the_linears_of_a_model(self, kind: WeightType) -> None:
+    def test_replace_linears(self, kind: WeightType) -> None:
         model = nn.Sequential(nn.Linear(64, 96, bias=False), nn.Sequential(nn.GELU(), nn.Linear(96, 32, bias=False)))
         x = random(2, 64, seed=9)
         with torch.no_grad():
@@ -276,5 +274,5 @@ class TestLayers:
         assert not any(isinstance(layer, nn.Linear) for layer in model.modules())
         assert model.state_dict() == {}
 
-    def test_dense_types_are_dense_layers(self) -> None:
+    def test_dense_types(self) -> None:
         assert isinstance(linear_for(random(4, 4), "f16"), DenseLinear)

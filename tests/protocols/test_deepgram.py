@@ -1,4 +1,4 @@
-"""Deepgram's live protocol as conversations: what its clients send, and what they are told when."""
+"""Deepgram's live protocol: messages and events in, commands and messages out."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.protocols import LINEAR16, SERVER_INFO, answers
 
 from tympan.errors import AccessError, AudioError, CapacityError, FrameError, IdleError, ParameterError, RestartingError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Finish, Flush, Flushed, KeepAlive, Partial, Vad, Word
-from tympan.protocols.base import Droppable, Refusal, Request, ServerInfo
-from tympan.protocols.deepgram.live import LONGEST_RESULT_SECONDS, DeepgramProtocol
-from tympan.protocols.deepgram.messages import model_id, plain
+from tympan.messages import Audio, AudioFormat, Complete, Finish, Flush, Flushed, KeepAlive, Partial, Vad, Word
+from tympan.protocols.base import Droppable, Refusal, Request
+from tympan.protocols.deepgram.live import MAX_RESULT_SECONDS, DeepgramProtocol
+from tympan.protocols.deepgram.messages import model_id, strip_punctuation
 
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
-RAW = {"encoding": "linear16", "sample_rate": "16000"}
 SPEECH, SILENCE = (0.0,) * 4, (1.0,) * 4
 HELLO, WORLD = Word("Hello,", 0.1, 0.4, 0.8), Word("World.", 0.5, 0.9, 0.6)
 
 
 def connect(headers: dict[str, str] | None = None, **query: str) -> DeepgramProtocol:
-    return DeepgramProtocol(Request("/v1/listen", query, headers or {}, "an-id", 1.7e9), OFFER)
+    return DeepgramProtocol(Request("/v1/listen", query, headers or {}, "an-id", 1.7e9), SERVER_INFO)
 
 
 def started(**query: str) -> DeepgramProtocol:
-    protocol = connect(**RAW, **query)
+    protocol = connect(**LINEAR16, **query)
     protocol.start()
     return protocol
-
-
-def answers(protocol: DeepgramProtocol, *events: Event, channel: int = 0) -> list[Any]:
-    """Messages as objects, and flushes."""
-    answered = [answer for event in events for answer in protocol.send(event, channel)]
-    bare = [answer.message if isinstance(answer, Droppable) else answer for answer in answered]
-    return [answer if isinstance(answer, Flush) else json.loads(answer) for answer in bare]
 
 
 def transcript(result: dict[str, Any]) -> str:
@@ -55,7 +47,7 @@ def silence(protocol: DeepgramProtocol, start: float, end: float, channel: int =
     return answers(protocol, *(Vad(frame / 100, SILENCE) for frame in frames), channel=channel)
 
 
-def test_a_result_has_every_field_that_clients_index() -> None:
+def test_result_fields() -> None:
     assert answers(started(interim_results="true"), HELLO) == [
         {
             "type": "Results",
@@ -78,14 +70,14 @@ def test_a_result_has_every_field_that_clients_index() -> None:
             },
             "metadata": {
                 "request_id": "an-id",
-                "model_uuid": model_id(OFFER),
+                "model_uuid": model_id(SERVER_INFO),
                 "model_info": {"name": "scripted", "version": "scripted", "arch": "delayed-streams"},
             },
         }
     ]
 
 
-def test_an_interim_grows_is_not_revised_and_may_be_left_out() -> None:
+def test_interim_results_grow() -> None:
     protocol = started(interim_results="true")
     first, second = answers(protocol, HELLO, Partial("Wor", 0.5), WORLD)
     assert (first["start"], transcript(first)) == (0.0, "Hello,")
@@ -94,7 +86,7 @@ def test_an_interim_grows_is_not_revised_and_may_be_left_out() -> None:
     assert answers(started(), HELLO, WORLD) == []
 
 
-def test_an_endpoint_is_flushed_before_it_is_told() -> None:
+def test_endpoint_is_flushed_before_its_result() -> None:
     protocol = started(interim_results="true", endpointing="300", vad_events="true")
     spoken, interim = answers(protocol, HELLO)
     assert spoken == {"type": "SpeechStarted", "channel": [0, 1], "timestamp": 0.1}
@@ -102,19 +94,19 @@ def test_an_endpoint_is_flushed_before_it_is_told() -> None:
     flushes = silence(protocol, 0.5, 1.0)
     assert len(flushes) == 1
     assert isinstance(flushes[0], Flush)
-    answers(protocol, WORLD)  # what the flush released belongs to the turn
+    answers(protocol, WORLD)  # released by the flush, so part of the turn
     (final,) = answers(protocol, Flushed(flushes[0].marker))
     assert (final["is_final"], final["speech_final"], final["from_finalize"]) == (True, True, False)
     assert transcript(final) == "Hello, World."
     assert answers(protocol, Word("Again", 2.0, 2.2, 1.0))[0]["type"] == "SpeechStarted"
 
 
-def test_no_endpoints_when_the_client_wants_none() -> None:
+def test_endpointing_off() -> None:
     protocol = started(endpointing="false")
     assert answers(protocol, HELLO) + silence(protocol, 0.5, 9.0) == []
 
 
-def test_finalize_is_answered_every_time_and_repeats_nothing() -> None:
+def test_finalize_is_always_answered() -> None:
     protocol = started()
     answers(protocol, HELLO)
     first, second = (flush_of(protocol, '{"type": "Finalize"}') for _ in range(2))
@@ -125,7 +117,7 @@ def test_finalize_is_answered_every_time_and_repeats_nothing() -> None:
     assert empty["from_finalize"]
 
 
-def test_an_endpoint_that_finalize_was_ahead_of_is_not_told_again() -> None:
+def test_finalize_supersedes_pending_endpoint() -> None:
     protocol = started()
     answers(protocol, HELLO)
     (endpoint,) = silence(protocol, 0.5, 1.0)
@@ -136,43 +128,43 @@ def test_an_endpoint_that_finalize_was_ahead_of_is_not_told_again() -> None:
 
 
 @pytest.mark.parametrize(("asked", "answered"), [("1", [1]), ("9", [0, 1]), ('"x"', [0, 1]), ("[1]", [0, 1])])
-def test_finalize_of_one_channel(asked: str, answered: list[int]) -> None:
+def test_finalize_one_channel(asked: str, answered: list[int]) -> None:
     protocol = started(channels="2", multichannel="true")
     flush = flush_of(protocol, f'{{"type": "Finalize", "channel": {asked}}}')
     assert [final["channel_index"] for final in answers(protocol, Flushed(flush.marker))] == [[c, 2] for c in answered]
 
 
-def test_long_speech_is_cut_into_finals() -> None:
+def test_long_speech_is_split() -> None:
     protocol = started()
     words = [Word(f"w{i}", i * 0.5, i * 0.5 + 0.4, 1.0) for i in range(30)]
     finals = answers(protocol, *words)
     assert len(finals) == 3
     assert not any(final["speech_final"] for final in finals)
-    assert all(final["duration"] <= LONGEST_RESULT_SECONDS + 1 for final in finals)
+    assert all(final["duration"] <= MAX_RESULT_SECONDS + 1 for final in finals)
 
 
-def test_silence_before_the_first_word_does_not_make_it_a_final() -> None:
+def test_leading_silence_does_not_split() -> None:
     (result,) = answers(started(interim_results="true"), Word("Late", 10.0, 10.4, 1.0))
     assert not result["is_final"]
     assert (result["start"], result["duration"]) == (0.0, 10.4)
 
 
-def test_an_utterance_ends_by_the_gap_after_its_last_word_and_once() -> None:
+def test_utterance_end_after_gap() -> None:
     protocol = started(interim_results="true", utterance_end_ms="1000", endpointing="false")
     answers(protocol, HELLO)
-    # The gap is 1 s, and what the model has not yet released may still be in it.
+    # The gap is 1 s plus the delay of the model, which has not released the words of this time yet.
     assert silence(protocol, 0.4, 1.8) == []
     final, end = silence(protocol, 1.88, 9.0)
     assert (final["is_final"], transcript(final)) == (True, "Hello,")
     assert end == {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 0.4}
 
 
-def test_utterance_ends_need_interims() -> None:
+def test_utterance_end_requires_interim_results() -> None:
     protocol = started(utterance_end_ms="1000", endpointing="false")
     assert answers(protocol, HELLO) + silence(protocol, 0.4, 9.0) == []
 
 
-def test_two_channels_have_their_own_results() -> None:
+def test_two_channels() -> None:
     protocol = started(channels="2", multichannel="true", interim_results="true")
     assert [answers(protocol, HELLO, channel=c)[0]["channel_index"] for c in (1, 0)] == [[1, 2], [0, 2]]
     left, right, metadata = answers(protocol, Complete(3.0, 2))
@@ -184,13 +176,13 @@ STEPS = st.lists(st.sampled_from(["word", "gap", "finalize", "flushed"]), max_si
 
 
 @given(STEPS)
-def test_finals_tile_the_time_and_hold_every_word_once(steps: list[str]) -> None:
+def test_final_results_cover_all_words_and_time(steps: list[str]) -> None:
     protocol = started(interim_results="true", utterance_end_ms="1000", vad_events="true")
-    now, waiting, results, said = 0.0, [], [], []
+    now, waiting, results, texts = 0.0, [], [], []
     for step in [*steps, "flushed"]:
         if step == "word":
-            said.append(f"w{len(said)}")
-            new = answers(protocol, Word(said[-1], now, now + 0.3, 1.0), Vad(now + 0.3, SPEECH))
+            texts.append(f"w{len(texts)}")
+            new = answers(protocol, Word(texts[-1], now, now + 0.3, 1.0), Vad(now + 0.3, SPEECH))
             now += 0.3
         elif step == "gap":
             new = silence(protocol, now, now + 0.8)
@@ -204,7 +196,7 @@ def test_finals_tile_the_time_and_hold_every_word_once(steps: list[str]) -> None
         results += [answer for answer in new if not isinstance(answer, Flush) and answer["type"] == "Results"]
     results += [answer for answer in answers(protocol, Complete(now, 0)) if answer["type"] == "Results"]
     finals = [result for result in results if result["is_final"]]
-    assert " ".join(filter(None, map(transcript, finals))).split() == said
+    assert " ".join(filter(None, map(transcript, finals))).split() == texts
     assert steps.count("finalize") == sum(final["from_finalize"] for final in finals)
     end = 0.0
     for result in results:
@@ -226,12 +218,12 @@ def test_commands() -> None:
     assert protocol.receive('{"type": "Finalize"}') == ()
 
 
-def test_an_empty_frame_ends_the_stream() -> None:
+def test_empty_frame_ends_stream() -> None:
     assert started().receive(b"") == (Finish(),)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "hello", '{"type"', "\ud800"])
-def test_text_that_is_no_object_is_an_error(text: str) -> None:
+def test_invalid_text_frame(text: str) -> None:
     with pytest.raises(FrameError, match="KeepAlive"):
         started().receive(text)
 
@@ -256,14 +248,14 @@ def test_metadata_is_last() -> None:
     ("query", "audio_format"),
     [
         ({}, AudioFormat("auto", 24_000, 1, mixed=True)),
-        (RAW, AudioFormat("s16le", 16_000, 1, mixed=True)),
+        (LINEAR16, AudioFormat("s16le", 16_000, 1, mixed=True)),
         ({"encoding": "linear32", "sample_rate": "48000"}, AudioFormat("f32le", 48_000, 1, mixed=True)),
         ({"encoding": "mulaw", "sample_rate": "8000"}, AudioFormat("mulaw", 8_000, 1, mixed=True)),
         ({"encoding": "flac"}, AudioFormat("auto", 24_000, 1, mixed=True)),
         ({"encoding": "ogg-opus"}, AudioFormat("opus", 24_000, 1, mixed=True)),
-        ({**RAW, "channels": "2"}, AudioFormat("s16le", 16_000, 2, mixed=True)),
-        ({**RAW, "channels": "2", "multichannel": "true"}, AudioFormat("s16le", 16_000, 2)),
-        ({**RAW, "endpointing": "soon", "utterance_end_ms": "-1", "keyterm": "a", "callback": "x"}, None),
+        ({**LINEAR16, "channels": "2"}, AudioFormat("s16le", 16_000, 2, mixed=True)),
+        ({**LINEAR16, "channels": "2", "multichannel": "true"}, AudioFormat("s16le", 16_000, 2)),
+        ({**LINEAR16, "endpointing": "soon", "utterance_end_ms": "-1", "keyterm": "a", "callback": "x"}, None),
     ],
 )
 def test_parameters(query: dict[str, str], audio_format: AudioFormat | None) -> None:
@@ -271,13 +263,15 @@ def test_parameters(query: dict[str, str], audio_format: AudioFormat | None) -> 
 
 
 @pytest.mark.parametrize("codec", ["amr-nb", "AMR-WB", "speex", "g729"])
-def test_codecs_that_are_not_decoded_are_told_in_deepgrams_names(codec: str) -> None:
-    with pytest.raises(ParameterError, match=r"not decoded; use linear16"):
+def test_unsupported_codec(codec: str) -> None:
+    with pytest.raises(ParameterError, match=r"not supported; use linear16"):
         connect(encoding=codec).start()
 
 
-@pytest.mark.parametrize("query", [{"encoding": "linear16"}, {**RAW, "channels": "3"}, {**RAW, "sample_rate": "NaN"}])
-def test_parameters_that_cannot_be(query: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "query", [{"encoding": "linear16"}, {**LINEAR16, "channels": "3"}, {**LINEAR16, "sample_rate": "NaN"}]
+)
+def test_invalid_parameters(query: dict[str, str]) -> None:
     with pytest.raises(ParameterError):
         connect(**query).start()
 
@@ -293,13 +287,13 @@ def test_parameters_that_cannot_be(query: dict[str, str]) -> None:
         ({}, None, None),
     ],
 )
-def test_where_the_key_is(headers: dict[str, str], key: str | None, echoed: str | None) -> None:
+def test_credential(headers: dict[str, str], key: str | None, echoed: str | None) -> None:
     protocol = connect(headers)
     assert protocol.credential() == key
     assert (protocol.accept().subprotocol, protocol.accept().headers) == (echoed, {"dg-request-id": "an-id"})
 
 
-def test_refusals_are_in_deepgrams_form() -> None:
+def test_refusals() -> None:
     for error, status, code in (
         (AccessError("no"), 401, "INVALID_AUTH"),
         (ParameterError("no"), 400, "Bad Request"),
@@ -313,7 +307,7 @@ def test_refusals_are_in_deepgrams_form() -> None:
         assert (refusal.headers["dg-request-id"], refusal.headers["dg-error"]) == ("an-id", code)
 
 
-def test_how_it_ends() -> None:
+def test_close() -> None:
     assert started().fail(None).code == 1000
     for error, code, reason in ((AudioError("noise"), 1008, "DATA-0000"), (IdleError("quiet"), 1011, "NET-0001")):
         close_info = started().fail(error)
@@ -323,7 +317,7 @@ def test_how_it_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "word"), [("Hello,", "hello"), ("«Été»", "été"), ("don't", "don't"), ("...", "..."), ("U.S.", "u.s")]
+    ("text", "word"), [("Hello,", "hello"), ("«Été»", "été"), ("don't", "don't"), ("...", "..."), ("U.S.", "u.s")]
 )
-def test_the_bare_word(written: str, word: str) -> None:
-    assert plain(written) == word
+def test_strip_punctuation(text: str, word: str) -> None:
+    assert strip_punctuation(text) == word

@@ -1,6 +1,4 @@
-"""What holds for every protocol: no message, however broken, is more than an error of the client's; and recorded
-conversations go as they went.
-"""
+"""Every protocol treats any message as valid or as an error of the client, and repeats its recorded conversations."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.golden import GOLDEN, replay
+from support.protocols import LINEAR16, SERVER_INFO, SESSION_ID
 
 from tympan.errors import (
     AccessError,
@@ -28,15 +27,12 @@ from tympan.errors import (
     TooBigError,
 )
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
-from tympan.protocols.base import CloseInfo, Refusal, Request, ServerInfo, ServerProtocol
+from tympan.protocols.base import CloseInfo, Refusal, Request, ServerProtocol
 from tympan.server.app import PROTOCOLS
 
 CLASSES: dict[str, Any] = {make.name: make for make in PROTOCOLS.values()}  # type: ignore[attr-defined]
 PATHS = {make.name: path for path, make in PROTOCOLS.items()}  # type: ignore[attr-defined]
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
-QUERIES = {
-    "deepgram": {"encoding": "linear16", "sample_rate": "16000", "interim_results": "true", "vad_events": "true"}
-}
+QUERIES = {"deepgram": {**LINEAR16, "interim_results": "true", "vad_events": "true"}}
 QUERIES["flux"] = {**QUERIES["deepgram"], "eager_eot_threshold": "0.4"}
 
 KINDS = [
@@ -84,16 +80,16 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 
 
 def opened(name: str) -> ServerProtocol:
-    request = Request(PATHS[name], QUERIES.get(name, {}), {}, "00000000-0000-4000-8000-000000000000", 1.7e9)
-    protocol: ServerProtocol = CLASSES[name](request, OFFER)
+    request = Request(PATHS[name], QUERIES.get(name, {}), {}, SESSION_ID, 1.7e9)
+    protocol: ServerProtocol = CLASSES[name](request, SERVER_INFO)
     protocol.start()
     return protocol
 
 
 def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> CloseInfo:
-    """Plays the session: every flush is answered, a finish ends it, an error of the client does too."""
+    """Play a session with messages and events, until `Finish` or an invalid message, and answer every flush."""
     flushes: list[int] = []
-    protocol.send(Ready("id", "m", "e", 24_000, 0.48, OFFER.pause_horizons), 0)
+    protocol.send(Ready("id", "m", "e", 24_000, 0.48, SERVER_INFO.pause_horizons), 0)
     for turn in turns:
         if isinstance(turn, str | bytes):
             try:
@@ -117,17 +113,17 @@ def converse(protocol: ServerProtocol, turns: list[str | bytes | Event]) -> Clos
 @pytest.mark.parametrize("name", CLASSES)
 @settings(max_examples=50, deadline=None)
 @given(turns=st.lists(WIRE | EVENTS, max_size=12))
-def test_no_conversation_is_more_than_an_error_of_the_client(name: str, turns: list[str | bytes | Event]) -> None:
+def test_random_conversations(name: str, turns: list[str | bytes | Event]) -> None:
     assert converse(opened(name), turns).code in (1000, 1003, 1007, 1008, 1009)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_deep_nesting_is_an_error_of_the_client(name: str) -> None:
+def test_deep_nesting(name: str) -> None:
     for bomb in ("[" * 100_000, '{"type":' * 50_000, '{"type":"flush","x":' + "[" * 100_000, b"\x91" * 100_000):
         converse(opened(name), [bomb])
 
 
-SHOWN = {
+ECHOED = {
     "deepgram": '{"type": "Configure", "keyterms": NESTED}',
     "flux": '{"type": "Configure", "keyterms": NESTED}',
     "gradium": '{"type": "flush", "flush_id": NESTED}',
@@ -135,11 +131,11 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_what_can_just_be_read_is_not_too_deep_to_be_shown(name: str) -> None:
+@pytest.mark.parametrize("name", ECHOED)
+def test_nesting_of_echoed_values(name: str) -> None:
     ends = set()
     for depth in range(850, 1000):
-        nested = SHOWN[name].replace("NESTED", "[" * depth + "]" * depth)
+        nested = ECHOED[name].replace("NESTED", "[" * depth + "]" * depth)
         setup: list[str | bytes | Event] = ['{"type": "setup"}'] if name == "gradium" else []
         ends.add(converse(opened(name), [*setup, nested]).code)
     assert ends <= {1000, 1003, 1008}
@@ -147,7 +143,7 @@ def test_what_can_just_be_read_is_not_too_deep_to_be_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_bytes_that_are_no_text_inside_a_message(name: str) -> None:
+def test_invalid_utf8_in_message(name: str) -> None:
     for packed in (b'{"type": "set\xfcp"}', b"\x81\xa4type\xa2\xff\xfe"):
         assert converse(opened(name), [packed]).code in (1000, 1003, 1008)
 
@@ -168,16 +164,16 @@ CODES = {
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("kind", CODES)
-def test_every_end_has_its_code(name: str, kind: type[Exception]) -> None:
+def test_close_codes(name: str, kind: type[Exception]) -> None:
     close_info = opened(name).fail(kind("é" * 200))
     assert close_info.code in CODES[kind]
     assert len(close_info.close_reason.encode()) <= 123
     secret = any("é" in str(message) for message in close_info.messages) or "é" in close_info.reason
-    assert not (secret and kind in (EngineError, RuntimeError)), "our own faults are not the peer's business"
+    assert not (secret and kind in (EngineError, RuntimeError)), "internal errors must reveal nothing"
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_refusals_have_a_status_and_say_when_to_try_again(name: str) -> None:
+def test_refusals(name: str) -> None:
     full, spent = CapacityError("full", 3), QuotaError("spent", 3)
     for error, statuses in ((AccessError("no"), {401}), (full, {429, 503}), (spent, {429})):
         refusal = opened(name).refuse(error)
@@ -193,7 +189,7 @@ RECORDINGS = sorted(GOLDEN.rglob("*.jsonl"))
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: str(path.relative_to(GOLDEN)))
-def test_recorded_conversations_go_as_they_went(path: Any) -> None:
+def test_recorded_conversations(path: Any) -> None:
     assert replay(path, CLASSES[path.parent.name]) > 3
 
 

@@ -1,4 +1,4 @@
-"""Deepgram Flux as conversations: turns that start, pause, go on and end, whoever ends them."""
+"""Deepgram Flux: turns start, pause, resume and end."""
 
 from __future__ import annotations
 
@@ -9,109 +9,108 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.protocols import LINEAR16, SERVER_INFO, decoded
 
 from tympan.errors import AudioError, FrameError, ParameterError, RestartingError
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
-from tympan.protocols.base import Request, ServerInfo
+from tympan.protocols.base import Request
 from tympan.protocols.deepgram.flux import FluxProtocol
-from tympan.transcript.endpoints import HOLDOFF_FRAMES
+from tympan.transcript.turns import HOLDOFF_FRAMES
 
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
-RAW = {"encoding": "linear16", "sample_rate": "16000"}
 FRAME = 0.08
 SPEECH, MAYBE, PAUSE = 0.1, 0.5, 0.9
 
 
 def connect(**query: str) -> FluxProtocol:
-    return FluxProtocol(Request("/v2/listen", query, {}, "an-id", 1.7e9), OFFER)
+    return FluxProtocol(Request("/v2/listen", query, {}, "an-id", 1.7e9), SERVER_INFO)
 
 
 class Conversation:
-    """A stream past its first second, in which the model is not believed. `told` are the messages, `flushes` what has
-    been asked for and not answered.
+    """A stream after its first second, in which pause probabilities are ignored.
+
+    Attributes:
+        messages: Messages to the client.
+        flushes: Flushes that have not been answered.
     """
 
     def __init__(self, **query: str) -> None:
-        self.protocol = connect(**RAW, **query)
+        self.protocol = connect(**LINEAR16, **query)
         self.protocol.start()
-        self.told: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self.flushes: list[Flush] = []
         self.frame = 0
-        self.hear(Ready("an-id", "m", "e", 24_000, 0.48, OFFER.pause_horizons))
+        self.send(Ready("an-id", "m", "e", 24_000, 0.48, SERVER_INFO.pause_horizons))
         self.frames(SPEECH, HOLDOFF_FRAMES + 1)
 
-    def hear(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         self._take(self.protocol.send(event, 0))
 
     def receive(self, **command: Any) -> None:
         self._take(self.protocol.receive(json.dumps(command)))
 
     def _take(self, actions: Iterable[Any]) -> None:
-        for action in actions:
-            if isinstance(action, Flush):
-                self.flushes.append(action)
-            elif isinstance(action, str):
-                self.told.append(json.loads(action))
+        for action in decoded(actions):
+            (self.flushes if isinstance(action, Flush) else self.messages).append(action)
 
     def frames(self, pause: float, count: int = 1) -> None:
         for _ in range(count):
             self.frame += 1
-            self.hear(Vad(round(self.frame * FRAME, 2), (pause,) * 4))
+            self.send(Vad(round(self.frame * FRAME, 2), (pause,) * 4))
 
     def word(self, text: str) -> None:
-        """One that ended with the frame before, and was released with this one."""
+        """Release a word that ended with the previous frame."""
         time = round((self.frame - 1) * FRAME, 2)
-        self.hear(Word(text, time, time, 0.9))
+        self.send(Word(text, time, time, 0.9))
 
     def flushed(self) -> None:
-        self.hear(Flushed(self.flushes.pop(0).marker))
+        self.send(Flushed(self.flushes.pop(0).marker))
 
     @property
     def turns(self) -> list[tuple[str, str]]:
-        """Every event of a turn with its transcript."""
-        return [(each["event"], each["transcript"]) for each in self.told if each["type"] == "TurnInfo"]
+        """The event and the transcript of every `TurnInfo`."""
+        return [(each["event"], each["transcript"]) for each in self.messages if each["type"] == "TurnInfo"]
 
 
-def test_a_turn_from_its_first_word_to_its_end() -> None:
+def test_turn_from_start_to_end() -> None:
     talk = Conversation()
     talk.word("hello")
     talk.word("world")
     talk.frames(PAUSE)
     assert talk.turns == [("StartOfTurn", "hello"), ("Update", "hello world")]
-    talk.word("again")  # which the flush brought
+    talk.word("again")  # released by the flush
     talk.flushed()
     assert talk.turns[2:] == [("Update", "hello world again"), ("EndOfTurn", "hello world again")]
-    assert [each["sequence_id"] for each in talk.told] == list(range(5))
-    assert talk.told[0] == {"type": "Connected", "request_id": "an-id", "sequence_id": 0}
-    end = talk.told[-1]
+    assert [each["sequence_id"] for each in talk.messages] == list(range(5))
+    assert talk.messages[0] == {"type": "Connected", "request_id": "an-id", "sequence_id": 0}
+    end = talk.messages[-1]
     assert (end["turn_index"], end["trigger"], end["end_of_turn_confidence"]) == (0, "model", PAUSE)
     assert end["words"][0] == {"word": "hello", "confidence": 0.9, "start": 0.96, "end": 0.96}
     assert (end["audio_window_start"], end["audio_window_end"]) == (0.96, 1.12)
-    assert not any("trigger" in each for each in talk.told[:-1])
+    assert not any("trigger" in each for each in talk.messages[:-1])
 
 
-def test_the_next_turn_has_its_own_number_words_and_window() -> None:
+def test_next_turn_starts_anew() -> None:
     talk = Conversation()
     for text in ("one", "two"):
         talk.word(text)
         talk.frames(PAUSE)
         talk.flushed()
         talk.frames(SPEECH)
-    ends = [each for each in talk.told if each.get("event") == "EndOfTurn"]
+    ends = [each for each in talk.messages if each.get("event") == "EndOfTurn"]
     assert [(end["turn_index"], end["transcript"]) for end in ends] == [(0, "one"), (1, "two")]
     assert ends[1]["audio_window_start"] >= ends[0]["audio_window_end"]
 
 
-def test_a_turn_starts_with_what_may_still_be_a_part_of_a_word() -> None:
+def test_partial_word_starts_turn() -> None:
     talk = Conversation()
-    talk.hear(Partial("hel", 1.0))
+    talk.send(Partial("hel", 1.0))
     assert talk.turns == [("StartOfTurn", "hel")]
-    assert talk.told[-1]["words"] == [{"word": "hel", "confidence": 0.0, "start": 1.0}]
+    assert talk.messages[-1]["words"] == [{"word": "hel", "confidence": 0.0, "start": 1.0}]
     talk.word("hello")
     assert talk.turns[1:] == [("Update", "hello")]
 
 
-def test_an_eager_end_is_flushed_told_and_taken_back() -> None:
+def test_eager_end_is_flushed_and_resumed() -> None:
     talk = Conversation(eager_eot_threshold="0.4")
     talk.word("hello")
     talk.frames(MAYBE)
@@ -127,7 +126,7 @@ def test_an_eager_end_is_flushed_told_and_taken_back() -> None:
     ]
 
 
-def test_what_was_told_eagerly_is_taken_back_when_the_last_flush_brings_more() -> None:
+def test_last_flush_resumes_eager_end() -> None:
     talk = Conversation(eager_eot_threshold="0.4")
     talk.word("hello")
     talk.frames(MAYBE)
@@ -144,15 +143,15 @@ def test_what_was_told_eagerly_is_taken_back_when_the_last_flush_brings_more() -
     ]
 
 
-def test_a_turn_times_out() -> None:
+def test_turn_timeout() -> None:
     talk = Conversation(eot_timeout_ms="1000")
     talk.word("hello")
     talk.frames(SPEECH, 14)
     talk.flushed()
-    assert talk.told[-1]["trigger"] == "timeout"
+    assert talk.messages[-1]["trigger"] == "timeout"
 
 
-def test_only_the_client_ends_turns_if_the_threshold_is_1() -> None:
+def test_threshold_1_leaves_turns_to_client() -> None:
     talk = Conversation(eot_threshold="1.0", eot_timeout_ms="30000")
     talk.word("hello")
     talk.frames(1.0, 300)
@@ -160,10 +159,10 @@ def test_only_the_client_ends_turns_if_the_threshold_is_1() -> None:
     talk.receive(type="ForceEndTurn")
     talk.flushed()
     assert talk.turns[1:] == [("EndOfTurn", "hello")]
-    assert talk.told[-1]["trigger"] == "manual"
+    assert talk.messages[-1]["trigger"] == "manual"
 
 
-def test_a_forced_end_is_answered_every_time_with_or_without_words() -> None:
+def test_force_end_turn_is_always_answered() -> None:
     talk = Conversation()
     talk.word("hello")
     for _ in range(2):
@@ -171,11 +170,11 @@ def test_a_forced_end_is_answered_every_time_with_or_without_words() -> None:
     for _ in range(2):
         talk.flushed()
     assert talk.turns[1:] == [("EndOfTurn", "hello"), ("EndOfTurn", "")]
-    assert [each["turn_index"] for each in talk.told[-2:]] == [0, 1]
-    assert talk.told[-1]["words"] == []
+    assert [each["turn_index"] for each in talk.messages[-2:]] == [0, 1]
+    assert talk.messages[-1]["words"] == []
 
 
-def test_a_flush_for_a_turn_that_the_client_has_ended_does_nothing_to_the_next() -> None:
+def test_stale_flush_does_not_end_next_turn() -> None:
     talk = Conversation(eager_eot_threshold="0.4")
     talk.word("one")
     talk.receive(type="ForceEndTurn")
@@ -191,24 +190,24 @@ def test_a_flush_for_a_turn_that_the_client_has_ended_does_nothing_to_the_next()
 
 
 @pytest.mark.parametrize(
-    ("given", "in_force"),
+    ("given", "effective"),
     [
         ({"eot_threshold": 0.9, "eager_eot_threshold": 0.5}, (0.9, 0.5, 2000)),
         ({"eot_timeout_ms": 60000.0}, (0.8, 0.4, 60000)),
-        ({"eot_threshold": "1.0"}, (1.0, 0.4, 2000)),  # the package's type for it is any
+        ({"eot_threshold": "1.0"}, (1.0, 0.4, 2000)),  # Deepgram's package types it as any
         ({"eot_threshold": None, "eot_timeout_ms": None, "eager_eot_threshold": None}, (0.7, None, 5000)),
-        ({"unheard_of": 1}, (0.8, 0.4, 2000)),
+        ({"unknown": 1}, (0.8, 0.4, 2000)),
         (None, (0.8, 0.4, 2000)),
     ],
 )
-def test_configure_tells_what_is_in_force(given: Any, in_force: tuple[float, float | None, int]) -> None:
+def test_configure(given: Any, effective: tuple[float, float | None, int]) -> None:
     talk = Conversation(eot_threshold="0.8", eager_eot_threshold="0.4", eot_timeout_ms="2000")
     talk.receive(type="Configure", thresholds=given, keyterms=["Tympan"])
-    assert talk.told[-1] == {
+    assert talk.messages[-1] == {
         "type": "ConfigureSuccess",
         "request_id": "an-id",
         "sequence_id": 1,
-        "thresholds": dict(zip(("eot_threshold", "eager_eot_threshold", "eot_timeout_ms"), in_force, strict=True)),
+        "thresholds": dict(zip(("eot_threshold", "eager_eot_threshold", "eot_timeout_ms"), effective, strict=True)),
         "keyterms": ["Tympan"],
     }
 
@@ -221,15 +220,15 @@ def test_configure_tells_what_is_in_force(given: Any, in_force: tuple[float, flo
         *({"eot_threshold": [0.8]}, [1], 5, "0.8"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(given: Any) -> None:
+def test_configure_with_invalid_thresholds(given: Any) -> None:
     talk = Conversation(eot_threshold="0.8")
     talk.receive(type="Configure", thresholds=given)
-    failure = talk.told[-1]
+    failure = talk.messages[-1]
     assert (failure["type"], failure["sequence_id"]) == ("ConfigureFailure", 1)
     assert failure["code"]
     assert failure["description"]
     talk.receive(type="Configure")
-    assert talk.told[-1]["thresholds"]["eot_threshold"] == 0.8
+    assert talk.messages[-1]["thresholds"]["eot_threshold"] == 0.8
 
 
 @pytest.mark.parametrize(
@@ -239,34 +238,34 @@ def test_what_cannot_be_is_refused_and_changes_nothing(given: Any) -> None:
         *({"eot_timeout_ms": "60001"}, {"eot_timeout_ms": "1e999"}),
     ],
 )
-def test_parameters_that_cannot_be(query: dict[str, str]) -> None:
+def test_invalid_parameters(query: dict[str, str]) -> None:
     with pytest.raises(ParameterError):
-        connect(**RAW, **query).start()
+        connect(**LINEAR16, **query).start()
 
 
 def test_two_channels_are_mixed() -> None:
-    assert connect(**RAW, channels="2").start().mixed
+    assert connect(**LINEAR16, channels="2").start().mixed
 
 
-def test_audio_and_the_ends_of_it() -> None:
+def test_audio_and_close_stream() -> None:
     talk = Conversation()
     assert talk.protocol.receive(b"\0\0") == (Audio(b"\0\0"),)
-    assert talk.protocol.receive('{"type": "Unheard"}') == ()
+    assert talk.protocol.receive('{"type": "Unknown"}') == ()
     assert talk.protocol.receive('{"type": "CloseStream"}') == (Finish(),)
-    assert talk.protocol.receive('{"type": "ForceEndTurn"}') == ()  # nothing comes after
+    assert talk.protocol.receive('{"type": "ForceEndTurn"}') == ()  # ignored after the end
     assert Conversation().protocol.receive(b"") == (Finish(),)
 
 
-def test_the_end_of_the_stream_ends_an_open_turn_and_no_other() -> None:
+def test_end_of_stream_ends_open_turn() -> None:
     talk = Conversation()
     talk.word("hello")
-    talk.hear(Complete(1.0, 1))
+    talk.send(Complete(1.0, 1))
     assert talk.turns[1:] == [("EndOfTurn", "hello")]
-    talk.hear(Complete(1.0, 1))
+    talk.send(Complete(1.0, 1))
     assert len(talk.turns) == 2
 
 
-def test_how_it_ends() -> None:
+def test_close() -> None:
     talk = Conversation()
     close_info = talk.protocol.fail(AudioError("no audio"))
     (error,) = close_info.messages
@@ -285,7 +284,7 @@ def test_how_it_ends() -> None:
 
 
 FOLLOWS = {
-    "EndOfTurn": {"StartOfTurn", "EndOfTurn"},  # an end that was forced when nothing was said
+    "EndOfTurn": {"StartOfTurn", "EndOfTurn"},  # a forced end without speech
     "StartOfTurn": {"Update", "EagerEndOfTurn", "EndOfTurn"},
     "Update": {"Update", "EagerEndOfTurn", "EndOfTurn"},
     "TurnResumed": {"Update", "EagerEndOfTurn", "EndOfTurn"},
@@ -295,7 +294,7 @@ STEPS = st.lists(st.sampled_from(["word", "force", "flushed", SPEECH, MAYBE, PAU
 
 
 @given(steps=STEPS)
-def test_events_follow_one_another_as_deepgram_says(steps: list[str | float]) -> None:
+def test_event_order(steps: list[str | float]) -> None:
     talk = Conversation(eager_eot_threshold="0.4", eot_timeout_ms="500")
     forced = words = 0
     for step in steps:
@@ -312,8 +311,8 @@ def test_events_follow_one_another_as_deepgram_says(steps: list[str | float]) ->
             talk.frames(float(step))
     while talk.flushes:
         talk.flushed()
-    talk.hear(Complete(1.0, words))
-    turns = [each for each in talk.told if each["type"] == "TurnInfo"]
+    talk.send(Complete(1.0, words))
+    turns = [each for each in talk.messages if each["type"] == "TurnInfo"]
     last: dict[str, Any] = {"event": "EndOfTurn", "turn_index": -1, "transcript": ""}
     for turn in turns:
         assert turn["event"] in FOLLOWS[last["event"]]
@@ -324,4 +323,4 @@ def test_events_follow_one_another_as_deepgram_says(steps: list[str | float]) ->
     ends = [turn for turn in turns if turn["event"] == "EndOfTurn"]
     assert sum(turn["trigger"] == "manual" for turn in ends) == forced
     assert " ".join(turn["transcript"] for turn in ends).split() == [str(number + 1) for number in range(words)]
-    assert [each["sequence_id"] for each in talk.told] == list(range(len(talk.told)))
+    assert [each["sequence_id"] for each in talk.messages] == list(range(len(talk.messages)))

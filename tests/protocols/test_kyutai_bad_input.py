@@ -1,4 +1,4 @@
-"""What is no message of Kyutai's protocol: a `FrameError`, whatever it is, and never another exception."""
+"""Invalid messages of Kyutai's protocol raise `FrameError` and no other exception."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.kyutai_wire import audio, message
+from support.protocols import SERVER_INFO
 
 from tympan.errors import FrameError, RequestError
 from tympan.messages import Audio, Flush, Reset, SetFormat
-from tympan.protocols.base import Request, ServerInfo
+from tympan.protocols.base import Request
 from tympan.protocols.kyutai import KyutaiProtocol
-
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 
 
 def protocol() -> KyutaiProtocol:
-    return KyutaiProtocol(Request("/api/asr-streaming", {}, {}), OFFER)
+    return KyutaiProtocol(Request("/api/asr-streaming", {}, {}), SERVER_INFO)
 
 
 NESTED = b"\x82\xa4type\xa5Audio\xa1x" + b"\x91" * 100_000 + b"\xc0"
@@ -51,24 +50,24 @@ NESTED = b"\x82\xa4type\xa5Audio\xa1x" + b"\x91" * 100_000 + b"\xc0"
         NESTED,
     ],
 )
-def test_what_is_no_message_is_a_frame_error(packed: bytes) -> None:
+def test_invalid_message(packed: bytes) -> None:
     with pytest.raises(FrameError):
         protocol().receive(packed)
 
 
-def test_an_unknown_type_is_shown_cut_short() -> None:
+def test_unknown_type_is_truncated_in_error() -> None:
     with pytest.raises(FrameError) as caught:
         protocol().receive(message(type="x" * 10_000))
     assert len(str(caught.value)) < 150
 
 
 @pytest.mark.parametrize("id", [None, 1.0, True, "1", 2**63, [1]])
-def test_a_marker_needs_a_64_bit_id(id: object) -> None:
+def test_marker_with_invalid_id(id: object) -> None:
     with pytest.raises(FrameError, match="64-bit"):
         protocol().receive(message(type="Marker", id=id))
 
 
-def test_a_marker_without_an_id_is_refused() -> None:
+def test_marker_without_id() -> None:
     with pytest.raises(FrameError, match="64-bit"):
         protocol().receive(message(type="Marker"))
 
@@ -85,7 +84,7 @@ near_messages = st.fixed_dictionaries(
 
 
 @given(st.lists(st.text() | st.binary() | (near_messages | packable).map(msgspec.msgpack.encode), max_size=8))
-def test_anything_yields_actions_or_a_request_error(items: list[Any]) -> None:
+def test_random_messages(items: list[Any]) -> None:
     opened = protocol()
     for item in items:
         with suppress(RequestError):
@@ -94,7 +93,7 @@ def test_anything_yields_actions_or_a_request_error(items: list[Any]) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 60), st.integers(0, 60))
-def test_damaged_audio_yields_actions_or_a_request_error(damage: bytes, at: int, cut: int) -> None:
+def test_damaged_audio(damage: bytes, at: int, cut: int) -> None:
     packed = bytearray(audio(np.zeros(8)))
     packed[at : at + len(damage)] = damage
     with suppress(RequestError):

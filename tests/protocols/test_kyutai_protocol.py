@@ -1,4 +1,4 @@
-"""Kyutai's protocol as conversations: these messages came in, so these commands and these messages go out."""
+"""Kyutai's protocol: messages and events in, commands and messages out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.answers import answers
 from support.kyutai_wire import audio, closed_union, decode, message
+from support.protocols import SERVER_INFO, answers
 
 from tympan.errors import (
     AccessError,
@@ -44,7 +44,6 @@ from tympan.messages import (
 from tympan.protocols.base import Refusal, Request, ServerInfo
 from tympan.protocols.kyutai import KyutaiProtocol, error_fields, word_fields
 
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 F32, OPUS = AudioFormat("f32le", 24_000), AudioFormat("opus", 24_000)
 HELLO, WORLD = Word("hello", 0.0, 0.4, 0.9), Word("world", 0.4, 0.8, 0.8)
 PAUSES = (0.125, 0.25, 0.5, 1.0)
@@ -53,15 +52,17 @@ MARKER_0_BYTES = bytes.fromhex("82a474797065a64d61726b6572a2696400")
 WORD_HI_BYTES = bytes.fromhex("83a474797065a4576f7264a474657874a24869aa73746172745f74696d65cb3fdeb851eb851eb8")
 
 
-def protocol(headers: dict[str, str] | None = None, server_info: ServerInfo = OFFER, **query: str) -> KyutaiProtocol:
+def protocol(
+    headers: dict[str, str] | None = None, server_info: ServerInfo = SERVER_INFO, **query: str
+) -> KyutaiProtocol:
     opened = KyutaiProtocol(Request("/api/asr-streaming", query, headers or {}), server_info)
     assert opened.start() == F32
     return opened
 
 
-def told(opened: KyutaiProtocol, *events: Event) -> list[dict[str, Any]]:
-    """The messages for these events, as unmute validates them."""
-    messages = [decode(packed) for event in events for packed in answers(opened, event)]
+def sent(opened: KyutaiProtocol, *events: Event) -> list[dict[str, Any]]:
+    """Return the messages for these events, validated as unmute validates them."""
+    messages = [decode(packed) for packed in answers(opened, *events)]
     for fields in messages:
         closed_union.validate_python(fields)
     return messages
@@ -71,20 +72,17 @@ def types(messages: list[dict[str, Any]]) -> list[str]:
     return [fields["type"] for fields in messages]
 
 
-# --- up ---------------------------------------------------------------------------------------------------------------
-
-
-def test_audio_is_passed_on_as_single_floats() -> None:
+def test_audio_of_each_encoding() -> None:
     samples = np.linspace(-1, 1, 1920, dtype=np.float32)
     for packed in (audio(samples), audio(samples, 0xCB), message(type="Audio", pcm=samples.astype("<f4").tobytes())):
         assert protocol().receive(packed) == (Audio(samples.astype("<f4").tobytes()),)
 
 
-def test_the_type_may_come_last_and_unknown_fields_anywhere() -> None:
+def test_fields_in_any_order() -> None:
     assert protocol().receive(message(pcm=[], more=[{"a": [None]}], type="Audio")) == (Audio(b""),)
 
 
-def test_opus_changes_the_format_once_and_audio_changes_it_back() -> None:
+def test_opus_changes_the_format() -> None:
     opened = protocol()
     assert opened.receive(message(type="OggOpus", data=b"OggS")) == (SetFormat(OPUS), Audio(b"OggS"))
     assert opened.receive(message(type="OggOpus", data=list(b"more"))) == (Audio(b"more"),)
@@ -93,45 +91,45 @@ def test_opus_changes_the_format_once_and_audio_changes_it_back() -> None:
 
 
 @pytest.mark.parametrize("id", [0, 7, 127, 128, 255, 65_536, 2**63 - 1, -1, -(2**63)])
-def test_a_marker_of_any_64_bit_id_comes_back(id: int) -> None:
+def test_marker_id_is_returned(id: int) -> None:
     opened = protocol()
     opened.receive(audio([0.0]))
     (flush,) = opened.receive(message(type="Marker", id=id))
     assert isinstance(flush, Flush)
-    assert told(opened, Flushed(flush.marker)) == [{"type": "Marker", "id": id}]
+    assert sent(opened, Flushed(flush.marker)) == [{"type": "Marker", "id": id}]
 
 
-def test_equal_ids_are_answered_as_often_as_they_were_sent() -> None:
+def test_equal_markers_are_each_answered() -> None:
     opened = protocol()
     opened.receive(audio([0.0]))
     flushes = [opened.receive(message(type="Marker", id=5))[0] for _ in range(3)]
     markers = [flush.marker for flush in flushes if isinstance(flush, Flush)]
     assert len(set(markers)) == 3
-    assert told(opened, *[Flushed(marker) for marker in markers]) == [{"type": "Marker", "id": 5}] * 3
-    assert told(opened, Flushed(markers[0])) == []
+    assert sent(opened, *[Flushed(marker) for marker in markers]) == [{"type": "Marker", "id": 5}] * 3
+    assert sent(opened, Flushed(markers[0])) == []
 
 
-def test_a_marker_before_any_audio_is_answered_at_once() -> None:
+def test_marker_before_audio() -> None:
     assert protocol().receive(message(type="Marker", id=0)) == (MARKER_0_BYTES,)
 
 
-def test_init_starts_again() -> None:
+def test_init_resets_the_stream() -> None:
     opened = protocol()
     opened.receive(audio(np.zeros(4000)))
-    told(opened, Vad(0.08, PAUSES))
+    sent(opened, Vad(0.08, PAUSES))
     assert opened.receive(message(type="Init")) == (Reset(), READY_BYTES)
     opened.receive(audio(np.zeros(1920)))
-    (step,) = told(opened, Vad(0.08, PAUSES))
+    (step,) = sent(opened, Vad(0.08, PAUSES))
     assert (step["step_idx"], step["buffered_pcm"]) == (0, 0)
 
 
-def test_init_answers_the_markers_whose_audio_it_forgets() -> None:
+def test_init_answers_pending_markers() -> None:
     opened = protocol()
     opened.receive(audio([0.0]))
     (flush,) = opened.receive(message(type="Marker", id=9))
     assert isinstance(flush, Flush)
     assert opened.receive(message(type="Init")) == (message(type="Marker", id=9), Reset(), READY_BYTES)
-    assert told(opened, Flushed(flush.marker)) == []
+    assert sent(opened, Flushed(flush.marker)) == []
 
 
 def test_text_frames_are_ignored() -> None:
@@ -139,10 +137,7 @@ def test_text_frames_are_ignored() -> None:
         assert protocol().receive(text) == ()
 
 
-# --- down -------------------------------------------------------------------------------------------------------------
-
-
-def test_bytes_are_those_of_the_original() -> None:
+def test_encoding_matches_moshi_server() -> None:
     opened = protocol()
     assert answers(opened, Ready("s", "m", "e", 24_000, 0.5, (2.0,))) == [READY_BYTES]
     assert answers(opened, Word("Hi", 0.48, 0.6, 1.0)) == []
@@ -157,26 +152,26 @@ def test_bytes_are_those_of_the_original() -> None:
     assert message(type="Marker", id=200) == b"\x82\xa4type\xa6Marker\xa2id\xcc\xc8"
 
 
-def test_a_frame_is_a_step_then_its_words_then_a_marker() -> None:
+def test_order_of_step_words_and_marker() -> None:
     opened = protocol()
     opened.receive(audio(np.zeros(1920)))
     (flush,) = opened.receive(message(type="Marker", id=3))
     assert isinstance(flush, Flush)
-    messages = told(opened, HELLO, Vad(0.08, PAUSES), WORLD, Flushed(flush.marker), Vad(0.16, PAUSES))
+    messages = sent(opened, HELLO, Vad(0.08, PAUSES), WORLD, Flushed(flush.marker), Vad(0.16, PAUSES))
     assert types(messages) == ["Step", "Word", "EndWord", "Word", "EndWord", "Marker", "Step"]
     assert messages[1] == {"type": "Word", "text": "hello", "start_time": 0.0}
     assert messages[2] == {"type": "EndWord", "stop_time": 0.4}
 
 
-def test_a_restart_gives_the_words_that_were_held() -> None:
+def test_restart_sends_pending_words() -> None:
     opened = protocol()
-    assert types(told(opened, HELLO, Complete(1.0, 1))) == ["Word", "EndWord"]
+    assert types(sent(opened, HELLO, Complete(1.0, 1))) == ["Word", "EndWord"]
     close_info = opened.fail(RestartingError("the server is restarting"))
     assert (close_info.code, close_info.messages) == (1012, ())
 
 
-def test_steps_count_the_frames_of_this_stream() -> None:
-    messages = told(protocol(), *[Vad(0.08 * (n + 1), PAUSES) for n in range(300)])
+def test_step_index() -> None:
+    messages = sent(protocol(), *[Vad(0.08 * (n + 1), PAUSES) for n in range(300)])
     assert [step["step_idx"] for step in messages] == list(range(300))
 
 
@@ -188,36 +183,33 @@ def test_steps_count_the_frames_of_this_stream() -> None:
         ((0.5, 0.25, 0.75, 0, 1), [0.5, 0.25, 0.75, 0]),
     ],
 )
-def test_there_are_always_four_pauses(pauses: tuple[float, ...], prs: list[float]) -> None:
-    assert told(protocol(), Vad(0.08, pauses))[0]["prs"] == prs
+def test_four_pauses(pauses: tuple[float, ...], prs: list[float]) -> None:
+    assert sent(protocol(), Vad(0.08, pauses))[0]["prs"] == prs
 
 
-def test_an_engine_without_pauses_gives_words_and_no_steps() -> None:
+def test_engine_without_pauses_sends_no_steps() -> None:
     opened = protocol(server_info=ServerInfo("m", "e", 24_000, 1_920, 2.5, (), ("en",)))
-    assert types(told(opened, HELLO)) == ["Word", "EndWord"]
+    assert types(sent(opened, HELLO)) == ["Word", "EndWord"]
 
 
-def test_buffered_pcm_is_what_waits() -> None:
+def test_buffered_pcm() -> None:
     opened = protocol()
     opened.receive(audio(np.zeros(24_000)))
-    assert told(opened, Vad(0.08, PAUSES))[0]["buffered_pcm"] == 24_000 - 1_920
+    assert sent(opened, Vad(0.08, PAUSES))[0]["buffered_pcm"] == 24_000 - 1_920
     opened.receive(message(type="Audio", pcm=bytes(4 * 1_000)))
-    assert told(opened, Vad(0.16, PAUSES))[0]["buffered_pcm"] == 25_000 - 2 * 1_920
+    assert sent(opened, Vad(0.16, PAUSES))[0]["buffered_pcm"] == 25_000 - 2 * 1_920
 
 
-def test_buffered_pcm_of_opus_is_that_of_the_last_lag() -> None:
+def test_buffered_pcm_of_opus() -> None:
     opened = protocol()
     opened.receive(message(type="OggOpus", data=b"OggS"))
-    assert told(opened, Vad(0.08, PAUSES))[0]["buffered_pcm"] == 0
-    assert told(opened, Lag(1.5, 1.0, 0.5), Vad(1.08, PAUSES))[0]["buffered_pcm"] == round(0.42 * 24_000)
+    assert sent(opened, Vad(0.08, PAUSES))[0]["buffered_pcm"] == 0
+    assert sent(opened, Lag(1.5, 1.0, 0.5), Vad(1.08, PAUSES))[0]["buffered_pcm"] == round(0.42 * 24_000)
 
 
-def test_other_events_are_not_told() -> None:
+def test_other_events_send_nothing() -> None:
     others = [Partial("hel", 0.0), Segment("hello", 0.0, 0.4), Turn("started", 0.0, 0.1), Warning("clipping", "loud")]
-    assert told(protocol(), *others) == []
-
-
-# --- keys, refusals, ends ---------------------------------------------------------------------------------------------
+    assert sent(protocol(), *others) == []
 
 
 @pytest.mark.parametrize(
@@ -231,11 +223,11 @@ def test_other_events_are_not_told() -> None:
         ({"authorization": "Bearer c"}, {"token": "d"}, None),
     ],
 )
-def test_the_header_wins_over_the_query(headers: dict[str, str], query: dict[str, str], key: str | None) -> None:
+def test_credential(headers: dict[str, str], query: dict[str, str], key: str | None) -> None:
     assert protocol(headers, **query).credential() == key
 
 
-def test_a_wrong_key_is_refused_before_the_upgrade() -> None:
+def test_refusal_before_the_upgrade() -> None:
     refusal = protocol().refuse(AccessError("this API key is not known"))
     assert isinstance(refusal, Refusal)
     assert refusal.status == 401
@@ -250,7 +242,7 @@ def test_a_wrong_key_is_refused_before_the_upgrade() -> None:
         (EngineError("cuda error"), "internal error", 1011),
     ],
 )
-def test_other_refusals_are_told_after_the_upgrade(error: TympanError, sentence: str, code: int) -> None:
+def test_refusal_after_the_upgrade(error: TympanError, sentence: str, code: int) -> None:
     close_info = protocol().refuse(error)
     assert not isinstance(close_info, Refusal)
     assert close_info.code == code
@@ -265,10 +257,10 @@ def test_other_refusals_are_told_after_the_upgrade(error: TympanError, sentence:
         (IdleError("nothing came"), 1008),
         (TooBigError("too big"), 1009),
         (RuntimeError("secret"), 1011),
-        (SlowReaderError("nobody reads"), 1013),
+        (SlowReaderError("the client does not read"), 1013),
     ],
 )
-def test_the_last_message_says_what_went_wrong(error: Exception, code: int) -> None:
+def test_close_with_error(error: Exception, code: int) -> None:
     close_info = protocol().fail(error)
     (last,) = close_info.messages
     closed_union.validate_python(decode(last))
@@ -277,12 +269,12 @@ def test_the_last_message_says_what_went_wrong(error: Exception, code: int) -> N
     assert len(close_info.reason.encode()) <= 123
 
 
-def test_a_good_end_has_no_last_words() -> None:
+def test_normal_close() -> None:
     close_info = protocol().fail(None)
     assert (close_info.code, close_info.messages) == (1000, ())
 
 
-def test_words_and_errors_of_a_file_are_the_same_messages() -> None:
+def test_word_and_error_fields() -> None:
     word, end_word = word_fields(HELLO)
     assert word == {"type": "Word", "text": "hello", "start_time": 0.0}
     assert end_word == {"type": "EndWord", "stop_time": 0.4}

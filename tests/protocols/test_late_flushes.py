@@ -1,15 +1,16 @@
-"""An engine that is behind answers a flush after the audio that came since: turns are what they would have been."""
+"""An engine that is behind answers a flush after later audio; turns must end where they would without the delay."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.answers import answers
+from support.protocols import LINEAR16, SESSION_ID, answers
+from support.protocols import SERVER_INFO as SCRIPTED
 
 from tympan.messages import Complete, Event, Flush, Flushed, Ready, Vad, Word
 from tympan.protocols.base import Request, ServerInfo, ServerProtocol
@@ -20,13 +21,14 @@ from tympan.protocols.openai.realtime import TRANSCRIPTION, OpenAIProtocol
 FRAME = 0.08
 WORD_FRAMES = 5
 DELAY_FRAMES = 6
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, DELAY_FRAMES * FRAME, (0.5, 1.0, 2.0, 3.0), ("en",))
-RAW = {"encoding": "linear16", "sample_rate": "16000"}
+SERVER_INFO = replace(SCRIPTED, delay_seconds=DELAY_FRAMES * FRAME)
 
 
 def stream(turns: list[tuple[int, int]]) -> Iterator[Event]:
-    """Turns of so many words, each followed by so many frames of silence: every frame's `Vad`, and the words
-    `DELAY_FRAMES` after their end. It begins with the silence in which the model is not believed.
+    """Yield the events of turns, given as (words, frames of silence after them).
+
+    The stream starts with the silence in which pause probabilities are ignored. Every frame has a `Vad`; every word is
+    released `DELAY_FRAMES` after its end.
     """
     released_at: dict[int, Word] = {}
     silence_of = [True] * 16
@@ -47,33 +49,33 @@ def stream(turns: list[tuple[int, int]]) -> Iterator[Event]:
 
 
 def play(protocol: ServerProtocol, events: Iterator[Event], late_frames: int) -> Iterator[dict[str, Any]]:
-    """What the client is told when every flush is answered so many frames after it was asked for."""
+    """Yield the messages to the client if every flush is answered `late_frames` after it is requested."""
     protocol.start()
     due: list[tuple[float, int]] = []
     now = 0.0
 
-    def hear(event: Event) -> Iterator[dict[str, Any]]:
+    def send(event: Event) -> Iterator[dict[str, Any]]:
         for answer in answers(protocol, event):
             if isinstance(answer, Flush):
                 due.append((now + late_frames * FRAME, answer.marker))
             else:
-                yield json.loads(answer)
+                yield answer
 
-    yield from hear(Ready("id", "m", "e", 24_000, OFFER.delay_seconds, OFFER.pause_horizons))
+    yield from send(Ready("id", "m", "e", 24_000, SERVER_INFO.delay_seconds, SERVER_INFO.pause_horizons))
     for event in events:
         now = event.time if isinstance(event, Vad) else now
-        yield from hear(event)
+        yield from send(event)
         while due and due[0][0] <= now:
-            yield from hear(Flushed(due.pop(0)[1]))
+            yield from send(Flushed(due.pop(0)[1]))
     for _, marker in due:
-        yield from hear(Flushed(marker))
-    yield from hear(Complete(now, 0))
+        yield from send(Flushed(marker))
+    yield from send(Complete(now, 0))
 
 
-def deepgram(told: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    """Each turn's text, and where it ends."""
+def deepgram(messages: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    """Yield the text and the end of each turn."""
     parts: list[str] = []
-    for result in told:
+    for result in messages:
         if result["type"] == "Results" and result["is_final"]:
             parts.append(result["channel"]["alternatives"][0]["transcript"])
             if result["speech_final"]:
@@ -81,14 +83,14 @@ def deepgram(told: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
                 parts = []
 
 
-def flux(told: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    turns = [turn for turn in told if turn.get("event") == "EndOfTurn"]
+def flux(messages: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    turns = [turn for turn in messages if turn.get("event") == "EndOfTurn"]
     yield from ((turn["transcript"], turn["audio_window_end"]) for turn in turns)
 
 
-def openai(told: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    texts = [each["transcript"] for each in told if each["type"] == f"{TRANSCRIPTION}.completed"]
-    ends = [each["audio_end_ms"] / 1000 for each in told if each["type"] == "input_audio_buffer.speech_stopped"]
+def openai(messages: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    texts = [each["transcript"] for each in messages if each["type"] == f"{TRANSCRIPTION}.completed"]
+    ends = [each["audio_end_ms"] / 1000 for each in messages if each["type"] == "input_audio_buffer.speech_stopped"]
     yield from zip(texts, ends, strict=True)
 
 
@@ -98,10 +100,10 @@ Turns = Callable[[list[dict[str, Any]]], Iterator[tuple[str, float]]]
 @pytest.mark.parametrize(
     ("make", "query", "turns_of"),
     [
-        (DeepgramProtocol, RAW, deepgram),
-        (DeepgramProtocol, {**RAW, "interim_results": "true", "endpointing": "700"}, deepgram),
-        (FluxProtocol, RAW, flux),
-        (FluxProtocol, {**RAW, "eager_eot_threshold": "0.4"}, flux),
+        (DeepgramProtocol, LINEAR16, deepgram),
+        (DeepgramProtocol, {**LINEAR16, "interim_results": "true", "endpointing": "700"}, deepgram),
+        (FluxProtocol, LINEAR16, flux),
+        (FluxProtocol, {**LINEAR16, "eager_eot_threshold": "0.4"}, flux),
         (OpenAIProtocol, {}, openai),
     ],
 )
@@ -110,16 +112,16 @@ Turns = Callable[[list[dict[str, Any]]], Iterator[tuple[str, float]]]
     turns=st.lists(st.tuples(st.integers(1, 4), st.integers(20, 40)), min_size=1, max_size=5),
     late_frames=st.integers(0, 150),
 )
-def test_turns_are_split_where_they_were_decided_however_late_the_flush_is_answered(
+def test_late_flush_does_not_move_turns(
     make: Callable[[Request, ServerInfo], ServerProtocol],
     query: dict[str, str],
     turns_of: Turns,
     turns: list[tuple[int, int]],
     late_frames: int,
 ) -> None:
-    request = Request("/", query, {}, "00000000-0000-4000-8000-000000000000", 1.7e9)
-    late = max(late_frames, DELAY_FRAMES)  # a flush brings the words that it is asked for
-    told = list(turns_of(list(play(make(request, OFFER), stream(turns), late))))
+    request = Request("/", query, {}, SESSION_ID, 1.7e9)
+    late = max(late_frames, DELAY_FRAMES)  # a flush releases all words before it
+    messages = list(turns_of(list(play(make(request, SERVER_INFO), stream(turns), late))))
     texts = [" ".join(f"{number}.{word}" for word in range(words)) for number, (words, _) in enumerate(turns)]
-    assert [text for text, _ in told] == texts
-    assert told == list(turns_of(list(play(make(request, OFFER), stream(turns), DELAY_FRAMES))))
+    assert [text for text, _ in messages] == texts
+    assert messages == list(turns_of(list(play(make(request, SERVER_INFO), stream(turns), DELAY_FRAMES))))

@@ -1,4 +1,4 @@
-"""Audio in MessagePack: every encoding that clients use, and what is none."""
+"""Audio in MessagePack: every encoding that clients use, and invalid values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.kyutai_wire import array_header, float_array
 
 from tympan.errors import FrameError
-from tympan.protocols.msgpack_audio import float_samples, octets
+from tympan.protocols.msgpack_audio import decode_bytes, decode_samples
 
 
 def raw(value: object) -> msgspec.Raw:
@@ -26,65 +26,65 @@ def f32le(*samples: float) -> bytes:
 
 @pytest.mark.parametrize("tag", [0xCA, 0xCB])
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 1920, 65_535, 65_536])
-def test_packed_floats_of_either_size_come_out_as_they_went_in(tag: int, count: int) -> None:
+def test_packed_floats(tag: int, count: int) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, count).astype("<f4")
-    assert float_samples(float_array(samples, tag)) == samples.tobytes()
+    assert decode_samples(float_array(samples, tag)) == samples.tobytes()
 
 
-def test_bin_is_taken_as_it_is() -> None:
+def test_bin() -> None:
     for count in (0, 4, 300, 70_000):
-        assert float_samples(raw(bytes(count))) == bytes(count)
-    assert float_samples(raw(f32le(0.5, -0.5))) == f32le(0.5, -0.5)
+        assert decode_samples(raw(bytes(count))) == bytes(count)
+    assert decode_samples(raw(f32le(0.5, -0.5))) == f32le(0.5, -0.5)
 
 
-def test_integers_and_mixed_arrays_take_the_slow_way() -> None:
-    assert float_samples(raw([0] * 30)) == f32le(*[0.0] * 30)
-    assert float_samples(raw([1, -1, 0, 0.5])) == f32le(1, -1, 0, 0.5)
+def test_integers_and_mixed_arrays() -> None:
+    assert decode_samples(raw([0] * 30)) == f32le(*[0.0] * 30)
+    assert decode_samples(raw([1, -1, 0, 0.5])) == f32le(1, -1, 0, 0.5)
     single, double = b"\xca" + struct.pack(">f", 0.25), b"\xcb" + struct.pack(">d", 0.5)
-    assert float_samples(msgspec.Raw(array_header(3) + single + double + single)) == f32le(0.25, 0.5, 0.25)
+    assert decode_samples(msgspec.Raw(array_header(3) + single + double + single)) == f32le(0.25, 0.5, 0.25)
 
 
-def test_a_mixed_array_that_looks_packed_is_not_mistaken() -> None:
-    """Nine singles are as long as five doubles, and five doubles as nine singles; the tags tell."""
+def test_mixed_array_that_looks_packed() -> None:
+    """Nine 32-bit floats are as long as five 64-bit floats; only the tags distinguish them."""
     singles = [struct.unpack(">f", b"\xcb\xcb\xcb\xcb")[0]] * 9
-    assert float_samples(float_array(singles)) == f32le(*singles)
+    assert decode_samples(float_array(singles)) == f32le(*singles)
     doubles = [struct.unpack(">d", b"\xca" * 8)[0]] * 5
     with np.errstate(over="ignore"):
-        assert float_samples(float_array(doubles, 0xCB)) == np.array(doubles).astype("<f4").tobytes()
+        assert decode_samples(float_array(doubles, 0xCB)) == np.array(doubles).astype("<f4").tobytes()
 
 
-def test_what_is_no_number_is_the_decoders_business() -> None:
-    decoded = np.frombuffer(float_samples(float_array([math.nan, math.inf, 1e300], 0xCB)), "<f4")
+def test_nan_and_infinity() -> None:
+    decoded = np.frombuffer(decode_samples(float_array([math.nan, math.inf, 1e300], 0xCB)), "<f4")
     assert np.isnan(decoded[0])
     assert np.isinf(decoded[1:]).all()
 
 
 @pytest.mark.parametrize("value", [None, True, 1.0, "loud", {"a": 1}, ["a"], [None], [[0.5]], [True], [0.5, b""]])
-def test_other_values_are_no_audio(value: object) -> None:
+def test_invalid_values(value: object) -> None:
     with pytest.raises(FrameError, match="pcm must be an array of numbers"):
-        float_samples(raw(value))
+        decode_samples(raw(value))
     with pytest.raises(FrameError, match="data must be bytes"):
-        octets(raw(value))
+        decode_bytes(raw(value))
 
 
-def test_a_missing_field_is_no_audio() -> None:
-    for take in (float_samples, octets):
+def test_missing_field() -> None:
+    for take in (decode_samples, decode_bytes):
         with pytest.raises(FrameError):
             take(msgspec.Raw())
 
 
-def test_octets_come_as_bin_or_as_an_array_of_integers() -> None:
+def test_decode_bytes() -> None:
     data = bytes(range(256))
-    assert octets(raw(data)) == data
-    assert octets(raw(list(data))) == data
+    assert decode_bytes(raw(data)) == data
+    assert decode_bytes(raw(list(data))) == data
     for wrong in ([256], [-1], [1 << 40], [0.5]):
         with pytest.raises(FrameError):
-            octets(raw(wrong))
+            decode_bytes(raw(wrong))
 
 
 @given(st.lists(st.one_of(st.floats(width=32), st.integers(-(2**63), 2**64 - 1)), max_size=40))
-def test_the_result_is_that_of_a_list(values: list[float | int]) -> None:
+def test_result_equals_numpy_conversion(values: list[float | int]) -> None:
     with np.errstate(over="ignore"):
         expected = np.array([float(value) for value in values], np.float64).astype("<f4")
-    decoded = np.frombuffer(float_samples(raw(values)), "<f4")
+    decoded = np.frombuffer(decode_samples(raw(values)), "<f4")
     np.testing.assert_array_equal(decoded, expected)

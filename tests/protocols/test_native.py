@@ -1,15 +1,14 @@
-"""The native protocol as conversations: these messages came in, so these commands and these messages go out."""
+"""The native protocol: messages and events in, commands and messages out."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.answers import answers
+from support.protocols import SERVER_INFO, answers
 
 from tympan.errors import (
     AudioError,
@@ -41,10 +40,9 @@ from tympan.messages import (
     Warning,
     Word,
 )
-from tympan.protocols.base import Refusal, Request, ServerInfo
+from tympan.protocols.base import Refusal, Request
 from tympan.protocols.native import NativeProtocol
 
-OFFER = ServerInfo("scripted", "scripted", 24_000, 1_920, 0.48, (0.5, 1.0, 2.0, 3.0), ("en",))
 HELLO, WORLD = Word("hello", 0.0, 0.4, 0.9), Word("world", 0.4, 0.8, 0.8)
 EVERY_EVENT: list[Event] = [
     Ready("s", "m", "e", 24000, 0.5, (2.0,)),
@@ -61,7 +59,7 @@ EVERY_EVENT: list[Event] = [
 
 
 def connect(headers: dict[str, str] | None = None, **query: str) -> NativeProtocol:
-    return NativeProtocol(Request("/v1/stream", query, headers or {}), OFFER)
+    return NativeProtocol(Request("/v1/stream", query, headers or {}), SERVER_INFO)
 
 
 def started(**query: str) -> NativeProtocol:
@@ -70,43 +68,39 @@ def started(**query: str) -> NativeProtocol:
     return protocol
 
 
-def sent(protocol: NativeProtocol, *events: Event, channel: int = 0) -> list[dict[str, Any]]:
-    return [json.loads(message) for event in events for message in answers(protocol, event, channel)]
-
-
-def test_the_simple_form_is_what_the_simplest_client_expects() -> None:
+def test_simple_form() -> None:
     protocol = started()
     assert protocol.receive(b"\0\0") == (Audio(b"\0\0"),)
-    assert sent(protocol, *EVERY_EVENT[:2], HELLO, WORLD) == [
+    assert answers(protocol, *EVERY_EVENT[:2], HELLO, WORLD) == [
         {"text": "hello", "final": False},
         {"text": " world", "final": False},
     ]
     assert protocol.receive("EOS") == (Finish(),)
-    assert sent(protocol, Word("again", 0.8, 1.0, 1.0), Complete(1.0, 3)) == [
-        {"text": " again", "final": True},
+    assert answers(protocol, Word("hello", 0.8, 1.0, 1.0), Complete(1.0, 3)) == [
+        {"text": " hello", "final": True},
         {"status": "complete"},
     ]
 
 
-def test_the_tail_may_be_empty() -> None:
+def test_final_text_may_be_empty() -> None:
     protocol = started()
     protocol.receive(b"EOS")
-    assert sent(protocol, Complete(0.0, 0)) == [{"text": "", "final": True}, {"status": "complete"}]
+    assert answers(protocol, Complete(0.0, 0)) == [{"text": "", "final": True}, {"status": "complete"}]
 
 
 @given(st.lists(st.text(st.characters(categories=["L"]), min_size=1), max_size=20), st.integers(0, 20))
-def test_joined_texts_are_the_transcript_exactly_once(words: list[str], finish_after: int) -> None:
+def test_simple_form_joins_to_the_transcript(words: list[str], finish_after: int) -> None:
     protocol = started()
-    messages = sent(protocol, *(Word(text, 0.0, 0.0, 1.0) for text in words[:finish_after]))
+    messages = answers(protocol, *(Word(text, 0.0, 0.0, 1.0) for text in words[:finish_after]))
     protocol.receive("EOS")
-    messages += sent(protocol, *(Word(text, 0.0, 0.0, 1.0) for text in words[finish_after:]), Complete(0.0, 0))
+    messages += answers(protocol, *(Word(text, 0.0, 0.0, 1.0) for text in words[finish_after:]), Complete(0.0, 0))
     assert "".join(message.get("text", "") for message in messages) == " ".join(words)
     assert [message["final"] for message in messages if "final" in message].count(True) == 1
     assert messages[-1] == {"status": "complete"}
 
 
-def test_typed_messages_carry_every_field() -> None:
-    assert sent(started(events="all"), *EVERY_EVENT) == [
+def test_typed_form_has_every_field() -> None:
+    assert answers(started(events="all"), *EVERY_EVENT) == [
         {
             "type": "ready",
             "session": "s",
@@ -128,9 +122,9 @@ def test_typed_messages_carry_every_field() -> None:
     ]
 
 
-def test_only_what_was_asked_for_is_sent_and_what_always_is() -> None:
+def test_only_selected_events_are_sent() -> None:
     protocol = started(events="word, turn")
-    assert [message["type"] for message in sent(protocol, *EVERY_EVENT)] == [
+    assert [message["type"] for message in answers(protocol, *EVERY_EVENT)] == [
         "word",
         "turn",
         "warning",
@@ -139,15 +133,15 @@ def test_only_what_was_asked_for_is_sent_and_what_always_is() -> None:
     ]
 
 
-def test_two_channels_are_told_apart() -> None:
+def test_two_channels() -> None:
     protocol = started(channels="2")
-    assert sent(protocol, HELLO, channel=1) + sent(protocol, HELLO, channel=0) == [
+    assert answers(protocol, HELLO, channel=1) + answers(protocol, HELLO, channel=0) == [
         {"text": "hello", "final": False, "channel": 1},
         {"text": "hello", "final": False, "channel": 0},
     ]
     protocol.receive("EOS")
-    assert sent(protocol, WORLD, channel=1) == []
-    assert sent(protocol, Complete(1.0, 3)) == [
+    assert answers(protocol, WORLD, channel=1) == []
+    assert answers(protocol, Complete(1.0, 3)) == [
         {"text": "", "final": True, "channel": 0},
         {"text": " world", "final": True, "channel": 1},
         {"status": "complete"},
@@ -168,18 +162,18 @@ def test_commands() -> None:
 @pytest.mark.parametrize(
     "text", ["hello", "", "{}", "[1]", "null", '{"type": 1}', '{"type": "flush", "id": "x"}', "\ud800"]
 )
-def test_text_that_is_no_command_says_what_would_be(text: str) -> None:
+def test_invalid_text_frame(text: str) -> None:
     with pytest.raises(FrameError, match="binary frames"):
         started().receive(text)
 
 
-def test_an_unknown_command_is_answered_with_the_known_ones() -> None:
+def test_unknown_command() -> None:
     with pytest.raises(FrameError, match=r"'dance'.*flush, keepalive and finish"):
         started().receive('{"type": "dance"}')
 
 
 @given(st.text() | st.binary())
-def test_garbage_is_a_command_or_a_frame_error(message: str | bytes) -> None:
+def test_random_messages(message: str | bytes) -> None:
     with suppress(FrameError):
         started(events="all").receive(message)
 
@@ -202,13 +196,13 @@ def test_parameters() -> None:
         {"events": "words"},
     ],
 )
-def test_a_wrong_parameter_is_named(query: dict[str, str]) -> None:
+def test_invalid_parameter_is_named(query: dict[str, str]) -> None:
     with pytest.raises(ParameterError) as caught:
         connect(**query).start()
     assert next(iter(query.values())) in str(caught.value)
 
 
-def test_the_key_comes_in_a_header_or_in_the_query() -> None:
+def test_credential() -> None:
     assert connect({"authorization": "Bearer k1"}, token="k2").credential() == "k1"
     assert connect({"authorization": "bearer k1"}).credential() == "k1"
     assert connect({"authorization": "Basic k1"}, token="k2").credential() == "k2"
@@ -226,27 +220,27 @@ def test_the_key_comes_in_a_header_or_in_the_query() -> None:
         (SlowReaderError("x"), 1013, "slow_reader"),
     ],
 )
-def test_the_peers_errors_are_told(error: TympanError, code: int, name: str) -> None:
+def test_close_with_client_error(error: TympanError, code: int, name: str) -> None:
     close_info = connect().fail(error)
     assert (close_info.code, close_info.reason) == (code, "x")
     assert [json.loads(message) for message in close_info.messages] == [{"type": "error", "code": name, "message": "x"}]
 
 
 @pytest.mark.parametrize("error", [EngineError("cuda at 0x7f"), ValueError("/etc/secret"), RuntimeError("token abc")])
-def test_our_own_errors_reveal_nothing(error: Exception) -> None:
+def test_close_with_internal_error(error: Exception) -> None:
     close_info = connect().fail(error)
     assert close_info.code == 1011
     assert close_info.reason == "internal error"
     assert str(error) not in "".join(map(str, close_info.messages))
 
 
-def test_ends() -> None:
+def test_close() -> None:
     assert (connect().fail(None).code, connect().fail(None).messages) == (1000, ())
     restart = connect().fail(RestartingError("back soon"))
     assert (restart.code, restart.messages) == (1012, ())
 
 
-def test_a_close_reason_fits_its_frame() -> None:
+def test_close_reason_is_truncated() -> None:
     reason = connect().fail(FrameError("é" * 200)).close_reason
     assert len(reason.encode()) <= 123
     assert set(reason) == {"é"}

@@ -1,7 +1,7 @@
-"""A whole day of one stream through decoder, session, scheduler and words, in simulated time: as fast as it goes.
+"""A whole day of one stream through decoder, session, scheduler and words, in simulated time.
 
-The model does nothing but count, so what each moment must bring is known: a clock that drifts by a sample in a minute
-or a list that grows by an entry in a second would show.
+The model only counts frames, so the events of each moment are known: the test would show a clock that drifts by a
+sample per minute, or a list that grows by an entry per second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAY_SECONDS = 24 * 3600
 RATE = 8_000  # a telephone line; the resampler triples it
 MESSAGE_SECONDS = 1.0
 FLUSH_EVERY_SECONDS = 300
-WORD_SECONDS = 0.32  # the counting model says one every four frames
+WORD_SECONDS = 0.32  # the counting model gives one every four frames
 
 
 class Counter(CountingRunner):
@@ -40,7 +40,7 @@ class Counter(CountingRunner):
 
 
 class Listener:
-    """Looks at every event and keeps almost none."""
+    """Checks every event and keeps only the unexpected ones."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -66,16 +66,22 @@ class Listener:
                 self.last_word = event
             case Vad():
                 self.frames += 1
-                self.note(abs(event.time - self.frames * 0.08) < 1e-3, event)  # the clock is that of the frames
+                self.note(abs(event.time - self.frames * 0.08) < 1e-3, event)  # one per frame
             case Lag():
                 self.most_behind = max(self.most_behind, event.behind)
             case Flushed():
                 self.flushed += 1
 
+    def on_room(self) -> None:
+        self.room.set()
+
+    def on_end(self, error: Exception | None) -> None:
+        self.ended.set_result(error)
+
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
+async def test_a_day_of_audio() -> None:
     engine = BatchedEngine(lambda: Counter(slots=1))
     await engine.start()
     listener = Listener()
@@ -85,9 +91,7 @@ async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
         engine,
         audio_format,
         Config(),
-        listener.on_event,
-        listener.room.set,
-        listener.ended.set_result,
+        listener,
         wants_vad=True,
     )
     message = np.random.default_rng(0).integers(0, 256, int(RATE * MESSAGE_SECONDS), np.uint8).tobytes()
@@ -113,7 +117,7 @@ async def test_a_day_of_audio_neither_drifts_nor_grows() -> None:
     assert listener.last.audio_seconds == DAY_SECONDS
     assert listener.frames == pytest.approx(DAY_SECONDS / 0.08, abs=1)
     assert listener.flushed == DAY_SECONDS / FLUSH_EVERY_SECONDS
-    # A flush runs seven silent frames, which bring words of their own; all others come one every four frames.
+    # The seven silent frames of a flush give further words; all others come one every four frames.
     assert listener.words == pytest.approx(DAY_SECONDS / WORD_SECONDS, rel=0.01)
     assert DAY_SECONDS - 1 < listener.last_word.end <= DAY_SECONDS
     assert listener.odd == []

@@ -1,4 +1,4 @@
-"""A model that does nothing but count: its tokens are a function of how many frames its slot has run."""
+"""Models whose tokens depend only on the number of frames that their slot has run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PAUSES = (0.1, 0.2, 0.3, 0.4)
 
 
 def counting_token(frame: int) -> int:
-    """A boundary, two pieces, padding, over and over: a word every four frames."""
+    """Return a boundary, two pieces and padding in turn: a word every four frames."""
     return (BOUNDARY, 4 + frame % 97, 6, PADDING)[frame % 4]
 
 
 class CountingRunner:
-    """Fails when told to (`broken`), and waits while `gate` is closed."""
+    """Raises `broken` if it is set, and waits while `gate` is closed."""
 
     def __init__(self, slots: int = 4) -> None:
         self.info = COUNTING_INFO
@@ -62,7 +62,7 @@ class CountingRunner:
 
 
 class FreezingRunner(CountingRunner):
-    """Falls silent at one frame of every stream until it is started again. What it says depends on the frame alone."""
+    """Stalls at one frame of every stream until its state is reset. Its words depend on the frame number alone."""
 
     def __init__(self, freezes_at: int, slots: int = 4) -> None:
         super().__init__(slots)

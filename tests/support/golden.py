@@ -1,7 +1,7 @@
-"""Recorded conversations: what went into a protocol object and what came out, one JSON line a step.
+"""Recorded conversations: the input and the output of a protocol object, one JSON line per step.
 
-`Recorder` stands around the protocol object of a live connection and writes the file; `replay` puts the same in again,
-with no socket and no engine, and compares. Files are under `tests/golden/<protocol>/`.
+`Recorder` wraps the protocol object of a live connection and writes the file; `replay` repeats the input without a
+socket or an engine, and compares the output. The files are `tests/golden/<protocol>/*.jsonl`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tympan.protocols.base import Acceptance, CloseInfo, Droppable, Refusal, Req
 GOLDEN = Path(__file__).parent.parent / "golden"
 MakeProtocol = Callable[[Request, ServerInfo], ServerProtocol]
 
-_RUN = re.compile(r"(.{1,16}?)\1{40,}")  # audio of the scripted engine is silence: long runs of the same
+_RUN = re.compile(r"(.{1,16}?)\1{40,}")  # the recorded audio is silence: long runs of the same byte
 _PACKED = re.compile(r"⟨(.*?)×(\d+)⟩")
 
 
 class Recorder:
-    """A protocol object that writes down its life; `MakeProtocol` with the file bound first."""
+    """A protocol object that records its input and output; a `MakeProtocol` once its file is bound."""
 
     def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, server_info: ServerInfo) -> None:
         self._protocol: ServerProtocol = make_protocol(request, server_info)
@@ -69,8 +69,8 @@ class Recorder:
 
     def fail(self, error: Exception | None) -> CloseInfo:
         close_info = self._protocol.fail(error)
-        told = None if error is None else [type(error).__name__, str(error)]
-        self._write({"fail": told, "close": [close_info.code, [_plain(message) for message in close_info.messages]]})
+        fields = None if error is None else [type(error).__name__, str(error)]
+        self._write({"fail": fields, "close": [close_info.code, [_plain(message) for message in close_info.messages]]})
         self._file.close()
         return close_info
 
@@ -80,7 +80,7 @@ class Recorder:
 
 
 def replay(path: Path, make_protocol: MakeProtocol) -> int:
-    """Raises `AssertionError` where the protocol does not do what it did; returns how many steps it did."""
+    """Assert that the protocol returns what is recorded, and return the number of steps."""
     with path.open(encoding="utf-8") as file:
         lines = [json.loads(_PACKED.sub(lambda run: run[1] * int(run[2]), line)) for line in file]
     first, *steps = lines
@@ -107,7 +107,7 @@ def replay(path: Path, make_protocol: MakeProtocol) -> int:
 
 
 def _plain(item: object) -> Any:
-    """JSON for a message, a command or an event. Text that is JSON is kept as such, so that a person can read it."""
+    """Return JSON for a message, a command or an event; a message that is JSON stays readable."""
     if isinstance(item, str):
         try:
             return {"json": json.loads(item)}
@@ -134,7 +134,7 @@ def _event(plain: dict[str, Any]) -> Any:
     return msgspec.convert(fields, getattr(messages, fields.pop("type")))
 
 
-def _error(told: list[str] | None) -> Exception | None:
-    if told is None:
+def _error(fields: list[str] | None) -> Exception | None:
+    if fields is None:
         return None
-    return getattr(errors, told[0], RuntimeError)(told[1])  # type: ignore[no-any-return]
+    return getattr(errors, fields[0], RuntimeError)(fields[1])  # type: ignore[no-any-return]

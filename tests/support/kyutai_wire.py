@@ -1,4 +1,4 @@
-"""What Kyutai's example clients put on the wire, and read from it; for tests without the `msgpack` package."""
+"""Messages as Kyutai's example clients write and read them, without the `msgpack` package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 
 def audio(samples: Sequence[float] | npt.NDArray[np.floating], tag: int = 0xCA) -> bytes:
-    """An Audio message with packed floats: single ones, as the clients send them, or double ones (0xCB)."""
+    """Return an Audio message with 32-bit floats, as the clients send them, or 64-bit floats (0xCB)."""
     return message(type="Audio", pcm=float_array(samples, tag))
 
 
@@ -35,7 +35,7 @@ def message(**fields: Any) -> bytes:
 
 
 def decode(packed: str | bytes) -> dict[str, Any]:
-    """One message down, which must be a binary frame."""
+    """Decode a message of the server, which must be a binary frame."""
     assert isinstance(packed, bytes)
     fields: dict[str, Any] = msgspec.msgpack.decode(packed)
     return fields
@@ -75,4 +75,4 @@ class ReadyMessage(BaseModel):
 closed_union: TypeAdapter[Any] = TypeAdapter(
     WordMessage | EndWordMessage | MarkerMessage | StepMessage | ErrorMessage | ReadyMessage
 )
-"""The messages that unmute knows; validating another one raises."""
+"""The messages that unmute accepts; the validation of any other message raises an error."""

@@ -1,4 +1,4 @@
-"""A Ray of our own on loopback, with Serve in it, and applications started as the docs say."""
+"""A local Ray with Serve on loopback, and applications started as the documentation describes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from support.ports import free_port
 NAME = "default"
 VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",  # 10, and the tests would wait for it
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",  # 10 by default, which would make the tests slow
 }
-OBJECT_STORE_BYTES = 80_000_000  # about the least that Ray takes
+OBJECT_STORE_BYTES = 80_000_000  # about the minimum of Ray
 SECONDS_TO_START = 60
 
 
 class LocalRay:
-    """`port` is that of Serve's HTTP proxy."""
+    """A running Ray; `port` is that of Serve's HTTP proxy."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
@@ -46,7 +46,7 @@ class LocalRay:
 
     @contextmanager
     def application(self, **settings: object) -> Iterator[None]:
-        """A running one, started by the real `serve run`; deleted, which drains it, at the end."""
+        """Run an application with the real `serve run`; delete it, which drains it, at the end."""
         arguments = [f"{name}={value}" for name, value in {"container_cpu": 0.5, **settings}.items()]
         command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()", "run", "--non-blocking"]
         address = ray.get_runtime_context().gcs_address
@@ -64,20 +64,20 @@ class LocalRay:
             self.delete()
 
     def delete(self) -> None:
-        """Returns once every replica is gone."""
+        """Delete the application; return once every replica is gone."""
         serve.delete(NAME)
 
     def states(self) -> dict[str, str]:
-        """What Serve says of each replica, by its id."""
+        """Return the state of each replica by its id."""
         return {each["replica_id"]: each["state"] for each in self._replicas()}
 
     def kill(self, replica: str) -> None:
-        """As if its machine had gone."""
+        """Kill a replica, as a lost machine would."""
         (name,) = (each["actor_name"] for each in self._replicas() if each["replica_id"] == replica)
         ray.kill(ray.get_actor(name, namespace="serve"))
 
     def kill_controller(self) -> None:
-        """Ray starts another."""
+        """Kill Serve's controller; Ray starts another."""
         ray.kill(ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve"), no_restart=False)
 
     def _replicas(self) -> list[dict[str, Any]]:
@@ -85,14 +85,14 @@ class LocalRay:
         return [replica for deployment in application["deployments"].values() for replica in deployment["replicas"]]
 
     def replicas_of(self, session: str) -> set[str]:
-        """The replicas whose log has this session."""
+        """Return the replicas whose log contains the session."""
         logs = self._logs.glob(f"replica_{NAME}_Tympan_*.log")
         return {log.stem.rpartition("_")[2] for log in logs if session in log.read_text()}
 
 
 @contextmanager
 def local_ray() -> Iterator[LocalRay]:
-    """Started and stopped here, whatever happens in between."""
+    """Start Ray and Serve, and stop them at the end."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # paths of sockets in it must stay short
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("RAY_", "TYMPAN_"))]:

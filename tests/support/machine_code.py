@@ -1,7 +1,7 @@
-"""Kernels compiled ahead of time, and the instructions of their inner loops.
+"""Compilation of kernels ahead of time, and the instruction counts of their inner loops.
 
-Triton's wheel carries NVIDIA's assembler and disassembler, so no GPU is needed. What is counted is the loop that runs
-once per block of the ring: a kernel whose loop has too many instructions per byte cannot reach the memory's rate.
+Triton's wheel contains NVIDIA's assembler and disassembler, so no GPU is needed. The loop that runs once per block of
+the ring is counted: with too many instructions per byte, a kernel cannot use the full memory bandwidth.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ _BRANCH = re.compile(r"\(?(\.L_x_\d+)\)?")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one compilation needs.
+    """Arguments of one compilation.
 
-    name: ``module.function`` in ``tympan.models.kernels``. types: Triton's type of each argument that is no constant.
-    constants: values of the compile-time arguments. multiples: integer arguments that are multiples of 16. warps: as
-    for the launch.
+    Attributes:
+        name: ``module.function`` in ``tympan.models.kernels``.
+        types: Triton's type of each argument that is not a constant.
+        constants: Values of the compile-time arguments.
+        multiples: Integer arguments that are multiples of 16.
+        warps: Warps per program.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class LoopCount:
-    """Instructions of a warp in one pass through the longest innermost loop, by kind; registers of a thread."""
+    """Instructions per warp and pass through the longest innermost loop, by kind, and registers per thread."""
 
     instructions: int
     shuffles: int
@@ -58,7 +61,7 @@ def compile_kernel(kernel: Kernel, capability: int) -> bytes:
     compiled = getattr(importlib.import_module(f"tympan.models.kernels.{module}"), function)
     places = {name: (place,) for place, name in enumerate(compiled.arg_names)}
     signature = {name: "constexpr" if name in kernel.constants else kernel.types[name] for name in compiled.arg_names}
-    # PyTorch's tensors begin at multiples of 16 bytes; Triton assumes so at a launch as well.
+    # Tensors of PyTorch start at multiples of 16 bytes, and Triton assumes so at a launch.
     aligned = {
         places[name]: [["tt.divisibility", 16]]
         for name, kind in signature.items()
@@ -103,7 +106,7 @@ def _loops(lines: list[str]) -> list[list[str]]:
         instruction = _INSTRUCTION.match(line)
         if instruction and instruction[1].startswith("BRA"):
             target = _BRANCH.search(instruction[2])
-            # The endless loop after the last instruction branches to itself.
+            # The endless loop after the last instruction branches to itself and is not counted.
             if target and labels.get(target[1], number) < number - 2:
                 spans.append((labels[target[1]], number))
     return [

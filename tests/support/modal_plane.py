@@ -1,4 +1,4 @@
-"""Modal's control plane on loopback, for the tests: writes down every call of the real client, answers the least."""
+"""A stand-in for Modal's control plane on loopback: records every call of the real client, with minimal replies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUILDER_VERSION = "2026.10"
 
 
 class ControlPlane:
-    """`with ControlPlane() as plane:` listens on `plane.port`; `plane.calls` is every call and its request."""
+    """A server on loopback: `plane.port` is its port, `plane.calls` the name and the request of every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -32,7 +32,7 @@ class ControlPlane:
     async def _listen(self) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self._server = Server([_Recorder(self)])  # on the loop that it is to use
+        self._server = Server([_Recorder(self)])  # uses the running loop
         await self._server.start(sock=listener)
 
     def __exit__(self, *error: object) -> None:
@@ -46,7 +46,7 @@ class ControlPlane:
         return [request for call, request in self.calls if call == name]
 
     def environment(self) -> dict[str, str]:
-        """What points the real client here."""
+        """Return the variables that make the real client use this server."""
         return {
             "MODAL_SERVER_URL": f"http://127.0.0.1:{self.port}",
             "MODAL_TOKEN_ID": "ak-test",
@@ -56,8 +56,7 @@ class ControlPlane:
         }
 
     def answer(self, name: str, request: Any, empty: Any) -> Any:
-        """The reply to one call, or its future, or a stream of replies: ids where the client insists on them, else
-        nothing."""
+        """Return the reply to a call, an awaitable of it, or a stream of replies; empty unless the client needs ids."""
         self._ids += 1
         answer = getattr(self, f"_{name}", None)
         return empty if answer is None else answer(request, self._ids)
@@ -120,7 +119,7 @@ class ControlPlane:
 
 
 class _Recorder(api_grpc.ModalClientBase):
-    """Every method of the service, each one written down."""
+    """Every method of the service; each records its call."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
@@ -145,4 +144,4 @@ class _Recorder(api_grpc.ModalClientBase):
         return respond
 
 
-_Recorder.__abstractmethods__ = frozenset()  # `_record` stands for all of them
+_Recorder.__abstractmethods__ = frozenset()  # `_record` implements all of them

@@ -1,4 +1,4 @@
-"""Modal as a container of functions sees it, on loopback: hands it inputs, passes sockets' frames on, takes outputs."""
+"""A stand-in for the part of Modal that a container uses: inputs, frames of WebSockets, outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS_TO_ANSWER = 30
 
 
 class Worker(ControlPlane):
-    """A control plane that a container can work for, and the real `modal run` can call functions of."""
+    """A control plane that serves one container, and calls of the real `modal run`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Worker(ControlPlane):
         self.frames_out: dict[str, queue.Queue[Any]] = defaultdict(queue.Queue)
 
     async def connect(self, path: str, query: str = "") -> PlatformSocket:
-        """A WebSocket to the method `web`, accepted."""
+        """Open a WebSocket to the method `web`."""
         call = f"fc-{len(self.frames_out)}"
         socket = PlatformSocket(self, call)
         function_input = api_pb2.FunctionInput(
@@ -61,7 +61,7 @@ class Worker(ControlPlane):
     def _put(self, target: asyncio.Queue[Any], item: Any) -> None:
         self.loop.call_soon_threadsafe(target.put_nowait, item)
 
-    # --- what the container asks ---------------------------------------------------------------------------------
+    # --- Requests of the container ---------------------------------------------------------------------------------
 
     async def _FunctionGetInputs(self, request: Any, id: int) -> Any:
         return api_pb2.FunctionGetInputsResponse(inputs=[await self._inputs.get()])
@@ -85,7 +85,7 @@ class Worker(ControlPlane):
             self._outputs.put_nowait(output)
         return Empty()
 
-    # --- what `modal run` asks -----------------------------------------------------------------------------------
+    # --- Requests of `modal run` -------------------------------------------------------------------------------------
 
     def _FunctionMap(self, request: Any, id: int) -> Any:
         (item,) = request.pipelined_inputs
@@ -96,7 +96,7 @@ class Worker(ControlPlane):
         return api_pb2.FunctionMapResponse(function_call_id="fc-1", pipelined_inputs=[accepted])
 
     async def _AppGetLogs(self, request: Any, id: int) -> AsyncIterator[Any]:
-        await asyncio.sleep(0.2)  # it asks again at once
+        await asyncio.sleep(0.2)  # the client asks again at once
         yield api_pb2.TaskLogsBatch()
 
     async def _FunctionGetOutputs(self, request: Any, id: int) -> Any:
@@ -106,7 +106,7 @@ class Worker(ControlPlane):
 
 
 class PlatformSocket:
-    """A client's end of a WebSocket that the platform passes on frame by frame."""
+    """The client's end of a WebSocket that the platform forwards frame by frame."""
 
     def __init__(self, worker: Worker, call: str) -> None:
         self._worker = worker
@@ -121,12 +121,12 @@ class PlatformSocket:
         self._worker.pass_in(self._call, message)
 
     async def next(self) -> dict[str, Any]:
-        """What the app sends next; raises `queue.Empty` if nothing comes."""
+        """Return the app's next message; raise `queue.Empty` if there is none."""
         frame: dict[str, Any] = await asyncio.to_thread(self._frames.get, timeout=SECONDS_TO_ANSWER)
         return frame
 
     async def everything(self) -> tuple[list[dict[str, Any]], int]:
-        """All messages until the app closes, and its code."""
+        """Return all messages until the app closes the connection, and the close code."""
         messages = []
         while (frame := await self.next())["type"] == "websocket.send":
             messages.append(json.loads(frame["text"]))

@@ -1,4 +1,4 @@
-"""A model pinned to a commit, as a deployment wants it; there is no such commit."""
+"""The name of a model at a commit, as deployments require it. The commit does not exist."""
 
 from __future__ import annotations
 

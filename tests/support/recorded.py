@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class EagerDevice:
-    """Runs what it was given at every replay, and notes how it was used."""
+    """Runs the work at every replay, and logs the numbers of rows."""
 
     def __init__(self) -> None:
         self.recorded: list[int] = []
@@ -34,7 +34,7 @@ class EagerDevice:
 
 
 class CapturingDevice:
-    """Records as a GPU does: nothing is computed while it records, and results hold garbage until the first replay."""
+    """Records as a GPU does: nothing is computed meanwhile, and results are undefined until the first replay."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         run()  # as `CudaDevice` does, before it captures
@@ -51,7 +51,7 @@ _READS = {"_local_scalar_dense", "item", "is_nonzero", "equal"}
 
 
 class _Capture(TorchDispatchMode):
-    """Notes every operator that computes or writes; views are made at once, for they compute nothing."""
+    """Captures operators that compute or write; views are made at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class _Capture(TorchDispatchMode):
                 index for index, argument in enumerate(schema.arguments) if argument.is_out or _writes(argument)
             )
             return args[written] if written < len(args) else kwargs[schema.arguments[written].name]
-        if func._opname in _READS:  # a CPU's path may ask for a value; a GPU's must not
+        if func._opname in _READS:  # the CPU's path may read a value; the GPU's must not
             return func(*args, **kwargs)
         if func.is_view:
             view = func(*args, **kwargs)
             if {_memory(part) for part in _tensors(view)} <= {_memory(part) for part in _tensors((args, kwargs))}:
-                return view  # and not, as `reshape` may give, a copy
+                return view  # and not a copy, which `reshape` may return
         shapes = func(*tree_map_only(Tensor, _without_values, args), **tree_map_only(Tensor, _without_values, kwargs))
         result = tree_map_only(Tensor, _poisoned, shapes)
         self._calls.append((func, args, kwargs, _tensors(result)))
@@ -106,6 +106,6 @@ def _without_values(tensor: Tensor) -> Tensor:
 
 
 def _poisoned(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape on the CPU that no correct program reads: NaN, or an index behind every table."""
+    """Return a tensor of the same shape with values that no correct program reads: NaN, or an index out of range."""
     poison = torch.nan if tensor.is_floating_point() else tensor.dtype == torch.bool or torch.iinfo(tensor.dtype).max
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).fill_(poison)

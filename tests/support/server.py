@@ -14,16 +14,16 @@ from tympan.config import Config, load_config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
 from tympan.server.app import create_app
-from tympan.server.runner import Runner
 from tympan.server.service import Service
+from tympan.server.uvicorn_server import UvicornServer
 
 
 class LiveServer:
-    """Context manager around a server; keyword arguments are settings, such as `max_streams=2`."""
+    """Context manager around a server; keyword arguments are settings, or the scripted model's `step_ms`."""
 
-    def __init__(self, engine: Engine | None = None, **settings: Any) -> None:
+    def __init__(self, engine: Engine | None = None, step_ms: float = 1.0, **settings: Any) -> None:
         self._engine = engine
-        overrides = {"model": "scripted", "port": 0, "log_level": "warning", **settings}
+        overrides = {"model": f"scripted:{step_ms}", "port": 0, "log_level": "warning", **settings}
         self.config: Config = load_config(environment={}, overrides=overrides)
         self._started = threading.Event()
         self._error: BaseException | None = None
@@ -48,11 +48,11 @@ class LiveServer:
         self.tasks_left = len(asyncio.all_tasks()) - 1
 
     def _runner(self, app: FastAPI) -> uvicorn.Server:
-        return Runner(app, self.config)
+        return UvicornServer(app, self.config)
 
     async def _run_server(self) -> None:
-        assert isinstance(self.runner, Runner)
-        await self.runner.run_until_told()
+        assert isinstance(self.runner, UvicornServer)
+        await self.runner.serve_until_stopped()
 
     async def _wait_for_startup(self) -> None:
         while not self.runner.started:

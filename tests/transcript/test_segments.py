@@ -11,7 +11,7 @@ from tympan.messages import Partial, Segment, Word
 from tympan.transcript.segments import LONGEST_SECONDS, PAUSE_SECONDS, Segmenter
 
 
-def test_a_gap_between_words_ends_a_segment() -> None:
+def test_pause_ends_a_segment() -> None:
     segmenter = Segmenter()
     assert list(segmenter.word(Word("a", 0.0, 0.2, 1.0))) == []
     assert list(segmenter.word(Word("b", 0.3, 0.5, 1.0))) == []
@@ -20,14 +20,14 @@ def test_a_gap_between_words_ends_a_segment() -> None:
     assert list(segmenter.close()) == []
 
 
-def test_silence_ends_a_segment_without_a_next_word() -> None:
+def test_silence_ends_a_segment() -> None:
     segmenter = Segmenter(delay_seconds=0.5)
     list(segmenter.word(Word("a", 0.0, 0.2, 1.0)))
-    assert list(segmenter.progress(0.2 + PAUSE_SECONDS)) == []  # a word in this pause may still be on its way
+    assert list(segmenter.progress(0.2 + PAUSE_SECONDS)) == []  # a word in this pause may not have been released yet
     assert list(segmenter.progress(0.2 + PAUSE_SECONDS + 0.5)) == [Segment("a", 0.0, 0.2)]
 
 
-def test_what_is_being_said_holds_the_segment_open() -> None:
+def test_partial_keeps_the_segment_open() -> None:
     segmenter = Segmenter(delay_seconds=0.5)
     list(segmenter.word(Word("best", 0.0, 0.2, 1.0)))
     segmenter.partial(Partial("of times", 0.2))
@@ -37,7 +37,7 @@ def test_what_is_being_said_holds_the_segment_open() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=60))
-def test_segments_hold_every_word_once_in_order(gaps_and_lengths: list[tuple[float, float]]) -> None:
+def test_every_word_once_in_order(gaps_and_lengths: list[tuple[float, float]]) -> None:
     words, clock = [], 0.0
     for number, (gap, length) in enumerate(gaps_and_lengths):
         words.append(Word(str(number), clock + gap, clock + gap + length, 1.0))
@@ -47,3 +47,9 @@ def test_segments_hold_every_word_once_in_order(gaps_and_lengths: list[tuple[flo
     assert " ".join(segment.text for segment in segments).split() == [word.text for word in words]
     assert all(earlier.end <= later.start for earlier, later in pairwise(segments))
     assert all(segment.end - segment.start <= LONGEST_SECONDS for segment in segments)
+
+
+def test_longest_segment() -> None:
+    segmenter = Segmenter()
+    segments = [segment for n in range(120) for segment in segmenter.word(Word("x", n * 0.5, n * 0.5 + 0.4, 1.0))]
+    assert [round(segment.end - segment.start, 6) for segment in segments] == [14.9] * 3

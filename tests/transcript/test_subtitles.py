@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.messages import Segment, Word
-from tympan.transcript.subtitles import (
-    CUE_SECONDS,
-    LINE_CHARACTERS,
-    PAUSE_SECONDS,
-    Transcript,
-    cues,
-    to_json,
-    to_srt,
-    to_text,
-    to_vtt,
-)
+from tympan.transcript.subtitles import CUE_SECONDS, LINE_CHARACTERS, PAUSE_SECONDS, cues, to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, to_json, to_text
 
 
 def words_of(text: str, start: float = 0.0, seconds: float = 0.3, gap: float = 0.0) -> list[Word]:
@@ -45,7 +36,7 @@ SPOKEN = st.lists(
 
 
 @given(ANY_WORDS, st.lists(TIMES, max_size=5).map(sorted))
-def test_whatever_the_words_say_cues_are_readable_and_in_order(words: list[Word], pauses: list[float]) -> None:
+def test_cues_are_readable_and_in_order(words: list[Word], pauses: list[float]) -> None:
     shown = cues(words, [Segment("", start, start) for start in pauses])
     for cue in shown:
         assert 1 <= len(cue.lines) <= 2
@@ -57,7 +48,7 @@ def test_whatever_the_words_say_cues_are_readable_and_in_order(words: list[Word]
 
 
 @given(SPOKEN)
-def test_nothing_is_lost_and_pauses_are_respected(spoken: list[tuple[str, float, float]]) -> None:
+def test_cues_keep_every_word(spoken: list[tuple[str, float, float]]) -> None:
     words: list[Word] = []
     clock = 0.0
     for text, seconds, gap in spoken:
@@ -74,24 +65,24 @@ def test_nothing_is_lost_and_pauses_are_respected(spoken: list[tuple[str, float,
         assert all(later.start - word.end < PAUSE_SECONDS for word, later in itertools.pairwise(inside))
 
 
-def test_a_segment_begins_a_cue() -> None:
+def test_segment_begins_a_cue() -> None:
     words = words_of("so it ends and then it goes on")
     segments = [Segment("so it ends", 0.0, 0.9), Segment("and then it goes on", 0.9, 2.4)]
     assert [cue.lines for cue in cues(words, segments)] == [("so it ends",), ("and then it goes on",)]
 
 
-def test_two_lines_are_about_as_long_as_each_other() -> None:
+def test_lines_are_balanced() -> None:
     shown = cues(words_of("the quick brown fox jumps over the lazy dog today", seconds=0.2))
     assert [cue.lines for cue in shown] == [("the quick brown fox jumps", "over the lazy dog today")]
 
 
-def test_a_lone_word_stays_long_enough_to_be_read_but_not_into_the_next() -> None:
+def test_short_cues_are_extended() -> None:
     alone, crowded = Word("yes", 1.0, 1.2, 1.0), [Word("yes", 1.0, 1.1, 1.0), Word("no", 1.9, 2.0, 1.0)]
     assert [(cue.start_ms, cue.end_ms) for cue in cues([alone])] == [(1000, 2000)]
     assert [(cue.start_ms, cue.end_ms) for cue in cues(crowded)] == [(1000, 1900), (1900, 2900)]
 
 
-def test_a_word_longer_than_a_line_is_cut() -> None:
+def test_long_word_is_divided() -> None:
     shown = cues([Word("x" * 100, 0.0, 3.0, 1.0)])
     assert "".join(line for cue in shown for line in cue.lines) == "x" * 100
 
@@ -109,23 +100,23 @@ def test_vtt() -> None:
 
 
 @given(ANY_WORDS)
-def test_files_hold_one_line_of_times_per_cue(words: list[Word]) -> None:
+def test_one_line_of_times_per_cue(words: list[Word]) -> None:
     count = len(cues(words))
     timing = re.compile(r"^\d\d+:\d\d:\d\d[.,]\d{3} --> \d\d+:\d\d:\d\d[.,]\d{3}$", re.MULTILINE)
     for text in (to_srt(transcript(words)), to_vtt(transcript(words))):
         assert len(timing.findall(text)) == text.count("-->") == count
 
 
-def test_nothing_said() -> None:
+def test_empty_transcript() -> None:
     assert (to_srt(transcript([])), to_vtt(transcript([])), to_text(transcript([]))) == ("", "WEBVTT\n\n", "")
 
 
-def test_text_has_a_line_per_segment() -> None:
+def test_text() -> None:
     segments = [Segment("hello world", 0.0, 1.0), Segment("again", 2.0, 3.0)]
     assert to_text(transcript(words_of("hello world again"), segments)) == "hello world\nagain\n"
 
 
-def test_json_is_one_line_with_everything() -> None:
+def test_json() -> None:
     line = to_json(transcript([Word("déjà", 0.0, 0.5, 0.75)], [Segment("déjà", 0.0, 0.5)]))
     assert line.count("\n") == 1
     assert "déjà" in line

@@ -44,12 +44,12 @@ def time_of(position: int) -> float:
     return round(position * 0.08 - 0.40, 3)
 
 
-def test_a_word_is_released_by_the_padding_after_it() -> None:
+def test_padding_releases_a_word() -> None:
     words = assemble(*WAIT, BOUNDARY, HEL, LO, PADDING)
     assert words == [Word("hello", time_of(7), time_of(10), 1.0)]
 
 
-def test_a_boundary_ends_one_word_and_starts_the_next() -> None:
+def test_boundary() -> None:
     words = assemble(*WAIT, BOUNDARY, HEL, LO, BOUNDARY, WOR, LD, PADDING)
     assert [(word.text, word.start, word.end) for word in words] == [
         ("hello", time_of(7), time_of(10)),
@@ -57,7 +57,7 @@ def test_a_boundary_ends_one_word_and_starts_the_next() -> None:
     ]
 
 
-def test_silence_before_the_stream_moves_no_time_and_what_is_said_of_it_is_not_believed() -> None:
+def test_silence_prefix() -> None:
     tokens = [*WAIT, BOUNDARY, HEL, LO, BOUNDARY, WOR, LD, PADDING]
     assembler = WordAssembler(Pieces(), delay_seconds=0.5, prefix_frames=13)
     before = [assembler.step(token, 1.0, injected=True) for token in [PADDING] * 11 + [A, PADDING]]
@@ -74,34 +74,34 @@ def test_silence_before_the_stream_moves_no_time_and_what_is_said_of_it_is_not_b
     assert later == [event for token in [HEL, LO, PADDING] for event in plain.step(token, 1.0)]
 
 
-def test_one_release_may_hold_several_words() -> None:
+def test_several_words_in_one_release() -> None:
     words = assemble(*WAIT, BOUNDARY, HEL, LO, WOR, LD, A, PADDING)
     assert [word.text for word in words] == ["hello", "world", "a"]
     assert [word.start for word in words] == [time_of(7), time_of(9), time_of(11)]
     assert all(earlier.end == later.start for earlier, later in pairwise(words))
 
 
-def test_an_empty_release_is_dropped() -> None:
+def test_empty_release() -> None:
     assert assemble(*WAIT, BOUNDARY, SPACE, PADDING) == []
 
 
-def test_bytes_become_characters_and_half_ones_are_not_shown() -> None:
+def test_byte_pieces() -> None:
     words, partials = run([*WAIT, BOUNDARY, A, C3, A9, PADDING])
     assert [word.text for word in words] == ["aé"]
     assert [partial.text for partial in partials] == ["a", "a", "aé", ""]
 
 
-def test_partials_grow_and_are_taken_back() -> None:
+def test_partials() -> None:
     _, partials = run([*WAIT, BOUNDARY, HEL, LO, PADDING])
     assert [partial.text for partial in partials] == ["hel", "hello", ""]
     assert {partial.start for partial in partials[:2]} == {time_of(7)}
 
 
-def test_what_comes_before_the_delay_is_not_believed() -> None:
+def test_tokens_before_the_delay() -> None:
     assert assemble(HEL, LO, PADDING) == []
 
 
-def test_the_pending_word_is_released_by_a_flush() -> None:
+def test_flush_releases_the_pending_word() -> None:
     assembler = WordAssembler(Pieces(), delay_seconds=0.5)
     for token in [*WAIT, BOUNDARY, HEL]:
         assembler.step(token, 1.0)
@@ -110,7 +110,7 @@ def test_the_pending_word_is_released_by_a_flush() -> None:
     assert assembler.release() == []
 
 
-def test_injected_silence_does_not_move_the_clock() -> None:
+def test_injected_silence() -> None:
     plain, flushed = WordAssembler(Pieces(), 0.5), WordAssembler(Pieces(), 0.5)
     for token in WAIT:
         plain.step(token, 1.0)
@@ -123,7 +123,7 @@ def test_injected_silence_does_not_move_the_clock() -> None:
     assert told[0] == told[1]
 
 
-def test_confidence_is_the_geometric_mean_of_the_pieces() -> None:
+def test_confidence() -> None:
     assembler = WordAssembler(Pieces(), delay_seconds=0.5)
     events = [event for token in WAIT for event in assembler.step(token, 1.0)]
     for token, probability in ((HEL, 0.9), (LO, 0.4), (PADDING, 0.1)):
@@ -132,7 +132,7 @@ def test_confidence_is_the_geometric_mean_of_the_pieces() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=200), st.sampled_from([0.5, 2.5]))
-def test_any_tokens_give_ordered_words_inside_the_audio(steps: list[tuple[int, bool]], delay: float) -> None:
+def test_any_tokens(steps: list[tuple[int, bool]], delay: float) -> None:
     assembler = WordAssembler(SyntheticTokenizer(100), delay)
     words: list[Word] = []
     received = 0
@@ -146,7 +146,7 @@ def test_any_tokens_give_ordered_words_inside_the_audio(steps: list[tuple[int, b
     assert all(earlier.end <= later.start for earlier, later in pairwise(words))
 
 
-def test_what_is_heard_again_is_told_once() -> None:
+def test_rewind_repeats_no_word() -> None:
     assembler = WordAssembler(Pieces(), 0.5)
     said = [*WAIT, BOUNDARY, HEL, LO, PADDING, PADDING]
     first = [event for token in said for event in assembler.step(token, 1.0)]
@@ -157,7 +157,7 @@ def test_what_is_heard_again_is_told_once() -> None:
     assert [event.text for event in again if isinstance(event, Partial)] == ["wor", "world", ""]
 
 
-def test_what_was_pending_is_taken_back() -> None:
+def test_rewind_withdraws_the_partial() -> None:
     assembler = WordAssembler(Pieces(), 0.5)
     for token in [*WAIT, BOUNDARY, HEL]:
         assembler.step(token, 1.0)
@@ -165,7 +165,7 @@ def test_what_was_pending_is_taken_back() -> None:
     assert assembler.release() == []
 
 
-def test_what_comes_before_the_delay_is_not_believed_again() -> None:
+def test_tokens_before_the_delay_after_rewind() -> None:
     assembler = WordAssembler(Pieces(), 0.5)
     for token in [*WAIT, *[PADDING] * 20]:
         assembler.step(token, 1.0)
@@ -220,9 +220,7 @@ def tokens(words: list[Spoken], frames: int) -> list[int]:
 
 @given(speeches(), st.data(), st.integers(-1, 1))
 @settings(max_examples=300)
-def test_a_stall_loses_and_doubles_no_word_that_is_heard_again(
-    words: list[Spoken], data: st.DataObject, moved: int
-) -> None:
+def test_rewind_keeps_every_word(words: list[Spoken], data: st.DataObject, moved: int) -> None:
     """The model hears the words up to a frame earlier or later the second time; every word is three frames or more."""
     frames = words[-1].end + 10
     heard_first = data.draw(st.integers(0, len(words)), "words before the model falls silent")

@@ -1,4 +1,4 @@
-"""Bytes in, samples out: the one face of every format."""
+"""The decoder interface: bytes of any format to samples."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ from tympan.messages import AudioFormat, Pcm
 
 
 class Decoder(Protocol):
-    """Decodes one stream: samples `[n, channels]` at the target rate, not to be changed, a second per block or so.
+    """Decodes one stream to samples `[n, channels]` at the target rate, in blocks of about a second.
 
-    Synchronous and deterministic: the samples depend on the bytes, never on how they were split. Iterators are lazy
-    (a container decodes at most 16 blocks ahead), so a small file that holds hours of audio costs no memory. What was
-    not pulled comes with the next call. After an `AudioError` only `close` is left. Not for two threads at once.
+    The samples depend on the bytes, not on how they are split; the caller must not change them. Iterators are lazy (a
+    container decodes at most 16 blocks ahead), so a small file with hours of audio needs little memory; the rest
+    follows with the next call. After an `AudioError` only `close` may be called. A decoder is not thread-safe.
     """
 
     def decode(self, data: bytes) -> Iterator[Pcm]:
-        """Everything decodable from the bytes so far. Raises `AudioError`."""
-        ...
+        """Yield the samples of the bytes so far.
+
+        Raises:
+            AudioError: The bytes cannot be decoded.
+        """
 
     def flush(self) -> Iterator[Pcm]:
-        """What the resampler of raw samples holds back, as if silence followed; it does not come again. Containers have
-        nothing to give but in their own time: a flush leaves at most a packet and 40 ms of them unheard.
+        """Yield the samples that the resampler of raw audio holds back, as if silence followed.
+
+        For a container it yields nothing: up to a packet and 40 ms remain pending.
         """
-        ...
 
     def finish(self) -> Iterator[Pcm]:
-        """The tail: remainders of codec and resampler. A truncated last sample is dropped. Raises `AudioError`."""
-        ...
+        """Yield the remaining samples of codec and resampler; an incomplete last sample is dropped.
+
+        Raises:
+            AudioError: The bytes cannot be decoded.
+        """
 
     def close(self) -> None:
-        """Frees what the decoder holds, threads too. May be called at any time and more than once."""
-        ...
+        """Release all resources. May be called at any time and more than once."""
 
 
 def open_decoder(format: AudioFormat, sample_rate: int = 24_000) -> Decoder:
-    """A decoder of `format` to `sample_rate` samples per second, of `format.streams` channels."""
+    """Return a decoder of `format` to `format.streams` channels at `sample_rate` Hz."""
     if format.encoding in CONTAINER_ENCODINGS:
         return ContainerDecoder(format, sample_rate)
     return PcmDecoder(format, sample_rate)

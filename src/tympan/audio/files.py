@@ -1,4 +1,4 @@
-"""Audio files: mono samples in blocks, whatever the file's length."""
+"""Decodes audio files to mono samples."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from tympan.audio.mixing import Mixer
 from tympan.errors import AudioError
 from tympan.messages import Samples
 
-# Never the demuxers that open other files or addresses: playlists, and lists of parts.
+# Without the demuxers that open other files or URLs: playlists and concatenations.
 _DEMUXERS = "ogg,matroska,webm,wav,w64,mp3,flac,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,au,caf,amr,amrnb,amrwb,asf,wv"
 
 
 def decode_file(path: str | Path, sample_rate: int = 24_000) -> Iterator[Samples]:
-    """The file's first audio stream as mono float32 `[n]` at `sample_rate`, in blocks of about one second.
+    """Yield the first audio stream of a file as mono float32 `[n]` at `sample_rate`, in blocks of about one second.
 
-    Decodes as it is pulled, so the file may be longer than memory. Raises `AudioError` with the file's name.
+    Blocks are decoded on demand, so the file may be larger than the memory.
+
+    Raises:
+        AudioError: The file cannot be decoded; the message contains its name.
     """
     with _opened(path) as container:
         block: list[Samples] = []
@@ -37,7 +40,11 @@ def decode_file(path: str | Path, sample_rate: int = 24_000) -> Iterator[Samples
 
 
 def duration_seconds(path: str | Path) -> float | None:
-    """What the file says of its length, or None where it says nothing. Raises `AudioError` with the file's name."""
+    """Return the declared duration of a file in seconds, or None if it has none.
+
+    Raises:
+        AudioError: The file cannot be read; the message contains its name.
+    """
     with _opened(path) as container:
         stream = audio_stream(container)
         if stream.duration is not None and stream.time_base is not None:
@@ -55,7 +62,7 @@ def _mono(container: InputContainer, sample_rate: int) -> Iterator[Samples]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[InputContainer]:
-    """libav's errors, and ours, with the file's name. `file:` keeps names with a colon from being addresses."""
+    """Open a file and add its name to errors; with `file:` a name that contains a colon is not taken for a URL."""
     options = {"format_whitelist": _DEMUXERS, "codec_whitelist": OPTIONS["codec_whitelist"]}
     try:
         with av.open(f"file:{path}", "r", options=options) as container:

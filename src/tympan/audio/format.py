@@ -1,4 +1,4 @@
-"""What the bytes of a stream can be: the declared format, parsed from query strings."""
+"""The declared format of a stream, parsed from query strings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
 
 RAW_ENCODINGS = ("s16le", "f32le", "mulaw", "alaw")
-INTEGER_ENCODINGS = ("u8", "s16le", "s24le", "s32le", "mulaw", "alaw")  # never far outside [-1, 1]
+INTEGER_ENCODINGS = ("u8", "s16le", "s24le", "s32le", "mulaw", "alaw")  # values cannot be far outside [-1, 1]
 CONTAINER_ENCODINGS = ("opus", "auto")
 ENCODINGS = RAW_ENCODINGS + CONTAINER_ENCODINGS
 
@@ -26,7 +26,11 @@ _TELEPHONE_ENCODINGS = ("mulaw", "alaw")
 def parse_format(
     encoding: str | None = None, sample_rate: str | None = None, channels: str | None = None
 ) -> AudioFormat:
-    """The format that query strings declare; None means the default. Raises `ParameterError` for what cannot be."""
+    """Return the format that query strings declare; None selects the default.
+
+    Raises:
+        ParameterError: A value is invalid.
+    """
     name = _encoding(encoding)
     return AudioFormat(name, _sample_rate(sample_rate, name), _channels(channels))
 
@@ -37,7 +41,7 @@ def _encoding(text: str | None) -> str:
     name = text.strip().lower()
     name = _ALIASES.get(name, name)
     if name not in ENCODINGS:
-        raise ParameterError(f"encoding {_shown(text)} is unknown; use one of {', '.join(ENCODINGS)}")
+        raise ParameterError(f"invalid encoding {_shown(text)}: expected one of {', '.join(ENCODINGS)}")
     return name
 
 
@@ -46,9 +50,7 @@ def _sample_rate(text: str | None, encoding: str) -> int:
         return 8_000 if encoding in _TELEPHONE_ENCODINGS else 24_000
     rate = _integer(text)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ParameterError(
-            f"sample_rate {_shown(text)} cannot be; use a whole number from {LOWEST_RATE} to {HIGHEST_RATE}"
-        )
+        raise ParameterError(f"invalid sample_rate {_shown(text)}: expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
     return rate
 
 
@@ -57,15 +59,15 @@ def _channels(text: str | None) -> int:
         return 1
     count = _integer(text)
     if count not in (1, 2):
-        raise ParameterError(f"channels {_shown(text)} cannot be; use 1 or 2")
+        raise ParameterError(f"invalid channels {_shown(text)}: expected 1 or 2")
     return count
 
 
 def _integer(text: str) -> int:
-    """The plain decimal number, or -1. `int` alone would also take ` 1_6 ` and digits of other scripts."""
+    """Return a plain decimal number, or -1; `int` would also accept ` 1_6 ` and digits of other scripts."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
 
 
 def _shown(text: str) -> str:
-    """The value as the peer sent it, cut short so that an error sentence stays a sentence."""
+    """Return the value for an error message, shortened if it is long."""
     return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,4 +1,4 @@
-"""Cuts a stream of samples into the engine's frames."""
+"""Divides a stream of samples into the engine's frames."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from tympan.messages import Pcm
 
 
 class Framer:
-    """Collects mono samples into frames of `frame_samples`; the same frames however the samples were split.
+    """Collects mono samples into frames of `frame_samples`, however the samples are split.
 
-    Frames are contiguous, and of the type of their samples, float32 where that changes within one. Samples that are
-    just one frame become that frame: the caller must not change them later.
+    Frames are contiguous and have the dtype of their samples; a frame with both dtypes is float32. Samples of exactly
+    one frame are returned without a copy, so the caller must not change them later.
     """
 
     def __init__(self, frame_samples: int) -> None:
         assert frame_samples > 0
         self._frame: Pcm = np.zeros(frame_samples, np.float32)
         self._filled = 0
-        self._shown = 0
+        self._taken = 0
 
     @property
     def pending(self) -> int:
-        """Samples that wait for their frame to fill."""
+        """Samples of the partial frame."""
         return self._filled
 
     def push(self, samples: Pcm) -> list[Pcm]:
-        """Mono `[n]` in, the frames `[frame_samples]` that it completed out."""
+        """Add samples `[n]` and return the completed frames, each `[frame_samples]`."""
         assert samples.ndim == 1
-        if not self._filled and len(samples) == len(self._frame):  # the usual client's messages
+        if not self._filled and len(samples) == len(self._frame):  # the messages of most clients
             return [np.ascontiguousarray(samples)]
         if samples.dtype != self._frame.dtype:
-            samples = self._one_type(samples)
+            samples = self._with_one_dtype(samples)
         filled = self._filled + len(samples)
         if filled < len(self._frame):
             self._frame[self._filled : filled] = samples
@@ -49,35 +49,35 @@ class Framer:
                 frames.append(self._take())
         return frames
 
-    def show(self) -> Pcm | None:
-        """The started frame filled up with zeros, for who cannot wait for its end; None where none was started.
+    def take_partial(self) -> Pcm | None:
+        """Return the new samples of the partial frame, padded with zeros, or None if there are none.
 
-        Every sample is heard once: in the frame itself, zeros are in the place of what was shown.
+        Zeros replace these samples in the frame itself, so every sample is transcribed once.
         """
-        if self._shown == self._filled:
+        if self._taken == self._filled:
             return None
-        shown = np.zeros_like(self._frame)
-        shown[self._shown : self._filled] = self._frame[self._shown : self._filled]
+        partial = np.zeros_like(self._frame)
+        partial[self._taken : self._filled] = self._frame[self._taken : self._filled]
         self._frame[: self._filled] = 0
-        self._shown = self._filled
-        return shown
+        self._taken = self._filled
+        return partial
 
     def pad(self) -> Pcm | None:
-        """The started frame filled up with zeros, or None where none was started."""
+        """Return the partial frame, zero-padded, or None if there is none."""
         if not self._filled:
             return None
         self._frame[self._filled :] = 0
         return self._take()
 
     def _take(self) -> Pcm:
-        """Hands the buffer itself out and starts a new one, so that every sample is copied once."""
+        """Return the buffer and begin a new one, so that every sample is copied once."""
         frame = self._frame
         self._frame = np.empty_like(frame)
-        self._filled = self._shown = 0
+        self._filled = self._taken = 0
         return frame
 
-    def _one_type(self, samples: Pcm) -> Pcm:
-        """Make the started frame, if there is one, and the samples after it the same."""
+    def _with_one_dtype(self, samples: Pcm) -> Pcm:
+        """Give the partial frame and the samples the same dtype."""
         if self._filled:
             self._frame = as_float(self._frame)
             return as_float(samples)

@@ -1,4 +1,4 @@
-"""The telephone codes µ-law and A-law (ITU-T G.711) as tables of 256 samples."""
+"""µ-law and A-law (ITU-T G.711) as tables of 256 samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tympan.messages import Samples
 
 @functools.cache
 def mulaw_table() -> Samples:
-    """Float32 `[256]`. Inverted bits: sign, 3 bits of exponent, 4 of mantissa; a bias of 33 in 14 bits."""
+    """Return float32 `[256]`. Inverted bits: sign, 3 bits of exponent, 4 of mantissa; a bias of 33 in 14 bits."""
     code = ~np.arange(256, dtype=np.int32) & 0xFF
     exponent, mantissa = code >> 4 & 7, code & 15
     magnitude = ((2 * mantissa + 33 << exponent) - 33) * 4
@@ -21,7 +21,7 @@ def mulaw_table() -> Samples:
 
 @functools.cache
 def alaw_table() -> Samples:
-    """Float32 `[256]`. Every other bit inverted: sign, 3 bits of exponent, 4 of mantissa; exponent 0 is linear."""
+    """Return float32 `[256]`. Alternate bits inverted: sign, 3-bit exponent, 4-bit mantissa; exponent 0 is linear."""
     code = np.arange(256, dtype=np.int32) ^ 0x55
     exponent, mantissa = code >> 4 & 7, code & 15
     offset = np.where(exponent == 0, 1, 33)

@@ -1,4 +1,4 @@
-"""Samples of any rate and layout to the rate and the number of channels that were asked for."""
+"""Converts samples of any rate and channel layout to the requested rate and channels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ _OTHER_WEIGHT = 0.5
 
 
 class Mixer:
-    """Mixes down and resamples. Rate and layout may change from one push to the next, as in chained Ogg.
+    """Mixes down and resamples. Rate and layout may change between pushes, as in chained Ogg.
 
-    or_fewer: where the first push has one channel, that is what comes out of all.
-    Raises `AudioError` for impossible rates and layouts, and where two channels are wanted but not there.
+    Args:
+        sample_rate: The target rate in Hz.
+        channels: The target number of channels, 1 or 2.
+        or_fewer: Whether to produce one channel if the first push has only one.
+
+    Raises:
+        AudioError: On `push`: the rate or layout is invalid, or the audio has not two channels.
     """
 
     def __init__(self, sample_rate: int, channels: int, *, or_fewer: bool = False) -> None:
@@ -32,9 +37,12 @@ class Mixer:
         self._resampler = Resampler(sample_rate, sample_rate, channels)
 
     def push(self, samples: Samples, rate: int, layout: Sequence[str]) -> Iterator[Samples]:
-        """`[n, source channels]` in, `[m, channels]` out in blocks of at most about a second.
+        """Convert `[n, source channels]` and yield `[m, channels]` in blocks of at most about a second.
 
-        `layout` names the source's channels in libav's words: FL, FR, FC, LFE, …
+        Args:
+            samples: Samples of the source.
+            rate: Their rate in Hz.
+            layout: The source's channels by libav's names: FL, FR, FC, LFE, …
         """
         if self._or_fewer:
             self._take(len(layout))
@@ -43,7 +51,7 @@ class Mixer:
             yield from self.finish()
             self._source_rate = rate
             self._resampler = Resampler(rate, self._sample_rate, self._channels)
-        # A second at a time: at a low rate, one frame of a codec may hold many.
+        # A second at a time: one frame of a codec with a low rate may contain many.
         for start in range(0, len(samples), rate):
             block = self._mix(samples[start : start + rate], layout)
             resampled = self._resampler.push(block)
@@ -51,7 +59,7 @@ class Mixer:
                 yield resampled
 
     def finish(self) -> Iterator[Samples]:
-        """The resampler's remainder."""
+        """Yield the remaining samples of the resampler."""
         rest = self._resampler.finish()
         if len(rest):
             yield rest
@@ -64,17 +72,17 @@ class Mixer:
 
     def _check(self, rate: int, layout: Sequence[str]) -> None:
         if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-            raise AudioError(f"the audio claims {rate} samples per second, which cannot be")
+            raise AudioError(f"invalid sample rate of the audio: {rate} Hz")
         if not 1 <= len(layout) <= _MOST_CHANNELS:
             raise AudioError(f"audio of {len(layout)} channels is not supported")
         if self._channels == 2 and len(layout) != 2:
             has = "one channel" if len(layout) == 1 else f"{len(layout)} channels"
-            raise AudioError(f"channels=2 was asked for, but the audio has {has}; use channels=1")
+            raise AudioError(f"channels=2 was requested, but the audio has {has}; use channels=1")
 
     def _mix(self, samples: Samples, layout: Sequence[str]) -> Samples:
         if samples.shape[1] == self._channels:
             return samples
-        # Not a matrix product: its sums may round differently with the number of rows.
+        # Not a matrix product, whose rounding may depend on the number of rows.
         mono = np.zeros(len(samples), np.float32)
         for channel, weight in enumerate(_mono_weights(layout)):
             mono += samples[:, channel] * weight
@@ -82,7 +90,7 @@ class Mixer:
 
 
 def _mono_weights(layout: Sequence[str]) -> Samples:
-    """One weight per channel, float32 `[source channels]`, adding up to 1 so that nothing clips."""
+    """Return a weight per channel, float32 `[source channels]`, with the sum 1 so that nothing clips."""
     weights = np.array([_WEIGHTS.get(name, _OTHER_WEIGHT) for name in layout], np.float32)
     if not weights.any():
         weights += 1.0

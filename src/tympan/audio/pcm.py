@@ -1,4 +1,4 @@
-"""Raw samples: integers, floats and the telephone codes."""
+"""Raw samples: integers, floats, µ-law and A-law."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SAMPLE_BYTES = {
     "mulaw": 1,
     "alaw": 1,
 }
-# Sound is in [-1, 1]. Values near float32's limit, which wrong bytes give, would overflow in the
-# resampler's sums and reach the model as infinities.
+# Audio is in [-1, 1]. Values near the limit of float32, from wrong bytes, would overflow in the resampler's sums and
+# reach the model as infinities.
 _LARGEST = 1e6
-_S16LE = np.dtype("<i2")  # reading the name takes as long as the rest
+_S16LE = np.dtype("<i2")  # parsing the name for each message would double the time
 
 
 class PcmDecoder:
     """Decodes `s16le`, `f32le`, `mulaw` and `alaw`; the contract is `tympan.audio.decoder.Decoder`.
 
-    Samples of 16 bits that need not be resampled or mixed stay as they are, and the bytes in which they came with them.
-    Float samples that are no number become 0. Values outside [-1, 1] are kept, up to a million.
+    16-bit samples that are neither resampled nor mixed are returned as int16, without a copy. NaN becomes 0. Values
+    outside [-1, 1] are kept up to a million.
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
@@ -46,7 +46,7 @@ class PcmDecoder:
 
     def decode(self, data: bytes) -> Iterator[Pcm]:
         if not self._waiting and 0 < len(data) <= self._block_bytes and not len(data) % self._frame_bytes:
-            samples = self._samples(data)  # the usual message: nothing is kept of it
+            samples = self._samples(data)  # the usual message: whole frames
             return iter((samples,) if len(samples) else ())
         self._waiting += data
         return self._whole_frames()
@@ -87,13 +87,13 @@ def mean_of(samples: Samples) -> Samples:
 
 
 def samples_from_bytes(data: bytes, encoding: str) -> Samples:
-    """Float32 `[n]` from whole samples of any encoding in `SAMPLE_BYTES`."""
+    """Return float32 `[n]` from whole samples of an encoding in `SAMPLE_BYTES`."""
     return READERS[encoding](data)
 
 
 def finite(values: npt.NDArray[np.floating]) -> Samples:
-    """Float32 of the same shape: 0 for what is no number, and nothing beyond a million."""
-    # The usual case in one pass: a comparison with a value that is no number is false, too.
+    """Return float32 of the same shape, with 0 for NaN and infinity, clipped to a million."""
+    # The usual case in one pass: a comparison with NaN is false.
     if np.abs(values).max(initial=0) <= _LARGEST:
         return values.astype(np.float32)
     numbers = np.where(np.isfinite(values), values, 0)
@@ -109,7 +109,7 @@ def _from_integers(values: npt.NDArray[np.integer], full_scale: int) -> Samples:
 
 
 def _widened(data: bytes) -> npt.NDArray[np.int32]:
-    """24-bit samples as the upper bytes of 32-bit ones."""
+    """Return 24-bit samples as the upper bytes of 32-bit ones."""
     wide = np.zeros((len(data) // 3, 4), np.uint8)
     wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
     return wide.view("<i4")[:, 0]

@@ -10,7 +10,7 @@ import soxr
 
 from tympan.messages import Samples
 
-_REACH_SECONDS = 0.1  # no sample hears of what is further away; the filters are shorter than that
+_REACH_SECONDS = 0.1  # longer than the filters, so no sample depends on anything further away
 
 
 class Resampler:
@@ -24,17 +24,17 @@ class Resampler:
         self._rates = from_rate, to_rate
         self._channels = channels
         self._stream = None if from_rate == to_rate else self._open()
-        # The latest samples pushed, so that a flush can hear the end of them once more.
+        # The latest samples, which a flush resamples again.
         self._recent: deque[Samples] = deque()
         self._recent_start = 0
-        self._grid = from_rate // math.gcd(from_rate, to_rate)  # every so many of them, one falls on one of the output
+        self._grid = from_rate // math.gcd(from_rate, to_rate)  # input samples per output sample that coincides
         self._reach = round(_REACH_SECONDS * from_rate) + self._grid
         self._pushed = 0
-        self._given = 0
-        self._early = 0  # of those given, what the stream has yet to bring: a flush was faster
+        self._returned = 0
+        self._early = 0  # samples that a flush has returned before the stream
 
     def push(self, samples: Samples) -> Samples:
-        """Float32 `[n, channels]` in, `[m, channels]` out, where m may be 0."""
+        """Resample float32 `[n, channels]` to `[m, channels]`, where m may be 0."""
         if self._stream is None or not len(samples):
             return samples
         recent = self._recent
@@ -45,37 +45,37 @@ class Resampler:
         return self._new(self._stream.resample_chunk(samples))
 
     def flush(self) -> Samples:
-        """The samples still in the filter, `[m, channels]`, as if silence followed; they do not come again.
+        """Return the samples still in the filter, `[m, channels]`, as if silence followed.
 
-        What follows is as exact as without it: the stream that brings it is not asked.
+        They are not returned again, and the following samples are as exact as without the flush.
         """
-        due = int(self._pushed * self._rates[1] / self._rates[0] + 0.5) - self._given
+        due = int(self._pushed * self._rates[1] / self._rates[0] + 0.5) - self._returned
         if self._stream is None or due <= 0:
-            return self._nothing()
+            return self._empty()
         recent = np.concatenate(self._recent)
         start = -(-self._recent_start // self._grid) * self._grid
         tail: Samples = self._open().resample_chunk(recent[start - self._pushed :], last=True)[-due:]
-        self._given += len(tail)
+        self._returned += len(tail)
         self._early += len(tail)
         return tail
 
     def finish(self) -> Samples:
-        """The samples still in the filter, `[m, channels]`. Call once, last."""
+        """Return the samples still in the filter, `[m, channels]`; call this once at the end."""
         if self._stream is None:
-            return self._nothing()
-        return self._new(self._stream.resample_chunk(self._nothing(), last=True))
+            return self._empty()
+        return self._new(self._stream.resample_chunk(self._empty(), last=True))
 
     def _open(self) -> soxr.ResampleStream:
         return soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
 
-    def _nothing(self) -> Samples:
+    def _empty(self) -> Samples:
         return np.zeros((0, self._channels), np.float32)
 
     def _new(self, samples: Samples) -> Samples:
-        """Without those that a flush has given before."""
+        """Return the samples without those that a flush has returned."""
         if self._early:
             early = min(self._early, len(samples))
             self._early -= early
             samples = samples[early:]
-        self._given += len(samples)
+        self._returned += len(samples)
         return samples

@@ -1,4 +1,4 @@
-"""Samples as integers and as floats. Needs nothing but numpy: engines use it on machines that decode no audio."""
+"""Conversion between integer and float samples; imports only numpy, for machines that decode no audio."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SIXTEEN_BITS = np.float32(1 / (1 << 15))
 
 
 def as_float(pcm: Pcm) -> Samples:
-    """Float32 of the same shape; floats are returned as they are."""
+    """Return float32 of the same shape; floats are returned unchanged."""
     return cast(Samples, pcm * _SIXTEEN_BITS if pcm.dtype == np.int16 else pcm)
 
 
 def join_as_float(frames: Sequence[Pcm], into: Samples) -> None:
-    """Write frames of equal length to the rows of ``into [len(frames), samples]`` as float32, all at once."""
+    """Write frames of equal length to the rows of ``into [len(frames), samples]`` as float32."""
     if not frames:
         return
     flat = into.reshape(-1)
@@ -32,7 +32,7 @@ def join_as_float(frames: Sequence[Pcm], into: Samples) -> None:
 
 
 def as_integers(pcm: Pcm) -> npt.NDArray[np.int16]:
-    """16-bit integers of the same shape, to the nearest; what is outside [-1, 1] is clipped."""
+    """Return int16 of the same shape, rounded; values outside [-1, 1] are clipped."""
     if pcm.dtype == np.int16:
         return cast(npt.NDArray[np.int16], pcm)
     values: npt.NDArray[np.int16] = np.clip(np.rint(pcm / _SIXTEEN_BITS), -(1 << 15), (1 << 15) - 1).astype(np.int16)

@@ -1,4 +1,4 @@
-"""Input files for libav over bytes that are still arriving."""
+"""Input files for libav over bytes that are still being received."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPOOL_LIMIT = 512 << 20
 
 
 class ByteSource:
-    """A file that can only be read forwards. A read waits for one byte, never for all that it asked for."""
+    """A file that is read sequentially. A read waits for at least one byte, not for all requested ones."""
 
     def __init__(self, more: More) -> None:
         self._more = more
@@ -21,7 +21,7 @@ class ByteSource:
         self._ended = False
 
     def peek(self, size: int, offset: int = 0) -> bytes:
-        """The `size` bytes at `offset` from here without consuming them; fewer at the end."""
+        """Return `size` bytes at `offset` from the position without consuming them; fewer at the end."""
         while len(self._buffer) < offset + size and self._fetch():
             pass
         return bytes(self._buffer[offset : offset + size])
@@ -34,21 +34,22 @@ class ByteSource:
         return data
 
     def read_exactly(self, size: int) -> bytes:
-        """Waits for all `size` bytes; fewer only at the end."""
+        """Read `size` bytes; fewer only at the end."""
         self.peek(0, offset=size)
         return self.read(size)
 
     def spool(self) -> IO[bytes]:
-        """Waits for the end of the input and returns all of it as a seekable file (on disk when it is large).
+        """Return the whole input as a seekable file, on disk if it is large.
 
-        Raises `AudioError` beyond half a gigabyte.
+        Raises:
+            AudioError: The input is larger than half a gigabyte.
         """
         file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY)  # noqa: SIM115  (the caller closes it)
         try:
             while data := self.read(1 << 20):
                 if file.tell() + len(data) > _SPOOL_LIMIT:
                     raise AudioError(
-                        f"the MP4's index is at its end, and it is larger than {_SPOOL_LIMIT >> 20} MiB; "
+                        f"the index of the MP4 is at its end, and the file is larger than {_SPOOL_LIMIT >> 20} MiB; "
                         "write it with the index first (`-movflags faststart`)"
                     )
                 file.write(data)
@@ -67,7 +68,7 @@ class ByteSource:
 
 
 class BlockSource:
-    """A `ByteSource` for readers that act on how much a read returned: they see the same however the bytes arrived."""
+    """A `ByteSource` for demuxers whose output depends on the size of reads: every read is filled."""
 
     def __init__(self, source: ByteSource, block_bytes: int) -> None:
         self._source = source

@@ -1,1 +1,1 @@
-"""Measuring: what a machine carries, and what a running server does. `engine` needs torch and nothing of the server."""
+"""Benchmarks of this machine's engine (`engine`, which needs torch but no server) and of a running server (`load`)."""

@@ -1,25 +1,23 @@
-"""How long a step takes, codec and language model apart, for some numbers of streams, each at full context.
+"""Durations of a step's codec and language model for some batch sizes, every stream at full context.
 
-Every row is a stream that has run for an hour, so rings are full and attention reads all of its window. Each number of
-streams is one batch. `realtime_streams` is how many streams such batches carry, one after the other, in the 80 ms that
-a frame lasts.
+Every row is a stream that has run for an hour, so the rings are full and attention reads the whole window.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
 from tympan.config import ModelSettings
-from tympan.engine.kyutai.calibrate import WARM_UP_STEPS, full_context_rows
-from tympan.engine.kyutai.engine import describe_engine, load_model
+from tympan.engine.kyutai.capacity import WARM_UP_STEPS, full_context_rows
 from tympan.engine.kyutai.graphs import CudaDevice, Device
+from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import StepProgram
 from tympan.engine.kyutai.runner import KyutaiRunner
@@ -33,7 +31,10 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One number of streams; times in milliseconds, `lm_gbps` in 1e9 bytes per second."""
+    """Figures of one batch size; times in milliseconds, `lm_gbps` in 1e9 bytes per second.
+
+    `realtime_streams` is how many streams batches of this size transcribe, one after the other, within a frame's 80 ms.
+    """
 
     streams: int
     codec_ms_p50: float
@@ -47,7 +48,7 @@ class EngineRow:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """All that one run measured, and on what."""
+    """All figures of one run, and its conditions."""
 
     model: str
     device: str
@@ -65,13 +66,14 @@ def measure_engine(
     """Measure one batch for each number of ``streams``.
 
     Args:
-        settings: The model, where it runs, and its element types.
-        streams: Streams of each batch.
-        steps: Steps that are timed.
-        recorder: Records each half of a step and replays it; by default only on a GPU.
+        settings: The model, its device and its data types.
+        streams: Batch sizes.
+        steps: Number of steps to time.
+        recorder: Records and replays each half of a step; by default a CUDA graph on a GPU, and None on a CPU.
 
     Raises:
-        ModelError, ConfigError: As the engine does.
+        ModelError: The model cannot be found or loaded.
+        ConfigError: The settings do not fit the machine.
     """
     checkpoint = open_checkpoint(settings.model)
     placement = place(settings)
@@ -79,8 +81,8 @@ def measure_engine(
         recorder = CudaDevice()
     model = load_model(checkpoint, placement, settings)
     info = describe_engine(checkpoint, placement)
-    described = describe(checkpoint, dtype=model.cache_dtype, codebooks=settings.codebooks)
-    linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # of the embeddings, a step reads a few rows
+    described = describe(checkpoint, dtype=model.cache_dtype)
+    linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # a step reads only a few rows of the embeddings
     rows = []
     for count in streams:
         codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, recorder)
@@ -113,15 +115,14 @@ def measure_engine(
 def _time_steps(
     runner: KyutaiRunner, count: int, steps: int, recorder: Device | None
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of codec and language model for each of ``steps`` steps."""
+    """Return the seconds of the codec and of the language model in each of ``steps`` steps."""
     device = runner.program.model.device
     batch = full_context_rows(runner, count)
     runner.fill(batch)
-    halves = _Halves(runner.program, count)
-    encode, predict = halves.encode, halves.predict
+    encode, predict = _halves(runner.program, count)
     if recorder is not None:
         encode = recorder.record(encode)
-        encode()  # recording computes nothing, and `predict` is run on these codes before it is recorded
+        encode()  # recording computes nothing, and recording `predict` runs it on these codes first
         predict = recorder.record(predict)
     codec, lm = [], []
     for _ in range(WARM_UP_STEPS + steps):
@@ -137,21 +138,21 @@ def _time_steps(
     return codec[WARM_UP_STEPS:], lm[WARM_UP_STEPS:]
 
 
-class _Halves:
-    """The two halves of a step as calls without arguments."""
+def _halves(program: StepProgram, rows: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the two halves of a step as functions without arguments, which a device can record."""
+    encoded: list[Tensor] = []
 
-    def __init__(self, program: StepProgram, rows: int) -> None:
-        self._program, self._rows = program, rows
+    def encode() -> None:
+        encoded[:] = program.encode(rows)
 
-    def encode(self) -> None:
-        self._codes, self._slots = self._program.encode(self._rows)
+    def predict() -> None:
+        program.predict(*encoded)
 
-    def predict(self) -> None:
-        self._program.predict(self._codes, self._slots)
+    return encode, predict
 
 
 def stored_bytes(module: nn.Module) -> int:
-    """Bytes of a model's weights, low-bit layers as they are packed."""
+    """Return the bytes of a module's weights; low-bit layers count in their packed form."""
     packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear | Fp8Linear))
     return packed + sum(parameter.nbytes for parameter in module.parameters())
 
@@ -161,14 +162,11 @@ def _ms(seconds: float) -> float:
 
 
 def table(report: EngineReport) -> str:
-    """The report for people."""
-    header = (
-        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}"
-    )
+    """Return the report as a table for a terminal."""
     lines = [
         f"{report.model} as {report.dtype} on {report.device}, torch {report.torch}, {report.threads} threads",
         f"weights {report.weight_bytes / 1e9:.2f} GB; memory copies run at {report.copy_gbps:.1f} GB/s",
-        header,
+        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}",
     ]
     lines += [
         f"{row.streams:>8}{row.codec_ms_p50:>10.1f}{row.lm_ms_p50:>9.1f}{row.step_ms_p50:>10.1f}{row.step_ms_p99:>10.1f}"

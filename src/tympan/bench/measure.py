@@ -1,10 +1,10 @@
-"""Percentiles, and how fast this machine copies memory."""
+"""Percentiles, times of GPU events and the rate of memory copies."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -20,14 +20,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
-    """Return the bytes per second of a large copy, read and written bytes together.
+    """Return the bytes per second of a large copy; bytes read and bytes written both count.
 
-    The data is random: on a GPU, zeros take less power and so copy faster. A GPU's time is between events on it, and
-    the median counts; on a CPU, where other programs run, the best of all rounds counts.
+    The data is random, because zeros take less power on a GPU and therefore copy faster. On a GPU the result is the
+    median of all rounds, timed with events; on a CPU, which other programs share, it is the best round.
 
     Args:
-        device: Needs twice ``size_bytes`` of free memory.
-        size_bytes: Of the data; by default 4 GiB on a GPU and 512 MiB on a CPU.
+        device: The device, with ``2 * size_bytes`` of free memory.
+        size_bytes: Size of the data; by default 4 GiB on a GPU and 512 MiB on a CPU.
     """
     on_gpu = device.type == "cuda"
     size_bytes = size_bytes or (GPU_COPY_BYTES if on_gpu else CPU_COPY_BYTES)
@@ -35,7 +35,7 @@ def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
     target = torch.empty_like(source)
     target.copy_(source)
     if on_gpu:
-        return 2 * size_bytes / median(_event_seconds(source, target))
+        return 2 * size_bytes / median(event_seconds(lambda: target.copy_(source), COPY_ROUNDS, device))
     times = []
     for _ in range(COPY_ROUNDS):
         start = time.perf_counter()
@@ -44,18 +44,18 @@ def copy_rate(device: torch.device, size_bytes: int | None = None) -> float:
     return 2 * size_bytes / min(times)
 
 
-def _event_seconds(source: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Return the seconds of each copy on a GPU."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(COPY_ROUNDS + 1)]  # type: ignore[no-untyped-call]
+def event_seconds(action: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
+    """Return the seconds that each of ``rounds`` calls of ``action`` takes on a GPU, timed with events."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]  # type: ignore[no-untyped-call]
     for event in events[:-1]:
         event.record()
-        target.copy_(source)
+        action()
     events[-1].record()
-    torch.cuda.synchronize(source.device)
+    torch.cuda.synchronize(device)
     return [start.elapsed_time(end) / 1000 for start, end in itertools.pairwise(events)]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has completed all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,6 +1,6 @@
-"""`tympan doctor`: whether this machine could serve with these settings, and what to do where it could not.
+"""`tympan doctor`: check whether this machine can serve with these settings, and say what to do if not.
 
-Nothing is downloaded but a model's configuration, no weight is read, and nothing is changed.
+Only the configuration of a model is downloaded; no weights are read, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
-from tympan.deploy.settings import ENGINES_WITHOUT_GPU
-from tympan.errors import TympanError
+from tympan.deploy.deployment import ENGINES_WITHOUT_GPU
+from tympan.errors import TympanError, install_command
 
-OK, POOR, BAD = "ok", "poor", "bad"
+OK, WARNING, ERROR = "ok", "warn", "error"
 SERVER_MODULES: Final = ("fastapi", "httptools", "picows", "prometheus_client", "jwt", "python_multipart", "uvicorn")
 TORCH_MODULES: Final = ("torch", "safetensors", "sentencepiece", "huggingface_hub")
 CODECS: Final = ("opus", "vorbis", "mp3", "aac", "flac")
-SPARE_FILES: Final = 64  # beside a socket for every stream
+SPARE_FILES: Final = 64  # in addition to one socket per stream
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `fix` says what to do, where something is to be done."""
+    """Result of one check; `fix` says what to do unless the state is ok."""
 
     name: str
     state: str
@@ -40,21 +40,20 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    add_settings(parser, sections=("model", "server"))
+    add_settings(parser, sections=("model", "server"), config=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     findings = examine(config_from(arguments))
     for finding in findings:
-        print(f"{finding.state:>4}  {finding.name:<8} {finding.text}")
+        print(f"{finding.state:>5}  {finding.name:<8} {finding.text}")
         if finding.fix:
-            print(f"      {'':<8} → {finding.fix}")
-    return 1 if any(finding.state == BAD for finding in findings) else 0
+            print(f"       {'':<8} → {finding.fix}")
+    return 1 if any(finding.state == ERROR for finding in findings) else 0
 
 
 def examine(config: Config) -> Sequence[Finding]:
-    """Everything, in the order in which it is needed. A check that breaks is a finding, too."""
+    """Run all checks; one that fails with an error is a finding, too."""
     checks: list[tuple[str, Callable[[Config], Iterator[Finding]]]] = [
         ("python", _python),
         ("audio", _audio),
@@ -70,9 +69,9 @@ def examine(config: Config) -> Sequence[Finding]:
         try:
             findings += check(config)
         except TympanError as error:
-            findings.append(Finding(name, BAD, str(error)))
+            findings.append(Finding(name, ERROR, str(error)))
         except ModuleNotFoundError as error:
-            findings.append(Finding(name, BAD, f"the package {error.name} is missing", "pip install it"))
+            findings.append(Finding(name, ERROR, f"the package {error.name} is missing", f"pip install {error.name}"))
     return findings
 
 
@@ -88,7 +87,7 @@ def _audio(config: Config) -> Iterator[Finding]:
     missing = [name for name in CODECS if not _decodes(av, name)]
     text = f"PyAV {av.__version__}, soxr {soxr.__version__}"
     if missing:
-        yield Finding("audio", BAD, f"{text}, without {', '.join(missing)}", "pip install --force-reinstall av")
+        yield Finding("audio", ERROR, f"{text}, without {', '.join(missing)}", "pip install --force-reinstall av")
     else:
         yield Finding("audio", OK, f"{text}: {', '.join(CODECS)} and raw samples")
 
@@ -97,7 +96,7 @@ def _decodes(av: object, name: str) -> bool:
     codec: type = av.codec.Codec  # type: ignore[attr-defined]
     try:
         codec(name, "r")
-    except ValueError:  # PyAV's error for a codec that it does not know is one
+    except ValueError:  # PyAV raises a subclass for an unknown codec
         return False
     return True
 
@@ -105,11 +104,11 @@ def _decodes(av: object, name: str) -> bool:
 def _server(config: Config) -> Iterator[Finding]:
     missing = _missing(SERVER_MODULES)
     if missing:
-        yield Finding("server", BAD, f"serving needs {', '.join(missing)}", "pip install 'tympan[server]'")
+        yield Finding("server", ERROR, f"serving needs {', '.join(missing)}", f"run {install_command('server')}")
         return
     text = f"uvicorn {_version('uvicorn')}, picows {_version('picows')}"
     if _missing(("uvloop",)) and sys.platform != "win32":
-        yield Finding("server", POOR, f"{text}, without uvloop", "pip install uvloop: the event loop takes less CPU")
+        yield Finding("server", WARNING, f"{text}, without uvloop", "run pip install uvloop to save CPU time")
     else:
         yield Finding("server", OK, text)
 
@@ -118,22 +117,23 @@ def _model(config: Config) -> Iterator[Finding]:
     name = config.model.model
     if name == "embedded":
         missing = _missing(("pocketsphinx",))
-        text = "embedded: a small recognizer of English, for trying things out"
-        yield Finding("model", BAD if missing else OK, text, "pip install 'tympan[embedded]'" if missing else "")
+        text = "embedded: a small recognizer for English, to try Tympan"
+        fix = f"run {install_command('embedded')}" if missing else ""
+        yield Finding("model", ERROR if missing else OK, text, fix)
         return
-    if name == "scripted":
-        yield Finding("model", POOR, "scripted: it does not listen, and says what its script says")
+    if name.partition(":")[0] == "scripted":
+        yield Finding("model", WARNING, "scripted: fixed words whatever the audio, for tests")
         return
     missing = _missing(TORCH_MODULES)
     if missing:
-        fix = "pip install 'tympan[torch]'; --model embedded does without"
-        yield Finding("model", BAD, f"{name} needs {', '.join(missing)}", fix)
+        fix = f"run {install_command('torch')}, or use --model embedded"
+        yield Finding("model", ERROR, f"{name} needs {', '.join(missing)}", fix)
         return
     from tympan.models.checkpoints.checkpoint import describe
     from tympan.models.checkpoints.load import open_checkpoint
 
-    model = describe(open_checkpoint(name), codebooks=config.model.codebooks)
-    heads = f"{model.pause_heads} pause heads" if model.pause_heads else "turns from energy, it has no pause heads"
+    model = describe(open_checkpoint(name))
+    heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads (turns from energy)"
     text = f"{model.name}: {model.parameters / 1e6:,.0f} M parameters, {model.delay_seconds:g} s of delay, {heads}"
     yield Finding("model", OK, text)
 
@@ -146,15 +146,15 @@ def _device(config: Config) -> Iterator[Finding]:
     from tympan.engine.kyutai.placement import place
 
     placement = place(config.model)
-    how = f"weights {placement.kind}, cache {placement.cache_name}, torch {torch.__version__}"
+    types = f"weights {placement.kind}, cache {placement.cache_name}, torch {torch.__version__}"
     if placement.device.type == "cpu":
         fix = "" if config.model.device == "cpu" else "one stream of the 1B model is near real time on two good cores"
-        yield Finding("device", OK if not fix else POOR, f"CPU, {torch.get_num_threads()} threads, {how}", fix)
+        yield Finding("device", OK if not fix else WARNING, f"CPU, {torch.get_num_threads()} threads, {types}", fix)
         return
     card = torch.cuda.get_device_properties(placement.device)
-    text = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}, {how}"
+    text = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}, {types}"
     if _missing(("triton",)):
-        yield Finding("device", POOR, f"{text}, without Triton", "pip install triton: attention is much faster with it")
+        yield Finding("device", WARNING, f"{text}, without Triton", "run pip install triton for faster attention")
     else:
         yield Finding("device", OK, text)
 
@@ -165,8 +165,8 @@ def _port(config: Config) -> Iterator[Finding]:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        fix = "--port with another number, or stop what listens there"
-        yield Finding("port", BAD, f"cannot listen on {host} port {port}: {error.strerror}", fix)
+        fix = "choose another --port, or stop the program that uses it"
+        yield Finding("port", ERROR, f"cannot listen on {host} port {port}: {error.strerror}", fix)
         return
     yield Finding("port", OK, f"{host} port {port} is free")
 
@@ -181,7 +181,7 @@ def _files(config: Config) -> Iterator[Finding]:
     wanted = config.model.max_streams or 0
     text = f"{most} open files: sockets for {streams} streams"
     if streams < wanted:
-        yield Finding("files", BAD, f"{text}, and {wanted} are to be let in", f"ulimit -n {wanted + SPARE_FILES}")
+        yield Finding("files", ERROR, f"{text}, but max_streams is {wanted}", f"run ulimit -n {wanted + SPARE_FILES}")
     else:
         yield Finding("files", OK, text)
 
@@ -197,8 +197,8 @@ def _keys(config: Config) -> Iterator[Finding]:
     elif server.bind_host in ("127.0.0.1", "::1", "localhost"):
         yield Finding("keys", OK, "no API keys; only this machine can connect")
     else:
-        text = f"no API keys, and {server.bind_host} can be reached from outside"
-        yield Finding("keys", POOR, text, "TYMPAN_API_KEYS, unless something in front of the server asks for keys")
+        text = f"no API keys, and {server.bind_host} is reachable from the network"
+        yield Finding("keys", WARNING, text, "set TYMPAN_API_KEYS, unless a proxy in front of the server checks keys")
 
 
 def _missing(modules: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`tympan listen`: what the microphone hears, on the terminal. Ctrl-C ends it and still prints the last words."""
+"""`tympan listen`: transcribe the microphone on the terminal until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tympan.cli.screen import Screen, open_screen
+from tympan.cli.terminal import Screen, open_screen
 from tympan.client.microphone import Microphone
 from tympan.client.stream import connect
 
@@ -20,9 +20,9 @@ DEFAULT_URL: Final = "ws://localhost:8000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"the server (default: {DEFAULT_URL})")
-    parser.add_argument("--token", help="an API key of that server")
-    parser.add_argument("--device", help="number or name of the microphone (`python -m sounddevice` lists them)")
+    parser.add_argument("--url", default=DEFAULT_URL, help=f"Server (default: {DEFAULT_URL}).")
+    parser.add_argument("--token", help="API key of the server.")
+    parser.add_argument("--device", help="Number or name of the microphone, as listed by `python -m sounddevice`.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,9 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def listen(url: str, token: str | None, microphone: Microphone, screen: Screen) -> None:
-    """Until Ctrl-C: then the microphone closes, and the stream ends once its last words are here."""
+    """Transcribe until Ctrl-C, which closes the microphone; the last words are still shown."""
     async with microphone, connect(url, token=token, sample_rate=microphone.sample_rate) as stream:
-        print(f"listening, with the model {stream.ready.model} at {url}; Ctrl-C ends it", file=sys.stderr)
+        print(f"transcribing with {stream.ready.model} at {url}; press Ctrl-C to stop", file=sys.stderr)
         with _stopped_by_interrupt(microphone), screen:
             async with aclosing(stream.transcribe(microphone)) as events:
                 async for event in events:
@@ -43,7 +43,7 @@ async def listen(url: str, token: str | None, microphone: Microphone, screen: Sc
 
 @contextmanager
 def _stopped_by_interrupt(microphone: Microphone) -> Iterator[None]:
-    """Ctrl-C stops the microphone; a second one stops the program, as it would without us."""
+    """Have Ctrl-C stop the microphone, and a second one the program."""
     loop = asyncio.get_running_loop()
 
     def interrupt(number: int, frame: object) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tympan.bench.load.dialects import DIALECTS
-from tympan.bench.load.plan import Plan
+from tympan.bench.load.spec import LoadSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     # `bench engine` runs where these packages are missing.
     from tympan.bench.load.expected import expect
-    from tympan.bench.load.picture import check_file, write_report
+    from tympan.bench.load.page import check_file, write_report
     from tympan.bench.load.report import figures, table
     from tympan.bench.load.speech import noise, read_speech
     from tympan.bench.load.workers import run_load
 
-    plan = Plan(
+    plan = LoadSpec(
         url=arguments.url,
         protocol=arguments.protocol,
         streams=arguments.streams,

@@ -1,7 +1,7 @@
-"""The command `tympan`: a table of commands, each in a module that is imported only when it is asked for.
+"""The command `tympan`: a table of commands, each in a module that is imported only when it is used.
 
-A command's module has `add_arguments(parser)` and `run(arguments) -> exit code`. Exit codes: 0 done, 1 something
-failed, 2 wrong usage, settings or machine (one sentence on stderr says what), 130 interrupted.
+The module of a command has `add_arguments(parser)` and `run(arguments) -> exit code`. Exit codes: 0 success, 1 failure,
+2 wrong usage, settings or machine (one sentence on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a command lives, and its line in the help."""
+    """The module of a command, and its line in the help."""
 
     module: str
     summary: str
 
 
 COMMANDS: Final = {
-    "serve": Command("tympan.cli.serve", "serve a model over WebSocket, with a page to try it"),
-    "transcribe": Command("tympan.cli.transcribe", "turn audio and video files into text, subtitles or JSON"),
-    "models": Command("tympan.cli.models", "say what a model is, without loading it"),
-    "doctor": Command("tympan.cli.doctor", "say whether this machine can serve, and what to fix"),
-    "key": Command("tympan.cli.key", "make an API key: the key for a client, its hash for the server"),
-    "bench": Command("tympan.cli.bench", "measure what this machine or a running server carries"),
-    "plan": Command("tympan.cli.plan", "say what a fleet for so many streams costs"),
-    "listen": Command("tympan.cli.listen", "show what the microphone hears"),
+    "serve": Command("tympan.cli.serve", "Serve a model over WebSocket, with a web page to try it."),
+    "transcribe": Command("tympan.cli.transcribe", "Transcribe audio and video files to text, subtitles or JSON."),
+    "models": Command("tympan.cli.models", "Describe a model without loading it."),
+    "doctor": Command("tympan.cli.doctor", "Check whether this machine can serve, and what to fix."),
+    "key": Command("tympan.cli.key", "Create an API key for a client, and its hash for the server."),
+    "bench": Command("tympan.cli.bench", "Measure this machine or a running server."),
+    "plan": Command("tympan.cli.plan", "Calculate the cost of a fleet."),
+    "listen": Command("tympan.cli.listen", "Transcribe the microphone."),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s")
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # a closed pipe shows here, not after us
+        sys.stdout.flush()  # raises here if the pipe is closed
         return code
     except SystemExit as exit:  # argparse's, after help and usage errors
         return exit.code if isinstance(exit.code, int) else 0
@@ -71,7 +71,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser, with the options of the chosen command alone: the others' modules stay unread."""
+    """Return the parser with the options of the chosen command only, so that no other module is imported."""
     parser = argparse.ArgumentParser(prog="tympan", description="Live speech to text.")
     parser.add_argument("--version", action="version", version=f"tympan {tympan.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -83,5 +83,5 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _drop_output() -> None:
-    """Whoever read us has left (`tympan … | head`): the interpreter's last flush must not complain about it."""
+    """Discard further output after the reader has closed the pipe (`tympan … | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`tympan models NAME …`: what a checkpoint is, from its configuration; no weight is read."""
+"""`tympan models NAME …`: describe models from their configuration, without their weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tympan.errors import MissingPackageError
+from tympan.errors import missing_package
 
 if TYPE_CHECKING:
     from tympan.models.checkpoints.checkpoint import Description
@@ -16,10 +16,14 @@ MIB, GIB = 2**20, 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="org/name[@revision], a folder, random:1b|2.6b|tiny")
-    parser.add_argument("--dtype", choices=["bf16", "f16", "f32"], default="bf16", help="(default: %(default)s)")
-    parser.add_argument("--codebooks", type=int, metavar="N", help="audio codebooks used; all by default")
-    parser.add_argument("--json", action="store_true", help="one JSON object per model")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="Repository, folder, or random:1b|2.6b|tiny.")
+    parser.add_argument(
+        "--dtype",
+        choices=["bf16", "f16", "f32"],
+        default="bf16",
+        help="Data type (default: %(default)s).",
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per model.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,19 +32,19 @@ def run(arguments: argparse.Namespace) -> int:
         from tympan.models.checkpoints.checkpoint import describe
         from tympan.models.checkpoints.load import open_checkpoint
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+        raise missing_package("this command", error.name, "torch") from None
     for name in arguments.names:
         dtype = FLOATS[arguments.dtype]
-        description = describe(open_checkpoint(name), dtype=dtype, codebooks=arguments.codebooks)
+        description = describe(open_checkpoint(name), dtype=dtype)
         if arguments.json:
             print(json.dumps({**asdict(description), "stream_bytes": description.stream_bytes}))
         else:
-            print(_sheet(description, arguments.dtype))
+            print(_summary(description, arguments.dtype))
     return 0
 
 
-def _sheet(model: Description, dtype: str) -> str:
-    heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads: turns come from energy"
+def _summary(model: Description, dtype: str) -> str:
+    heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads (turns from energy)"
     prefix = f", {model.silence_prefix_seconds:g} s of silence before a stream" if model.silence_prefix_seconds else ""
     weights = model.lm_bytes + model.mimi_bytes
     stream = f"{model.lm_stream_bytes / MIB:.2f} MiB cache and {model.mimi_stream_bytes / MIB:.2f} MiB codec"

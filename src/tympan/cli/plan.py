@@ -1,4 +1,4 @@
-"""`tympan plan`: what a fleet for so many streams costs, and how it would follow a day."""
+"""`tympan plan`: the cost of a fleet, and a simulation of its autoscaler."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
 from tympan.config import DeploySettings
 from tympan.deploy.capacity import MODELS, read_runs
-from tympan.deploy.fleet import simulate
-from tympan.deploy.plan import (
+from tympan.deploy.costs import (
     Choice,
     Demand,
     choices,
@@ -23,9 +22,10 @@ from tympan.deploy.plan import (
     rule_of_thumb,
     table,
 )
-from tympan.deploy.plot import draw
+from tympan.deploy.fleet import simulate
+from tympan.deploy.fleet_plot import plot_fleet
 from tympan.deploy.prices import GPUS, PRICES_AS_OF
-from tympan.deploy.trace import Trace, read_trace, synthetic_day
+from tympan.deploy.workload import Workload, read_workload, synthetic_day
 from tympan.errors import ConfigError
 
 RESULTS: Final = Path("benchmarks/results")
@@ -35,31 +35,36 @@ PATIENCE_SECONDS: Final = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--streams", type=int, metavar="N", help="streams at once; with --trace synthetic: streams in the whole day"
+        "--streams", type=int, metavar="N", help="Concurrent streams; with --trace synthetic, streams in the whole day."
     )
-    parser.add_argument("--audio-hours", type=float, metavar="H", help="hours of audio in them per day (default: all)")
-    parser.add_argument("--size", choices=list(MODELS), default="1b", help="of the model (default: %(default)s)")
+    parser.add_argument("--audio-hours", type=float, metavar="H", help="Hours of audio per day (default: all day).")
+    parser.add_argument("--size", choices=list(MODELS), default="1b", help="Size of the model (default: %(default)s).")
     parser.add_argument(
-        "--kv-dtype", choices=("bf16", "fp8"), default="bf16", help="of the model's cache (default: %(default)s)"
+        "--kv-dtype", choices=("bf16", "fp8"), default="bf16", help="Data type of the KV cache (default: %(default)s)."
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="measured loads (default: there)")
-    parser.add_argument("--explain", action="store_true", help="print what every figure follows from")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    day = parser.add_argument_group("a day of the autoscaler")
-    day.add_argument("--trace", metavar="FILE|synthetic", help="CSV with arrival and duration in seconds, or made up")
-    day.add_argument("--seed", type=int, default=0, help="of the synthetic day (default: %(default)s)")
-    day.add_argument("--plot", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="Measured loads (default: %(default)s)."
+    )
+    parser.add_argument("--explain", action="store_true", help="Print how every figure is calculated.")
+    day = parser.add_argument_group("simulation of a day")
+    day.add_argument("--trace", metavar="FILE|synthetic", help="CSV of arrivals and durations in seconds.")
+    day.add_argument("--seed", type=int, default=0, help="Seed of the synthetic day (default: %(default)s).")
+    day.add_argument("--plot", type=Path, metavar="FILE", help="Write a plot (needs matplotlib).")
     day.add_argument(
-        "--cold-start", type=float, default=COLD_START_SECONDS, metavar="S", help="seconds (default: %(default)g)"
+        "--cold-start",
+        type=float,
+        default=COLD_START_SECONDS,
+        metavar="S",
+        help="Start of a container (default: %(default)g).",
     )
     day.add_argument(
         "--patience",
         type=float,
         default=PATIENCE_SECONDS,
         metavar="S",
-        help="seconds for which a client that finds no room tries again (default: %(default)g)",
+        help="Seconds for which a refused client tries again (default: %(default)g).",
     )
-    add_settings(parser, sections=("deploy",))
+    add_settings(parser, sections=("deploy",), config=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     thumb = rule_of_thumb(demand, settings)
     print(f"{demand.streams:,} streams of the {arguments.size} model at once; prices as of {PRICES_AS_OF}")
     print(table([*rows, thumb]))
-    print("the last line is the common advice, ten streams per L40S; `estimate`: nobody has measured that GPU yet")
+    print("the last line is the common advice of ten streams per L40S; `estimate`: this GPU has not been measured")
     if arguments.explain:
         print(explain([*rows, thumb]))
     report: dict[str, Any] = {
@@ -90,32 +95,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trace(arguments: argparse.Namespace) -> Trace | None:
+def _trace(arguments: argparse.Namespace) -> Workload | None:
     if arguments.trace is None:
         if arguments.plot is not None:
-            raise ConfigError("--plot draws a day: give it one with --trace")
+            raise ConfigError("--plot needs a day to draw: add --trace")
         return None
     if arguments.trace != "synthetic":
         if arguments.streams is not None:
-            raise ConfigError("--streams and a trace from a file both say how many streams there are: leave one out")
-        return read_trace(Path(arguments.trace))
+            raise ConfigError("--streams and --trace FILE both set the number of streams: leave one out")
+        return read_workload(Path(arguments.trace))
     if arguments.streams is None:
         raise ConfigError("--trace synthetic needs --streams, the number of streams in the day")
     return synthetic_day(arguments.streams, arguments.seed)
 
 
-def _demand(arguments: argparse.Namespace, trace: Trace | None) -> Demand:
+def _demand(arguments: argparse.Namespace, trace: Workload | None) -> Demand:
     if arguments.cold_start < 0 or arguments.patience < 0:
-        raise ConfigError("--cold-start and --patience are seconds, and not negative")
+        raise ConfigError("--cold-start and --patience must not be negative")
     streams = arguments.streams if trace is None else trace.peak
     if streams is None or streams < 1:
-        raise ConfigError("--streams takes the number of streams at once, at least 1")
+        raise ConfigError("--streams must be at least 1")
     if arguments.audio_hours is not None and not 0 < arguments.audio_hours <= 24 * streams:
-        raise ConfigError(f"--audio-hours takes hours per day, at most {24 * streams:,} with {streams:,} streams")
+        raise ConfigError(f"--audio-hours must be between 0 and {24 * streams:,} with {streams:,} streams")
     return Demand(streams, arguments.audio_hours)
 
 
-def _day(arguments: argparse.Namespace, trace: Trace, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
+def _day(arguments: argparse.Namespace, trace: Workload, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
     rules = fleet_rules(choice, settings, arguments.cold_start, arguments.patience)
     result = simulate(trace, rules)
     summary = fleet_summary(result, choice)
@@ -125,8 +130,8 @@ def _day(arguments: argparse.Namespace, trace: Trace, choice: Choice, settings: 
     )
     print(fleet_table(summary))
     if choice.containers > settings.max_containers:
-        print(f"  its peak wants {choice.containers} containers: raise --max-containers")
+        print(f"  the peak needs {choice.containers} containers: raise --max-containers")
     if arguments.plot is not None:
-        draw(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
+        plot_fleet(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
         print(f"  plot         {arguments.plot}")
     return {"trace": trace.name, "gpu": choice.gpu, "rules": asdict(rules), **summary}

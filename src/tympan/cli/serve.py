@@ -1,4 +1,4 @@
-"""`tympan serve`: the server, until it is told to stop."""
+"""`tympan serve`: run the server until a signal arrives."""
 
 from __future__ import annotations
 
@@ -9,69 +9,66 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.engine.registry import create_engine
-from tympan.errors import MissingPackageError
+from tympan.errors import missing_package
 from tympan.server.listen.listener import listen
 from tympan.server.listen.startup import StartupServer
 from tympan.server.observability.logs import log_config
 
 if TYPE_CHECKING:
-    from tympan.server.runner import Runner
+    from tympan.server.uvicorn_server import UvicornServer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    add_settings(parser, sections=("model", "server", "limits", "turns", "recording"))
+    add_settings(parser, ("model", "server", "limits", "keys", "turns", "recording"), config=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        lost = runner.run(_serve(config_from(arguments)))
-    if lost:
-        print(f"tympan: {lost}: start it again", file=sys.stderr, flush=True)
-        os._exit(1)  # the interpreter's own end may wait for a thread that hangs in a library
+        fatal_error = runner.run(_serve(config_from(arguments)))
+    if fatal_error:
+        print(f"tympan: {fatal_error}: restart the server", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter's shutdown may wait for a thread that hangs in a library
     return 0
 
 
 async def _serve(config: Config) -> str:
-    """Why only a new process helps; empty after a signal."""
+    """Serve, and return the fatal error that requires a new process; empty after a signal."""
     logging.config.dictConfig(log_config(config.server))
     engine = create_engine(config.model)
     with listen(config.server) as listener:
         try:
             async with StartupServer(listener, config.server, engine):
-                # Both take a second or two. The server starts no engine: a model that cannot be had is one sentence,
-                # not a trace.
+                # Both take seconds. The engine is started here and not by the application, so that its errors are one
+                # sentence and not a traceback.
                 runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
-            return await runner.run_until_told(listener)
+            return await runner.serve_until_stopped(listener)
         finally:
             await engine.stop()
 
 
-async def _make_runner(config: Config, engine: Engine) -> Runner:
-    """Raises `MissingPackageError` and `ConfigError`."""
+async def _make_runner(config: Config, engine: Engine) -> UvicornServer:
     make_runner = await asyncio.to_thread(_import_server)
     return make_runner(config, engine)
 
 
-def _import_server() -> Callable[[Config, Engine], Runner]:
-    """The web framework, which only serving needs. Raises `MissingPackageError`."""
+def _import_server() -> Callable[[Config, Engine], UvicornServer]:
+    """Import the web framework, which takes a second."""
     try:
         from tympan.server.app import create_app
-        from tympan.server.runner import Runner
+        from tympan.server.uvicorn_server import UvicornServer
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"serving needs the package {error.name}: pip install 'tympan[server]'") from None
-    return lambda config, engine: Runner(create_app(config, engine), config)
+        raise missing_package("serving", error.name, "server") from None
+    return lambda config, engine: UvicornServer(create_app(config, engine), config)
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one (it does not exist for Windows), else asyncio's own."""
+    """Return uvloop's event loop if it is installed (there is none for Windows), else None."""
     if find_spec("uvloop") is None:
         return None
     import uvloop

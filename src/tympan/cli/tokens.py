@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 
 from tympan.audio.files import decode_file
 from tympan.config import Config
-from tympan.errors import ConfigError, MissingPackageError
+from tympan.errors import ConfigError, missing_package
 from tympan.messages import Word
 from tympan.session.local import transcribe
 
@@ -19,13 +19,13 @@ WITHOUT_TOKENS = ("embedded", "scripted")
 
 
 async def print_tokens(config: Config, files: Sequence[Path]) -> None:
-    """One line of JSON per file: entry `i` of `tokens` is what position `i + 1` predicted, flush frames included."""
-    if config.model.model in WITHOUT_TOKENS:
-        raise ConfigError(f"the model {config.model.model} has no tokens; name one of Kyutai's, or random:tiny")
+    """Print one line of JSON per file; entry `i` of `tokens` is predicted at position `i + 1`."""
+    if config.model.model.partition(":")[0] in WITHOUT_TOKENS:
+        raise ConfigError(f"the model {config.model.model} has no tokens; use one of Kyutai's models, or random:tiny")
     try:
         from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:
-        raise MissingPackageError(f"this needs the package {error.name}: pip install 'tympan[torch]'") from None
+        raise missing_package("this command", error.name, "torch") from None
 
     tokens: list[int] = []
     pauses: list[list[float]] = []
@@ -34,7 +34,7 @@ async def print_tokens(config: Config, files: Sequence[Path]) -> None:
         tokens.append(token)
         pauses.append([round(probability, 6) for probability in probabilities])
 
-    # A model that is started again would say some of them twice.
+    # A restart of the model's state would repeat tokens.
     engine = create_kyutai_engine(msgspec.structs.replace(config.model, stall_seconds=0.0), trace)
     await engine.start()
     try:

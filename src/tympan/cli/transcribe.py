@@ -1,4 +1,4 @@
-"""`tympan transcribe`: files into text, subtitles or JSON, with a server or with an engine of this process."""
+"""`tympan transcribe`: write files as text, subtitles or JSON, with a server or an engine in this process."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from typing import Final
 from msgspec.structs import replace
 
 from tympan.audio.files import decode_file, duration_seconds
-from tympan.cli.progress import FileProgress
-from tympan.cli.settings import add_settings, config_from
+from tympan.cli.options import add_settings, config_from
+from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
 from tympan.messages import Event, Ready, Segment
-from tympan.transcript.subtitles import Listening, Transcript, to_json, to_srt, to_text, to_vtt
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript, TranscriptBuilder, to_json, to_text
 
 Recognize = Callable[[Path], AsyncGenerator[Event, None]]
-"""The events of one file: `Ready` first, `Complete` last."""
+"""Yields the events of one file: `Ready` first, `Complete` last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
+    """An output format; `lists` says whether the output of several files can be concatenated."""
+
     suffix: str
     write: Callable[[Transcript], str]
     lists: bool
-    """Whether the output for several files can follow one another."""
 
 
 FORMATS: Final = {
@@ -44,38 +46,33 @@ FORMATS: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio or video, of any usual kind")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Audio or video file.")
     parser.add_argument(
-        "--url", help="a server to send the audio to, such as ws://localhost:8000; else this machine works"
+        "--url", help="Server to use, such as ws://localhost:8000; by default this machine transcribes."
     )
-    parser.add_argument("--token", help="an API key of that server")
-    parser.add_argument("--format", choices=[*FORMATS, "tokens"], default="text", help="what to write (default: text)")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write one file per input into DIR, not to the terminal"
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (or TYMPAN_CONFIG)")
-    add_settings(parser, ["model"])
+    parser.add_argument("--token", help="API key of the server.")
+    parser.add_argument("--format", choices=[*FORMATS, "tokens"], default="text", help="Output format (default: text).")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Write one file per input into DIR.")
+    add_settings(parser, ["model"], config=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.url and "model" in arguments:
         raise ConfigError(
-            "--model chooses a model on this machine; the server at --url has its own: leave one of them out"
+            "--model selects a model on this machine, but --url uses the server's model: leave one of them out"
         )
     files: list[Path] = arguments.files
     if arguments.format == "tokens":
         return _print_tokens(arguments)
     if len(files) > 1 and not arguments.output and not FORMATS[arguments.format].lists:
-        raise ConfigError(f"several files as {arguments.format} need --output DIR: one file for each")
+        raise ConfigError(f"several files as {arguments.format} need --output DIR")
     return asyncio.run(_transcribe_all(arguments, _targets(files, arguments.output, FORMATS[arguments.format].suffix)))
 
 
 def _print_tokens(arguments: argparse.Namespace) -> int:
-    """What the model itself says, for those who compare models: one JSON object per file."""
+    """Print the model's tokens, for the comparison of models."""
     if arguments.url or arguments.output:
-        raise ConfigError(
-            "--format tokens is about a model on this machine, and is printed: leave out --url and --output"
-        )
+        raise ConfigError("--format tokens prints the tokens of a model on this machine: leave out --url and --output")
     from tympan.cli.tokens import print_tokens
 
     asyncio.run(print_tokens(_one_stream(config_from(arguments)), arguments.files))
@@ -83,13 +80,13 @@ def _print_tokens(arguments: argparse.Namespace) -> int:
 
 
 def _one_stream(config: Config) -> Config:
-    """One file at a time needs one slot, and no calibration."""
+    """Return the configuration with one slot, which needs no calibration."""
     model = replace(config.model, max_streams=config.model.max_streams or 1)
     return replace(config, model=model)
 
 
 def _targets(files: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path | None]:
-    """Where each file's output goes: `talk.mp3` to `talk.srt`, or `talk.mp3.srt` if another is a `talk` too."""
+    """Return each file's output: `talk.srt` for `talk.mp3`, or `talk.mp3.srt` if two inputs are named `talk`."""
     if folder is None:
         return dict.fromkeys(files)
     stems = Counter(file.stem for file in files)
@@ -101,7 +98,7 @@ def _targets(files: Sequence[Path], folder: Path | None, suffix: str) -> dict[Pa
 
 
 async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Path | None]) -> int:
-    """Every file in turn; one that fails does not stop the others."""
+    """Transcribe one file after the other; one that fails does not stop the others."""
     failed = False
     async with AsyncExitStack() as stack:
         recognize = await _recognizer(arguments, stack)
@@ -117,7 +114,7 @@ async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Pat
                 failed = True
                 print(f"tympan: {file}: {error.strerror or error}", file=sys.stderr)
             except ServerError as error:
-                if error.close_code is None:  # nobody there, or not for us: it would be the same for the next file
+                if error.close_code is None:  # unreachable or refused: it would be the same for the next file
                     raise
                 failed = True
                 print(f"tympan: {file}: {error}", file=sys.stderr)
@@ -154,18 +151,18 @@ async def _recognize_remotely(url: str, token: str | None, file: Path) -> AsyncG
 
 
 async def _transcribe(recognize: Recognize, file: Path, target: Path | None, format_name: str) -> None:
-    heard = Listening(str(file))
+    transcript = TranscriptBuilder(str(file))
     streams_text = target is None and format_name == "text"
     with FileProgress(file.name, duration_seconds(file)) as progress:
         async with aclosing(recognize(file)) as events:
             async for event in events:
-                heard.hear(event)
+                transcript.on_event(event)
                 if isinstance(event, Segment) and streams_text:
                     progress.show(event.text)
-                progress.update(heard.duration, len(heard.words))
+                progress.update(transcript.duration, len(transcript.words))
     if streams_text:
         return
-    output = FORMATS[format_name].write(heard.transcript)
+    output = FORMATS[format_name].write(transcript.transcript)
     _put(output, target)
 
 

@@ -1,13 +1,13 @@
-"""The client SDK: stream audio to a server, receive events. Needs neither torch nor a web framework.
+"""The client SDK: send audio to a server and receive events. Needs neither torch nor a web framework.
 
-wire        the native protocol seen from the client: addresses, frames, messages (no I/O)
-transport   one connection: open, send, receive, close
-backoff     how long to wait before the next attempt
-source      what can be transcribed: iterables of audio
-dialer      opening connections, the first and the next ones
-outbox      audio and commands not yet acknowledged, so that they can be sent again
-mailbox     events on their way to their reader
-stream      `connect`: the asynchronous client
-sync        `connect_sync`: the same, blocking
-microphone  blocks of samples from a sound card
+stream       `connect`: the asynchronous client
+sync         `connect_sync`: the same, blocking
+microphone   blocks of samples from a sound card
+backoff      how long to wait before the next attempt
+connection   the connections of one stream, one after the other
+transport    one WebSocket: open, send, receive, close
+send_buffer  audio and commands that the server has not acknowledged yet
+events       events on their way to their reader, across restarts of the server
+source       what can be transcribed: iterables of audio
+wire         the native protocol as the client sees it, without I/O
 """

@@ -4,7 +4,7 @@
         async for event in stream.transcribe(microphone):
             ...
 
-PortAudio calls back in a thread of its own, which may never wait: a block that finds the queue full pushes out the
+PortAudio delivers blocks in a separate thread, which must not wait: if the queue is full, a new block replaces the
 oldest one, and the loss is logged.
 """
 
@@ -19,45 +19,50 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 
-from tympan.errors import AudioError, MissingPackageError
+from tympan.errors import AudioError, MissingPackageError, missing_package
 from tympan.messages import Samples
 
 logger = logging.getLogger(__name__)
 
 BLOCK_SECONDS: Final = 0.08
 QUEUE_SECONDS: Final = 60.0
-"""How much sound waits while nobody takes it, such as during a reconnection."""
+"""How much audio is queued while it is not read, for example during a reconnection."""
 HIGHEST_RATE: Final = 48_000
-"""What servers take; a device that runs faster is asked for this rate instead."""
+"""The highest rate that servers accept, requested from devices with a higher default."""
 
 BlockCallback = Callable[[Samples, int, object, object], None]
-"""PortAudio's: samples `[n, channels]`, n, its clock, its flags."""
+"""PortAudio's callback: samples `[n, channels]`, n, time info, status flags."""
 
 
 class InputStream(Protocol):
-    """The part of `sounddevice.InputStream` that is used here."""
+    """The used part of `sounddevice.InputStream`."""
 
     @property
-    def samplerate(self) -> float: ...
-    def start(self) -> None: ...
-    def close(self) -> None: ...
+    def samplerate(self) -> float:
+        """Sample rate in Hz."""
+
+    def start(self) -> None:
+        """Start to deliver blocks."""
+
+    def close(self) -> None:
+        """Close the device."""
 
 
 OpenInput = Callable[[str | int | None, float, BlockCallback], InputStream]
-"""Opens a device, to be called back with blocks of so many seconds."""
+"""Opens a device, given its name, the seconds per block, and the callback."""
 
 
 def open_sounddevice(device: str | int | None, block_seconds: float, callback: BlockCallback) -> InputStream:
-    """One channel of a sound card, at the card's own rate.
+    """Open one channel of a sound card at the card's default rate.
 
     Raises:
         MissingPackageError: sounddevice or the PortAudio library is not installed.
-        AudioError: there is no such device, or it cannot be opened.
+        AudioError: The device does not exist or cannot be opened.
     """
     try:
         import sounddevice
     except ImportError:
-        raise MissingPackageError("the microphone needs the package sounddevice: pip install 'tympan[mic]'") from None
+        raise missing_package("the microphone", "sounddevice", "mic") from None
     except OSError:
         raise MissingPackageError(
             "the microphone needs the PortAudio library (Debian: apt install libportaudio2)"
@@ -78,11 +83,12 @@ def open_sounddevice(device: str | int | None, block_seconds: float, callback: B
 
 
 class Microphone:
-    """Blocks of float32 `[n]` at `sample_rate`, from entering until `stop`.
+    """Yields blocks of float32 samples `[n]` at `sample_rate`, from entering until `stop`.
 
     Args:
-        device: a number or a part of a name, as `python -m sounddevice` lists them; the system's default if not given.
-        open_input: what opens the device.
+        device: Number or part of the name, as listed by `python -m sounddevice`; by default the system's.
+        block_seconds: Duration of a block.
+        open_input: Opens the device.
     """
 
     def __init__(
@@ -103,7 +109,7 @@ class Microphone:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._input = self._open_input(self._device, self._block_seconds, self._heard)
+        self._input = self._open_input(self._device, self._block_seconds, self._on_block)
         self._input.start()
         return self
 
@@ -117,11 +123,12 @@ class Microphone:
 
     @property
     def sample_rate(self) -> int:
-        assert self._input is not None, "the rate is known inside `async with`"
+        """Sample rate of the device in Hz."""
+        assert self._input is not None, "use the microphone inside `async with`"
         return round(self._input.samplerate)
 
     def stop(self) -> None:
-        """Close the device. What has been heard can still be iterated over. Safe to call twice."""
+        """Close the device. Queued blocks can still be read. May be called more than once."""
         if self._input is not None and not self._stopped:
             self._input.close()
         self._stopped = True
@@ -138,13 +145,13 @@ class Microphone:
             await self._changed.wait()
         return self._blocks.popleft()
 
-    def _heard(self, block: Samples, frames: int, clock: object, flags: object) -> None:
-        """In PortAudio's thread: it uses the block's memory again, so the queue gets a copy."""
+    def _on_block(self, block: Samples, frames: int, clock: object, flags: object) -> None:
+        """Queue a copy, since PortAudio reuses the block's memory; called in its thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._queue, np.array(block[:, 0], dtype=np.float32))
 
     def _queue(self, block: Samples) -> None:
         if len(self._blocks) == self._blocks.maxlen:
-            logger.warning("nobody takes the microphone's sound: %.2f s are lost", self._block_seconds)
+            logger.warning("the microphone's audio is not read: %.2f s are lost", self._block_seconds)
         self._blocks.append(block)
         self._changed.set()

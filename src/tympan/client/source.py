@@ -1,4 +1,4 @@
-"""Where a stream's audio comes from: anything that can be iterated over, in either way."""
+"""Sources of audio: iterables and asynchronous iterables."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 AudioLike = npt.NDArray[np.floating] | bytes
-"""Mono samples `[n]` in [-1, 1] at the declared rate, or bytes in the declared encoding, cut anywhere."""
+"""Mono samples `[n]` in [-1, 1] at the declared rate, or bytes in the declared encoding, split anywhere."""
 
 AudioSource = Iterable[AudioLike] | AsyncIterable[AudioLike]
-"""A plain iterable is advanced in a thread, so it may block (a file being decoded)."""
+"""A plain iterable is advanced in a thread, so it may block."""
 
 
 async def items(source: AudioSource) -> AsyncIterator[AudioLike]:
-    """Everything from `source`, without blocking the event loop."""
+    """Yield the items of `source` without blocking the event loop."""
     if isinstance(source, AsyncIterable):
         async for audio in source:
             yield audio

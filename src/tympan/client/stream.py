@@ -4,10 +4,9 @@
         async for event in stream.transcribe(blocks):
             ...
 
-One task per stream reads the connection and, beside it, one writes it. `send` puts audio into the outbox and waits
-until the socket has taken it. When the connection is lost or the server restarts, the task opens the next one and
-writes what the outbox still holds; the times of events go on from there, so one clock runs through: seconds of audio
-sent by this stream.
+One task of the stream reads the connection and another writes it. `send` appends audio to the send buffer and waits
+until the socket has accepted it. When the connection is lost or the server restarts, the stream opens the next one and
+sends what the buffer still holds. Event times are seconds of audio sent on this stream, whatever the session.
 """
 
 from __future__ import annotations
@@ -22,18 +21,16 @@ import msgspec
 
 from tympan.client import wire
 from tympan.client.backoff import Backoff
-from tympan.client.dialer import Dialer, bad_message, last_words
-from tympan.client.line import Line
-from tympan.client.mailbox import Mailbox
-from tympan.client.outbox import Outbox
-from tympan.client.seam import Seam
+from tympan.client.connection import ReconnectingConnection, bad_message, with_server_error
+from tympan.client.events import EventQueue, RestartFilter
+from tympan.client.send_buffer import SendBuffer
 from tympan.client.source import AudioLike, AudioSource, items
 from tympan.client.transport import Connection, NoConnectionError, Transport, open_websocket
 from tympan.errors import ServerError
 from tympan.messages import Complete, Event, Flushed, Lag, Ready, Word
 
 UNRELEASED_SECONDS: Final = 30.0
-"""A word is released at the latest this long after it was heard; audio older than that need not be sent again."""
+"""A word arrives at the latest this long after its audio; older audio need not be sent again."""
 
 
 def connect(
@@ -46,40 +43,44 @@ def connect(
     backoff: Backoff | None = None,
     transport: Transport = open_websocket,
 ) -> Stream:
-    """A stream to the server at `url`, for `async with`.
+    """Return a stream to the server at `url`, to be used with `async with`.
 
     Args:
-        url: `ws://host:port` or `wss://host`; the path `/v1/stream` is added where there is none.
-        token: an API key.
-        encoding: how audio is written on the wire. Samples can be sent as `s16le` and `f32le`, anything else as bytes.
-        sample_rate: samples per second of raw audio; 24,000 if not given (8,000 for `mulaw` and `alaw`).
-        events: which events to receive, by their wire names; warnings, answers to flushes and the end always come.
-        backoff: how to wait and try again when the server is full or restarts or the connection is lost;
-            `Backoff(attempts=0)` never does.
+        url: `ws://host:port` or `wss://host`; the path defaults to `/v1/stream`.
+        token: An API key.
+        encoding: Encoding of the audio on the wire. Sample arrays can be sent as `s16le` or `f32le`; any other
+            encoding takes bytes.
+        sample_rate: Sample rate of raw audio in Hz; by default 24,000, and 8,000 for `mulaw` and `alaw`.
+        events: Names of the events to receive. `warning`, `flushed` and `complete` are always received.
+        backoff: When to try again if the server is full or restarts or the connection is lost.
+            `Backoff(attempts=0)` disables this.
+        transport: Opens a connection; another one can be used for tests or a custom TLS context.
 
     Raises:
         ParameterError: `url` is not the address of a server.
-        ServerError: on entering, when the server cannot be reached or refuses.
+        ServerError: On entering the stream: the server cannot be reached, or refuses.
     """
     if isinstance(events, str):
         events = [name.strip() for name in events.split(",")]
     audio = wire.AudioFormat.of(encoding, sample_rate)
     address = wire.stream_url(url, audio, [*wire.NEEDED_EVENTS, *events])
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    dialer = Dialer(address, headers, backoff or Backoff(), transport)
-    return Stream(dialer, audio, wire.event_types(events))
+    connection = ReconnectingConnection(address, headers, backoff or Backoff(), transport, SendBuffer(audio))
+    return Stream(connection, audio, wire.event_types(events))
 
 
 class Stream:
-    """One transcription. Made by `connect`; iterate over it to receive events, from one task at a time."""
+    """One transcription, made by `connect`. Iterate over it, from one task at a time, to receive events."""
 
-    def __init__(self, dialer: Dialer, audio: wire.AudioFormat, wanted: frozenset[type[Event]]) -> None:
+    def __init__(
+        self, connection: ReconnectingConnection, audio: wire.AudioFormat, wanted: frozenset[type[Event]]
+    ) -> None:
+        self._connection = connection
+        self._buffer = connection.buffer
         self._audio = audio
         self._wanted = wanted
-        self._outbox = Outbox(audio)
-        self._line = Line(dialer, self._outbox)
-        self._seam = Seam(wanted)
-        self._mailbox = Mailbox()
+        self._filter = RestartFilter(wanted)
+        self._queue = EventQueue()
         self._ready: Ready | None = None
         self._complete: Complete | None = None
         self._words = 0
@@ -90,7 +91,7 @@ class Stream:
 
     async def __aenter__(self) -> Self:
         try:
-            self._ready = await self._line.open()
+            self._ready = await self._connection.open()
         except NoConnectionError as ended:
             raise ended.as_server_error() from None
         self._deliver(self._ready)
@@ -98,81 +99,81 @@ class Stream:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A task that is cancelled before its first step has closed nothing.
-        await self._line.close()
+        # A task that was cancelled before its first step has not closed the connection.
+        await self._connection.close()
 
     @property
     def ready(self) -> Ready:
-        """What the server said when the stream was opened: its model, engine and delay."""
-        assert self._ready is not None, "a stream is ready inside `async with`"
+        """The model, engine and delay that the server reported when the stream was opened."""
+        assert self._ready is not None, "use the stream inside `async with`"
         return self._ready
 
-    # --- Down: audio and commands ------------------------------------------------------------------------------------
-
     async def send(self, audio: AudioLike) -> None:
-        """Send audio and wait until the socket has taken it, over a reconnection if there is one.
+        """Send audio and wait until the socket has accepted it, across a reconnection if necessary.
 
-        A cancelled `send` does not take its audio back: it goes out while the stream lives.
+        The audio of a cancelled `send` is sent nevertheless.
+
+        Args:
+            audio: Mono samples, float `[n]` in [-1, 1], or bytes in the declared encoding.
 
         Raises:
-            ParameterError: samples of a wrong shape or kind, or for an encoding that takes bytes only.
-            ServerError: the stream has ended.
+            ParameterError: The samples have the wrong shape or type, or the encoding takes bytes only.
+            ServerError: The stream has ended.
         """
         self._check_open()
-        self._outbox.append(self._audio.encode(audio))
-        await self._hand_over()
+        self._buffer.append(self._audio.encode(audio))
+        await self._wait_until_sent()
 
     async def flush(self) -> int:
-        """Ask for every word of the audio sent so far; answered by one `Flushed` with the mark that is returned."""
+        """Request all words of the audio sent so far.
+
+        Returns:
+            The marker of the `Flushed` event that follows these words.
+        """
         self._check_open()
         self._markers += 1
-        self._outbox.flush(self._markers)
-        await self._hand_over()
+        self._buffer.flush(self._markers)
+        await self._wait_until_sent()
         return self._markers
 
     async def finish(self) -> None:
-        """No more audio follows: the last words and `Complete` come, then iteration ends. Safe to call twice."""
-        self._mailbox.raise_error()
-        self._outbox.finish()
-        await self._hand_over()
+        """End the audio: the last words and `Complete` follow, then iteration ends. May be called more than once."""
+        self._queue.raise_error()
+        self._buffer.finish()
+        await self._wait_until_sent()
 
     async def keepalive(self) -> None:
-        """Tell the server that this client, silent for now, is still there: it drops one that says nothing for long."""
+        """Reset the server's idle timeout while no audio is sent."""
         self._check_open()
-        if self._line.connection is not None:
-            with contextlib.suppress(NoConnectionError):  # the stream's own task sees to that
-                await self._line.connection.send(wire.KEEPALIVE)
+        if self._connection.current is not None:
+            with contextlib.suppress(NoConnectionError):  # the reading task handles it
+                await self._connection.current.send(wire.KEEPALIVE)
 
     def _check_open(self) -> None:
-        self._mailbox.raise_error()
-        if self._outbox.finishing:
-            raise RuntimeError("this stream has been finished: nothing more can be sent on it")
+        self._queue.raise_error()
+        if self._buffer.finishing:
+            raise RuntimeError("the stream has been finished: nothing more can be sent on it")
 
-    async def _hand_over(self) -> None:
+    async def _wait_until_sent(self) -> None:
         self._to_send.set()
-        while not self._outbox.drained and not self._mailbox.ended:
+        while not self._buffer.drained and not self._queue.ended:
             self._sent.clear()
             await self._sent.wait()
-        self._mailbox.raise_error()
-
-    # --- Up: events --------------------------------------------------------------------------------------------------
+        self._queue.raise_error()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        return await self._mailbox.take()
+        return await self._queue.get()
 
     async def transcribe(self, source: AudioSource) -> AsyncGenerator[Event, None]:
-        """Send everything from `source`, finish, and receive meanwhile. What `source` raises is raised here."""
+        """Send all audio of `source`, finish, and yield the events meanwhile; errors of `source` are raised here."""
         feeder = self._start(self._feed(source), self._feed_done)
         try:
             async for event in self:
@@ -187,32 +188,30 @@ class Stream:
 
     def _feed_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._mailbox.end(error)
-
-    # --- The stream's own task ---------------------------------------------------------------------------------------
+            self._queue.end(error)
 
     async def _run(self) -> None:
-        while (ended := await self._converse()) is not None:
+        while (ended := await self._run_connection()) is not None:
             if self._complete is not None and ended.code == 1000:
                 break
             try:
-                same_session = await self._line.reopen(ended)
+                same_session = await self._connection.reopen(ended)
             except ServerError:
-                for event in self._seam.release():
+                for event in self._filter.release():
                     self._take(event)
                 if self._all_answered():
                     break
                 raise
             if not same_session:
                 self._complete = None
-                for event in self._seam.close():
+                for event in self._filter.end_session():
                     self._deliver(event)
         assert self._complete is not None
         self._deliver(self._complete)
 
-    async def _converse(self) -> NoConnectionError | None:
-        """Read and write the current connection: how it ended, or None when everything has been answered."""
-        connection = self._line.connection
+    async def _run_connection(self) -> NoConnectionError | None:
+        """Read and write the current connection; return how it ended, or None if everything has been answered."""
+        connection = self._connection.current
         assert connection is not None
         try:
             async with asyncio.TaskGroup() as group:
@@ -225,9 +224,9 @@ class Stream:
             await connection.close()
 
     async def _write(self, connection: Connection) -> None:
-        with contextlib.suppress(NoConnectionError):  # the reader learns why
+        with contextlib.suppress(NoConnectionError):  # the reading task handles it
             while True:
-                for frame in self._outbox.frames():
+                for frame in self._buffer.frames():
                     await connection.send(frame)
                 self._sent.set()
                 self._to_send.clear()
@@ -241,8 +240,8 @@ class Stream:
             except msgspec.DecodeError as error:
                 return bad_message(error)
             except NoConnectionError as ended:
-                return last_words(ended, failure)
-            self._line.count(message)
+                return with_server_error(ended, failure)
+            self._connection.count(message)
             if isinstance(message, wire.Failure):
                 failure = message
             elif isinstance(message, Event):
@@ -250,40 +249,40 @@ class Stream:
         return None
 
     def _all_answered(self) -> bool:
-        return self._complete is not None and self._outbox.finishing and self._outbox.answered
+        return self._complete is not None and self._buffer.finishing and self._buffer.answered
 
     def _take(self, event: Event) -> None:
-        """Account for one event of the current session, and pass it on with the time of the whole stream."""
-        whole = wire.shifted(event, self._outbox.base_seconds)
-        if self._seam.keeps_back(event, whole):
+        """Process an event of the current session, and deliver it in the time of the whole stream."""
+        whole = wire.shifted(event, self._buffer.base_seconds)
+        if self._filter.hold(event, whole):
             return
         match event:
             case Ready():
                 return
             case Word():
                 self._words += 1
-                self._line.progress()
+                self._connection.reset_attempts()
                 self._acknowledge(event.end)
             case Lag():
-                self._outbox.transcribed(event.processed)
+                self._buffer.transcribed(event.processed)
                 self._to_send.set()
                 self._acknowledge(event.processed - UNRELEASED_SECONDS)
-            case Flushed() if not self._outbox.answer(event.marker):
+            case Flushed() if not self._buffer.answer(event.marker):
                 return
             case Complete():
                 self._acknowledge(event.audio_seconds)
-                self._complete = Complete(event.audio_seconds + self._outbox.base_seconds, self._words)
+                self._complete = Complete(event.audio_seconds + self._buffer.base_seconds, self._words)
                 return
-        self._seam.told(whole)
+        self._filter.delivered(whole)
         self._deliver(whole)
 
     def _acknowledge(self, seconds: float) -> None:
-        if self._outbox.acknowledge(seconds):
-            self._line.progress()
+        if self._buffer.acknowledge(seconds):
+            self._connection.reset_attempts()
 
     def _deliver(self, event: Event) -> None:
         if type(event) in self._wanted:
-            self._mailbox.put(event)
+            self._queue.put(event)
 
     def _start(
         self, work: Coroutine[None, None, None], done: Callable[[asyncio.Task[None]], None]
@@ -295,5 +294,5 @@ class Stream:
         return task
 
     def _run_done(self, task: asyncio.Task[None]) -> None:
-        self._mailbox.end(None if task.cancelled() else task.exception())
+        self._queue.end(None if task.cancelled() else task.exception())
         self._sent.set()

@@ -1,4 +1,4 @@
-"""`connect_sync`: the client for programs without an event loop. The same code as `connect`, run by a thread.
+"""`connect_sync`: the client for programs without an event loop. It runs `connect` in a thread.
 
 with tympan.connect_sync("ws://localhost:8000") as stream:
     for event in stream.transcribe(blocks):
@@ -34,7 +34,7 @@ def connect_sync(
     backoff: Backoff | None = None,
     transport: Transport = open_websocket,
 ) -> SyncStream:
-    """A stream to the server at `url`, for `with`. Arguments and errors are those of `tympan.connect`."""
+    """Return a stream to the server at `url`, to be used with `with`; arguments and errors as for `tympan.connect`."""
     return SyncStream(
         connect(
             url,
@@ -49,7 +49,7 @@ def connect_sync(
 
 
 class SyncStream:
-    """A `Stream` whose methods block. One thread may send while another iterates."""
+    """A `Stream` with blocking methods. One thread may send while another one iterates."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -77,25 +77,30 @@ class SyncStream:
 
     @property
     def ready(self) -> Ready:
+        """See `Stream.ready`."""
         return self._stream.ready
 
     def send(self, audio: AudioLike) -> None:
+        """See `Stream.send`."""
         self._loop.call(self._stream.send(audio))
 
     def flush(self) -> int:
+        """See `Stream.flush`."""
         return self._loop.call(self._stream.flush())
 
     def keepalive(self) -> None:
+        """See `Stream.keepalive`."""
         self._loop.call(self._stream.keepalive())
 
     def finish(self) -> None:
+        """See `Stream.finish`."""
         self._loop.call(self._stream.finish())
 
     def __iter__(self) -> Iterator[Event]:
         return self._events(self._stream)
 
     def transcribe(self, source: Iterable[AudioLike]) -> Iterator[Event]:
-        """As `Stream.transcribe`. `source` is advanced in another thread than the caller's."""
+        """See `Stream.transcribe`. Another thread advances `source`."""
         return self._events(self._stream.transcribe(source))
 
     def _events(self, events: AsyncIterator[Event]) -> Iterator[Event]:
@@ -121,10 +126,10 @@ class _LoopThread:
         self._started.wait()
 
     def call(self, work: Coroutine[None, None, T]) -> T:
-        """The result of `work` in the loop; an interrupted caller cancels it."""
+        """Run `work` in the loop and return its result; an interrupted caller cancels it."""
         if self._loop is None or self._loop.is_closed():
             work.close()
-            raise RuntimeError("a stream is used inside its `with` block")
+            raise RuntimeError("use the stream inside its `with` block")
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -132,14 +137,14 @@ class _LoopThread:
             future.cancel()
 
     def stop(self) -> None:
-        """End the loop and whatever still runs in it, and wait for the thread."""
+        """Stop the loop with everything that runs in it, and wait for the thread."""
         assert self._loop is not None
         assert self._stopping is not None
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _run(self) -> None:
-        # The runner cancels what is left, closes generators and its executor, then the loop.
+        # On exit the runner cancels remaining tasks, closes generators and the executor, then the loop.
         with asyncio.Runner() as runner:
             runner.run(self._serve())
 

@@ -1,7 +1,7 @@
-"""One connection to a server, behind a seam: a `Transport` opens it, and the stream never touches a socket itself.
+"""One WebSocket connection to a server, opened by a `Transport`.
 
-Another transport (a TLS context of one's own, an in-process server, a recording) is a function of the same shape;
-`functools.partial(open_websocket, ssl=context)` is one.
+A transport is a function, so another one is easily made: `functools.partial(open_websocket, ssl=context)` uses a custom
+TLS context.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tympan.errors import ServerError
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 20.0
-"""After so long without a message a ping is sent; after as long again, with neither message nor answer, the connection
-is lost. The kernel alone would take a quarter of an hour to know that a network is not there any more."""
+"""Time without a message after which a ping is sent. After the same time without a message or an answer the connection
+is lost; the kernel alone would take a quarter of an hour to notice that the network is gone."""
 
 _REASONS: Final = {
     1000: "incomplete",
@@ -37,31 +37,34 @@ _REASONS: Final = {
     1012: "restarting",
     1013: "full",
 }
-"""Names for close codes, for servers that send no `error` message first."""
+"""Error codes by close code, for servers that send no `error` message."""
 
 
 class Connection(Protocol):
-    """An open connection. `send` and `receive` raise `NoConnectionError` once it is over."""
+    """An open connection. `send` and `receive` raise `NoConnectionError` once it has ended."""
 
     async def send(self, frame: str | bytes) -> None:
-        """Hand one frame to the network; waits while the peer does not take any."""
+        """Send a message; wait while the network accepts none."""
 
     async def receive(self) -> str | bytes:
-        """The next message."""
+        """Return the next message."""
 
     async def close(self) -> None:
-        """Say goodbye and free the connection. Safe to call twice and after the peer has closed."""
+        """Close the connection. May be called more than once, and after the peer has closed it."""
 
 
 Transport = Callable[[str, Mapping[str, str]], Awaitable[Connection]]
-"""Opens a connection to an address with request headers, or raises `NoConnectionError`."""
+"""Opens a connection, given its URL and request headers, or raises `NoConnectionError`."""
 
 
 class NoConnectionError(Exception):
-    """A connection could not be opened, or is over.
+    """A connection could not be opened, or has ended.
 
-    `cause` says when: nobody answered, an HTTP answer refused it, or it was open and is closed now.
-    `code` is the HTTP status or the close code, `reason` the server's own name for it, where it gave one.
+    Attributes:
+        cause: Whether the server could not be reached, refused the connection, or the connection was closed.
+        code: The HTTP status or the WebSocket close code.
+        reason: The server's error code, or one for the close code.
+        retry_after_seconds: When the server asked to try again; 0 if it did not.
     """
 
     def __init__(
@@ -80,23 +83,23 @@ class NoConnectionError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def as_server_error(self) -> ServerError:
-        """The same for the user of the SDK."""
+        """Return the error for the user of the SDK."""
         return ServerError(str(self), self.reason, self.code if self.cause == "closed" else None)
 
 
 async def open_websocket(
     url: str, headers: Mapping[str, str], *, ssl: ssl_module.SSLContext | None = None
 ) -> Connection:
-    """A WebSocket to `url`.
+    """Open a WebSocket.
 
     Raises:
-        NoConnectionError: nobody answers there, or the server refuses.
+        NoConnectionError: The server cannot be reached, or refuses.
     """
     try:
         socket = await websockets.asyncio.client.connect(
             url,
             additional_headers=dict(headers),
-            # Sound does not shrink, and trying costs both sides time.
+            # Audio hardly compresses, and trying costs time on both sides.
             compression=None,
             max_size=None,
             open_timeout=OPEN_TIMEOUT_SECONDS,
@@ -118,7 +121,7 @@ class _WebSocket:
 
     def __init__(self, socket: websockets.asyncio.client.ClientConnection) -> None:
         self._socket = socket
-        self._asking: asyncio.Task[None] | None = None
+        self._ping: asyncio.Task[None] | None = None
 
     async def send(self, frame: str | bytes) -> None:
         try:
@@ -127,30 +130,32 @@ class _WebSocket:
             raise _closed(closed) from None
 
     async def receive(self) -> str | bytes:
-        """A server that is busy with the audio already on its way answers a ping only after it; but it says words."""
-        self._stop_asking()
+        """Any message shows that the connection lives: a busy server answers a ping only after the audio before it."""
+        self._cancel_ping()
         try:
             while True:
+                # Not wait_for: in Python 3.11 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    return await asyncio.wait_for(self._socket.recv(), QUIET_SECONDS)
-                if self._asking is not None and not self._asking.done():
-                    raise NoConnectionError("closed", "the network is gone", code=1006, reason=_REASONS[1006])
-                self._asking = asyncio.create_task(self._ask())
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        return await self._socket.recv()
+                if self._ping is not None and not self._ping.done():
+                    raise NoConnectionError("closed", "the network is unreachable", code=1006, reason=_REASONS[1006])
+                self._ping = asyncio.create_task(self._send_ping())
         except ConnectionClosed as closed:
             raise _closed(closed) from None
 
-    async def _ask(self) -> None:
-        """Ends with the answer to a ping. A network that is gone may not even take the ping."""
-        with contextlib.suppress(ConnectionClosed):  # the reader learns why
+    async def _send_ping(self) -> None:
+        """Send a ping and wait for the answer; without a network even sending may not return."""
+        with contextlib.suppress(ConnectionClosed):  # `receive` handles it
             await (await self._socket.ping())
 
-    def _stop_asking(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+    def _cancel_ping(self) -> None:
+        if self._ping is not None:
+            self._ping.cancel()
+            self._ping = None
 
     async def close(self) -> None:
-        self._stop_asking()
+        self._cancel_ping()
         await self._socket.close()
 
 
@@ -158,27 +163,27 @@ def _closed(closed: ConnectionClosed) -> NoConnectionError:
     if closed.rcvd is None:
         return NoConnectionError("closed", "the connection was lost", code=1006, reason=_REASONS[1006])
     code = int(closed.rcvd.code)
-    said = f": {closed.rcvd.reason}" if closed.rcvd.reason else ""
+    detail = f": {closed.rcvd.reason}" if closed.rcvd.reason else ""
     reason = _REASONS.get(code, "closed")
     return NoConnectionError(
-        "closed", f"the server closed the stream ({reason}, {code}){said}", code=code, reason=reason
+        "closed", f"the server closed the stream ({reason}, {code}){detail}", code=code, reason=reason
     )
 
 
 def refused(status: int, headers: Headers, body: bytes) -> NoConnectionError:
-    """What a refusal before the upgrade says: its JSON body where there is one, its status line otherwise."""
+    """Return the error for an HTTP response in place of the upgrade, from its JSON body if it has one."""
     reason, message = f"http_{status}", f"the server answered with HTTP status {status}"
     try:
         error = json.loads(body)["error"]
         reason, message = str(error["code"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
-        pass  # somebody else's answer, such as a proxy's page
+        pass  # not from this server, for example a proxy's page
     wait = retry_after_seconds(headers.get("Retry-After", ""))
     return NoConnectionError("refused", message, code=status, reason=reason, retry_after_seconds=wait)
 
 
 def retry_after_seconds(value: str) -> float:
-    """Seconds that a `Retry-After` header asks for, in either form (RFC 9110 §10.2.3); 0 if it is unreadable."""
+    """Return the seconds of a `Retry-After` header in either form (RFC 9110 §10.2.3), or 0 if it is invalid."""
     if value.isdecimal():
         return float(value)
     try:

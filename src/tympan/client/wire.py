@@ -1,4 +1,4 @@
-"""The native protocol seen from the client: addresses, frames and messages, without any I/O."""
+"""The native protocol as the client sees it: addresses and messages, without I/O."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tympan.messages import (
 )
 
 DEFAULT_EVENTS: Final = ("ready", "partial", "word", "segment", "turn", "lag")
-"""What a stream reports unless it is told otherwise: everything but the per-frame `vad`."""
+"""Events that a stream reports by default: all but `vad`, which comes once per frame."""
 
 NEEDED_EVENTS: Final = ("ready", "word", "lag")
-"""What the client itself must see to know what has been transcribed, whatever its user asked for."""
+"""Events that the client itself needs to know what has been transcribed."""
 
 FINISH: Final = '{"type": "finish"}'
 KEEPALIVE: Final = '{"type": "keepalive"}'
@@ -58,7 +58,7 @@ _EVENT_TYPES: Final[dict[str, type[Event]]] = {
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """How the audio of a stream is written: `sample_bytes` is 0 where bytes say nothing about time (containers)."""
+    """Encoding of a stream's audio; `sample_bytes` is 0 for containers, whose bytes do not indicate a time."""
 
     encoding: str
     sample_rate: int
@@ -66,16 +66,19 @@ class AudioFormat:
 
     @classmethod
     def of(cls, encoding: str, sample_rate: int | None) -> AudioFormat:
-        """The format of a declared encoding; the server judges whether it knows that encoding and rate."""
+        """Return the format of an encoding; the server checks whether it supports encoding and rate."""
         telephone = encoding in ("mulaw", "alaw")
         rate = sample_rate or (_TELEPHONE_RATE if telephone else _DEFAULT_RATE)
         return cls(encoding, rate, _SAMPLE_BYTES.get(encoding, 0))
 
     def encode(self, audio: npt.NDArray[np.floating] | bytes | bytearray | memoryview) -> bytes:
-        """Bytes for the wire: bytes stay as they are, float samples `[n]` in [-1, 1] are written in this format.
+        """Return the bytes to send.
+
+        Args:
+            audio: Bytes, which are returned unchanged, or float samples `[n]` in [-1, 1].
 
         Raises:
-            ParameterError: samples for an encoding that only bytes can be given in, or an array of another kind.
+            ParameterError: The array has another shape or type, or the encoding takes bytes only.
         """
         if not isinstance(audio, np.ndarray):
             return bytes(audio)
@@ -93,14 +96,14 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The server's `error` message: the socket closes after it."""
+    """The server's `error` message, after which it closes the connection."""
 
     code: str
     message: str
 
 
 class Resumed(msgspec.Struct, frozen=True):
-    """The server goes on with a stream: bytes of audio and flushes that have come since it was opened."""
+    """A resumed stream: the bytes of audio and the flushes that the server has received since it was opened."""
 
     audio_bytes: int
     flushes: int
@@ -114,12 +117,12 @@ class _FlushedMessage(msgspec.Struct):
     id: int
 
 
-class _WayBack(msgspec.Struct):
+class _ResumeToken(msgspec.Struct):
     resume: str = ""
 
 
 def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
-    """The address of a stream on the server at `url`; the path `/v1/stream` is added where `url` has none.
+    """Return the address of a stream on the server at `url`; the path defaults to `/v1/stream`.
 
     Raises:
         ParameterError: `url` is not the address of a server.
@@ -127,7 +130,7 @@ def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ParameterError(f"{url!r} is not a server's address: write ws://host:port or wss://host")
+        raise ParameterError(f"invalid url {url!r}: expected ws://host:port or wss://host")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     query |= {"encoding": audio.encoding, "events": ",".join(dict.fromkeys(events)), "resume": "yes"}
     if audio.sample_bytes:
@@ -137,34 +140,33 @@ def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
 
 
 def resume_url(url: str, token: str, received: int) -> str:
-    """The address of a stream that was opened at `url` and is to go on after so many messages."""
+    """Return the address that resumes a stream opened at `url` after `received` messages."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True)) | {"resume": token, "received": str(received)}
     return urlunsplit(parts._replace(query=urlencode(query, safe=",")))
 
 
 def event_types(names: Collection[str]) -> frozenset[type[Event]]:
-    """The event classes behind wire names; what ends or answers something is always among them."""
+    """Return the event classes of these names, with those that are always received."""
     wanted = _EVENT_TYPES.values() if "all" in names else (_EVENT_TYPES[n] for n in names if n in _EVENT_TYPES)
     return frozenset(wanted) | {Warning, Flushed, Complete}
 
 
 def flush(marker: int) -> str:
+    """Return the message that requests all pending words."""
     return json.dumps({"type": "flush", "id": marker})
 
 
 def token(ready: str | bytes) -> str:
-    """What a `ready` message gives to come back with; empty if the server keeps no streams."""
-    return msgspec.json.decode(ready, type=_WayBack).resume
+    """Return the resume token of a `ready` message; empty if the stream cannot be resumed."""
+    return msgspec.json.decode(ready, type=_ResumeToken).resume
 
 
 def decode(message: str | bytes) -> Event | Failure | Resumed | None:
-    """What a server's message says, or None where it says nothing to this client.
-
-    A message of an unknown type is a newer server's and is passed over.
+    """Return the content of a server's message, or None for an unknown type, which a newer server may send.
 
     Raises:
-        msgspec.DecodeError: it is not the JSON that the protocol promises.
+        msgspec.DecodeError: The message is not valid for this protocol.
     """
     tag = msgspec.json.decode(message, type=_Tag).type
     if tag == "error":
@@ -178,7 +180,7 @@ def decode(message: str | bytes) -> Event | Failure | Resumed | None:
 
 
 def shifted(event: Event, seconds: float) -> Event:
-    """The same event, later by `seconds`."""
+    """Return the event with its times moved by `seconds`."""
     match event:
         case Partial(start=start):
             return replace(event, start=start + seconds)

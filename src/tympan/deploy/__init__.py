@@ -1,1 +1,1 @@
-"""A fleet: what it carries, what it costs, and how it is put on somebody's machines."""
+"""Fleets of containers: capacity, cost, a simulated autoscaler, and deployment on Modal and Ray Serve."""

@@ -1,8 +1,8 @@
-"""How many streams a GPU carries: measured where somebody measured, else estimated from bandwidth and memory.
+"""The number of streams that a GPU carries: measured, or estimated from its bandwidth and memory.
 
-A step reads the weights once and every stream's cache once, so its time is bytes over bandwidth, divided by an
-efficiency. The efficiency is taken from the one published load that states its hardware: Kyutai's server, 64 streams of
-the 1B model on an L40S at three times real time.
+A step reads the weights once and every stream's cache once, so it takes bytes / (bandwidth * efficiency) seconds. The
+efficiency follows from the one published load that states its hardware: Kyutai's server carries 64 streams of the 1B
+model on an L40S at three times real time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ from tympan.deploy.prices import GPUS, Gpu
 from tympan.errors import ConfigError
 
 FRAME_SECONDS: Final = 0.08
-HEADROOM: Final = 0.8  # of a frame's time, as the engine's own calibration has it
-USABLE_MEMORY: Final = 0.9  # the rest is for activations, graphs and the driver
+HEADROOM: Final = 0.8  # share of a frame's time that a step may take, as in the engine's calibration
+USABLE_MEMORY: Final = 0.9  # activations, graphs and the driver need the rest
 
 
 @dataclass(frozen=True, slots=True)
 class ModelBytes:
-    """What a step must read and what must fit, in bytes; weights as bf16, the codec as f32."""
+    """Sizes of a model in bytes, with bf16 weights and an f32 codec.
+
+    Attributes:
+        name: Size of the model, such as `1b`.
+        stored: Weights in memory.
+        read_per_step: Weights that a step reads: all but the embeddings, of which it gathers a few rows.
+        cache_per_stream: KV cache of a stream in bf16, at full context.
+        codec_per_stream: State of the codec for a stream.
+    """
 
     name: str
     stored: int
-    read_per_step: int  # without the embeddings, of which a step gathers a few rows
-    cache_per_stream: int  # as bf16, at full context
+    read_per_step: int
+    cache_per_stream: int
     codec_per_stream: int
 
     def per_stream(self, kv_dtype: str) -> float:
@@ -43,20 +51,20 @@ MODELS: Final = {
 
 PUBLISHED_STREAMS: Final = 64
 PUBLISHED_STEP_SECONDS: Final = FRAME_SECONDS / 3
-
-
-def _published_efficiency() -> float:
-    model = MODELS["1b"]
-    moved = model.read_per_step + PUBLISHED_STREAMS * model.per_stream("bf16")
-    return moved / GPUS["L40S"].bandwidth / PUBLISHED_STEP_SECONDS
-
-
-EFFICIENCY: Final = round(_published_efficiency(), 2)
+_PUBLISHED_BYTES: Final = MODELS["1b"].read_per_step + PUBLISHED_STREAMS * MODELS["1b"].per_stream("bf16")
+EFFICIENCY: Final = round(_PUBLISHED_BYTES / GPUS["L40S"].bandwidth / PUBLISHED_STEP_SECONDS, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Streams one GPU carries at full context. `basis` is `measured` or `estimate`, `inputs` what it follows from."""
+    """The streams that one GPU carries at full context.
+
+    Attributes:
+        streams: Number of streams.
+        basis: `measured`, `estimate`, `given` or `rule of thumb`.
+        limit: What limits the number.
+        inputs: Sentences from which the number can be derived.
+    """
 
     streams: int
     basis: str
@@ -65,19 +73,19 @@ class Capacity:
 
 
 def capacity(gpu: Gpu, model: ModelBytes, kv_dtype: str, runs: Iterable[Run] = ()) -> Capacity:
-    """The largest load that kept up in the `runs` on this GPU, model and type of cache; without any, an estimate."""
-    ours = [run for run in runs if (run.gpu, run.model, run.kv_dtype) == (gpu.name, model.name, kv_dtype)]
-    if not ours:
+    """Return the largest load in ``runs`` that kept up on this GPU, or an estimate if there is no such run."""
+    matching = [run for run in runs if (run.gpu, run.model, run.kv_dtype) == (gpu.name, model.name, kv_dtype)]
+    if not matching:
         return estimate(gpu, model, kv_dtype)
-    best = max((run for run in ours if run.kept_up), key=lambda run: run.streams, default=None)
+    best = max((run for run in matching if run.kept_up), key=lambda run: run.streams, default=None)
     if best is None:
-        tried = min(run.streams for run in ours)
+        tried = min(run.streams for run in matching)
         return Capacity(0, "measured", "step time", (f"no measured load kept up; the smallest was {tried} streams",))
     return Capacity(best.streams, "measured", "step time", (f"{best.file}: step p99 {best.step_ms_p99:g} ms",))
 
 
 def estimate(gpu: Gpu, model: ModelBytes, kv_dtype: str) -> Capacity:
-    """Whichever ends first: the bytes that can be read in a frame's time, or the memory."""
+    """Return the smaller of what the bandwidth allows in a frame's time and what fits into the memory."""
     per_stream = model.per_stream(kv_dtype)
     readable = HEADROOM * FRAME_SECONDS * gpu.bandwidth * EFFICIENCY
     by_bandwidth = int((readable - model.read_per_step) / per_stream)
@@ -96,7 +104,7 @@ def estimate(gpu: Gpu, model: ModelBytes, kv_dtype: str) -> Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured load, as `benchmarks/gpu_figures.py` writes it."""
+    """One measured load, as `benchmarks/gpu_figures.py` writes it. `kept_up` requires a step within a frame's time."""
 
     file: str
     gpu: str
@@ -108,9 +116,9 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Return the loads in a folder whose GPU and model this table knows.
+    """Return the measured loads in a folder, as far as their GPU and model are known.
 
-    They stand in files of JSON lines, one record a line, or in a JSON file of their own; other files are passed over.
+    A file contains one record (`.json`) or one record per line (`.jsonl`). Other records are ignored.
 
     Raises:
         ConfigError: A file is not JSON, or lacks a field.
@@ -140,6 +148,6 @@ def _run(file: str, content: dict[str, Any]) -> Run | None:
 
 
 def gpu_of_device(device: str) -> str | None:
-    """Our name for what the driver calls `NVIDIA H100 80GB HBM3` or `NVIDIA A100-SXM4-40GB`."""
+    """Return the name in `GPUS` for a driver's name such as `NVIDIA H100 80GB HBM3`; None if it is unknown."""
     words = set(device.upper().replace("-", " ").replace("_", " ").split())
     return next((name for name in GPUS if set(name.upper().split("-")) <= words), None)

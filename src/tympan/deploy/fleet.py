@@ -1,10 +1,11 @@
-"""An autoscaled fleet, simulated stream by stream.
+"""A simulation of an autoscaled fleet, stream by stream.
 
-The rules are those that Modal documents. Wanted are as many containers as bring the streams to their target, and the
-buffer while any stream is open, within the least and the most. A new container takes streams after its cold start, and
-costs from the moment it was asked for. One without streams for the scale-down window stops if it is not wanted; one
-with open streams never does. Which container gets a stream is not documented: here the fullest below its target, then
-any below its maximum. A stream that finds no room is tried again for `patience_seconds`: it is served late, or refused.
+The rules are those that Modal documents. The autoscaler wants as many containers as the streams need at their target,
+plus the buffer while any stream is open, between the minimum and the maximum. A new container accepts streams after its
+cold start and costs from the moment it is requested. A container without streams for the scale-down window stops if it
+is not wanted; a container with open streams never stops. Modal does not document which container receives a stream; the
+simulation chooses the fullest below its target, else the least full below its maximum. A stream that no container can
+accept retries for `patience_seconds`: it is served late, or refused.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tympan.deploy.trace import Trace
+from tympan.deploy.workload import Workload
 
-LEAVES: Final = 0  # of events at the same moment, whoever leaves is first
+STREAM_ENDS: Final = 0  # first of the events at the same moment
 READY: Final = 1
 IDLE: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetRules:
-    """Containers, streams of one container, and seconds."""
+    """Rules of the autoscaler: numbers of containers, streams of one container, and seconds."""
 
     min_containers: int
     buffer_containers: int
     max_containers: int
-    target_streams: int
-    maximum_streams: int
+    container_target_streams: int
+    container_max_streams: int
     scaledown_window: float
     cold_start_seconds: float
     patience_seconds: float
@@ -41,7 +42,18 @@ class FleetRules:
 
 @dataclass(frozen=True, slots=True)
 class FleetResult:
-    """What became of a trace. `times` (seconds, ascending) with `open_streams` and `containers` from each on."""
+    """The result of a simulation.
+
+    Attributes:
+        arrivals: Number of streams, which are `on_time`, `late` or `refused`.
+        longest_wait: Longest wait of a stream that was served, in seconds.
+        container_seconds: Seconds of all containers, starting ones included.
+        stream_seconds: Seconds of all streams that were served.
+        utilisation: Stream-seconds per container-second and stream of a container's maximum.
+        times: Moments of all changes in seconds, ascending, `[changes]`.
+        open_streams: Open streams from each of `times` on, `[changes]`.
+        containers: Containers from each of `times` on, `[changes]`.
+    """
 
     arrivals: int
     on_time: int
@@ -64,17 +76,16 @@ class _Container:
     streams: int = 0
     ready: bool = False
     stopped: bool = False
-    idle_spells: int = 0
-    """Counts them, so that the end of a window of an earlier one is known as such."""
+    idle_periods: int = 0  # their number identifies the period to which a scale-down window belongs
 
 
-def simulate(trace: Trace, rules: FleetRules) -> FleetResult:
-    """Run the trace until its last stream has ended. `min_containers` are ready at time zero."""
-    assert 1 <= rules.target_streams <= rules.maximum_streams
+def simulate(workload: Workload, rules: FleetRules) -> FleetResult:
+    """Simulate until the last stream has ended; at time zero, `min_containers` containers are ready."""
+    assert 1 <= rules.container_target_streams <= rules.container_max_streams
     assert 0 <= rules.min_containers <= rules.max_containers
     assert rules.max_containers > 0
-    fleet = _Fleet(rules, trace.durations.tolist())
-    for stream, now in enumerate(trace.arrivals.tolist()):
+    fleet = _Fleet(rules, workload.durations.tolist())
+    for stream, now in enumerate(workload.arrivals.tolist()):
         fleet.run_until(now)
         fleet.arrive(stream, now)
     fleet.run_until(float("inf"))
@@ -85,13 +96,13 @@ class _Fleet:
     def __init__(self, rules: FleetRules, durations: list[float]) -> None:
         self._rules = rules
         self._durations = durations
-        self._events: list[tuple[float, int, int, int]] = []  # when, what, which container, which idle spell
-        self._room: list[tuple[int, int, int]] = []  # preference, container, its streams when this was written
+        self._events: list[tuple[float, int, int, int]] = []  # time, kind, container, idle period
+        self._candidates: list[tuple[int, int, int]] = []  # preference, container, its streams at the time of entry
         self._fleet: list[_Container] = []
         self._alive = 0
         self._open = 0
-        self._ripe: deque[tuple[int, int]] = deque()  # containers that were idle for a window, and their spells
-        self._waiting: deque[tuple[int, float]] = deque()  # streams, and when they came
+        self._stoppable: deque[tuple[int, int]] = deque()  # containers idle for a window, with their idle periods
+        self._waiting: deque[tuple[int, float]] = deque()  # streams and their arrivals
         self._on_time = self._late = self._refused = 0
         self._longest_wait = self._container_seconds = self._stream_seconds = 0.0
         self._history: list[tuple[float, int, int]] = []
@@ -100,42 +111,42 @@ class _Fleet:
         self.run_until(0.0)
 
     def run_until(self, now: float) -> None:
-        """Everything that happens up to `now`; to the end of the last stream if that is infinite."""
+        """Process the events up to ``now``; if it is infinite, up to the end of the last stream."""
         events = self._events
         while events and events[0][0] <= now:
             if now == float("inf") and not self._open and not self._waiting:
                 break
-            time, kind, index, spell = heapq.heappop(events)
+            time, kind, index, period = heapq.heappop(events)
             container = self._fleet[index]
-            if kind == LEAVES:
+            if kind == STREAM_ENDS:
                 container.streams -= 1
                 self._open -= 1
-                self._server_info(index, time)
+                self._update_candidates(index, time)
             elif kind == READY:
                 container.ready = True
-                self._server_info(index, time)
+                self._update_candidates(index, time)
             else:
-                self._ripe.append((index, spell))
-            self._settle(time)
+                self._stoppable.append((index, period))
+            self._update(time)
 
     def arrive(self, stream: int, now: float) -> None:
         self._waiting.append((stream, now))
-        self._settle(now)
+        self._update(now)
 
-    def _settle(self, now: float) -> None:
-        """What follows from anything that happened."""
+    def _update(self, now: float) -> None:
+        """Serve, scale and record after an event."""
         self._serve_waiting(now)
         self._scale(now)
         self._history.append((now, self._open, self._alive))
 
     def _serve_waiting(self, now: float) -> None:
-        """First come, first served; whoever waited too long has gone."""
+        """Serve waiting streams in the order of their arrival; refuse those whose patience has ended."""
         waiting, patience = self._waiting, self._rules.patience_seconds
         while waiting:
             stream, since = waiting[0]
             if now - since > patience:
                 self._refused += 1
-            elif (index := self._find_room()) is not None:
+            elif (index := self._find_container()) is not None:
                 self._serve(stream, index, now, now - since)
             elif patience == 0:
                 self._refused += 1
@@ -153,42 +164,42 @@ class _Fleet:
             self._late += 1
         else:
             self._on_time += 1
-        heapq.heappush(self._events, (now + duration, LEAVES, index, 0))
-        self._server_info(index, now)
+        heapq.heappush(self._events, (now + duration, STREAM_ENDS, index, 0))
+        self._update_candidates(index, now)
 
-    def _server_info(self, index: int, now: float) -> None:
-        """Note what room a container has; older notes about it are stale from here on."""
+    def _update_candidates(self, index: int, now: float) -> None:
+        """Add a container to the candidates for the next stream; its earlier entries become stale."""
         container, rules = self._fleet[index], self._rules
         streams = container.streams
-        if streams < rules.maximum_streams:
-            preference = -streams if streams < rules.target_streams else streams
-            heapq.heappush(self._room, (preference, index, streams))
+        if streams < rules.container_max_streams:
+            preference = -streams if streams < rules.container_target_streams else streams
+            heapq.heappush(self._candidates, (preference, index, streams))
         if streams == 0:
-            container.idle_spells += 1
-            heapq.heappush(self._events, (now + rules.scaledown_window, IDLE, index, container.idle_spells))
+            container.idle_periods += 1
+            heapq.heappush(self._events, (now + rules.scaledown_window, IDLE, index, container.idle_periods))
 
-    def _find_room(self) -> int | None:
-        while self._room:
-            _, index, streams = self._room[0]
+    def _find_container(self) -> int | None:
+        while self._candidates:
+            _, index, streams = self._candidates[0]
             container = self._fleet[index]
             if container.streams == streams and not container.stopped:
                 return index
-            heapq.heappop(self._room)
+            heapq.heappop(self._candidates)
         return None
 
     def _wanted(self) -> int:
         rules, streams = self._rules, self._open + len(self._waiting)
-        busy = ceil(streams / rules.target_streams) + (rules.buffer_containers if streams else 0)
+        busy = ceil(streams / rules.container_target_streams) + (rules.buffer_containers if streams else 0)
         return min(rules.max_containers, max(rules.min_containers, busy))
 
     def _scale(self, now: float) -> None:
         wanted = self._wanted()
         while self._alive < wanted:
             self._start(now, now + self._rules.cold_start_seconds)
-        while self._ripe and self._alive > wanted:
-            index, spell = self._ripe.popleft()
+        while self._stoppable and self._alive > wanted:
+            index, period = self._stoppable.popleft()
             container = self._fleet[index]
-            if container.streams == 0 and container.idle_spells == spell and not container.stopped:
+            if container.streams == 0 and container.idle_periods == period and not container.stopped:
                 container.stopped = True
                 self._alive -= 1
                 self._container_seconds += now - container.started
@@ -199,12 +210,12 @@ class _Fleet:
         heapq.heappush(self._events, (ready_at, READY, len(self._fleet) - 1, 0))
 
     def result(self) -> FleetResult:
-        """The account, once everything has happened."""
+        """Return the result of the whole simulation."""
         self._refused += len(self._waiting)
         ended = self._history[-1][0]
         running = sum(ended - container.started for container in self._fleet if not container.stopped)
         container_seconds = self._container_seconds + running
-        slots = container_seconds * self._rules.maximum_streams
+        slots = container_seconds * self._rules.container_max_streams
         times, streams, containers = (np.array(column) for column in zip(*self._history, strict=True))
         return FleetResult(
             arrivals=len(self._durations),

@@ -1,4 +1,4 @@
-"""The service for a platform that calls hooks and may take a snapshot of the process between two of them."""
+"""The service on a platform that calls hooks and may take a snapshot of the process between two hooks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from tympan.server.runner import Runner
     from tympan.server.service import Service
+    from tympan.server.uvicorn_server import UvicornServer
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.02
-LAST_FRAMES_SECONDS: Final = 0.5  # for the platform to pass on what streams said last
+LAST_FRAMES_SECONDS: Final = 0.5  # in which the platform forwards the last messages of the streams
 
 
 class Host:
-    """One engine, for whoever serves it. What `load` makes may be in a snapshot, and so in many containers."""
+    """The engine of one container, and its app.
+
+    A snapshot is taken after `load` and may be restored in many containers, so `load` uses no device, socket, clock or
+    unique id.
+    """
 
     engine: Engine
 
@@ -35,116 +39,125 @@ class Host:
         self.config = config
 
     def load(self) -> None:
-        """Imports, and the weights into memory if a snapshot is to hold them: no device, no sockets, no ids, no clocks.
+        """Import the service's modules, and load the weights into memory if a snapshot is to contain them there.
 
-        Raises `ModelError`.
+        Raises:
+            ModelError: The model cannot be found or loaded.
         """
         from tympan.engine.registry import create_engine
-        from tympan.server import app, runner  # noqa: F401  # tens of thousands of files
+        from tympan.server import app, uvicorn_server  # noqa: F401  # tens of thousands of files, for the snapshot
 
         deploy = self.config.deploy
-        self.engine = create_engine(self.config.model, deploy.maximum_streams)
-        if deploy.memory_snapshot and not deploy.gpu_snapshot:  # that one holds them on the device
+        self.engine = create_engine(self.config.model, deploy.container_max_streams)
+        if deploy.memory_snapshot and not deploy.gpu_snapshot:  # a GPU snapshot has them on the device
             self.engine.load()
 
     async def start_engine(self) -> None:
-        """The device and a warm-up, on the event loop that will serve. Raises `ModelError` and `ConfigError`."""
+        """Start the engine, unless it runs, on the event loop that will serve.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+            ConfigError: The settings do not fit the machine.
+        """
         if self.engine.ready:
             return
         await self.engine.start()
-        told = self.config.deploy.maximum_streams
-        if told is not None and self.engine.capacity < told:
+        capacity, maximum = self.engine.capacity, self.config.deploy.container_max_streams
+        if maximum is not None and capacity < maximum:
             logger.warning(
-                "this container carries %d streams, the platform was told %d: set maximum_streams",
-                self.engine.capacity,
-                told,
+                "this container carries %d streams, but the platform sends it %d: set container_max_streams to %d",
+                capacity,
+                maximum,
+                capacity,
             )
 
     def app(self) -> FastAPI:
-        """What serves it; made after any snapshot."""
+        """Return the app of the service; call this after the snapshot."""
         from tympan.server.app import create_app
 
         return create_app(self.config, self.engine)
 
 
-class GuestHost(Host):
-    """Behind the platform's sockets, on its event loop and its main thread."""
+class AsgiHost(Host):
+    """A host whose connections, event loop and main thread are the platform's."""
 
     def asgi(self) -> ASGIApp:
-        """The app, but an interrupt lets open streams end well first: the platform cancels them, and drops what they
-        still say.
-        """
+        """Return the app, which drains open streams at an interrupt before the platform cancels them."""
         app = self.app()
-        interruption = Interruption(app.state.service)
+        handler = DrainingSignalHandler(app.state.service)
 
-        async def heeding(scope: Scope, receive: Receive, send: Send) -> None:
+        async def draining_app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "websocket":
-                interruption.watch()
+                handler.install()
             await app(scope, receive, send)
 
-        return heeding
+        return draining_app
 
 
-class Interruption:
-    """Comes before the platform's own handler, which is set before it lets clients in and knows no delay."""
+class DrainingSignalHandler:
+    """A handler of SIGINT that drains the service and then runs the platform's own handler, which does not wait."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._theirs: Any = None
+        self._platform_handler: Any = None
 
-    def watch(self) -> None:
-        """From the first call on."""
+    def install(self) -> None:
+        """Replace the platform's handler, once; the platform sets it before the first client connects."""
         loop = asyncio.get_running_loop()
-        if self._theirs is None and signal.SIGINT in _handlers(loop):
-            self._theirs = _handlers(loop)[signal.SIGINT]
-            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        if self._platform_handler is None and signal.SIGINT in _handlers(loop):
+            self._platform_handler = _handlers(loop)[signal.SIGINT]
+            loop.add_signal_handler(signal.SIGINT, self._handle)
 
-    def _interrupted(self) -> None:
+    def _handle(self) -> None:
         loop = asyncio.get_running_loop()
-        _handlers(loop)[signal.SIGINT] = self._theirs
-        self._ending = loop.create_task(self._end())
+        _handlers(loop)[signal.SIGINT] = self._platform_handler
+        self._draining = loop.create_task(self._drain())
 
-    async def _end(self) -> None:
+    async def _drain(self) -> None:
         await self._service.drain()
         await asyncio.sleep(LAST_FRAMES_SECONDS)
         signal.raise_signal(signal.SIGINT)
 
 
 def _handlers(loop: asyncio.AbstractEventLoop) -> dict[int, Any]:
-    """asyncio can set a handler, but not say which one there is."""
+    """Return the loop's signal handlers, for which asyncio has no public function."""
     handlers: dict[int, Any] = loop._signal_handlers  # type: ignore[attr-defined]
     return handlers
 
 
 class ListeningHost(Host):
-    """With a port of its own. Hooks come from the platform's main thread, so the service has a thread of its own."""
+    """A host that listens on its own port. The service runs in a thread, as the hooks occupy the main thread."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._runner: Runner | None = None
+        self._server: UvicornServer | None = None
         self._serving: asyncio.Future[str] | None = None
 
     def start(self) -> None:
-        """The engine alone."""
+        """Start the engine."""
         asyncio.run_coroutine_threadsafe(self.start_engine(), self._service_loop()).result()
 
     def listen(self) -> None:
-        """Bind the port; returns once clients are let in. Raises `ConfigError` for a port that is taken."""
+        """Listen on the port; return once the service accepts clients.
+
+        Raises:
+            ConfigError: The port is in use.
+        """
         asyncio.run_coroutine_threadsafe(self._listen(), self._service_loop()).result()
 
     def stop(self) -> None:
-        """Every open stream gets its last words and 1012; returns when they have left or the grace time is over."""
-        assert self._runner is not None
+        """Drain and stop the service: every open stream receives its last words and close code 1012."""
+        assert self._server is not None
         assert self._serving is not None
-        self._runner.should_exit = True
+        self._server.should_exit = True
         loop = self._service_loop()
         asyncio.run_coroutine_threadsafe(_wait_for(self._serving), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
 
     def _service_loop(self) -> asyncio.AbstractEventLoop:
-        """Made when first asked for: it has sockets."""
+        """Return the event loop, created at the first call: it has sockets, which a snapshot excludes."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="service", daemon=True)
@@ -152,15 +165,15 @@ class ListeningHost(Host):
         return self._loop
 
     async def _listen(self) -> None:
-        from tympan.server.runner import Runner
+        from tympan.server.uvicorn_server import UvicornServer
 
-        self._runner = Runner(self.app(), self.config)
-        self._serving = asyncio.ensure_future(self._runner.run_until_told())
-        while not self._runner.started:
+        self._server = UvicornServer(self.app(), self.config)
+        self._serving = asyncio.ensure_future(self._server.serve_until_stopped())
+        while not self._server.started:
             await asyncio.sleep(POLL_SECONDS)
             if self._serving.done():
                 await self._serving
-                raise EngineError("the service ended before it was up")
+                raise EngineError("the service ended before it accepted clients")
         self._serving.add_done_callback(_end_if_lost)
 
 
@@ -169,6 +182,6 @@ async def _wait_for(serving: asyncio.Future[str]) -> None:
 
 
 def _end_if_lost(serving: asyncio.Future[str]) -> None:
-    """The platform starts another container in place of one whose process has ended."""
+    """End the process if the service ended with an error; the platform then starts another container."""
     if not serving.cancelled() and serving.exception() is None and serving.result():
         os._exit(1)

@@ -1,8 +1,9 @@
-"""Tympan on Modal: `modal deploy -m tympan.deploy.modal_app`; with `modal run … --file F`, a file.
+"""Tympan on Modal: `modal deploy -m tympan.deploy.modal_app` for the service, `modal run … --file F` for one file.
 
-Settings come from TYMPAN_CONFIG and the environment of whoever deploys, and travel to the containers as variables; keys
-come from a Modal secret. Two shapes: `server` owns its port and drains while sockets are open; `class` has the platform
-between it and the socket, queues when full, and cuts a connection at its timeout.
+Settings come from TYMPAN_CONFIG and the environment of the machine that deploys, and are passed to the containers as
+variables; keys come from a Modal secret. There are two shapes: `server` listens on its own port and drains while
+connections are open; with `class` the platform terminates the connections, queues clients when all containers are full,
+and closes a connection at its timeout.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, Final
 import modal
 
 from tympan.config import config_file, load_config
-from tympan.deploy.hosting import GuestHost, ListeningHost
-from tympan.deploy.settings import PORT, settle
+from tympan.deploy.deployment import PORT, resolve_deployment
+from tympan.deploy.hosting import AsgiHost, ListeningHost
 
 PYTHON: Final = "3.12"
 PACKAGES: Final = (
@@ -40,20 +41,20 @@ PACKAGES: Final = (
 EMBEDDED_PACKAGES: Final = ("pocketsphinx==5.1.1",)
 TORCH_PACKAGES: Final = ("torch==2.13.0",)
 
-# A container has the checked settings already; while the image is built it has none, and needs none.
-deployment = settle(load_config(config_file()), check=modal.is_local())
+# Settings are checked on the machine that deploys: containers receive checked ones, and image builds have none.
+deployment = resolve_deployment(load_config(config_file()), check=modal.is_local())
 deploy = deployment.config.deploy
 
 
 def download_weights(repository: str, revision: str) -> None:
-    """Into the image, at one commit: nothing is asked of the hub when a container starts."""
+    """Download the weights of one commit into the image, so that a container starts without the hub."""
     from huggingface_hub import snapshot_download
 
     snapshot_download(repository, revision=revision)
 
 
 def make_image() -> modal.Image:
-    """Debian, Python, pinned packages, and the weights as the last layer: code and settings can change without them."""
+    """Return Debian with Python, pinned packages and, as the last layer, the weights; code is mounted."""
     needs_torch = deployment.gpus or deployment.weights
     packages = PACKAGES + (TORCH_PACKAGES if needs_torch else EMBEDDED_PACKAGES)
     image = modal.Image.debian_slim(PYTHON).pip_install(*packages)
@@ -92,18 +93,18 @@ if deploy.shape == "server":
         **machine,
         **scaling,
         port=PORT,
-        target_concurrency=deployment.target_streams,
-        max_concurrency=deployment.maximum_streams,
+        target_concurrency=deploy.container_target_streams,
+        max_concurrency=deploy.container_max_streams,
         exit_grace_period=deploy.exit_grace_seconds,
         compute_region=regions,
-        unauthenticated=True,  # browsers cannot send the platform's headers on a WebSocket; our own keys are asked for
+        unauthenticated=True,  # the service checks its keys; browsers cannot send the platform's headers on a WebSocket
     )
     class Tympan:
-        """The service on a port of its own."""
+        """The service, listening on its own port."""
 
         @modal.enter(snap=deploy.memory_snapshot)
         def load(self) -> None:
-            self.host = ListeningHost(settle(load_config(), check=False).config)
+            self.host = ListeningHost(resolve_deployment(load_config(), check=False).config)
             self.host.load()
             if deploy.gpu_snapshot:
                 self.host.start()
@@ -120,13 +121,13 @@ if deploy.shape == "server":
 else:
 
     @app.cls(**machine, **scaling, timeout=deploy.timeout_seconds, region=regions)
-    @modal.concurrent(max_inputs=deployment.maximum_streams, target_inputs=deployment.target_streams)
+    @modal.concurrent(max_inputs=deploy.container_max_streams, target_inputs=deploy.container_target_streams)
     class TympanClass:
-        """The service behind the platform's own sockets. Coroutines run on the event loop that the sockets are on."""
+        """The service as an ASGI app; the platform runs its coroutines on the event loop of the connections."""
 
         @modal.enter(snap=deploy.memory_snapshot)
         async def load(self) -> None:
-            self.host = GuestHost(settle(load_config(), check=False).config)
+            self.host = AsgiHost(resolve_deployment(load_config(), check=False).config)
             self.host.load()
             if deploy.gpu_snapshot:
                 await self.host.start_engine()
@@ -142,13 +143,13 @@ else:
 
 @app.function(**machine, timeout=deploy.timeout_seconds, startup_timeout=deploy.startup_timeout_seconds)
 async def transcribe(name: str, audio: bytes) -> str:
-    """One file, on a container of the same kind."""
+    """Transcribe one file in a container of the same kind."""
     from tympan.audio.files import decode_file
     from tympan.engine.registry import create_engine
     from tympan.messages import Segment
     from tympan.session import local
 
-    config = settle(load_config(), check=False).config
+    config = resolve_deployment(load_config(), check=False).config
     engine = create_engine(config.model)
     await engine.start()
     try:
@@ -164,6 +165,6 @@ async def transcribe(name: str, audio: bytes) -> str:
 
 @app.local_entrypoint()
 def run(file: str) -> None:
-    """`modal run -m tympan.deploy.modal_app --file talk.mp3`: its words, on the terminal."""
+    """Print the transcript of a file: `modal run -m tympan.deploy.modal_app --file talk.mp3`."""
     path = Path(file)
     print(transcribe.remote(path.name, path.read_bytes()))  # noqa: T201

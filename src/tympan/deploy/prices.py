@@ -1,8 +1,8 @@
-"""What GPUs are and what an hour of them costs. Dated: look again before you sign anything.
+"""Memory, bandwidth and price of GPUs. Prices change: verify them before relying on them.
 
 Prices are Modal's, in US dollars per second, as public repositories quoted <https://modal.com/pricing> between July and
-October 2026. Memory and bandwidth are the manufacturers' data sheets, of the variant with less where there are several.
-The T4 is missing: it has no bfloat16.
+October 2026. Memory and bandwidth are from the manufacturers' data sheets; of several variants, the smaller one. The T4
+is not listed because it does not support bfloat16.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ GPUS: Final = {
 
 
 def container_dollars_per_second(gpu: Gpu, settings: DeploySettings) -> float:
-    """GPU, cores and memory of one container together, without a surcharge for a region."""
+    """Return the price of a container's GPU, cores and memory, without a surcharge for a region."""
     cores = settings.container_cpu * CPU_CORE_DOLLARS_PER_SECOND
     memory = settings.container_memory_mib / 1024 * MEMORY_GIB_DOLLARS_PER_SECOND
     return gpu.dollars_per_second + cores + memory

@@ -1,0 +1,1 @@
+"""Recognizers behind one interface."""

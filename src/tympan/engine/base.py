@@ -1,9 +1,9 @@
-"""The seam between everything that understands speech and everything that serves it.
+"""The interface between recognizers and the server.
 
-An `Engine` owns a device and carries many streams. `open` takes a slot and returns an `EngineStream`; its events come
-back through the `deliver` callback, always on the event loop that started the engine, in the order in which they
-happened, several at a time. The last event of every stream that was not closed by its owner is `Finished` or
-`Failed`.
+An `Engine` owns a device and carries many streams. `Engine.open` takes a slot and returns an `EngineStream`. The
+stream's events are passed to its `deliver` callback in the order in which they happened, several at a time, always on
+the event loop on which the engine was started. The last event of a stream is `Finished` or `Failed`, unless the stream
+was closed before.
 """
 
 from __future__ import annotations
@@ -22,137 +22,165 @@ Deliver = Callable[[Sequence[EngineEvent]], None]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is, for the start-up line, `/health`, `/v1/models` and the page."""
+    """Description of an engine, shown at start-up, in `/health`, in `/v1/models` and on the web page.
+
+    Attributes:
+        sample_rate: Samples per second of the frames that the engine takes.
+        frame_samples: Samples in one frame. A stream is pushed whole frames only.
+        delay_seconds: Least amount of audio after a word that the engine needs before it releases the word.
+        pause_horizons: Seconds that each number of `Progress.pauses` looks ahead; empty if the engine reports none.
+        turns_from: Where pause probabilities come from.
+        silence_prefix_seconds: Silence that the engine runs before the audio of a stream. Times do not include it.
+        notice: One sentence for the users of this engine; may be empty.
+    """
 
     model: str
     engine: str
     device: str
     sample_rate: int
-    """Samples per second of the frames it takes."""
     frame_samples: int
-    """Samples in one frame; a stream is pushed whole frames only."""
     delay_seconds: float
-    """How much audio after a word the engine hears before it releases it, at the least."""
     pause_horizons: tuple[float, ...]
-    """Seconds that each number of `Progress.pauses` looks ahead; empty when the engine reports none."""
     turns_from: Literal["model", "energy", "script"]
-    """Where pause probabilities come from."""
     languages: tuple[str, ...]
     silence_prefix_seconds: float = 0.0
-    """Silence that the model is to hear before a stream's audio. The engine sees to it, and times do not count it."""
     notice: str = ""
-    """One sentence that users of this engine should know; empty if there is none."""
 
     @property
     def frame_seconds(self) -> float:
+        """Duration of one frame."""
         return self.frame_samples / self.sample_rate
-
-
-def hand_over(deliver: Deliver, events: Sequence[EngineEvent]) -> None:
-    """Deliver a stream's events; a fault of one session is logged, and costs the others nothing."""
-    try:
-        deliver(events)
-    except Exception:
-        logger.exception("delivering to a stream failed")
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step of an engine that runs streams in steps, for metrics."""
+    """Figures of one step, for metrics.
+
+    Attributes:
+        seconds: Time from the launch of the step to its result.
+        rows: Streams in the step.
+        waiting_frames: Frames of all streams that still wait in the engine.
+        lag_seconds: Age of the oldest live frame of the step.
+        stalls: Streams whose model state was reset in this step because speech gave no words.
+        invalid: Streams that failed because the model's output was NaN.
+    """
 
     seconds: float
-    """From launch to result."""
     rows: int
-    """Streams in it."""
     waiting_frames: int
-    """Frames of all streams that the engine still has before it."""
     lag_seconds: float
-    """How long ago the oldest live frame of this step came."""
     stalls: int = 0
-    """Streams whose model was started again in it, because it had given no word for too much speech."""
     invalid: int = 0
-    """Streams that ended because the model's output was not a number."""
 
 
 Observe = Callable[[StepReport], None]
 
 
 class EngineStream(Protocol):
-    """One slot of an engine. None of these block; all are called on the engine's event loop."""
+    """One slot of an engine. All methods return at once and are called on the engine's event loop."""
 
     def push(self, frame: Pcm) -> None:
-        """Queue one frame, `[frame_samples]`. Every frame is answered by one `Progress`, unless `close` comes
-        first.
-        """
+        """Queue one frame, `[frame_samples]`. Each frame causes one `Progress`, unless the stream is closed first."""
 
-    def flush(self, marker: int, rest: Pcm | None = None) -> None:
-        """After the frames pushed so far: release all pending words, then `Flushed(mark)`. Word times are not moved
-        by it. `rest` is a frame that has only begun, filled up with zeros: it is heard before the words are released,
-        and is not counted.
+    def flush(self, marker: int, partial_frame: Pcm | None = None) -> None:
+        """Release all words of the frames pushed so far, then deliver `Flushed(marker)`.
+
+        Args:
+            marker: Number that identifies the flush.
+            partial_frame: An incomplete frame, padded with zeros to `[frame_samples]`. It is recognized before the
+                words are released, and does not advance the stream's clock.
         """
 
     def finish(self) -> None:
-        """After the frames pushed so far: release all pending words, then `Finished`; the slot is free."""
+        """Release all words of the frames pushed so far, then deliver `Finished` and free the slot."""
 
     def close(self) -> None:
-        """Drop the stream now: no further events, the slot is freed within one step. Safe to call twice and after
-        `Finished`.
+        """Drop the stream: no more events are delivered, and its slot is free within one step.
+
+        May be called more than once, and after `Finished`.
         """
-
-
-def starting(engine: Engine) -> str:
-    """What an engine that is not ready does, in words."""
-    return f"the engine is starting: {engine.stage}" if engine.stage else "the engine is starting"
 
 
 class Engine(Protocol):
     """A recognizer with a fixed number of slots."""
 
     observe: Observe | None
-    """Called on the event loop after each step's events; never by engines that do not work in steps."""
+    """Called on the event loop after the events of each step. Engines that do not work in steps never call it."""
 
     @property
-    def info(self) -> EngineInfo: ...
+    def info(self) -> EngineInfo:
+        """Description of the engine."""
 
     @property
     def capacity(self) -> int:
-        """Streams it can carry in real time at once."""
+        """Number of streams that the engine carries in real time."""
 
     @property
     def active(self) -> int:
-        """Streams it carries now."""
+        """Number of open streams."""
 
     @property
     def ready(self) -> bool:
-        """Whether `open` may be called: started, and not broken."""
+        """Whether `open` may be called: the engine is started and not broken."""
 
     @property
     def stage(self) -> str:
-        """What `load`, `start` or a start after a fault is doing now, in a word or two; empty where nobody can tell."""
+        """Current stage of `load`, `start` or a restart, in a word or two; empty if the engine does not report it."""
 
     @property
     def start_seconds(self) -> Mapping[str, float]:
-        """How long each part of `load` and `start` took, where the engine can tell them apart."""
+        """Seconds that each stage of `load` and `start` took; empty if the engine does not report them."""
 
     def load(self) -> None:
-        """Bring what `start` reads from files into memory. Blocks, asks no device, makes nothing that must be unique:
-        a snapshot of the process may be taken after it, on a machine without the device. Raises `ModelError`.
+        """Read the files that `start` needs into memory.
+
+        This method blocks, uses no device and creates nothing that must be unique, so a snapshot of the process may be
+        taken after it, on a machine without the device.
+
+        Raises:
+            ModelError: The model cannot be read.
         """
 
     async def start(self) -> None:
-        """Whatever `load` did not, then the device and a warm-up. Raises `ModelError` when the model cannot be had."""
+        """Read what `load` did not, then set up the device and warm it up.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
 
     def open(self, deliver: Deliver, *, live: bool = True) -> EngineStream:
-        """Take a slot; not `live`: for a file, of which nobody waits for each word.
+        """Take a slot for a stream.
 
-        Raises `CapacityError` when all are taken, `EngineError` when the engine is broken.
+        Args:
+            deliver: Callback that receives the stream's events.
+            live: False for a file, whose words need not arrive as early as those of a live stream.
+
+        Raises:
+            CapacityError: All slots are taken.
+            EngineError: The engine is not ready.
         """
 
     def check(self, longest_seconds: int) -> str:
-        """Called once a second. What has had work before it and got none of it done for so long hangs: its streams get
-        `Failed`, and it is started again. Where it cannot be, the answer says why only an end of the process helps;
-        else it is empty.
+        """Look for work that hangs. Must be called once a second.
+
+        Work that made no progress for `longest_seconds` hangs: its streams get `Failed`, and it is restarted.
+
+        Returns:
+            Fatal error that requires a restart of the process; empty while the engine can recover.
         """
 
     async def stop(self) -> None:
-        """Free the device. Streams still open get `Failed`."""
+        """Free the device. Open streams get `Failed`."""
+
+
+def deliver_events(deliver: Deliver, events: Sequence[EngineEvent]) -> None:
+    """Deliver events to a stream; log an exception of the callback, so that it does not affect other streams."""
+    try:
+        deliver(events)
+    except Exception:
+        logger.exception("delivering events to a stream failed")
+
+
+def describe_startup(engine: Engine) -> str:
+    """Return the reason why an engine that is starting is not ready, with its current stage."""
+    return f"the engine is starting: {engine.stage}" if engine.stage else "the engine is starting"

@@ -1,32 +1,34 @@
-"""Which engine serves which `--model`; the module is imported only when it is chosen."""
+"""The engine for each `--model`. An engine's module is imported only if the engine is used."""
 
 from __future__ import annotations
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine
-from tympan.errors import MissingPackageError
+from tympan.errors import missing_package
 
 
 def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
-    """The engine for `settings.model`, not started yet. Raises `MissingPackageError`.
+    """Return the engine for `settings.model`, not started.
 
-    most_streams: what a platform sends at most. Unlike `settings.max_streams` it is no promise: an engine that finds
-    that it carries fewer, admits fewer.
+    Args:
+        settings: The model, device and data types.
+        most_streams: Most streams that the platform sends to this process. Unlike `settings.max_streams` it is no
+            promise: an engine that carries fewer in real time admits fewer.
+
+    Raises:
+        MissingPackageError: The model needs a package that is not installed.
     """
     match settings.model:
         case "embedded":
             from tympan.engine.embedded.engine import EmbeddedEngine
 
             return EmbeddedEngine(settings, most_streams)
-        case "scripted":
+        case model if model.partition(":")[0] == "scripted":
             from tympan.engine.scripted import ScriptedEngine
 
             return ScriptedEngine(settings, most_streams)
     try:
         from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"the model {settings.model} needs the package {error.name}: pip install 'tympan[torch]'; "
-            "--model embedded does without"
-        ) from None
+        raise missing_package(f"the model {settings.model}", error.name, "torch") from None
     return create_kyutai_engine(settings, most_streams=most_streams)

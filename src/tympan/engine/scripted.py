@@ -1,24 +1,21 @@
-"""A recognizer that hears nothing and says what its script says: for tests, load and demonstrations of the wire.
+"""A recognizer that ignores the audio and returns the words of a script, for tests, load and demonstrations.
 
-The script depends on frame numbers alone. Every cycle of 75 frames (6 s) holds ten words, five frames apart (0.4 s),
-each four frames long, then two seconds of pause. Word `n` of a stream is `word<n>`. Like the real model it releases a
-word six frames after its end. All streams share one loop that takes `step_ms` per step and moves every stream that
-has a frame by one.
+The script depends on frame numbers only. Every cycle of 75 frames (6 s) has ten words, five frames apart (0.4 s) and
+four frames long, and then two seconds of pause. Word `n` of a stream is `word<n>`. As the real model does, the engine
+releases a word six frames after its end. All streams share one loop, which advances each stream by at most one frame
+per step. A step takes 1 ms, or as long as the name of the model says (`scripted:MILLISECONDS`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Mapping
 
 from tympan.config import ModelSettings
-from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, hand_over
-from tympan.errors import CapacityError, EngineError
+from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, deliver_events
+from tympan.errors import CapacityError, ConfigError, EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Word
-
-logger = logging.getLogger(__name__)
 
 FRAME_SECONDS = 0.08
 CYCLE_FRAMES = 75
@@ -52,18 +49,18 @@ PAUSES = tuple(map(_pauses, range(CYCLE_FRAMES)))
 
 
 def word_start_frame(number: int) -> int:
-    """The first frame of word `number`."""
+    """Return the first frame of word `number`."""
     cycle, place = divmod(number, CYCLE_WORDS)
     return cycle * CYCLE_FRAMES + place * WORD_STRIDE
 
 
 def seconds_of(frames: int) -> float:
-    """To the hundredth: a frame is eight of them."""
+    """Return the duration of `frames`, exact to the hundredth of a second."""
     return frames * 8 / 100
 
 
 def scripted_words(frames: int) -> list[Word]:
-    """Every word that a stream of this many frames is given, all told."""
+    """Return all words of a stream of `frames` that is finished."""
     words: list[Word] = []
     while (start := word_start_frame(len(words))) < frames:
         end = min(start + WORD_FRAMES, frames)
@@ -72,47 +69,44 @@ def scripted_words(frames: int) -> list[Word]:
 
 
 class ScriptedStream:
-    """Its place in the script, and the work that waits for it."""
+    """A stream's place in the script, and its queued work."""
 
     def __init__(self, engine: ScriptedEngine, deliver: Deliver) -> None:
         self._engine = engine
         self.deliver = deliver
-        self._work: deque[EngineEvent | None] = deque()  # `None` stands for a frame
+        self.work: deque[EngineEvent | None] = deque()  # None stands for a frame
         self._frames = 0
         self._words = 0
-        self._next_start = word_start_frame(0)  # of the word that has not been released yet
+        self._next_start = word_start_frame(0)  # of the first word that is not released yet
         self.waiting_frames = 0
 
     def push(self, frame: Pcm) -> None:
         assert frame.shape == (INFO.frame_samples,)
         self.waiting_frames += 1
-        self._work.append(None)
-        self._engine.wake(self)
+        self._queue(None)
 
-    def flush(self, marker: int, rest: Pcm | None = None) -> None:
-        self._work.append(Flushed(marker))
-        self._engine.wake(self)
+    def flush(self, marker: int, partial_frame: Pcm | None = None) -> None:
+        self._queue(Flushed(marker))
 
     def finish(self) -> None:
-        self._work.append(Finished())
-        self._engine.wake(self)
+        self._queue(Finished())
 
     def close(self) -> None:
-        self._work.clear()
+        self.work.clear()
         self._engine.release(self)
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._work)
+    def _queue(self, item: EngineEvent | None) -> None:
+        self.work.append(item)
+        self._engine.wake(self)
 
     def step(self) -> list[EngineEvent]:
-        """One frame, after any flush or end that waits before it."""
+        """Return the events of the next frame, and those of a flush or an end before it."""
         events: list[EngineEvent] = []
-        while self._work:
-            event = self._work.popleft()
+        while self.work:
+            event = self.work.popleft()
             if event is None:
                 self.waiting_frames -= 1
-                self._hear(events)
+                self._advance(events)
                 break
             self._release(self._frames, 1, events)
             events.append(event)
@@ -121,7 +115,7 @@ class ScriptedStream:
                 break
         return events
 
-    def _hear(self, events: list[EngineEvent]) -> None:
+    def _advance(self, events: list[EngineEvent]) -> None:
         frame = self._frames
         self._frames += 1
         if self._next_start + WORD_FRAMES + DELAY_FRAMES <= self._frames:
@@ -130,34 +124,33 @@ class ScriptedStream:
             events.append(Partial(f"word{self._words}", seconds_of(frame)))
         events.append(Progress(seconds_of(self._frames), PAUSES[frame % CYCLE_FRAMES]))
 
-    def _release(self, heard_frames: int, least_frames: int, events: list[EngineEvent]) -> None:
-        """Words of which at least so much lies in the frames heard so far."""
-        while self._next_start + least_frames <= heard_frames:
-            end = min(self._next_start + WORD_FRAMES, heard_frames)
+    def _release(self, frames: int, least_frames: int, events: list[EngineEvent]) -> None:
+        """Release the words of which at least `least_frames` lie in the first `frames` of the stream."""
+        while self._next_start + least_frames <= frames:
+            end = min(self._next_start + WORD_FRAMES, frames)
             events.append(Word(f"word{self._words}", seconds_of(self._next_start), seconds_of(end), 1.0))
             self._words += 1
             self._next_start = word_start_frame(self._words)
 
 
 class ScriptedEngine:
-    """Carries `max_streams` streams; never says anything that the script does not."""
+    """An `Engine` that carries `max_streams` scripted streams.
+
+    Raises:
+        ConfigError: The name of the model has an invalid duration.
+    """
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
-        self._capacity = settings.max_streams or min(DEFAULT_CAPACITY, most_streams or DEFAULT_CAPACITY)
-        self._step_seconds = settings.step_ms / 1000
+        self.info = INFO
+        self.capacity = settings.max_streams or min(DEFAULT_CAPACITY, most_streams or DEFAULT_CAPACITY)
+        self.observe: Observe | None = None
+        self.stage = ""
+        self.start_seconds: Mapping[str, float] = {}
+        self._step_seconds = _step_seconds(settings.model)
         self._streams: set[ScriptedStream] = set()
         self._busy: dict[ScriptedStream, None] = {}
         self._work = asyncio.Event()
-        self._loop_task: asyncio.Task[None] | None = None
-        self.observe: Observe | None = None
-
-    @property
-    def info(self) -> EngineInfo:
-        return INFO
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def active(self) -> int:
@@ -165,44 +158,36 @@ class ScriptedEngine:
 
     @property
     def ready(self) -> bool:
-        return self._loop_task is not None
-
-    @property
-    def stage(self) -> str:
-        return ""
-
-    @property
-    def start_seconds(self) -> Mapping[str, float]:
-        return {}
+        return self._task is not None
 
     def load(self) -> None:
-        """It reads nothing."""
+        """Do nothing: the engine reads no files."""
 
     async def start(self) -> None:
-        if self._loop_task is None:
-            self._loop_task = asyncio.create_task(self._run())
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
 
     def open(self, deliver: Deliver, *, live: bool = True) -> ScriptedStream:
         if not self.ready:
             raise EngineError("the scripted engine is not running")
-        if self.active >= self._capacity:
-            raise CapacityError(f"all {self._capacity} streams are taken; try again later")
+        if self.active >= self.capacity:
+            raise CapacityError(f"all {self.capacity} streams are taken; try again later")
         stream = ScriptedStream(self, deliver)
         self._streams.add(stream)
         return stream
 
     def check(self, longest_seconds: int) -> str:
-        """It works on the event loop: who asks, finds it going."""
+        """Return an empty string: the engine runs on the event loop that calls this method."""
         return ""
 
     async def stop(self) -> None:
-        if self._loop_task is None:
+        if self._task is None:
             return
-        self._loop_task.cancel()
-        self._loop_task = None
+        self._task.cancel()
+        self._task = None
         for stream in list(self._streams):
             self.release(stream)
-            hand_over(stream.deliver, [Failed(EngineError("the engine was stopped"))])
+            deliver_events(stream.deliver, [Failed(EngineError("the engine was stopped"))])
 
     def wake(self, stream: ScriptedStream) -> None:
         if not self._busy:
@@ -223,11 +208,19 @@ class ScriptedEngine:
             for stream in batch:
                 if stream in self._busy:
                     events = stream.step()
-                    if not stream.busy:
+                    if not stream.work:
                         self._busy.pop(stream, None)
                     if events:
-                        hand_over(stream.deliver, events)
+                        deliver_events(stream.deliver, events)
             if self.observe is not None:
                 waiting = [stream.waiting_frames for stream in self._busy]
                 lag = FRAME_SECONDS * max(waiting, default=0)
                 self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))
+
+
+def _step_seconds(model: str) -> float:
+    """Return the duration of a step for the model `scripted` or `scripted:MILLISECONDS`."""
+    try:
+        return float(model.partition(":")[2] or 1.0) / 1000
+    except ValueError:
+        raise ConfigError(f"invalid model {model!r}: expected scripted or scripted:MILLISECONDS") from None

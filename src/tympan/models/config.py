@@ -1,6 +1,6 @@
 """Architecture of the two networks: the Mimi encoder and the decoder-only language model.
 
-Numbers are those of Kyutai's speech-to-text checkpoints; a checkpoint's own files override them (``weights``, ``hub``).
+The defaults are those of Kyutai's speech-to-text checkpoints. The files of a checkpoint override them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A causal transformer over a ring of ``context`` steps.
+    """A causal transformer that attends to the last ``context`` steps.
 
-    ``hidden`` is the feed-forward width: of both halves for a gated feed-forward, of the one layer otherwise.
+    Attributes:
+        dimension: Width of the residual stream.
+        layers: Number of layers.
+        heads: Attention heads per layer.
+        hidden: Width of the feed-forward; of each half if it is gated.
+        context: Steps that a query attends to, its own included.
+        max_period: Longest period of the rotary embedding, in steps.
     """
 
     dimension: int
@@ -25,12 +31,21 @@ class TransformerConfig:
 
     @property
     def head_dimension(self) -> int:
+        """Width of one attention head."""
         return self.dimension // self.heads
 
 
 @dataclass(frozen=True)
 class SeanetConfig:
-    """The convolutional front end. ``strides`` in the encoder's order (checkpoints list them in the decoder's)."""
+    """The convolutional front end of the codec.
+
+    Attributes:
+        dimension: Output channels.
+        filters: Channels after the first convolution; each stage doubles them.
+        strides: Stride of each stage in the encoder's order. Checkpoints list them in the decoder's order.
+        kernel, last_kernel, residual_kernel: Kernel sizes in steps.
+        compress: Ratio of a residual unit's channels to its hidden channels.
+    """
 
     dimension: int = 512
     filters: int = 64
@@ -42,12 +57,13 @@ class SeanetConfig:
 
     @property
     def hop_samples(self) -> int:
+        """Samples per output step."""
         return math.prod(self.strides)
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Split residual vector quantizer: ``semantic`` codebooks on one projection, the rest on another."""
+    """Split residual vector quantizer: ``semantic`` codebooks share one projection, the others another one."""
 
     codebooks: int = 32
     semantic: int = 1
@@ -57,7 +73,7 @@ class QuantizerConfig:
 
 @dataclass(frozen=True)
 class MimiConfig:
-    """The codec's encoder: samples in, one code per codebook and frame out."""
+    """The encoder of the codec: audio samples to one code per codebook and frame."""
 
     sample_rate: int = 24_000
     seanet: SeanetConfig = field(default_factory=SeanetConfig)
@@ -82,7 +98,15 @@ class MimiConfig:
 
 @dataclass(frozen=True)
 class LMConfig:
-    """The language model. Ids ``text_card`` and ``audio_card`` are the initial tokens, one past the real ones."""
+    """The language model.
+
+    Attributes:
+        codebooks: Audio codes per frame.
+        audio_card, text_card: Numbers of codes per codebook and of text tokens. They are also the ids of the initial
+            tokens, which follow the others.
+        pause_heads, pause_classes: Heads that predict pauses, and classes of each.
+        padding_token, end_padding_token: Text tokens that separate words.
+    """
 
     transformer: TransformerConfig
     codebooks: int = 32
@@ -96,7 +120,7 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything a checkpoint says about itself apart from its weights."""
+    """Configuration of a checkpoint: both networks, the delay of the text and the silence to feed first, in seconds."""
 
     lm: LMConfig
     mimi: MimiConfig

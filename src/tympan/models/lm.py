@@ -1,8 +1,8 @@
-"""The decoder-only language model: the codes of a frame and the previous text token in, the next text token out.
+"""The decoder-only language model: audio codes of a frame and the previous text token in, the next text token out.
 
-Delayed streams modelling: Zeghidour et al. 2025 (arXiv:2509.08753). Position 0 of every stream is the same for all of
-them (initial token on every input), so it is computed once, kept with the state, and put in front of a stream's first
-frame; frame ``i`` then runs as position ``i + 1`` the moment it arrives.
+It models delayed streams: Zeghidour et al. 2025 (arXiv:2509.08753). Position 0, with the initial token on every input,
+is the same for all streams. It is computed once, kept in the state, and copied to a slot with the first frame of a
+stream. Frame ``i`` runs at position ``i + 1`` as soon as it arrives.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from tympan.models.config import LMConfig
 from tympan.models.layers.attention import LARGEST_FP8, Ring, raw, restart
 from tympan.models.layers.linear import Linear
 from tympan.models.layers.transformer import GatedFeedForward, RMSNorm, Transformer
-from tympan.models.sampling import choose, probability_of
+from tympan.models.sampling import sample_token, token_probability
 
 
 @dataclass(frozen=True)
 class LMOutput:
-    """One step's result, one row per stream.
+    """Result of one step.
 
-    token: ``[B]`` int64. probability: ``[B]`` float32, softmax probability of that token.
-    pauses: ``[B, heads]`` float32, probability of a pause for each horizon. logits: ``[B, text_card]`` float32.
+    Attributes:
+        token: ``[B]`` int64, the text token.
+        probability: ``[B]`` float32, softmax probability of the token.
+        pauses: ``[B, heads]`` float32, probability of a pause for each horizon.
+        logits: ``[B, V]`` float32.
     """
 
     token: Tensor
@@ -36,8 +39,8 @@ class LMOutput:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Position 0, shared by all streams: ``keys`` and ``values [layers, H, D]``, ``logits [1, text_card]``."""
+class InitialStep:
+    """Result of position 0, shared by all streams: ``keys`` and ``values [layers, H, D]``, ``logits [1, V]``."""
 
     keys: Tensor
     values: Tensor
@@ -46,23 +49,31 @@ class Start:
 
 @dataclass
 class LMState:
-    """What the model remembers of every slot.
+    """State of the language model for every slot.
 
-    position: ``[slots]`` int64, frames seen so far. Zero means: nothing else in this slot but its seed counts.
-    token: ``[slots]`` int64, the last text token. seed: ``[slots]`` int64, for temperatures above 0.
-    ring: keys and values. start: position 0. frequency: rotary frequencies.
+    Attributes:
+        position: ``[slots]`` int64, frames processed so far. At 0 everything else in the slot but its seed is ignored.
+        token: ``[slots]`` int64, the last text token.
+        seed: ``[slots]`` int64, seed of the sampling for temperatures above 0.
+        ring: Keys and values.
+        start: Position 0, which all streams share.
+        frequency: ``[D / 2]`` float32, rotary frequencies.
     """
 
     position: Tensor
     token: Tensor
     seed: Tensor
     ring: Ring
-    start: Start
+    start: InitialStep
     frequency: Tensor
 
     def reset(self, rows: Tensor, begin: Tensor | None = None, seeds: Tensor | None = None) -> None:
-        """Start anew in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`. ``seeds [n]`` int64: a negative one
-        leaves the slot's as it is.
+        """Start new streams.
+
+        Args:
+            rows: ``[n]`` int64, slots.
+            begin: As for :func:`restart`.
+            seeds: ``[n]`` int64; a negative value keeps the seed of the slot.
         """
         restart(self.position, rows, begin)
         if seeds is not None:
@@ -70,14 +81,22 @@ class LMState:
 
 
 class LM(nn.Module):
-    """The language model; ``temperature`` 0 is greedy. Uses the first ``codebooks`` of the checkpoint's codebooks."""
+    """The language model.
 
-    def __init__(self, config: LMConfig, *, codebooks: int | None = None, temperature: float = 0.0) -> None:
+    Args:
+        config: The architecture.
+        temperature: Sampling temperature; 0 is greedy.
+
+    Attributes:
+        compute_dtype: Data type of activations; None for that of the embedding.
+    """
+
+    def __init__(self, config: LMConfig, *, temperature: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.codebooks = config.codebooks if codebooks is None else codebooks
+        self.codebooks = config.codebooks
         self.temperature = temperature
-        self.compute_dtype: torch.dtype | None = None  # of activations; the embedding's if None
+        self.compute_dtype: torch.dtype | None = None
         dimension = config.transformer.dimension
         rows = self.codebooks * (config.audio_card + 1) + config.text_card + 1
         # One table for all inputs, the text's rows last: one gather and one sum per step.
@@ -85,16 +104,18 @@ class LM(nn.Module):
         self.transformer = Transformer(config.transformer, RMSNorm, GatedFeedForward)
         self.out_norm = RMSNorm(dimension)
         self.text_linear = Linear(dimension, config.text_card, bias=False)
-        heads = config.pause_heads
-        # All heads in one matrix; checkpoints without heads have none.
+        heads = config.pause_heads  # all of them in one matrix
         self.pause_linear = Linear(dimension, heads * config.pause_classes, bias=False) if heads else None
 
     def init_state(
         self, slots: int, *, cache_dtype: torch.dtype | None = None, scales: Tensor | None = None
     ) -> LMState:
-        """Memory for ``slots`` streams on the weights' device, all of them new.
+        """Return the state of ``slots`` new streams, on the device of the weights.
 
-        cache_dtype: of keys and values; the embedding's by default. scales: for 8-bit floats, see `measure_scales`.
+        Args:
+            slots: Number of streams.
+            cache_dtype: Data type of cached keys and values; by default that of the embedding.
+            scales: ``[2, layers, H]`` float32 for a cache of 8-bit floats, from :meth:`measure_scales`.
         """
         device = self.embedding.device
         dtype = self.embedding.dtype if cache_dtype is None else cache_dtype
@@ -117,48 +138,57 @@ class LM(nn.Module):
 
     @torch.inference_mode()
     def measure_scales(self, codes: Tensor) -> Tensor:
-        """Scales for a ring of 8-bit floats, from one stream of ``codes [frames, codebooks]``: ``[2, layers, H]``.
+        """Measure the scales of a cache of 8-bit floats on one stream.
 
-        The largest key (value) of a head that was seen gets a quarter of the type's range. A float loses no precision
-        by that; what is larger than four times the largest is cut off.
+        The largest key (value) of each head maps to a quarter of the type's range, which costs a float no precision.
+        Values above four times that are clamped.
+
+        Args:
+            codes: ``[frames, K]`` int64.
+
+        Returns:
+            ``[2, layers, H]`` float32, of keys and of values.
         """
         state = self.init_state(1, cache_dtype=torch.float32)
         rows = torch.zeros(1, dtype=torch.int64, device=codes.device)
         for frame in codes:
             self.step(frame[None], state, rows)
-        seen = torch.stack((state.ring.keys[:, 0], state.ring.values[:, 0]))[..., : len(codes) + 1, :]
-        return (seen.abs().amax(dim=(-2, -1)) * (4 / LARGEST_FP8)).clamp(min=1e-6)
+        cached = torch.stack((state.ring.keys[:, 0], state.ring.values[:, 0]))[..., : len(codes) + 1, :]
+        return (cached.abs().amax(dim=(-2, -1)) * (4 / LARGEST_FP8)).clamp(min=1e-6)
 
     @torch.inference_mode()
     def step(self, codes: Tensor, state: LMState, rows: Tensor) -> LMOutput:
-        """The text token that follows one more frame of each stream.
+        """Predict the text token that follows one more frame of each stream, and advance the state.
 
-        codes: ``[B, codebooks]`` int64. rows: ``[B]`` int64, distinct slots. Only those slots are read and written.
+        Args:
+            codes: ``[B, K]`` int64.
+            state: The state; only the slots ``rows`` are read and written.
+            rows: ``[B]`` int64, distinct slots.
         """
         frames = state.position.index_select(0, rows)
         seed = state.seed.index_select(0, rows)
-        previous = self._start(frames, seed, state, rows)
+        previous = self._start_streams(frames, seed, state, rows)
         position = frames + 1
         hidden = self._hidden(self._embed(codes, previous), state.ring, state.frequency, rows, position)
         logits = self.text_linear(hidden).float()
-        token, probability = self._choose(logits, seed, position)
+        token, probability = self._select_token(logits, seed, position)
         state.token.index_copy_(0, rows, token)
         state.position.index_copy_(0, rows, position)
         return LMOutput(token, probability, self._pauses(hidden), logits)
 
-    def _choose(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    def _select_token(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next token ``[B]`` int64 and its probability ``[B]`` float32, which is NaN for invalid logits."""
         if self.temperature <= 0 and kernels.usable(logits.device):
             from tympan.models.kernels.fused import choose_largest
 
             return choose_largest(logits)
-        token = choose(logits, self.temperature, seed, position)
-        return token, probability_of(token, logits)
+        token = sample_token(logits, self.temperature, seed, position)
+        return token, token_probability(token, logits)
 
-    def _start(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
-        """Write position 0 for rows at their first frame, and return every row's previous token ``[B]`` int64."""
+    def _start_streams(self, frames: Tensor, seed: Tensor, state: LMState, rows: Tensor) -> Tensor:
+        """Write position 0 for rows at their first frame, and return the previous token of every row, ``[B]`` int64."""
         fresh = frames == 0
-        if frames.device.type == "cpu" and not fresh.any():  # on a GPU asking would cost more than doing
+        if frames.device.type == "cpu" and not fresh.any():  # on a GPU this test would wait for the device
             return state.token.index_select(0, rows)
         ring, start = state.ring, state.start
         if kernels.usable(frames.device):
@@ -167,20 +197,20 @@ class LM(nn.Module):
             store_start(frames, rows, ring.keys, ring.values, start.keys, start.values)
         else:
             for cache, new in ((ring.keys, start.keys), (ring.values, start.values)):
-                oldest = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
-                kept = oldest.index_select(1, rows)
-                oldest.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
-        first = choose(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
+                first_entry = raw(cache)[:, :, :, 0]  # [layers, slots, H, D]
+                kept = first_entry.index_select(1, rows)
+                first_entry.index_copy_(1, rows, torch.where(fresh[:, None, None], raw(new)[:, None], kept))
+        first = sample_token(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
         return torch.where(fresh, first, state.token.index_select(0, rows))
 
     def _hidden(self, x: Tensor, ring: Ring, frequency: Tensor, rows: Tensor, position: Tensor) -> Tensor:
-        """Run the inputs ``x [B, dimension]`` at one position per row; returns the normalised output, same shape."""
+        """Run the inputs ``x [B, dimension]`` at one position per row, and return the normalized output."""
         x = self.transformer(x[:, None], ring, frequency, rows, position[:, None])
         out: Tensor = self.out_norm(x)[:, 0]
         return out
 
     def _embed(self, codes: Tensor, text: Tensor) -> Tensor:
-        """Sum of the embeddings of ``codes [B, codebooks]`` and ``text [B]``: ``[B, dimension]``."""
+        """Sum the embeddings of ``codes [B, K]`` and ``text [B]``: ``[B, dimension]``."""
         card = self.config.audio_card + 1
         if kernels.usable(codes.device):
             from tympan.models.kernels.fused import sum_embeddings
@@ -193,7 +223,7 @@ class LM(nn.Module):
         return total.to(self.compute_dtype or total.dtype)
 
     def _pauses(self, hidden: Tensor) -> Tensor:
-        """Class 0 of each pause head, ``[B, heads]`` float32."""
+        """Return the probability of class 0 of each pause head, ``[B, heads]`` float32."""
         config = self.config
         if self.pause_linear is None:
             return torch.zeros(hidden.shape[0], 0, device=hidden.device)
@@ -202,8 +232,7 @@ class LM(nn.Module):
         return torch.softmax(scores, dim=-1)[..., 0]
 
     @torch.no_grad()
-    def _run_position_zero(self, frequency: Tensor, dtype: torch.dtype, scales: Tensor | None) -> Start:
-        """The initial token on every input, run once on a scratch slot."""
+    def _run_position_zero(self, frequency: Tensor, dtype: torch.dtype, scales: Tensor | None) -> InitialStep:
         config, device = self.config, self.embedding.device
         ring = self._init_ring(1, dtype, scales)
         codes = torch.full((1, self.codebooks), config.audio_card, device=device)
@@ -211,4 +240,4 @@ class LM(nn.Module):
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         hidden = self._hidden(self._embed(codes, text), ring, frequency, zero, zero)
         logits = self.text_linear(hidden).float()
-        return Start(ring.keys[:, 0, :, 0].clone(), ring.values[:, 0, :, 0].clone(), logits)
+        return InitialStep(ring.keys[:, 0, :, 0].clone(), ring.values[:, 0, :, 0].clone(), logits)

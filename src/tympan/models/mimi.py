@@ -1,7 +1,7 @@
 """Mimi's encoder, streaming: one frame of samples in, one code per codebook out.
 
-Mimi is described in Défossez et al. 2024, "Moshi" (arXiv:2410.00037), section 3.3.
-Always float32: codes change otherwise.
+Mimi is described in Défossez et al. 2024, "Moshi" (arXiv:2410.00037), section 3.3. The encoder always computes in
+float32, because codes change with less precision.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from tympan.models.layers.quantizer import SplitQuantizer
 from tympan.models.layers.transformer import GeluFeedForward, Transformer
 from tympan.models.seanet import SeanetEncoder
 
-# Its first convolutions need some megabytes per row while they run.
-_ROWS_AT_ONCE = 256
+_MAX_SEANET_ROWS = 256  # per call: the first convolutions need some megabytes per row while they run
 
 
 @dataclass
 class MimiState:
-    """What the encoder remembers of every slot; float32 except ``position``.
+    """State of the encoder for every slot, float32 unless stated otherwise.
 
-    position: ``[slots]`` int64, frames encoded so far. Zero means: nothing else in this slot counts.
-    contexts: the past input of each SEANet convolution, ``[slots, kernel - stride, channels]``.
-    downsample: the past input of the last convolution, ``[slots, kernel - stride, dimension]``.
-    ring: keys and values of the encoder's transformer.
-    frequency: rotary frequencies, the same for all slots.
+    Attributes:
+        position: ``[slots]`` int64, frames encoded so far. At 0 the other contents of the slot are ignored.
+        contexts: Past input of each SEANet convolution, ``[slots, kernel - stride, channels]``.
+        downsample: Past input of the last convolution, ``[slots, kernel - stride, dimension]``.
+        ring: Keys and values of the transformer.
+        frequency: ``[D / 2]``, rotary frequencies, the same for all slots.
     """
 
     position: Tensor
@@ -40,12 +40,17 @@ class MimiState:
     frequency: Tensor
 
     def reset(self, rows: Tensor, begin: Tensor | None = None) -> None:
-        """Start new streams in slots ``rows [n]`` int64; ``begin`` as for :func:`restart`."""
+        """Start new streams in slots ``rows [n]`` int64; ``begin`` is that of :func:`restart`."""
         restart(self.position, rows, begin)
 
 
 class MimiEncoder(nn.Module):
-    """The encoder half of Mimi; ``codebooks`` says how many of its codebooks are searched."""
+    """The encoder half of Mimi.
+
+    Args:
+        config: The architecture.
+        codebooks: Number of codebooks to search; by default all of them.
+    """
 
     def __init__(self, config: MimiConfig, codebooks: int | None = None) -> None:
         super().__init__()
@@ -61,10 +66,11 @@ class MimiEncoder(nn.Module):
 
     @property
     def frame_samples(self) -> int:
+        """Samples per frame."""
         return self.config.frame_samples
 
     def init_state(self, slots: int) -> MimiState:
-        """Memory for ``slots`` streams on the weights' device, all of them new."""
+        """Return the state of ``slots`` new streams, on the device of the weights."""
         device = self.downsample.weight.device
         return MimiState(
             position=torch.zeros(slots, dtype=torch.int64, device=device),
@@ -76,20 +82,25 @@ class MimiEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, frames: Tensor, state: MimiState, rows: Tensor) -> Tensor:
-        """Codes of the next frame of each stream.
+        """Encode the next frame of each stream and advance the state.
 
-        frames: ``[B, frame_samples]`` float32, nominally in -1..1. rows: ``[B]`` int64, distinct slots.
-        Returns ``[B, codebooks]`` int64. Only slots ``rows`` are read and written.
+        Args:
+            frames: ``[B, frame_samples]`` float32, nominally between -1 and 1.
+            state: The state; only the slots ``rows`` are read and written.
+            rows: ``[B]`` int64, distinct slots.
+
+        Returns:
+            Codes ``[B, K]`` int64.
         """
         codes: Tensor = self.quantizer(self.latent(frames, state, rows), self.codebooks)
         return codes
 
     @torch.inference_mode()
     def latent(self, frames: Tensor, state: MimiState, rows: Tensor) -> Tensor:
-        """What the quantizer sees of the next frame, ``[B, dimension]`` float32. Advances the state like encode."""
+        """Return the input of the quantizer, ``[B, dimension]`` float32; otherwise the same as :meth:`encode`."""
         position = state.position.index_select(0, rows)
         fresh = (position == 0)[:, None, None]
-        parts = zip(*(torch.split(whole, _ROWS_AT_ONCE) for whole in (frames, rows, fresh)), strict=True)
+        parts = zip(*(torch.split(whole, _MAX_SEANET_ROWS) for whole in (frames, rows, fresh)), strict=True)
         x = torch.cat([self.seanet(some[:, :, None], state.contexts, of, new) for some, of, new in parts])
         steps = self.config.downsample
         first = position * steps

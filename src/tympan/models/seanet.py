@@ -1,6 +1,6 @@
-"""SEANet encoder (Tagliasacchi et al. 2020, arXiv:2009.02095) as Mimi uses it: causal, ELU, one residual unit a stage.
+"""SEANet encoder (Tagliasacchi et al. 2020, arXiv:2009.02095) as in Mimi: causal, ELU, one residual unit per stage.
 
-Input ``[B, samples, 1]``, output ``[B, samples / hop, dimension]``, float32, channels last.
+Signals are float32 with channels last.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tympan.models.config import SeanetConfig
 from tympan.models.layers.conv import StreamingConv
 
 
-class Residual(nn.Module):
-    """A narrow convolution and a point-wise one beside an identity."""
+class ResidualUnit(nn.Module):
+    """A convolution with fewer channels and a point-wise one, added to the input."""
 
     def __init__(self, channels: int, config: SeanetConfig) -> None:
         super().__init__()
@@ -24,29 +24,31 @@ class Residual(nn.Module):
         self.narrow = StreamingConv(channels, hidden, config.residual_kernel)
         self.widen = StreamingConv(hidden, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
-        # The history is kept before the activation: its few steps go through it again, and x stays as it is.
-        hidden = self.narrow.stream(x, context, rows, fresh, elu=True)
+    def forward(self, x: Tensor, history: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
+        """Apply the unit to ``x [B, T, channels]``; the other arguments are those of :func:`with_past`."""
+        # The history is stored before the activation, which leaves x unchanged for the sum below.
+        hidden = self.narrow.stream(x, history, rows, fresh, elu=True)
         out: Tensor = self.widen(functional.elu_(hidden))
         return out.add_(x)
 
 
 class Stage(nn.Module):
-    """A residual unit and the convolution that lowers the rate."""
+    """A residual unit and a strided convolution that doubles the channels."""
 
     def __init__(self, channels: int, stride: int, config: SeanetConfig) -> None:
         super().__init__()
-        self.residual = Residual(channels, config)
+        self.residual = ResidualUnit(channels, config)
         self.down = StreamingConv(channels, 2 * channels, 2 * stride, stride)
 
-    def forward(self, x: Tensor, contexts: Iterator[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
-        x = self.residual(x, next(contexts), rows, fresh)
-        out: Tensor = self.down.stream(x, next(contexts), rows, fresh, elu=True)
+    def forward(self, x: Tensor, histories: Iterator[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
+        """Return ``[B, T / stride, 2 * channels]`` for ``x [B, T, channels]``; takes two of ``histories``."""
+        x = self.residual(x, next(histories), rows, fresh)
+        out: Tensor = self.down.stream(x, next(histories), rows, fresh, elu=True)
         return out
 
 
 class SeanetEncoder(nn.Module):
-    """The whole front end. Its state is one past per convolution, in the order of :meth:`init_contexts`."""
+    """The convolutional front end; its state is one history per convolution, as :meth:`init_contexts` returns them."""
 
     def __init__(self, config: SeanetConfig) -> None:
         super().__init__()
@@ -57,19 +59,28 @@ class SeanetEncoder(nn.Module):
         self.last = StreamingConv(config.filters << len(config.strides), config.dimension, config.last_kernel)
 
     def init_contexts(self, slots: int, *, device: torch.device) -> list[Tensor]:
-        """The past of each convolution that has one, ``[slots, kernel - stride, in]``."""
+        """Return the histories of the convolutions, ``[slots, kernel - stride, in]`` float32, in order of use."""
         convolutions = [self.first]
         for stage in self.stages:
             assert isinstance(stage, Stage)
             convolutions += [stage.residual.narrow, stage.down]
-        convolutions.append(self.last)
-        return [conv.init_context(slots, device=device) for conv in convolutions]
+        return [conv.init_context(slots, device=device) for conv in (*convolutions, self.last)]
 
     def forward(self, x: Tensor, contexts: list[Tensor], rows: Tensor, fresh: Tensor) -> Tensor:
-        """``x [B, samples, 1]``; ``rows [B]`` and ``fresh [B, 1, 1]`` as for :func:`with_past`."""
-        past = iter(contexts)
-        x = self.first.stream(x, next(past), rows, fresh)
+        """Encode new samples and advance the histories.
+
+        Args:
+            x: ``[B, samples, 1]`` float32.
+            contexts: The histories of the convolutions, updated in place.
+            rows: ``[B]`` int64, the slot of each row.
+            fresh: ``[B, 1, 1]`` bool, whether the row's stream begins with this call.
+
+        Returns:
+            ``[B, samples / hop, dimension]`` float32.
+        """
+        histories = iter(contexts)
+        x = self.first.stream(x, next(histories), rows, fresh)
         for stage in self.stages:
-            x = stage(x, past, rows, fresh)
-        out: Tensor = self.last.stream(x, next(past), rows, fresh, elu=True)
+            x = stage(x, histories, rows, fresh)
+        out: Tensor = self.last.stream(x, next(histories), rows, fresh, elu=True)
         return out

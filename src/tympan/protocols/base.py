@@ -1,60 +1,55 @@
-"""What every wire protocol is: messages and Events in, Commands and messages out. It owns no socket, no task, no clock.
+"""The interface of a wire protocol: messages and events in, commands and messages out.
 
-A protocol object serves one connection. The server calls `start` once, then `receive` for every message and `send`
-for every event; `fail` gives the last words and the close code for whatever ended the session.
+A protocol object serves one connection. It owns no socket, no task and no clock. To add a protocol, subclass
+`ServerProtocol` and list the class in `server/app.py`. The server calls its methods in this order:
+
+1. `credential` and `start`, then `accept`; or `refuse` if the client is not admitted.
+2. `receive` for every message of the client and `send` for every event of the session, in any order.
+3. `fail` once, when the session has ended, for the last messages and the close code.
 """
 
 from __future__ import annotations
 
-import binascii
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Generic, TypeVar
 
-import msgspec
+from tympan.errors import ParameterError, RestartingError, TympanError
+from tympan.messages import AudioFormat, Command, Event, Finish, Flush
+from tympan.protocols.errors import close_code
 
-from tympan.errors import (
-    AccessError,
-    AudioError,
-    CapacityError,
-    FrameError,
-    IdleError,
-    LimitError,
-    OriginError,
-    ParameterError,
-    QuotaError,
-    RequestError,
-    RestartingError,
-    SessionTooLongError,
-    SlowReaderError,
-    TooBigError,
-    TympanError,
-)
-from tympan.messages import AudioFormat, Command, Event, Flush
+MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 §5.5
 
-LONGEST_CLOSE_REASON = 123  # bytes
+Purpose = TypeVar("Purpose")
 
 WireMessage = str | bytes
+"""A WebSocket message: `str` for a text frame, `bytes` for a binary frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Droppable:
-    """A message that the next one of its kind makes up for: a client that reads slowly does without it."""
+    """A message that may be dropped when the client reads slowly, because the next one of its kind replaces it."""
 
     message: WireMessage
 
 
 Action = Command | WireMessage
-"""What a message makes a protocol want: a message goes to the client, a command to the session, in this order."""
+"""A result of `ServerProtocol.receive`: a command for the session or a message to the client."""
 Answer = WireMessage | Droppable | Flush
-"""What an event makes it want. A `Flush` asks for the words that a pause or a turn's end calls for."""
+"""A result of `ServerProtocol.send`: a message to the client, or a `Flush` for the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How a client opened its connection. Header names are in lower case; of a repeated query parameter the last one
-    counts. `id` is the session's, a UUID; `opened_at` is in seconds since 1970.
+    """The HTTP request that opens a connection.
+
+    Attributes:
+        path: Path of the URL.
+        query: Query parameters; the last value of a repeated parameter.
+        headers: Headers, with names in lower case.
+        id: UUID of the session.
+        opened_at: Time of the request, in seconds since 1970.
     """
 
     path: str
@@ -63,25 +58,32 @@ class Request:
     id: str = ""
     opened_at: float = 0.0
 
-    @property
-    def bearer(self) -> str | None:
-        """The key of an `Authorization: Bearer KEY` header."""
-        return self.authorization("bearer")
-
     def authorization(self, *schemes: str) -> str | None:
-        """The key of an `Authorization` header of one of these schemes (in lower case)."""
+        """Return the key of the `Authorization` header if its scheme is one of these (in lower case)."""
         scheme, _, key = self.headers.get("authorization", "").partition(" ")
         return key.strip() if scheme.lower() in schemes else None
 
     @property
     def subprotocols(self) -> Sequence[str]:
-        """What the client offers in `Sec-WebSocket-Protocol`; browsers, which cannot set headers, put keys there."""
+        """The values of `Sec-WebSocket-Protocol`. Browsers cannot set headers and send API keys there."""
         return [name.strip() for name in self.headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What this server has, for greetings and for clients that name a model."""
+    """Properties of the server and its model that protocols report to clients.
+
+    Attributes:
+        model: Name of the model.
+        engine: Name of the engine.
+        sample_rate: Sample rate of the model, in Hz.
+        frame_samples: Samples per frame of the model.
+        delay_seconds: Delay between a word and its transcription, in seconds of audio.
+        pause_horizons: Horizon of each pause probability in `Vad.pauses`, in seconds.
+        languages: Language codes of the model.
+        session_seconds: Maximum duration of a session, in seconds.
+        strict_model: Whether `check_model` rejects names of other models.
+    """
 
     model: str
     engine: str
@@ -93,19 +95,19 @@ class ServerInfo:
     session_seconds: float = 7200.0
     strict_model: bool = False
 
-    @property
-    def delay_frames(self) -> int:
-        return int(self.delay_seconds * self.sample_rate / self.frame_samples)
-
     def check_model(self, name: str | None) -> None:
-        """Any name will do, unless the operator wants the right one. Raises `ParameterError`."""
+        """Check the model that a client requests; every name is accepted unless `strict_model` is set.
+
+        Raises:
+            ParameterError: The name is that of another model.
+        """
         if self.strict_model and name not in (None, "", self.model):
             raise ParameterError(f"the model {name!r:.80} is not served here; this server has {self.model}")
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What the answer to the upgrade carries."""
+    """The subprotocol and the additional headers of the response that accepts the upgrade."""
 
     subprotocol: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -113,7 +115,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class CloseInfo:
-    """Last words, then a WebSocket close frame."""
+    """The last messages of a connection, and the code and reason of the WebSocket close frame that follows them."""
 
     messages: Sequence[WireMessage]
     code: int
@@ -121,150 +123,131 @@ class CloseInfo:
 
     @property
     def close_reason(self) -> str:
-        """As much of the reason as a close frame holds (RFC 6455 §5.5)."""
-        return self.reason.encode()[:LONGEST_CLOSE_REASON].decode(errors="ignore")
+        """The reason, cut to the size that a close frame can hold."""
+        return self.reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An HTTP answer in place of the upgrade."""
+    """The HTTP response that refuses the upgrade."""
 
     status: int
     body: bytes
     headers: Mapping[str, str]
 
 
-class ServerProtocol(Protocol):
-    """One connection's side of a wire protocol; made from the opening request and what the server has to offer."""
+class PendingFlushes(dict[int, Purpose], Generic[Purpose]):
+    """The flushes that have not been answered: what each was requested for, by marker."""
+
+    _last_marker = 0
+
+    def add(self, purpose: Purpose) -> Flush:
+        """Return a flush with a new marker. Its `Flushed` event carries the same marker."""
+        self._last_marker += 1
+        self[self._last_marker] = purpose
+        return Flush(self._last_marker)
+
+
+class ServerProtocol(ABC):
+    """The server's side of a wire protocol, for one connection.
+
+    Attributes:
+        name: Name of the protocol in metrics and logs.
+        wants_vad: Whether `send` uses `Vad` events, of which there is one per frame. The server reads it after `start`.
+    """
 
     name: ClassVar[str]
-    """For metrics and logs."""
+    wants_vad: bool = True
+    _finishing = False
 
-    @property
-    def wants_vad(self) -> bool:
-        """After `start`: whether `send` has a use for `Vad`, which comes with every frame."""
+    def __init__(self, request: Request, server_info: ServerInfo) -> None:
+        """Keep the opening request for `start`, which checks it."""
+        self._request = request
+        self._server_info = server_info
 
+    @abstractmethod
     def credential(self) -> str | None:
-        """The API key that the client presented, wherever this protocol carries it."""
+        """Return the API key that the client sent, or `None`."""
 
+    @abstractmethod
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
-        """The answer to a client that is not let in: in place of the upgrade, or after it."""
+        """Return the response to a client that is not admitted.
+
+        A `CloseInfo` means that the upgrade is accepted first: browsers cannot read the response to a refused upgrade.
+        """
 
     def accept(self) -> Acceptance:
-        """The answer to a client that is."""
+        """Return the response that accepts the upgrade."""
+        return Acceptance()
 
+    @abstractmethod
     def start(self) -> AudioFormat:
-        """Read the opening request. Raises `ParameterError`."""
+        """Check the parameters of the opening request and return the audio format.
 
+        Raises:
+            ParameterError: A parameter is invalid.
+        """
+
+    @abstractmethod
     def receive(self, message: WireMessage) -> Sequence[Action]:
-        """What one message asks for, and the answers that need nobody else. Raises `RequestError`."""
+        """Return the commands for the session and the immediate answers to a message, in the order of execution.
 
+        Raises:
+            RequestError: The message is invalid. The connection ends with this error.
+        """
+
+    def _finish(self) -> Sequence[Finish]:
+        """Return the command that ends the stream, after which `_finishing` is true and messages are ignored."""
+        self._finishing = True
+        return (Finish(),)
+
+    @abstractmethod
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
-        """What tells the client of an event on one of its channels; nothing if it did not ask for such."""
+        """Return the messages that report an event on one channel, if any, and the flushes that the event requires."""
 
     def fail(self, error: Exception | None) -> CloseInfo:
-        """How the connection ends; `None` is a good end."""
+        """Return how the connection ends; `None` is a normal end, which sends no message. Neither does a restart."""
+        if error is None or isinstance(error, RestartingError):
+            return CloseInfo((), close_code(error), "" if error is None else str(error))
+        return self.close_with_error(error)
+
+    @abstractmethod
+    def close_with_error(self, error: Exception) -> CloseInfo:
+        """Return the error message and the close code for an error that ends the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """A client that lost its connection: the token of its stream, and how many messages that matter it has got."""
+    """A request to continue a stream after a lost connection.
+
+    Attributes:
+        token: Token of the stream, from `ResumableProtocol.give_token`.
+        received: Number of messages that the client has received, not counting droppable ones.
+    """
 
     token: str
     received: int
 
 
-@runtime_checkable
-class ResumableProtocol(ServerProtocol, Protocol):
-    """A protocol whose clients can go on with their stream on another connection."""
+class ResumableProtocol(ServerProtocol):
+    """A protocol whose clients can continue their stream on another connection."""
 
+    @abstractmethod
     def resume_request(self) -> ResumeRequest | None:
-        """What a client that was here before says of itself. Raises `ParameterError`."""
+        """Return the client's request to continue a stream, or `None` if it opens a new one.
 
+        Raises:
+            ParameterError: The request is incomplete.
+        """
+
+    @abstractmethod
     def wants_token(self) -> bool:
-        """Whether the client asks for a way back; after `start`."""
+        """Return whether the client requests a token to continue its stream; called after `start`."""
 
+    @abstractmethod
     def give_token(self, token: str) -> None:
-        """To be told to the client."""
+        """Set the token, which the protocol sends to the client."""
 
+    @abstractmethod
     def resumed(self) -> WireMessage:
-        """The first message on the new connection: how much of what the client sent has come."""
-
-
-CLOSE_CODES: Mapping[type[TympanError], int] = {
-    FrameError: 1003,
-    AudioError: 1007,
-    ParameterError: 1008,
-    AccessError: 1008,
-    LimitError: 1008,
-    TooBigError: 1009,
-    RestartingError: 1012,
-    SlowReaderError: 1013,
-    CapacityError: 1013,
-}
-"""WebSocket close codes by error, nearest class first. What is not listed is our fault: 1011."""
-
-STATUSES: Mapping[type[TympanError], int] = {
-    OriginError: 403,
-    AccessError: 401,
-    RequestError: 400,
-    TooBigError: 413,
-    IdleError: 408,
-    SessionTooLongError: 413,
-    QuotaError: 429,
-    CapacityError: 503,
-    RestartingError: 503,
-}
-"""HTTP statuses by error, for refusals before the upgrade. What is not listed is 500."""
-
-
-def json_text(fields: Mapping[str, Any]) -> str:
-    """A message of the protocols that speak JSON in text frames. Raises `FrameError` where what a client sent, and is
-    shown, is nested so deeply that it could just be read.
-    """
-    try:
-        return msgspec.json.encode(fields).decode()
-    except RecursionError:
-        raise FrameError("the message is nested too deeply") from None
-
-
-def base64_audio(text: object) -> bytes:
-    """Audio that travels inside JSON. Raises `AudioError`."""
-    if isinstance(text, str):
-        with suppress(ValueError):  # binascii's own error is one
-            return binascii.a2b_base64(text, strict_mode=True)
-    raise AudioError("the audio must be a string of base64")
-
-
-def close_code(error: Exception | None) -> int:
-    """The WebSocket close code for the way a session ended."""
-    return 1000 if error is None else _nearest(CLOSE_CODES, error, 1011)
-
-
-def http_status(error: Exception) -> int:
-    """The HTTP status for an error before the upgrade."""
-    return _nearest(STATUSES, error, 500)
-
-
-def json_refusal(
-    error: TympanError, body: object, headers: Mapping[str, str] | None = None, status: int | None = None
-) -> Refusal:
-    """A refusal with a JSON body, the error's status unless another is given, and when to try again."""
-    retry = {}
-    if isinstance(error, CapacityError | QuotaError):
-        retry["retry-after"] = str(error.retry_after_seconds)
-    elif isinstance(error, RestartingError):
-        retry["retry-after"] = "1"
-    fields = {"content-type": "application/json", **retry, **(headers or {})}
-    return Refusal(status or http_status(error), msgspec.json.encode(body), fields)
-
-
-def public_error(error: Exception) -> tuple[str, str]:
-    """The code and the sentence that a peer may see. Errors that are not the peer's business reveal nothing."""
-    if isinstance(error, TympanError) and _nearest(CLOSE_CODES, error, 1011) != 1011:
-        return error.code, str(error)
-    return "internal", "internal error"
-
-
-def _nearest(table: Mapping[type[TympanError], int], error: Exception, default: int) -> int:
-    return next((table[kind] for kind in type(error).__mro__ if kind in table), default)
+        """Return the first message on the new connection: how much of the client's audio and commands has arrived."""

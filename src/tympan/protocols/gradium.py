@@ -7,35 +7,22 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tympan.errors import AudioError, FrameError, IdleError, RestartingError, TympanError
-from tympan.messages import (
-    Audio,
-    AudioFormat,
-    Complete,
-    Event,
-    Finish,
-    Flush,
-    Flushed,
-    SetFormat,
-    Vad,
-    Word,
-)
+from tympan.errors import AudioError, FrameError, IdleError, TympanError
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, SetFormat, Vad, Word
 from tympan.protocols.base import (
-    Acceptance,
     Action,
     Answer,
     CloseInfo,
     Droppable,
+    PendingFlushes,
     Refusal,
     Request,
     ServerInfo,
+    ServerProtocol,
     WireMessage,
-    base64_audio,
-    close_code,
-    json_refusal,
-    json_text,
-    public_error,
 )
+from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.wire import base64_audio, decode_json, json_refusal, json_text
 
 _PCM_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
 FORMATS: Mapping[str, AudioFormat] = {
@@ -57,30 +44,24 @@ class _Message(msgspec.Struct):
     flush_id: Any = None
 
 
-class GradiumProtocol:
-    """The first message must be `setup`; audio may follow at once."""
+class GradiumProtocol(ServerProtocol):
+    """One stream. The first message must be `setup`; audio may follow without waiting for `ready`."""
 
     name: ClassVar[str] = "gradium"
-    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
-        self._request = request
-        self._server_info = server_info
+        super().__init__(request, server_info)
         self._is_set_up = False
-        self._finishing = False
         self._steps = 0
-        self._flushed: dict[int, str] = {}  # the answers; what cannot be said is refused before it is promised
-        self._markers = 0
+        # The answers, encoded in advance: an id that cannot be encoded must be refused when it arrives.
+        self._flushes: PendingFlushes[str] = PendingFlushes()
 
     def credential(self) -> str | None:
-        return self._request.headers.get("x-api-key") or self._request.bearer
+        return self._request.headers.get("x-api-key") or self._request.authorization("bearer")
 
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         _, message = public_error(error)
         return json_refusal(error, {"error": message})
-
-    def accept(self) -> Acceptance:
-        return Acceptance()
 
     def start(self) -> AudioFormat:
         return FORMATS["pcm"]
@@ -88,41 +69,40 @@ class GradiumProtocol:
     def receive(self, message: WireMessage) -> Sequence[Action]:
         if self._finishing:
             return ()
-        frame = _parse(message)
+        expected = 'a message must be JSON such as {"type": "audio", "audio": "…"}, audio in base64'
+        fields = decode_json(message, _Message, expected)
         if not self._is_set_up:
-            if frame.type != "setup":
+            if fields.type != "setup":
                 raise FrameError('the first message must be {"type": "setup", …}')
-            return self._set_up(frame)
-        match frame.type:
+            return self._set_up(fields)
+        match fields.type:
             case "audio":
-                return (Audio(base64_audio(frame.audio)),)
+                return (Audio(base64_audio(fields.audio)),)
             case "flush":
-                self._markers += 1
-                self._flushed[self._markers] = json_text({"type": "flushed", "flush_id": frame.flush_id})
-                return (Flush(self._markers),)
+                return (self._flushes.add(json_text({"type": "flushed", "flush_id": fields.flush_id})),)
             case "end_of_stream":
-                self._finishing = True
-                return (Finish(),)
+                return self._finish()
         return ()
 
-    def _set_up(self, frame: _Message) -> Sequence[Action]:
-        if frame.input_format not in FORMATS:
-            raise FrameError(f"input_format {frame.input_format!r:.40} is unknown; use one of {', '.join(FORMATS)}")
-        if frame.model_name not in (None, "default"):
-            self._server_info.check_model(frame.model_name)
-        self._is_set_up = True
+    def _set_up(self, setup: _Message) -> Sequence[Action]:
+        if setup.input_format not in FORMATS:
+            raise FrameError(f"input_format {setup.input_format!r:.40} is unknown; use one of {', '.join(FORMATS)}")
         server_info = self._server_info
+        if setup.model_name != "default":
+            server_info.check_model(setup.model_name)
+        self._is_set_up = True
+        delay_frames = int(server_info.delay_seconds * server_info.sample_rate / server_info.frame_samples)
         ready = {
             "type": "ready",
             "request_id": self._request.id,
-            "model_name": frame.model_name or "default",
+            "model_name": setup.model_name or "default",
             "sample_rate": server_info.sample_rate,
             "frame_size": server_info.frame_samples,
-            "delay_in_frames": server_info.delay_frames,
-            "delay_in_tokens": server_info.delay_frames,
+            "delay_in_frames": delay_frames,
+            "delay_in_tokens": delay_frames,
             "text_stream_names": [],
         }
-        return (SetFormat(FORMATS[frame.input_format]), json_text(ready))
+        return (SetFormat(FORMATS[setup.input_format]), json_text(ready))
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
@@ -134,13 +114,13 @@ class GradiumProtocol:
             case Vad():
                 return (Droppable(self._step(event)),)
             case Flushed():
-                return (self._flushed.pop(event.marker),)
+                return (self._flushes.pop(event.marker),)
             case Complete():
                 return (json_text({"type": "end_of_stream"}),)
         return ()
 
     def _step(self, vad: Vad) -> str:
-        """One message for every frame of audio: clients take it for their clock."""
+        """Return the message of one frame. Clients derive their clock from these messages."""
         horizons = zip(self._server_info.pause_horizons, vad.pauses, strict=False)
         fields = {
             "type": "step",
@@ -152,18 +132,9 @@ class GradiumProtocol:
         self._steps += 1
         return json_text(fields)
 
-    def fail(self, error: Exception | None) -> CloseInfo:
-        """Gradium knows two codes: 1008 for what the client did, 1011 for what we did. A restart keeps its own."""
-        if error is None or isinstance(error, RestartingError):
-            return CloseInfo((), close_code(error), "" if error is None else str(error))
+    def close_with_error(self, error: Exception) -> CloseInfo:
+        """Return the message with 1008 for errors of the client and 1011 for errors of the server, as Gradium does."""
         code, (_, message) = close_code(error), public_error(error)
         if isinstance(error, AudioError | FrameError | IdleError):
             code = 1008
         return CloseInfo((json_text({"type": "error", "message": message, "code": code}),), code, message)
-
-
-def _parse(message: WireMessage) -> _Message:
-    try:
-        return msgspec.json.decode(message, type=_Message)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
-        raise FrameError('a message must be JSON such as {"type": "audio", "audio": "…"}, audio in base64') from None

@@ -1,7 +1,7 @@
 """The protocol of Kyutai's moshi-server: MessagePack maps both ways. Every message: `docs/protocols/kyutai.md`.
 
-Its clients know a closed set of message types and take one `Step` for 80 ms of audio, so that is what they get, and
-nothing else.
+Kyutai's clients accept a closed set of message types and count each `Step` as 80 ms of audio, so no other messages are
+sent.
 """
 
 from __future__ import annotations
@@ -12,36 +12,23 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tympan.errors import AccessError, CapacityError, FrameError, RestartingError, TympanError
-from tympan.messages import (
-    Audio,
-    AudioFormat,
-    Complete,
-    Event,
-    Flush,
-    Flushed,
-    Lag,
-    Ready,
-    Reset,
-    SetFormat,
-    Vad,
-    Word,
-)
+from tympan.errors import AccessError, CapacityError, FrameError, TympanError
+from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, Lag, Ready, Reset, SetFormat, Vad, Word
 from tympan.protocols.base import (
-    Acceptance,
     Action,
     Answer,
     CloseInfo,
     Droppable,
+    PendingFlushes,
     Refusal,
     Request,
     ServerInfo,
+    ServerProtocol,
     WireMessage,
-    close_code,
-    json_refusal,
-    public_error,
 )
-from tympan.protocols.msgpack_audio import float_samples, octets
+from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.msgpack_audio import decode_bytes, decode_samples
+from tympan.protocols.wire import json_refusal
 
 KEY_HEADER = "kyutai-api-key"
 SAMPLE_RATE = 24_000
@@ -55,8 +42,8 @@ _STEP_PAUSES = struct.Struct(">" + "Bf" * PAUSES)
 _SINGLE_FLOAT = 0xCA
 
 
-class _Frame(msgspec.Struct):
-    """A client's message. The fields stay packed until the type says which ones matter."""
+class _Message(msgspec.Struct):
+    """A client's message. The fields stay packed until the type says which of them matter."""
 
     type: str
     pcm: msgspec.Raw = msgspec.Raw()
@@ -64,28 +51,26 @@ class _Frame(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw()
 
 
-_frames = msgspec.msgpack.Decoder(_Frame)
+_decoder = msgspec.msgpack.Decoder(_Message)
 
 
-class KyutaiProtocol:
-    """Words of a frame are held back for its `Step`, which comes first on this wire."""
+class KyutaiProtocol(ServerProtocol):
+    """One stream. The words of a frame are sent after its `Step`."""
 
     name: ClassVar[str] = "kyutai"
-    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
-        self._request = request
+        super().__init__(request, server_info)
         self._has_steps = bool(server_info.pause_horizons)
         self._format = FLOATS
-        self._held: list[bytes] = []
-        self._markers: dict[int, int] = {}
-        self._flushes = 0
-        self._forget()
+        self._pending_words: list[bytes] = []
+        self._markers: PendingFlushes[int] = PendingFlushes()  # Kyutai's ids, which may repeat
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._steps = 0
         self._received_samples = 0
-        self._heard = False
+        self._has_audio = False
 
     def credential(self) -> str | None:
         return self._request.headers.get(KEY_HEADER, self._request.query.get("auth_id"))
@@ -93,10 +78,7 @@ class KyutaiProtocol:
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         if isinstance(error, AccessError):
             return json_refusal(error, error_fields(error))
-        return self._close_info(error)
-
-    def accept(self) -> Acceptance:
-        return Acceptance()
+        return self.close_with_error(error)
 
     def start(self) -> AudioFormat:
         return self._format
@@ -104,81 +86,64 @@ class KyutaiProtocol:
     def receive(self, message: WireMessage) -> Sequence[Action]:
         if isinstance(message, str):
             return ()
-        frame = _parse(message)
-        match frame.type:
+        fields = _decode(message)
+        match fields.type:
             case "Audio":
-                samples = float_samples(frame.pcm)
+                samples = decode_samples(fields.pcm)
                 self._received_samples += len(samples) // 4
-                return self._hear(FLOATS, samples)
+                return self._on_audio(FLOATS, samples)
             case "OggOpus":
-                return self._hear(OGG_OPUS, octets(frame.data))
+                return self._on_audio(OGG_OPUS, decode_bytes(fields.data))
             case "Marker":
-                return self._mark(_marker_id(frame.id))
+                id = _marker_id(fields.id)
+                return (self._markers.add(id) if self._has_audio else _marker(id),)
             case "Init":
-                return self._start_again()
-        raise FrameError(f"unknown message type {frame.type[:40]!r}; the types are Audio, OggOpus, Marker and Init")
+                # The audio before the pending markers is discarded, so they are answered at once.
+                markers = [_marker(id) for id in self._markers.values()]
+                self._markers.clear()
+                self._reset()
+                return *markers, Reset(), READY
+        raise FrameError(f"unknown message type {fields.type[:40]!r}; the types are Audio, OggOpus, Marker and Init")
 
-    def _hear(self, audio_format: AudioFormat, data: bytes) -> Sequence[Action]:
-        self._heard = True
+    def _on_audio(self, audio_format: AudioFormat, data: bytes) -> Sequence[Action]:
+        self._has_audio = True
         if audio_format == self._format:
             return (Audio(data),)
         self._format = audio_format
         return SetFormat(audio_format), Audio(data)
-
-    def _mark(self, id: int) -> Sequence[Action]:
-        if not self._heard:
-            return (_marker(id),)
-        self._flushes += 1
-        self._markers[self._flushes] = id  # ids may repeat
-        return (Flush(self._flushes),)
-
-    def _start_again(self) -> Sequence[Action]:
-        """The audio before markers that wait is forgotten: they are answered now, or never."""
-        answers = [_marker(id) for id in self._markers.values()]
-        self._markers.clear()
-        self._forget()
-        return *answers, Reset(), READY
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
             case Ready():
                 return (READY,)
             case Word():
-                self._held += [msgspec.msgpack.encode(fields) for fields in word_fields(event)]
-                return () if self._has_steps else self._take_held()
+                self._pending_words += [msgspec.msgpack.encode(fields) for fields in word_fields(event)]
+                return () if self._has_steps else self._take_words()
             case Vad():
-                return Droppable(self._step(event)), *self._take_held()
+                step = _pack_step(self._steps, event.pauses, max(0, self._received_samples - _samples(event.time)))
+                self._steps += 1
+                return Droppable(step), *self._take_words()
             case Lag():
-                # Of Opus only the session knows how much audio it was.
+                # Only the session, which decodes Opus, can tell how much audio it contains.
                 self._received_samples = max(self._received_samples, _samples(event.received))
             case Flushed():
-                held = self._take_held()
-                return [*held, _marker(self._markers.pop(event.marker))] if event.marker in self._markers else held
+                words = self._take_words()
+                return [*words, _marker(self._markers.pop(event.marker))] if event.marker in self._markers else words
             case Complete():
-                return self._take_held()
+                return self._take_words()
         return ()
 
-    def _step(self, vad: Vad) -> bytes:
-        step_idx = self._steps
-        self._steps += 1
-        return _pack_step(step_idx, vad.pauses, max(0, self._received_samples - _samples(vad.time)))
+    def _take_words(self) -> list[bytes]:
+        words, self._pending_words = self._pending_words, []
+        return words
 
-    def _take_held(self) -> list[bytes]:
-        held, self._held = self._held, []
-        return held
-
-    def fail(self, error: Exception | None) -> CloseInfo:
-        if error is None or isinstance(error, RestartingError):
-            return CloseInfo((), close_code(error), "" if error is None else str(error))
-        return self._close_info(error)
-
-    def _close_info(self, error: Exception) -> CloseInfo:
+    def close_with_error(self, error: Exception) -> CloseInfo:
         code, _ = public_error(error)
         return CloseInfo((msgspec.msgpack.encode(error_fields(error)),), close_code(error), code)
 
 
 def word_fields(word: Word) -> Sequence[dict[str, Any]]:
-    """The two messages of a word, for the socket and for the answer to a file."""
+    """Return the fields of the two messages of a word."""
     return (
         {"type": "Word", "text": word.text, "start_time": word.start},
         {"type": "EndWord", "stop_time": word.end},
@@ -186,15 +151,15 @@ def word_fields(word: Word) -> Sequence[dict[str, Any]]:
 
 
 def error_fields(error: Exception) -> Mapping[str, str]:
-    """The message of an error. When the server is full, the words are those that the original uses."""
+    """Return the fields of an error message. At capacity, the text is that of moshi-server."""
     message = NO_FREE_CHANNELS if isinstance(error, CapacityError) else public_error(error)[1]
     return {"type": "Error", "message": message}
 
 
-def _parse(message: bytes) -> _Frame:
+def _decode(message: bytes) -> _Message:
     try:
-        return _frames.decode(message)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
+        return _decoder.decode(message)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so are those of text that is not UTF-8
         raise FrameError('a binary frame must be a MessagePack map such as {"type": "Audio", "pcm": […]}') from None
 
 
@@ -213,7 +178,7 @@ def _marker(id: int) -> bytes:
 
 
 def _pack_step(step_idx: int, pauses: tuple[float, ...], buffered_pcm: int) -> bytes:
-    """By hand: the pauses are single floats on this wire, and msgspec writes double ones."""
+    """Encode a `Step` by hand: its pauses are 32-bit floats, and msgspec only writes 64-bit ones."""
     filled = (pauses + pauses[-1:] * PAUSES)[:PAUSES]
     prs = _STEP_PAUSES.pack(*(part for pause in filled for part in (_SINGLE_FLOAT, pause)))
     encode = msgspec.msgpack.encode

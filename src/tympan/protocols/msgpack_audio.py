@@ -1,7 +1,7 @@
-"""Audio out of MessagePack values, without a Python object per sample.
+"""Decoding of audio in MessagePack values, without a Python object per sample.
 
-Clients send samples as an array of floats, each with a tag byte of its own. Seen as records of tag and value, such an
-array is one numpy view. `msgspec.Raw` has found where the value ends, and that it is well formed.
+Clients send samples as an array of floats, each preceded by a tag byte. Such an array can be viewed as a NumPy array of
+(tag, value) records. `msgspec.Raw` has already found the end of the value and checked that it is well formed.
 """
 
 from __future__ import annotations
@@ -14,51 +14,58 @@ import numpy.typing as npt
 
 from tympan.errors import FrameError
 
-# By the first byte of a value: how many bytes stand before its content.
+# By the first byte of a value: how many bytes precede its content.
 _ARRAY_HEADERS: Mapping[int, int] = {**{0x90 | count: 1 for count in range(16)}, 0xDC: 3, 0xDD: 5}
 _BIN_HEADERS: Mapping[int, int] = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 
 _FLOATS = ((0xCA, np.dtype([("tag", "u1"), ("value", ">f4")])), (0xCB, np.dtype([("tag", "u1"), ("value", ">f8")])))
 
 
-def float_samples(value: msgspec.Raw) -> bytes:
-    """`f32le` samples of an array of numbers, or what a `bin` holds. Raises `FrameError`."""
+def decode_samples(value: msgspec.Raw) -> bytes:
+    """Return the `f32le` samples of an array of numbers, or the content of a `bin`.
+
+    Raises:
+        FrameError: The value is neither.
+    """
+    if (content := _bin_content(value)) is not None:
+        return content
     packed = memoryview(value)
-    first = packed[0] if packed else 0
-    if first in _BIN_HEADERS:
-        return bytes(packed[_BIN_HEADERS[first] :])
-    if first not in _ARRAY_HEADERS:
+    header = _ARRAY_HEADERS.get(packed[0]) if packed else None
+    if header is None:
         raise FrameError("pcm must be an array of numbers")
-    items = packed[_ARRAY_HEADERS[first] :]
+    items = packed[header:]
     for tag, record in _FLOATS:
         if len(items) % record.itemsize == 0:
             records = np.frombuffer(items, record)
-            # If all tags are where they would be, then so are the items: each ends where the next one begins.
+            # If every tag is where it would be, then so is every item: each one starts where the previous one ends.
             if (records["tag"] == tag).all():
                 return _f32le(records["value"])
-    return _f32le(_numbers(value))
-
-
-def _numbers(value: msgspec.Raw) -> npt.NDArray[np.float64]:
-    """The slow way, for integers and for floats of both sizes in one array."""
-    try:
-        return np.array(msgspec.msgpack.decode(value, type=list[float]), np.float64)
+    try:  # slower: integers, or floats of both sizes in one array
+        return _f32le(np.array(msgspec.msgpack.decode(value, type=list[float]), np.float64))
     except msgspec.DecodeError:
         raise FrameError("pcm must be an array of numbers") from None
 
 
-def _f32le(samples: npt.NDArray[np.floating]) -> bytes:
-    with np.errstate(over="ignore", invalid="ignore"):  # the decoder looks after infinities
-        return samples.astype("<f4").tobytes()
+def decode_bytes(value: msgspec.Raw) -> bytes:
+    """Return the content of a `bin`, or of an array of integers from 0 to 255.
 
-
-def octets(value: msgspec.Raw) -> bytes:
-    """What a `bin` holds, or the bytes of an array of integers from 0 to 255. Raises `FrameError`."""
-    packed = memoryview(value)
-    first = packed[0] if packed else 0
-    if first in _BIN_HEADERS:
-        return bytes(packed[_BIN_HEADERS[first] :])
+    Raises:
+        FrameError: The value is neither.
+    """
+    if (content := _bin_content(value)) is not None:
+        return content
     try:
         return bytes(msgspec.msgpack.decode(value, type=list[int]))
-    except ValueError:  # msgspec's errors are such, too
+    except ValueError:  # msgspec's errors are ValueErrors, too
         raise FrameError("data must be bytes, or an array of integers from 0 to 255") from None
+
+
+def _bin_content(value: msgspec.Raw) -> bytes | None:
+    packed = memoryview(value)
+    header = _BIN_HEADERS.get(packed[0]) if packed else None
+    return None if header is None else bytes(packed[header:])
+
+
+def _f32le(samples: npt.NDArray[np.floating]) -> bytes:
+    with np.errstate(over="ignore", invalid="ignore"):  # the audio decoder handles infinities
+        return samples.astype("<f4").tobytes()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from tympan.audio.format import parse_format
-from tympan.errors import AccessError, FrameError, ParameterError, RestartingError, TympanError
+from tympan.errors import AccessError, FrameError, ParameterError, TympanError
 from tympan.messages import (
     Audio,
     AudioFormat,
     Command,
     Complete,
     Event,
-    Finish,
     Flush,
     Flushed,
     KeepAlive,
@@ -30,20 +29,18 @@ from tympan.messages import (
     Word,
 )
 from tympan.protocols.base import (
-    Acceptance,
     Answer,
     CloseInfo,
     Droppable,
     Refusal,
     Request,
+    ResumableProtocol,
     ResumeRequest,
     ServerInfo,
     WireMessage,
-    close_code,
-    json_refusal,
-    json_text,
-    public_error,
 )
+from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.wire import decode_json, json_refusal, json_text
 
 SELECTABLE: Mapping[str, type[Event]] = {
     "ready": Ready,
@@ -62,69 +59,59 @@ ALWAYS: Mapping[str, type[Event]] = {
 }
 TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
 
-PASSING = (Vad, Lag, Partial)
-SIMPLE = (Word, Flushed, Complete)
-
-END_OF_STREAM, END_OF_STREAM_BYTES = "EOS", b"EOS"
+DROPPABLE = (Vad, Lag, Partial)
 
 WANTS_TOKEN = "yes"
-MOST_DIGITS = 16
+MAX_DIGITS = 15
 
 
-class _CommandFrame(msgspec.Struct):
+class _Command(msgspec.Struct):
     type: str
     id: int = 0
 
 
-class NativeProtocol:
-    """`start` decides between the simple form and the typed one; both are sent by one small function each."""
+class NativeProtocol(ResumableProtocol):
+    """One stream. The client selects the typed form of the messages with `events`; otherwise the form is simple."""
 
     name: ClassVar[str] = "native"
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
-        self._request = request
+        super().__init__(request, server_info)
         self._channels = 1
-        self._wanted: frozenset[type[Event]] | None = None
-        self._spoken: set[int] = set()
-        self._finishing = False
-        self._tails: dict[int, list[str]] = {}
+        self._events: frozenset[type[Event]] | None = None  # None selects the simple form
+        self._channels_with_words: set[int] = set()
+        self._final_texts: dict[int, list[str]] = {}  # by channel, after the end of the audio
         self._token = ""
         self._audio_bytes = 0
         self._flushes = 0
 
-    @property
-    def wants_vad(self) -> bool:
-        return self._wanted is not None and Vad in self._wanted
-
     def credential(self) -> str | None:
-        return self._request.bearer or self._request.query.get("token")
+        return self._request.authorization("bearer") or self._request.query.get("token")
 
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
         if isinstance(error, ParameterError):
-            return self.fail(error)  # told after the upgrade: a browser cannot see the answer to a refused one
+            return self.close_with_error(error)  # browsers cannot read the response to a refused upgrade
         code, message = public_error(error)
         headers = {"www-authenticate": "Bearer"} if isinstance(error, AccessError) else {}
         return json_refusal(error, {"error": {"code": code, "message": message}}, headers)
-
-    def accept(self) -> Acceptance:
-        return Acceptance()
 
     def start(self) -> AudioFormat:
         query = self._request.query
         audio_format = parse_format(query.get("encoding"), query.get("sample_rate"), query.get("channels"))
         self._channels = audio_format.channels
-        self._wanted = _parse_events(query.get("events"))
-        self._tails = {channel: [] for channel in range(self._channels)}
-        if self.wants_token() and Ready not in (self._wanted or ()):
-            raise ParameterError("resume=yes goes with events=ready: the token comes in that message")
+        events = self._events = _parse_events(query.get("events"))
+        self.wants_vad = Vad in (events or ())
+        self._final_texts = {channel: [] for channel in range(self._channels)}
+        if self.wants_token() and Ready not in (events or ()):
+            raise ParameterError("resume=yes requires events=ready: the ready message carries the token")
         return audio_format
 
     def resume_request(self) -> ResumeRequest | None:
         token, received = self._request.query.get("resume"), self._request.query.get("received", "")
         if not token or token == WANTS_TOKEN:
             return None
-        if not (received.isascii() and received.isdecimal() and len(received) < MOST_DIGITS):
-            raise ParameterError("resume=TOKEN goes with received=N, the number of messages that came")
+        if not (received.isascii() and received.isdecimal() and len(received) <= MAX_DIGITS):
+            raise ParameterError("resume=TOKEN requires received=N, the number of messages received")
         return ResumeRequest(token, int(received))
 
     def wants_token(self) -> bool:
@@ -139,79 +126,70 @@ class NativeProtocol:
     def receive(self, message: WireMessage) -> Sequence[Command]:
         if self._finishing:
             return ()
+        if message in ("EOS", b"EOS"):
+            return self._finish()
         if isinstance(message, bytes):
-            if message == END_OF_STREAM_BYTES:
-                return self._finish()
             self._audio_bytes += len(message)
             return (Audio(message),)
-        if message == END_OF_STREAM:
-            return self._finish()
-        frame = _parse_command(message)
-        match frame.type:
+        expected = (
+            'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
+        )
+        command = decode_json(message, _Command, expected)
+        match command.type:
             case "flush":
                 self._flushes += 1
-                return (Flush(frame.id),)
+                return (Flush(command.id),)
             case "keepalive":
                 return (KeepAlive(),)
             case "finish":
                 return self._finish()
-        raise FrameError(f"unknown command {frame.type[:40]!r}; the commands are flush, keepalive and finish")
-
-    def _finish(self) -> Sequence[Command]:
-        self._finishing = True
-        return (Finish(),)
+        raise FrameError(f"unknown command {command.type[:40]!r}; the commands are flush, keepalive and finish")
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
-        if self._wanted is None and not isinstance(event, SIMPLE):
-            return ()
         if isinstance(event, Flushed):
             return (self._encode({"type": "flushed", "id": event.marker}, channel),)
-        form: Callable[[Event, int], Iterator[dict[str, Any]]] = self._simple if self._wanted is None else self._typed
-        messages = [self._encode(fields, channel) for fields in form(event, channel)]
-        return [Droppable(message) for message in messages] if isinstance(event, PASSING) else messages
+        if self._events is None:
+            return [self._encode(fields, channel) for fields in self._simple(event, channel)]
+        if type(event) not in self._events:
+            return ()
+        message = self._encode(self._typed(event), channel)
+        return (Droppable(message) if isinstance(event, DROPPABLE) else message,)
 
     def _simple(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
+        """Yield one message per word, and what is left after the end of the audio as one text per channel."""
         if isinstance(event, Word):
-            text = f" {event.text}" if channel in self._spoken else event.text
-            self._spoken.add(channel)
+            text = f" {event.text}" if channel in self._channels_with_words else event.text
+            self._channels_with_words.add(channel)
             if self._finishing:
-                self._tails[channel].append(text)
+                self._final_texts[channel].append(text)
             else:
                 yield {"text": text, "final": False}
         elif isinstance(event, Complete):
-            for tail_channel, tail in self._tails.items():
-                marked = {"channel": tail_channel} if self._channels > 1 else {}
-                yield {"text": "".join(tail), "final": True, **marked}
+            for number, texts in self._final_texts.items():
+                yield {"text": "".join(texts), "final": True, **({"channel": number} if self._channels > 1 else {})}
             yield {"status": "complete"}
 
-    def _typed(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
-        assert self._wanted is not None
-        if type(event) not in self._wanted:
-            return
+    def _typed(self, event: Event) -> dict[str, Any]:
         fields = {"type": TYPE_NAMES[type(event)], **msgspec.structs.asdict(event)}
         if isinstance(event, Complete):
             fields["status"] = "complete"
         if isinstance(event, Ready) and self._token:
             fields["resume"] = self._token
-        yield fields
+        return fields
 
     def _encode(self, fields: dict[str, Any], channel: int) -> str:
         if self._channels > 1 and "status" not in fields:
             fields.setdefault("channel", channel)
         return json_text(fields)
 
-    def fail(self, error: Exception | None) -> CloseInfo:
-        if error is None:
-            return CloseInfo((), close_code(error), "")
+    def close_with_error(self, error: Exception) -> CloseInfo:
         code, message = public_error(error)
-        if isinstance(error, RestartingError):
-            return CloseInfo((), close_code(error), message)
-        last_words = json_text({"type": "error", "code": code, "message": message})
-        return CloseInfo((last_words,), close_code(error), message)
+        text = json_text({"type": "error", "code": code, "message": message})
+        return CloseInfo((text,), close_code(error), message)
 
 
 def _parse_events(text: str | None) -> frozenset[type[Event]] | None:
-    """The event types asked for by `events=`, or `None` for the simple form. Raises `ParameterError`."""
+    """Return the event types that the parameter `events` selects, or `None` for the simple form."""
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     if not names:
         return None
@@ -220,12 +198,3 @@ def _parse_events(text: str | None) -> frozenset[type[Event]] | None:
         raise ParameterError(f"unknown events {unknown[0][:40]!r}; the events are {', '.join(SELECTABLE)}, or all")
     chosen = SELECTABLE.values() if "all" in names else [SELECTABLE[name] for name in names if name in SELECTABLE]
     return frozenset(chosen) | frozenset(ALWAYS.values())
-
-
-def _parse_command(message: str) -> _CommandFrame:
-    try:
-        return msgspec.json.decode(message, type=_CommandFrame)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise FrameError(
-            'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
-        ) from None

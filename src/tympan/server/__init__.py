@@ -1,0 +1,1 @@
+"""The server: sockets, access, sessions, HTTP routes, observability."""

@@ -1,4 +1,4 @@
-"""The ASGI application: which path speaks which protocol."""
+"""The ASGI application: which path serves which protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tympan.protocols.gradium import GradiumProtocol
 from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai.realtime import OpenAIProtocol
-from tympan.server.listen import asgi_websocket as asgi_socket
+from tympan.server.listen import asgi_websocket
 from tympan.server.routes import deepgram, health, kyutai, openai, page
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
@@ -34,7 +34,7 @@ PROTOCOLS: Mapping[str, MakeProtocol] = {
 
 
 def create_app(config: Config, engine: Engine) -> FastAPI:
-    """An app around one engine, which it starts if nobody did, and stops."""
+    """Return an application around one engine, which it starts unless it is ready, and stops."""
     service = Service(config, engine)
 
     @asynccontextmanager
@@ -56,6 +56,6 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
 def _endpoint(service: Service, make_protocol: MakeProtocol) -> Callable[..., object]:
     async def endpoint(websocket: WebSocket) -> None:
-        await asgi_socket.serve(websocket, service, make_protocol)
+        await asgi_websocket.serve(websocket, service, make_protocol)
 
     return endpoint

@@ -1,16 +1,16 @@
-"""One channel of a session: samples in, frames to its slot, the engine's events up, with turns, segments, lag and
-warnings added.
+"""One channel of a session: samples become frames for an engine slot, the engine's events become the session's.
+
+A channel adds what the engine's words and progress imply: turns, segments, lag, and warnings about the audio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from msgspec.structs import replace
 
+from tympan.audio.checks import AudioChecks
 from tympan.audio.frames import Framer
-from tympan.audio.sanity import SanityCheck
 from tympan.config import TurnSettings
 from tympan.engine.base import Engine
 from tympan.messages import (
@@ -28,94 +28,104 @@ from tympan.messages import (
     Warning,
     Word,
 )
+from tympan.session.listener import SessionListener
 from tympan.transcript.segments import Segmenter
 from tympan.transcript.turns import TurnDetector
 
 LAG_EVERY_SECONDS = 1.0
 
 
-class Owner(Protocol):
-    """Whom a channel reports to."""
-
-    wants_vad: bool
-    """Whether `Vad`, which comes with every frame, is of interest."""
-    held: bool
-    """Whether it waits for `on_progress`."""
-
-    def on_event(self, channel: Channel, event: Event) -> None: ...
-
-    def on_progress(self) -> None:
-        """One frame more has been transcribed. Called while `held`."""
-
-    def on_flushed(self, marker: int) -> None:
-        """The flush with this mark is done on this channel."""
-
-    def on_end(self, error: Exception | None) -> None:
-        """The last report of a channel that was not closed."""
-
-
 class Channel:
-    """Takes a slot when made (raises `CapacityError`), and gives it back at its end or when `close` is called."""
+    """Holds an engine slot from its creation until its last event or `close`.
+
+    Args:
+        engine: The engine that transcribes this channel.
+        audio_format: The declared format, for warnings about audio that does not look like it.
+        turns: When a turn ends.
+        listener: Receives the events, a `Flushed` for every flush included.
+        most_frames: Backlog in frames above which `is_full` is true.
+        number: The channel's number within the session.
+        wants_vad: Whether to report `Vad`, of which there is one per frame.
+        live: Whether the audio arrives in real time; a file yields to live streams.
+
+    Raises:
+        CapacityError: All slots of the engine are in use.
+    """
 
     def __init__(
         self,
         engine: Engine,
         audio_format: AudioFormat,
         turns: TurnSettings,
-        owner: Owner,
+        listener: SessionListener,
+        most_frames: float,
         number: int = 0,
         *,
+        wants_vad: bool = True,
         live: bool = True,
     ) -> None:
         self.number = number
+        self.words = 0
         info = engine.info
         self._sample_rate = info.sample_rate
-        self._owner = owner
+        self._listener = listener
+        self._most_frames = most_frames
+        self._wants_vad = wants_vad
         self._framer = Framer(info.frame_samples)
-        self._sanity = SanityCheck(audio_format, info.sample_rate)
+        self._sanity = AudioChecks(audio_format, info.sample_rate)
         self._turns = TurnDetector(turns, info.pause_horizons)
         self._segments = Segmenter(info.delay_seconds)
         self._received_samples = 0
-        self.backlog_frames = 0
-        """Handed to the engine and not transcribed yet."""
+        self._backlog_frames = 0  # pushed to the engine and not yet transcribed
         self._next_lag = LAG_EVERY_SECONDS
-        self.words = 0
-        self._stream = engine.open(self._deliver, live=live)
+        self._stream = engine.open(self._on_engine_events, live=live)
 
     @property
     def received_seconds(self) -> float:
-        return round(self._received_samples / self._sample_rate, 6)  # exact enough to resume at the sample
+        """Audio received, in seconds; exact to the sample."""
+        return round(self._received_samples / self._sample_rate, 6)
 
-    def declare(self, audio_format: AudioFormat) -> None:
-        """Nothing was heard yet, and what comes is in another format: another sort of audio looks wrong."""
-        self._sanity = SanityCheck(audio_format, self._sample_rate)
+    @property
+    def is_full(self) -> bool:
+        """Whether the backlog is above its limit; the listener's `on_room` reports when it no longer is."""
+        return self._backlog_frames > self._most_frames
 
-    def hear(self, samples: Pcm) -> None:
-        """More audio, `[n]` at the engine's rate."""
+    def set_format(self, audio_format: AudioFormat) -> None:
+        """Replace the declared format before any audio has been received."""
+        self._sanity = AudioChecks(audio_format, self._sample_rate)
+
+    def push(self, samples: Pcm) -> None:
+        """Send more audio, `[n]` at the engine's sample rate."""
         self._received_samples += len(samples)
         for warning in self._sanity.push(samples):
             self._emit(warning)
         for frame in self._framer.push(samples):
-            self.backlog_frames += 1
+            self._backlog_frames += 1
             self._stream.push(frame)
 
-    def flush(self, marker: int, *, to_the_end: bool) -> None:
-        """`to_the_end`: with the frame that has only begun, which the engine hears beside the clock, so that no time
-        moves. For an endpoint the frames will do: it lies behind them.
+    def flush(self, marker: int, *, with_partial_frame: bool) -> None:
+        """Request all pending words, then `Flushed(marker)`.
+
+        Args:
+            marker: Identifies the flush in its answer.
+            with_partial_frame: Whether to include the frame that is not complete yet. The engine transcribes it in
+                addition to the frames, so word times do not move. A flush at an endpoint does not need it.
         """
-        self._stream.flush(marker, self._framer.show() if to_the_end else None)
+        self._stream.flush(marker, self._framer.take_partial() if with_partial_frame else None)
 
     def finish(self) -> None:
-        rest = self._framer.pad()
-        if rest is not None:
-            self.backlog_frames += 1
-            self._stream.push(rest)
+        """Send the last frame, padded with zeros, and request all pending words."""
+        last = self._framer.pad()
+        if last is not None:
+            self._backlog_frames += 1
+            self._stream.push(last)
         self._stream.finish()
 
     def close(self) -> None:
+        """Release the slot; no further events follow."""
         self._stream.close()
 
-    def _deliver(self, events: Sequence[EngineEvent]) -> None:
+    def _on_engine_events(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
             match event:
                 case Progress():  # by far the most frequent one
@@ -129,15 +139,17 @@ class Channel:
                     self._emit(event)
                 case Flushed():
                     self._emit_all(self._segments.close())
-                    self._owner.on_flushed(event.marker)
+                    self._emit(event)
                 case Finished():
-                    self._on_finished()
+                    self._emit_all(self._segments.close())
+                    self._emit_all(self._turns.finish())
+                    self._listener.on_end(None)
                 case Failed():
-                    self._owner.on_end(event.error)
+                    self._listener.on_end(event.error)
 
     def _on_word(self, word: Word) -> None:
         received = self.received_seconds
-        if word.end > received:  # heard in the zeros that filled up the last frame
+        if word.end > received:  # in the zeros that pad the last frame
             word = replace(word, start=min(word.start, received), end=received)
         self.words += 1
         self._emit_all(self._segments.word(word))
@@ -145,10 +157,11 @@ class Channel:
         self._emit(word)
 
     def _on_progress(self, progress: Progress) -> None:
-        self.backlog_frames -= 1
-        if progress.time * self._sample_rate > self._received_samples:  # the zeros that filled up the last frame
+        was_full = self.is_full
+        self._backlog_frames -= 1
+        if progress.time * self._sample_rate > self._received_samples:  # in the zeros that pad the last frame
             progress = Progress(self.received_seconds, progress.pauses)
-        if progress.pauses and self._owner.wants_vad:
+        if progress.pauses and self._wants_vad:
             self._emit(Vad(progress.time, progress.pauses))
         for segment in self._segments.progress(progress.time):
             self._emit(segment)
@@ -158,16 +171,11 @@ class Channel:
             self._next_lag = progress.time + LAG_EVERY_SECONDS
             received = self.received_seconds
             self._emit(Lag(round(received, 3), round(progress.time, 3), round(received - progress.time, 3)))
-        if self._owner.held:
-            self._owner.on_progress()
-
-    def _on_finished(self) -> None:
-        self._emit_all(self._segments.close())
-        self._emit_all(self._turns.finish())
-        self._owner.on_end(None)
+        if was_full and not self.is_full:
+            self._listener.on_room()
 
     def _emit(self, event: Event) -> None:
-        self._owner.on_event(self, event)
+        self._listener.on_event(event, self.number)
 
     def _emit_all(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -1,4 +1,4 @@
-"""Transcription without a server: samples straight into an engine of this process."""
+"""Transcription without a server: samples go straight into an engine of this process."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from tympan.messages import AudioFormat, Complete, Event, Pcm
 from tympan.session.channel import Channel
 
 
-class _Inbox:
-    """Collects one channel's events for an iterator, and wakes the feeder when there is room."""
-
-    wants_vad = held = True
+class _EventQueue:
+    """Queues a channel's events for an iterator, and reports when there is room for more audio."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
-        self.progressed = asyncio.Event()
+        self.room = asyncio.Event()
 
-    def on_event(self, channel: Channel, event: Event) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
         self.events.put_nowait(event)
 
-    def on_progress(self) -> None:
-        self.progressed.set()
-
-    def on_flushed(self, marker: int) -> None:
-        """Nobody asks for a flush here."""
+    def on_room(self) -> None:
+        self.room.set()
 
     def on_end(self, error: Exception | None) -> None:
-        self.progressed.set()
+        self.room.set()
         self.events.put_nowait(error)
 
 
 async def transcribe(
     engine: Engine, blocks: Iterable[Pcm], turns: TurnSettings | None = None, limits: LimitSettings | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Events of mono `blocks` at the engine's rate; the last one is `Complete`.
+    """Yield the events of mono audio; the last one is `Complete`.
 
-    `blocks` is drawn from a thread, one at a time, as fast as the engine goes: a file longer than memory is fine.
-    Raises `CapacityError`, whatever reading `blocks` raises, and the engine's error if it fails.
+    Args:
+        engine: A started engine.
+        blocks: Audio, each block `[n]` at the engine's sample rate. A thread reads one block at a time, as fast as the
+            engine transcribes them, so a file may be larger than the memory.
+        turns: When a turn ends.
+        limits: The limit of the backlog.
+
+    Raises:
+        CapacityError: All slots of the engine are in use.
+        Exception: The error of the engine, or of reading `blocks`.
     """
     info = engine.info
-    inbox = _Inbox()
-    channel = Channel(engine, AudioFormat("f32le", info.sample_rate, 1), turns or TurnSettings(), inbox)
+    queue = _EventQueue()
     most_frames = (limits or LimitSettings()).backlog_seconds / info.frame_seconds
-    feeder = asyncio.create_task(_feed(channel, inbox, blocks, most_frames))
+    audio_format = AudioFormat("f32le", info.sample_rate, 1)
+    channel = Channel(engine, audio_format, turns or TurnSettings(), queue, most_frames)
+    feeder = asyncio.create_task(_feed(channel, queue, blocks))
     try:
-        while isinstance(event := await inbox.events.get(), Event):
+        while isinstance(event := await queue.events.get(), Event):
             yield event
         if event is not None:
             raise event
@@ -58,14 +62,14 @@ async def transcribe(
         channel.close()
 
 
-async def _feed(channel: Channel, inbox: _Inbox, blocks: Iterable[Pcm], most_frames: float) -> None:
+async def _feed(channel: Channel, queue: _EventQueue, blocks: Iterable[Pcm]) -> None:
     iterator = iter(blocks)
     try:
         while (block := await asyncio.to_thread(next, iterator, None)) is not None:
-            channel.hear(block)
-            while channel.backlog_frames > most_frames:
-                inbox.progressed.clear()
-                await inbox.progressed.wait()
+            queue.room.clear()
+            channel.push(block)
+            if channel.is_full:
+                await queue.room.wait()
         channel.finish()
     except Exception as error:
-        inbox.on_end(error)  # whoever iterates raises it
+        queue.on_end(error)  # the iterator raises it

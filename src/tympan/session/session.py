@@ -1,7 +1,7 @@
-"""A client's conversation with the engine: commands in, events out, until it is complete or something ends it.
+"""One client's conversation with the engine: commands in, events out.
 
-It owns no task. Where the engine has no room for more audio, what is left of a command waits, and so do those that come
-after it; the engine's progress moves them on.
+A session owns no task. Where a channel's backlog is above its limit, the rest of the audio command waits together with
+the commands after it, and the engine's progress resumes them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
-from tympan.audio.decoder import Decoder, open_decoder
+from tympan.audio.decoder import open_decoder
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.errors import RestartingError, TympanError
@@ -32,19 +32,28 @@ from tympan.messages import (
     SetFormat,
 )
 from tympan.session.channel import Channel
+from tympan.session.listener import Observer, SessionListener
 
 logger = logging.getLogger(__name__)
 
-EmitOn = Callable[[Event, int], None]
-Ended = Callable[[Exception | None], None]
-
 
 class Session:
-    """Made with its slots taken: raises `CapacityError` when the engine has too few, and then holds none.
+    """Holds one engine slot per channel from its creation until its end or `close`.
 
-    `emit(event, channel)` gets every event; `room()` is called when commands are welcome again after `execute` has
-    said that they are not; `ended(error)` is called exactly once, with `None` after `Complete`, unless `close` came
-    first. `Vad`, of which there is one for every frame, is made only where it is wanted.
+    Args:
+        id: Identifies the session in logs and in `Ready`.
+        engine: The engine that transcribes the audio.
+        audio_format: The format of the audio until a `SetFormat`.
+        config: The turn settings and the limit of the backlog.
+        listener: Receives the events; `on_end` exactly once, unless `close` comes first.
+        wants_vad: Whether to report `Vad`, of which there is one per frame.
+        live: Whether the audio arrives in real time; a file yields to live streams.
+
+    Attributes:
+        observers: See all audio, commands and events; add them before `start`.
+
+    Raises:
+        CapacityError: The engine has fewer free slots than the session needs; none is taken.
     """
 
     def __init__(
@@ -53,34 +62,36 @@ class Session:
         engine: Engine,
         audio_format: AudioFormat,
         config: Config,
-        emit: EmitOn,
-        room: Callable[[], None],
-        ended: Ended,
+        listener: SessionListener,
         *,
         wants_vad: bool,
         live: bool = True,
     ) -> None:
         self.id = id
-        self._live = live
+        self.observers: list[Observer] = []
         self._engine = engine
-        self._turns = config.turns
-        self._high_water_frames = config.limits.backlog_seconds / engine.info.frame_seconds
-        self._emit = emit
-        self._room = room
-        self._ended = ended
-        self.wants_vad = wants_vad
+        self._listener = listener
+        self._format = audio_format
+        self._decoder = open_decoder(audio_format, engine.info.sample_rate)
+        self._open_channel = functools.partial(
+            Channel,
+            engine,
+            turns=config.turns,
+            listener=self,
+            most_frames=config.limits.backlog_seconds / engine.info.frame_seconds,
+            wants_vad=wants_vad,
+            live=live,
+        )
+        self._channels: list[Channel] = []
         self._over = False
         self._finishing = False
-        self._end: TympanError | None = None
-        self._forgotten_seconds = 0.0
-        self.held = False
+        self._end: TympanError | None = None  # reported after the last word
+        self._held = False  # whether commands wait for room
         self._waiting: deque[Command] = deque()
-        self._rest: Iterator[Pcm] = iter(())
-        self._then: Callable[[], None] | None = None
-        self._flushes: Counter[int] = Counter()
-        self._format = audio_format
-        self._decoder = self._open_decoder(audio_format)
-        self._channels: list[Channel] = []
+        self._remaining: Iterator[Pcm] = iter(())  # of the audio command that did not fit
+        self._then: Callable[[], None] | None = None  # to be done after it
+        self._flushes: Counter[int] = Counter()  # channels that have not answered yet, by marker
+        self._seconds_before_reset = 0.0
         try:
             self._open_channels()
         except BaseException:
@@ -90,186 +101,195 @@ class Session:
 
     @property
     def received_seconds(self) -> float:
-        """The session's clock: seconds of audio received, of the channel that has most."""
+        """The session's clock: seconds of audio received by the channel that has received most."""
         return max((channel.received_seconds for channel in self._channels), default=0.0)
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return len(self._channels)
 
     @property
     def heard_seconds(self) -> float:
-        """Seconds of audio of all channels together, also of those that a `Reset` has made forget theirs."""
-        return self._forgotten_seconds + sum(channel.received_seconds for channel in self._channels)
+        """Seconds of audio of all channels together, including those before a `Reset`."""
+        return self._seconds_before_reset + sum(channel.received_seconds for channel in self._channels)
 
     @property
     def words(self) -> int:
+        """Number of words of all channels together."""
         return sum(channel.words for channel in self._channels)
 
     def start(self) -> None:
-        """Say hello."""
+        """Report `Ready`."""
         info = self._engine.info
-        self._emit(
-            Ready(self.id, info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons), 0
-        )
+        ready = Ready(self.id, info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons)
+        self.on_event(ready, 0)
 
     def execute(self, command: Command) -> bool:
-        """Carry out a command, after those before it. False if it waits for room; the next one should, too."""
-        if self.held:
+        """Execute a command after those before it.
+
+        Returns:
+            False if commands wait for room: the caller should send no more until `on_room`.
+        """
+        for observer in self.observers:
+            observer.on_command(command)
+        if self._held:
             self._waiting.append(command)
         elif not self._over:
             try:
-                self._carry_out(command)
+                self._execute(command)
             except Exception as error:
                 self._fail(error)
-        return not self.held
+        return not self._held
+
+    def flush(self, marker: int) -> None:
+        """Flush ahead of the commands that wait: for an endpoint, which lies in audio already transcribed."""
+        for observer in self.observers:
+            observer.on_command(Flush(marker))
+        if not (self._over or self._finishing):
+            self._flush(marker, with_partial_frame=False)
 
     def restart(self) -> None:
-        """The server goes down: finish what was received, and end with `RestartingError` so that the client
-        reconnects.
-        """
+        """Transcribe everything received, then end with `RestartingError`: the server is shutting down."""
         if not (self._over or self._finishing or self._end is not None or Finish() in self._waiting):
-            self._end = RestartingError("the server is restarting; reconnect and go on")
+            self._end = RestartingError("the server is restarting; reconnect and continue")
             self.execute(Finish())
 
     def stop(self, error: TympanError) -> None:
-        """Finish what was heard so far, and end with `error`. What waits for room is not heard any more."""
-        everything_heard = self._finishing and not self.held
-        if not (self._over or everything_heard):
+        """Transcribe the audio sent to the engine so far, discard what waits for room, then end with `error`."""
+        all_sent = self._finishing and not self._held
+        if not (self._over or all_sent):
             self._end = error
-            self.held = False
+            self._held = False
             self._waiting.clear()
             self._finishing = True
             self._finish()
 
     def close(self) -> None:
-        """Give the slots back now. No further events, and `ended` is not called."""
+        """Release the slots now. No further events follow, and no `on_end`."""
         self._over = True
-        self.held = False
+        self._held = False
         self._waiting.clear()
         for channel in self._channels:
             channel.close()
         self._decoder.close()
 
-    def _carry_out(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         if self._finishing:
             return
         match command:
             case Audio():
-                self._hear(self._decoder.decode(command.data), None)
+                self._push(self._decoder.decode(command.data), None)
             case SetFormat():
-                self._hear(self._decoder.finish(), functools.partial(self._set_format, command.audio_format))
+                self._push(self._decoder.finish(), functools.partial(self._set_format, command.audio_format))
             case Reset():
                 self._reset()
             case Flush():
-                self._hear(self._decoder.flush(), functools.partial(self._flush, command.marker, to_the_end=True))
+                flush = functools.partial(self._flush, command.marker, with_partial_frame=True)
+                self._push(self._decoder.flush(), flush)
             case Finish():
                 self._finishing = True
-                self._hear(self._decoder.finish(), self._finish)
+                self._push(self._decoder.finish(), self._finish)
             case KeepAlive():
                 pass
 
-    def _hear(self, blocks: Iterator[Pcm], then: Callable[[], None] | None) -> None:
-        """`blocks` are `[n, channels]`. Above the high-water mark the rest waits for the engine."""
+    def _push(self, blocks: Iterator[Pcm], then: Callable[[], None] | None) -> None:
+        """Send `blocks`, each `[n, channels]`, then call `then`; both wait once a channel is full."""
         for block in blocks:
+            for observer in self.observers:
+                observer.on_audio(block)
             while block.shape[1] < len(self._channels):
                 self._drop_channel()
             full = False
             for channel in self._channels:
-                channel.hear(block[:, channel.number])
-                full = full or channel.backlog_frames > self._high_water_frames
+                channel.push(block[:, channel.number])
+                full = full or channel.is_full
             if full:
-                self.held, self._rest, self._then = not self._over, blocks, then
+                self._held, self._remaining, self._then = not self._over, blocks, then
                 return
         if then is not None and not self._over:
             then()
 
-    def _go_on(self) -> None:
-        """There is room again."""
-        self.held = False
+    def _resume(self) -> None:
+        self._held = False
         try:
-            self._hear(self._rest, self._then)
-            while self._waiting and not self.held:
-                self._carry_out(self._waiting.popleft())
+            self._push(self._remaining, self._then)
+            while self._waiting and not self._held:
+                self._execute(self._waiting.popleft())
         except Exception as error:
             self._fail(error)
-        if not (self.held or self._over):
-            self._room()
+        if not (self._held or self._over):
+            self._listener.on_room()
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, TympanError):
             logger.exception("%s: internal error", self.id, extra={"session": self.id})
         self.close()
-        self._ended(error)
+        self._listener.on_end(error)
 
-    def flush(self, marker: int) -> None:
-        """Flush at once, ahead of commands that wait: for a pause, which is over by the time they are done."""
-        if not (self._over or self._finishing):
-            self._flush(marker, to_the_end=False)
-
-    def _flush(self, marker: int, *, to_the_end: bool) -> None:
+    def _flush(self, marker: int, *, with_partial_frame: bool) -> None:
         self._flushes[marker] += len(self._channels)
         for channel in self._channels:
-            channel.flush(marker, to_the_end=to_the_end)
+            channel.flush(marker, with_partial_frame=with_partial_frame)
 
     def _set_format(self, audio_format: AudioFormat) -> None:
-        """Once all is heard that the decoder had kept for bytes that will not come."""
         assert audio_format.streams == len(self._channels)
         self._decoder.close()
         self._format = audio_format
-        self._decoder = self._open_decoder(audio_format)
+        self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
         if not self.received_seconds:
             for channel in self._channels:
-                channel.declare(audio_format)
+                channel.set_format(audio_format)
 
     def _reset(self) -> None:
-        """New slots in place of the old: nothing comes between, so there are as many as before."""
-        self._forgotten_seconds = self.heard_seconds
+        """Replace every slot by a new one; nothing runs in between, so as many are free as before."""
+        self._seconds_before_reset = self.heard_seconds
         for channel in self._channels:
             channel.close()
         self._channels.clear()
         self._flushes.clear()
         self._open_channels()
 
-    def _open_decoder(self, audio_format: AudioFormat) -> Decoder:
-        return open_decoder(audio_format, self._engine.info.sample_rate)
-
     def _open_channels(self) -> None:
         for number in range(self._format.streams):
-            self._channels.append(Channel(self._engine, self._format, self._turns, self, number, live=self._live))
+            self._channels.append(self._open_channel(audio_format=self._format, number=number))
 
     def _drop_channel(self) -> None:
-        """There are fewer in the audio than there might have been."""
+        """Release the last channel: the audio has fewer than were reserved for it."""
         assert self._format.or_fewer
         self._channels.pop().close()
         self._running -= 1
 
     def _finish(self) -> None:
         if isinstance(self._end, RestartingError):
-            self._emit(Restarting(), 0)
+            self.on_event(Restarting(), 0)
         for channel in self._channels:
             channel.finish()
 
-    def on_event(self, channel: Channel, event: Event) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
+        """Forward an event of a channel; a flush is answered once every channel has answered it."""
+        if isinstance(event, Flushed):
+            self._flushes[event.marker] -= 1
+            if self._flushes[event.marker] % len(self._channels):
+                return
+            channel = 0
         if not self._over:
-            self._emit(event, channel.number)
+            for observer in self.observers:
+                observer.on_event(event, channel)
+            self._listener.on_event(event, channel)
 
-    def on_progress(self) -> None:
-        if all(channel.backlog_frames <= self._high_water_frames for channel in self._channels):
-            self._go_on()
-
-    def on_flushed(self, marker: int) -> None:
-        """A flush is answered once, when every channel has done it."""
-        self._flushes[marker] -= 1
-        if self._flushes[marker] % len(self._channels) == 0 and not self._over:
-            self._emit(Flushed(marker), 0)
+    def on_room(self) -> None:
+        """Resume the commands that wait once no channel is full any longer."""
+        if self._held and not any(channel.is_full for channel in self._channels):
+            self._resume()
 
     def on_end(self, error: Exception | None) -> None:
+        """End the session after its last channel, or at once if a channel failed."""
         self._running -= 1
         if self._over or (error is None and self._running > 0):
             return
         if error is None:
-            self._emit(Complete(self.received_seconds, self.words), 0)
+            self.on_event(Complete(self.received_seconds, self.words), 0)
             error = self._end
         self.close()
-        self._ended(error)
+        self._listener.on_end(error)

@@ -1,0 +1,1 @@
+"""From tokens to words, turns, segments and subtitles."""

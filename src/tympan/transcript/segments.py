@@ -1,4 +1,4 @@
-"""Words gathered into segments: what was said up to a pause, short enough for a subtitle."""
+"""Segments: words up to a pause, short enough for a subtitle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LONGEST_SECONDS = 15.0
 
 
 class Segmenter:
-    """Fed with every word of one stream and with the clock; answers with the segments that are complete.
+    """Groups the words of one stream into segments.
 
-    `delay_seconds` is how late the engine releases a word at the least: a pause counts only once a word in it would
-    have been heard of.
+    Args:
+        delay_seconds: Delay after which the engine releases a word: a pause can be noticed only after it.
     """
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
@@ -23,10 +23,11 @@ class Segmenter:
         self._speaking = False
 
     def partial(self, partial: Partial) -> None:
-        """While something is heard that is no word yet, silence does not end the segment: this is not silence."""
+        """Keep the segment open while the text of a partial result is not empty."""
         self._speaking = bool(partial.text)
 
     def word(self, word: Word) -> Sequence[Segment]:
+        """Add a word and return the segment before it, if it is complete."""
         closed: Sequence[Segment] = ()
         if self._words:
             pause = word.start - self._words[-1].end
@@ -37,12 +38,13 @@ class Segmenter:
         return closed
 
     def progress(self, time: float) -> Sequence[Segment]:
+        """Return the segment that a pause up to `time` completes, if any."""
         if self._words and not self._speaking and time - self._words[-1].end >= PAUSE_SECONDS + self._delay:
             return self.close()
         return ()
 
     def close(self) -> Sequence[Segment]:
-        """End the open segment now: at a flush, at the end of a turn, at the end of the stream."""
+        """Return the open segment, if any: at a flush, and at the end of a turn or stream."""
         if not self._words:
             return ()
         words, self._words = self._words, []

@@ -1,105 +1,41 @@
-"""A finished transcript as text, subtitles (SubRip, WebVTT) and JSON.
+"""Subtitles in the formats SubRip and WebVTT.
 
-Subtitles follow what broadcasters ask for: two lines of at most 42 characters, about seven seconds, cut where the
-speaker pauses. Cues never overlap and never run backwards, whatever the times of the words say.
+They follow the rules of broadcasters: two lines of at most 42 characters, about seven seconds, divided at pauses. Cues
+never overlap and are in order, whatever the times of the words.
 """
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from msgspec.structs import asdict
-
-from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
+from tympan.messages import Segment, Word
+from tympan.transcript.transcript import Transcript
 
 LINE_CHARACTERS: Final = 42
 CUE_LINES: Final = 2
 CUE_SECONDS: Final = 7.0
 SHORTEST_CUE_SECONDS: Final = 1.0
-"""Shorter cues stay on the screen this long where nothing follows them."""
+"""Shorter cues are extended to this duration if no other cue follows."""
 PAUSE_SECONDS: Final = 0.7
-"""A silence between two words that ends a cue."""
+"""A pause between two words that ends a cue."""
 SAME_TIME_SECONDS: Final = 0.001
-"""A segment starts with its first word, however the two were rounded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What was said in one file. `duration` is seconds of audio; words and segments are in time order."""
-
-    file: str
-    model: str
-    duration: float
-    words: Sequence[Word]
-    segments: Sequence[Segment]
-
-    @property
-    def text(self) -> str:
-        """All words on one line."""
-        return " ".join(word.text for word in self.words)
-
-
-@dataclass(slots=True)
-class Listening:
-    """A transcript in the making: fed with every event of one file."""
-
-    file: str
-    model: str = ""
-    duration: float = 0.0
-    words: list[Word] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-
-    def hear(self, event: Event) -> None:
-        match event:
-            case Ready():
-                self.model = event.model
-            case Word():
-                self.words.append(event)
-            case Segment():
-                self.segments.append(event)
-            case Lag():
-                self.duration = event.processed
-            case Complete():
-                self.duration = event.audio_seconds
-
-    @property
-    def transcript(self) -> Transcript:
-        return Transcript(self.file, self.model, self.duration, self.words, self.segments)
+"""A segment and its first word start at the same time up to this difference, from rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: its lines, and when it shows, in milliseconds."""
+    """One subtitle: its lines, and when it is shown, in milliseconds."""
 
     lines: tuple[str, ...]
     start_ms: int
     end_ms: int
 
 
-def to_text(transcript: Transcript) -> str:
-    """One segment per line."""
-    return "".join(f"{segment.text}\n" for segment in transcript.segments)
-
-
-def to_json(transcript: Transcript) -> str:
-    """One line of JSON: file, model, duration, text, words, segments."""
-    fields = {
-        "file": transcript.file,
-        "model": transcript.model,
-        "duration": transcript.duration,
-        "text": transcript.text,
-        "words": [asdict(word) for word in transcript.words],
-        "segments": [asdict(segment) for segment in transcript.segments],
-    }
-    return json.dumps(fields, ensure_ascii=False) + "\n"
-
-
 def to_srt(transcript: Transcript) -> str:
-    """SubRip."""
+    """Return the subtitles in the format SubRip."""
     return "".join(
         f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{_srt_text(cue)}\n\n"
         for number, cue in enumerate(cues(transcript.words, transcript.segments), 1)
@@ -107,7 +43,7 @@ def to_srt(transcript: Transcript) -> str:
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """WebVTT."""
+    """Return the subtitles in the format WebVTT."""
     return "WEBVTT\n\n" + "".join(
         f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_vtt_text(cue)}\n\n"
         for cue in cues(transcript.words, transcript.segments)
@@ -115,7 +51,7 @@ def to_vtt(transcript: Transcript) -> str:
 
 
 def cues(words: Sequence[Word], segments: Sequence[Segment] = ()) -> list[Cue]:
-    """Words gathered into subtitles. A word longer than a line is cut into pieces."""
+    """Return the cues of these words; a word longer than a line is divided."""
     groups = list(_groups(list(_pieces(words)), [segment.start - SAME_TIME_SECONDS for segment in segments]))
     starts: list[int] = []
     ends: list[int] = []
@@ -132,7 +68,7 @@ def cues(words: Sequence[Word], segments: Sequence[Segment] = ()) -> list[Cue]:
 
 
 def _pieces(words: Sequence[Word]) -> Iterator[Word]:
-    """The words without blanks in them, none longer than a line; a piece gets its share of the word's time."""
+    """Yield words without spaces, none longer than a line; a piece gets its share of the word's time."""
     for word in words:
         texts = [
             text[first : first + LINE_CHARACTERS]
@@ -146,7 +82,7 @@ def _pieces(words: Sequence[Word]) -> Iterator[Word]:
 
 
 def _groups(words: Sequence[Word], segment_starts: Sequence[float]) -> Iterator[list[Word]]:
-    """Consecutive words that make one cue each."""
+    """Yield the words of each cue."""
     group: list[Word] = []
     for word in words:
         if group and _breaks(group, word, segment_starts):
@@ -158,7 +94,7 @@ def _groups(words: Sequence[Word], segment_starts: Sequence[float]) -> Iterator[
 
 
 def _breaks(group: Sequence[Word], word: Word, segment_starts: Sequence[float]) -> bool:
-    """Whether `word` begins a new cue: a new segment, a pause, too long to read, or no room left."""
+    """Return whether `word` begins a new cue: at a segment or pause, or because the cue is too long."""
     last = group[-1]
     return (
         bisect_right(segment_starts, word.start) != bisect_right(segment_starts, last.start)
@@ -169,7 +105,7 @@ def _breaks(group: Sequence[Word], word: Word, segment_starts: Sequence[float]) 
 
 
 def _filled(texts: Sequence[str]) -> list[str]:
-    """Lines filled one after the other, the fewest that hold the words."""
+    """Return the fewest lines that hold the words, each filled before the next."""
     lines = [texts[0]]
     for text in texts[1:]:
         if len(lines[-1]) + 1 + len(text) <= LINE_CHARACTERS:
@@ -180,7 +116,7 @@ def _filled(texts: Sequence[str]) -> list[str]:
 
 
 def _lines(texts: Sequence[str]) -> tuple[str, ...]:
-    """The words on as few lines as hold them, two lines about as long as each other."""
+    """Return the words on one line, or on two of similar length."""
     if len(filled := _filled(texts)) == 1:
         return tuple(filled)
     pairs = ((" ".join(texts[:cut]), " ".join(texts[cut:])) for cut in range(1, len(texts)))
@@ -188,7 +124,7 @@ def _lines(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _srt_text(cue: Cue) -> str:
-    """SubRip has no escapes: an arrow in the text would be read as a line of times."""
+    """Replace arrows, which would be read as a line of times; SubRip has no escapes."""
     return "\n".join(cue.lines).replace("-->", "→")
 
 
@@ -200,9 +136,9 @@ def _milliseconds(seconds: float) -> int:
     return max(0, round(seconds * 1000))
 
 
-def _clock(milliseconds: int, mark: str) -> str:
-    """`00:00:01,250`, with the mark of the format."""
+def _clock(milliseconds: int, separator: str) -> str:
+    """Return a time such as `00:00:01,250`, with the format's decimal separator."""
     seconds, thousandths = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{thousandths:03}"
+    return f"{hours:02}:{minutes:02}:{seconds:02}{separator}{thousandths:03}"

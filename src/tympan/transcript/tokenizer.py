@@ -1,4 +1,4 @@
-"""Text pieces of token ids. A piece that starts a word starts with ``▁``, as in SentencePiece."""
+"""Text pieces of token ids; a piece that starts a word begins with ``▁``, as in SentencePiece."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tympan.errors import MissingPackageError, ModelError
+from tympan.errors import ModelError, missing_package
 
 WORD_START = "▁"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Tokenizer(Protocol):
-    """What the word assembler needs of a tokenizer."""
+    """Maps token ids to pieces of text."""
 
     @property
     def size(self) -> int:
-        """Number of ids; they run from 0."""
+        """Number of token ids, which begin at 0."""
         ...
 
     def piece(self, token: int) -> str:
-        """The piece of one id, with ``▁`` for spaces; ``<0xE9>`` for a single byte of a character, empty for a control
-        token.
-        """
+        """Return the piece of a token: ``▁`` for a space, ``<0xE9>`` for a byte, empty for a control token."""
         ...
 
 
 def text_of(pieces: Sequence[str]) -> str:
-    """The text of ``pieces`` in order: ``▁`` become spaces, runs of byte pieces become characters."""
+    """Return the text of pieces: ``▁`` becomes a space, consecutive bytes become characters."""
     whole = "".join(pieces)
     if "<0x" not in whole:
         return whole.replace(WORD_START, " ")
@@ -42,14 +40,17 @@ def text_of(pieces: Sequence[str]) -> str:
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece ``.model`` file, as in Kyutai's own repositories."""
+    """A SentencePiece ``.model`` file, as in Kyutai's repositories.
+
+    Raises:
+        ModelError: The file is not a SentencePiece model.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError when the file is not a SentencePiece model."""
         try:
             import sentencepiece
         except ImportError:
-            raise MissingPackageError("this model's tokenizer needs `pip install sentencepiece`") from None
+            raise missing_package("this model's tokenizer", "sentencepiece", "torch") from None
         try:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):
@@ -67,10 +68,13 @@ class SentencePieceTokenizer:
 
 
 class JsonTokenizer:
-    """A ``tokenizer.json`` file, as in the transformers library's repositories; only its vocabulary is read."""
+    """A ``tokenizer.json`` file of the transformers library, of which only the vocabulary is read.
+
+    Raises:
+        ModelError: The file has no vocabulary.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError when the file has no vocabulary."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             vocabulary = content["model"]["vocab"]
@@ -92,7 +96,7 @@ class JsonTokenizer:
 
 
 class SyntheticTokenizer:
-    """Made-up pieces for models without a tokenizer: ids 0 to 3 are silent, two in three of the rest start a word."""
+    """Synthetic pieces for random models: ids 0 to 3 are empty, two in three of the others start a word."""
 
     _CONSONANTS = "bdfgklmnprstvz"
     _VOWELS = "aeiou"
@@ -118,9 +122,14 @@ class SyntheticTokenizer:
 
 
 def load_tokenizer(path: Path | None, size: int) -> Tokenizer:
-    """The tokenizer in ``path``; a synthetic one for a model without a file.
+    """Return the tokenizer of a file.
 
-    size: ids that the model can emit. Raises ModelError when the file has fewer, or is of another format.
+    Args:
+        path: The file; None returns a synthetic tokenizer.
+        size: Number of different tokens that the model emits.
+
+    Raises:
+        ModelError: The file has fewer tokens, or another format.
     """
     if path is None:
         return SyntheticTokenizer(size)

@@ -1,16 +1,16 @@
-"""From a delayed-streams model's text tokens to words with times and confidence.
+"""Assembles the text tokens of a delayed-streams model into words with times and confidence.
 
-The model emits one token per frame. 3 is padding ("nothing yet"), 0 marks a boundary ("the next word starts here"),
-anything else is a SentencePiece id. Pieces gather until a 0 or 3 follows: only then is the word complete. Fast speech
-may skip the boundary, so one release can hold several words; the first one of a stream can be empty.
+The model emits one token per frame: 3 is padding, 0 a boundary (the next word starts here), anything else a piece of
+text. A word is complete when a 0 or 3 follows its pieces. Fast speech may skip the boundary, so one release can contain
+several words; the first one of a stream can be empty.
 
-Times follow Kyutai's production server, so that its clients see the times they know: LM position k is k / 12.5 - 0.40
-s with the half-second model, that is, k frames less the model's delay less `EARLY_SECONDS`. Silence injected before a
-stream or by a flush does not move the clock. They are kept as whole milliseconds, which are exact and need no rounding.
+Times equal those of Kyutai's production server: LM position k is at k / 12.5 - 0.40 s with the half-second model, which
+is k frames less the model's delay less `EARLY_SECONDS`. Silence injected before a stream or by a flush does not move
+the clock. Times are kept in whole milliseconds, which are exact.
 
-A model that was started again says once more what it had said of the frames that it is given again. A word is that of
-before when its middle lies before the end of the last released one: so none is lost or doubled as long as the second
-hearing moves no word by half its length.
+A model whose state was reset repeats the words of the frames that it transcribes again. A word is taken for a repeated
+one if its middle lies before the end of the last released word, so none is lost or doubled unless the second
+transcription moves a word by half its length.
 """
 
 from __future__ import annotations
@@ -26,33 +26,43 @@ FRAME_MS = 80
 EARLY_SECONDS = 0.10  # to be calibrated on aligned speech, with the real weights
 
 WordEvents = list[EngineEvent]
-"""`Word` and `Partial`, and the caller may add others."""
+"""`Word` and `Partial`; the caller may add others."""
 
 
 class WordAssembler:
-    """One stream's words. `step` takes the token of every frame, in order; `release` ends a flush."""
+    """Assembles the words of one stream.
+
+    Args:
+        tokenizer: The pieces of the tokens.
+        delay_seconds: The delay of the model.
+        prefix_frames: Frames of silence before the audio of a stream.
+    """
 
     def __init__(self, tokenizer: Tokenizer, delay_seconds: float, prefix_frames: int = 0) -> None:
         self._tokenizer = tokenizer
         self._lag_ms = round(1000 * (delay_seconds - EARLY_SECONDS))
         self._delay_frames = int(1000 * delay_seconds / FRAME_MS)
         self._prefix_frames = prefix_frames
-        self._believed_from = prefix_frames + self._delay_frames
+        self._reliable_from = prefix_frames + self._delay_frames
         self._position = 0
         self._received_frames = 0
         self._injected_frames = prefix_frames
         self._injecting_frames = 0
         self._boundary = 0  # this and the next three in milliseconds
-        self._heard_until = 0
+        self._last_end = 0
         self._released_until = 0
-        self._known_until = 0
+        self._repeated_until = 0
         self._pieces: list[str] = []
         self._positions: list[int] = []
         self._log_probability: list[float] = []
 
     def step(self, token: int, probability: float, injected: bool = False) -> WordEvents:
-        """The token that one more frame gave; `injected` frames are silence of a flush or, the first `prefix_frames` of
-        a stream, before it: not received audio.
+        """Process the token of the next frame and return the events that it causes.
+
+        Args:
+            token: The token.
+            probability: Its probability.
+            injected: Whether the frame is not received audio: the silence of a flush, or before the stream.
         """
         self._position += 1
         if not injected:
@@ -64,30 +74,32 @@ class WordAssembler:
             if token == BOUNDARY:
                 self._boundary = self._time(self._position)
             return events
-        if self._position < self._believed_from:
+        if self._position < self._reliable_from:
             return []
         self._pieces.append(self._tokenizer.piece(token))
         self._positions.append(self._position)
         self._log_probability.append(math.log(max(probability, 1e-9)))
-        if self._is_known(self._position):
+        if self._is_repeated(self._position):
             return []
         return [Partial(text_of(self._pieces).strip(" \ufffd"), self._start(self._positions[0]) / 1000)]
 
     def rewind(self, position: int) -> WordEvents:
-        """The model was started again: the next token is that of frame `position`, counted from 0. Between that one and
-        now there is no silence of a flush.
+        """Continue at an earlier frame after a reset of the model's state.
+
+        Args:
+            position: The frame of the next token, from 0. No silence of a flush lies between it and the last one.
         """
-        taken_back: WordEvents = [Partial("", self._released_until / 1000)] if self._pieces else []
-        self._forget_pieces()
+        withdrawn: WordEvents = [Partial("", self._released_until / 1000)] if self._pieces else []
+        self._clear_pieces()
         self._received_frames -= self._position - position
         self._position = position
-        self._believed_from = self._position + self._delay_frames
-        self._boundary = self._heard_until = self._time(self._position)
-        self._known_until = self._released_until
-        return taken_back
+        self._reliable_from = self._position + self._delay_frames
+        self._boundary = self._last_end = self._time(self._position)
+        self._repeated_until = self._released_until
+        return withdrawn
 
     def release(self) -> WordEvents:
-        """End a flush: the pending word goes out, and the frames injected for it leave the clock."""
+        """Release the pending word at the end of a flush, and take the injected frames out of the clock."""
         events = self._release() if self._pieces else []
         self._injected_frames += self._injecting_frames
         self._injecting_frames = 0
@@ -99,29 +111,29 @@ class WordAssembler:
             text = text_of(self._pieces[first:last]).strip()
             if not text:
                 continue
-            begin = max(start, self._heard_until)
-            self._heard_until = max(begin, end)
-            if begin + self._heard_until < 2 * self._known_until:
+            begin = max(start, self._last_end)
+            self._last_end = max(begin, end)
+            if begin + self._last_end < 2 * self._repeated_until:
                 continue
             confidence = math.exp(sum(self._log_probability[first:last]) / (last - first))
             begin = max(begin, self._released_until)
             self._released_until = max(begin, end)
             events.append(Word(text, begin / 1000, self._released_until / 1000, round(confidence, 4)))
-        was_shown = not self._is_known(self._positions[-1])
-        self._forget_pieces()
+        was_shown = not self._is_repeated(self._positions[-1])
+        self._clear_pieces()
         if events or was_shown:
             events.append(Partial("", self._released_until / 1000))
         return events
 
-    def _is_known(self, position: int) -> bool:
-        """Whether a piece there can only be of words released before the model was started again."""
-        return self._known_until > 0 and self._time(position) <= self._known_until
+    def _is_repeated(self, position: int) -> bool:
+        """Return whether a piece at this position belongs to words released before the reset."""
+        return self._repeated_until > 0 and self._time(position) <= self._repeated_until
 
-    def _forget_pieces(self) -> None:
+    def _clear_pieces(self) -> None:
         self._pieces, self._positions, self._log_probability = [], [], []
 
     def _words(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """Each word: from and to which piece, and time. A piece that starts with a space starts a word."""
+        """Return the range of pieces and of times of each word; a piece with a space starts a word."""
         cuts = [index for index, piece in enumerate(self._pieces) if not index or piece.startswith(WORD_START)]
         times = [self._start(self._positions[cut]) for cut in cuts]
         cuts.append(len(self._pieces))
@@ -129,11 +141,11 @@ class WordAssembler:
         return list(zip(pairwise(cuts), pairwise(times), strict=True))
 
     def _start(self, position: int) -> int:
-        """A word starts at the boundary before it; one of several in a release, at the frame before its first piece."""
+        """Return the start of a word: the boundary before it, or the frame before its first piece if there is none."""
         first = position == self._positions[0]
-        return max(self._boundary, self._heard_until) if first else self._time(position - 1)
+        return max(self._boundary, self._last_end) if first else self._time(position - 1)
 
     def _time(self, position: int) -> int:
-        """Milliseconds of received audio at an LM position."""
+        """Return the milliseconds of received audio at an LM position."""
         time = (position - self._injected_frames) * FRAME_MS - self._lag_ms
         return min(max(time, 0), self._received_frames * FRAME_MS)

@@ -1,4 +1,4 @@
-"""Codes, tokens and pause probabilities equal the moshi package's, through checkpoints on disk in Kyutai's layouts."""
+"""Codes, tokens and pause probabilities equal those of the moshi package, for checkpoints in Kyutai's layouts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_exactness import Report, compare_codes, compare_tokens
-from model_moshi import run_moshi
-from model_references import Shape, moshi_lm, moshi_mimi, write_kyutai
-from model_speech import speech
+from support.exactness import Report, compare_codes, compare_tokens
+from support.model_speech import speech
+from support.moshi_models import Shape, moshi_lm, moshi_mimi, run_moshi, write_kyutai
 
 from tympan.models.checkpoints.load import open_checkpoint
 
@@ -30,7 +29,7 @@ def compare(folder: Path, shape: Shape, frames: int) -> Report:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_first_seconds_equal_moshi(tmp_path: Path, seed: int) -> None:
+def test_first_seconds(tmp_path: Path, seed: int) -> None:
     report = compare(tmp_path, Shape.of(seed), frames=120)
     assert report.distinct_codes > 20
     assert report.distinct_tokens > 20
@@ -39,7 +38,7 @@ def test_first_seconds_equal_moshi(tmp_path: Path, seed: int) -> None:
 @pytest.mark.exactness
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(2, 22))
-def test_thirty_seconds_equal_moshi(tmp_path: Path, seed: int) -> None:
+def test_thirty_seconds(tmp_path: Path, seed: int) -> None:
     report = compare(tmp_path, Shape.of(seed), THIRTY_SECONDS)
     print(report)
     assert report.frames == THIRTY_SECONDS
@@ -50,7 +49,7 @@ def test_thirty_seconds_equal_moshi(tmp_path: Path, seed: int) -> None:
 @pytest.mark.exactness
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [100, 101])
-def test_full_size_codec_equals_moshi(tmp_path: Path, seed: int) -> None:
+def test_full_size_codec(tmp_path: Path, seed: int) -> None:
     report = compare(tmp_path, Shape.of(seed, full_codec=True), THIRTY_SECONDS)
     print(report)
     assert report.distinct_codes > 100

@@ -1,7 +1,7 @@
-"""Codes and tokens equal the transformers library's, through checkpoints on disk in its layout.
+"""Codes and tokens equal those of the transformers library, for checkpoints in its layout.
 
-Its whole-file codec gives every step of the encoder's transformer a full window of 250 steps; Kyutai's servers (and we)
-write both steps of a frame before either attends, so after 125 frames the codes may differ and are not compared.
+Its codec gives every step of the encoder's transformer a window of 250 steps. Kyutai's servers and this one write both
+steps of a frame before either attends, so that codes may differ after 125 frames, and are compared up to there.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_exactness import Report, compare_codes, compare_tokens
-from model_references import Shape
-from model_speech import speech
-from model_transformers import (
+from support.exactness import Report, compare_codes, compare_tokens
+from support.model_speech import speech
+from support.moshi_models import Shape
+from support.transformers_models import (
     transformers_codes,
     transformers_generate,
     transformers_model,
@@ -43,7 +43,7 @@ def compare(folder: Path, shape: Shape, codec_frames: int, frames: int) -> Repor
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_first_seconds_equal_transformers(tmp_path: Path, seed: int) -> None:
+def test_first_seconds(tmp_path: Path, seed: int) -> None:
     report = compare(tmp_path, Shape.of(seed), codec_frames=50, frames=80)
     assert report.distinct_codes > 20
     assert report.distinct_tokens > 20
@@ -52,7 +52,7 @@ def test_first_seconds_equal_transformers(tmp_path: Path, seed: int) -> None:
 @pytest.mark.exactness
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(30, 50))
-def test_thirty_seconds_equal_transformers(tmp_path: Path, seed: int) -> None:
+def test_thirty_seconds(tmp_path: Path, seed: int) -> None:
     report = compare(tmp_path, Shape.of(seed), TEN_SECONDS, THIRTY_SECONDS)
     print(report)
     assert report.distinct_codes > 30

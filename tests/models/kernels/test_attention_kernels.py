@@ -1,10 +1,9 @@
-"""The attention kernels against the plain PyTorch of `models/layers/attention.py`."""
+"""The attention kernels, compared with the plain PyTorch of `models/layers/attention.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import kernel_interpreter  # noqa: F401  (before anything that imports Triton)
 import pytest
 import torch
 from torch import Tensor
@@ -13,24 +12,24 @@ from tympan.engine.kyutai import tuning
 from tympan.models.kernels import attention
 from tympan.models.kernels.attention import ReadConfig, read_window, split_count
 from tympan.models.kernels.ring_write import rotate_and_write
-from tympan.models.layers.attention import FP8, Ring, decode, encode, mix, window
+from tympan.models.layers.attention import FP8, Ring, from_cache, mix, to_cache, window
 from tympan.models.layers.fastest import Calls
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
 HEADS, WIDTH = 4, 16
 TYPES = [torch.float32, torch.bfloat16, torch.float16, FP8]
-# The interpreter rounds to bf16 by cutting bits off: a step of the last bit instead of half of one.
+# The interpreter truncates to bf16: errors are up to one unit in the last place instead of half of one.
 WRITE_ERROR = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10, FP8: 1e-6}
 
 
 def filled_ring(slots: int, capacity: int, dtype: torch.dtype, heads: int = HEADS, width: int = WIDTH) -> Ring:
-    """As after a long time: something in every entry, not-a-number in slot 0."""
+    """Return a ring with random values in every entry."""
     ring = Ring.empty(1, slots, heads, capacity, width, device=torch.device("cpu"), dtype=dtype)
     if ring.scales is not None:
         ring.scales.copy_(2.0 ** torch.randint(-8, -4, ring.scales.shape))
     for kind, cache in enumerate((ring.keys, ring.values)):
         scale = None if ring.scales is None else ring.scales[kind, 0]
-        cache[0] = encode(torch.randn(cache.shape[1:]), dtype, scale)
+        cache[0] = to_cache(torch.randn(cache.shape[1:]), dtype, scale)
     return ring
 
 
@@ -50,12 +49,12 @@ def by_kernels(projected: Tensor, ring: Ring, rows: Tensor, positions: Tensor, t
 
 
 def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int, dtype: torch.dtype) -> None:
-    """Output and ring after one call, both ways."""
+    """Compare the outputs of one call and the rings after it."""
     heads, _, width = ring.keys.shape[2:]
     projected = torch.randn(len(rows), steps, 3, heads, width).to(dtype)
     positions, slots = step_positions(last, steps), torch.tensor(rows)
     turn = rotation(positions, frequencies(width, 10_000.0))
-    if ring.keys.dtype == FP8:  # the interpreter rounds some values to 8 bits wrongly: give it values that need none
+    if ring.keys.dtype == FP8:  # the interpreter rounds some values incorrectly, so use values that need no rounding
         projected = projected.to(FP8).to(dtype).clamp(-1, 1)
         turn = Rotation(torch.ones_like(turn.cos), torch.zeros_like(turn.sin))
     plain = copy_of(ring)
@@ -65,7 +64,7 @@ def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int,
     for kind, (one, other) in enumerate(((ring.keys, plain.keys), (ring.values, plain.values))):
         scale = None if ring.scales is None else ring.scales[kind, 0]
         torch.testing.assert_close(
-            decode(one[0], scale).float(), decode(other[0], scale).float(), rtol=error, atol=error * 1e-2
+            from_cache(one[0], scale).float(), from_cache(other[0], scale).float(), rtol=error, atol=error * 1e-2
         )
     torch.testing.assert_close(found.float(), expected.float(), rtol=3 * error, atol=3 * error)
 
@@ -74,7 +73,7 @@ def check(ring: Ring, last: list[int], rows: list[int], steps: int, splits: int,
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("splits", [1, 2, 8])
 def test_ragged_lengths_and_wrapped_rings(dtype: torch.dtype, steps: int, splits: int) -> None:
-    """First steps, a ring just not full, just full, just wrapped, and long wrapped, rows in any order of slots."""
+    """First steps, a ring almost full, just full, just wrapped and long wrapped, with slots in any order."""
     torch.manual_seed(steps)
     capacity = 50
     last = [steps - 1, steps, 7, capacity - 2, capacity - 1, capacity, capacity + 1, 123_456]
@@ -84,11 +83,11 @@ def test_ragged_lengths_and_wrapped_rings(dtype: torch.dtype, steps: int, splits
 
 
 @pytest.mark.parametrize("last", [0, 5, 749, 1500])
-def test_one_row_of_the_1b_shape(last: int) -> None:
+def test_one_row_of_1b(last: int) -> None:
     check(filled_ring(2, 750, torch.float32, heads=1, width=128), [last], [1], 1, 8, torch.float32)
 
 
-def test_the_largest_bucket() -> None:
+def test_largest_batch() -> None:
     torch.manual_seed(0)
     count = 256
     last = torch.randint(0, 40, (count,)).tolist()
@@ -97,7 +96,7 @@ def test_the_largest_bucket() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_memory_that_was_never_written_is_not_read(steps: int) -> None:
+def test_unwritten_memory_is_not_read(steps: int) -> None:
     ring = filled_ring(3, 20, torch.float32)
     for cache in (ring.keys, ring.values):
         cache[0, 2] = torch.nan
@@ -110,7 +109,7 @@ def test_memory_that_was_never_written_is_not_read(steps: int) -> None:
     assert torch.equal(*(by_kernels(projected, each, rows, positions, turn, 2) for each in (ring, clean)))
 
 
-def test_a_row_does_not_depend_on_its_neighbours() -> None:
+def test_rows_are_independent() -> None:
     torch.manual_seed(0)
     ring, projected = filled_ring(6, 30, torch.float32), torch.randn(6, 1, 3, HEADS, WIDTH)
     rows, positions = torch.arange(6).flip(0), step_positions([3, 29, 30, 31, 77, 0], 1)
@@ -123,14 +122,14 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
         assert torch.equal(together[one], alone)
 
 
-def test_splits_fill_a_gpu_and_no_more() -> None:
+def test_split_count() -> None:
     assert split_count(16, 750, 32, on=132) == 16
     assert split_count(512 * 16, 750, 32, on=132) == 1
     assert split_count(16, 50, 64, on=132) == 1
 
 
-def test_the_fastest_configuration_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that do not run on this GPU are left out; what is selected is used by default from then on."""
+def test_select_fastest_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configurations that do not run on this GPU are left out; the selected one becomes the default."""
     monkeypatch.setattr(attention, "_selected", {})
     configs = (ReadConfig(8, 4, 1), ReadConfig(16, 4, 1), ReadConfig(3, 4, 1))  # a tile of 3 entries is no power of two
     monkeypatch.setattr(attention, "CONFIGS", configs)

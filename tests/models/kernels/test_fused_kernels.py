@@ -1,8 +1,7 @@
-"""The small kernels against plain PyTorch, and the whole tiny model with all of them."""
+"""The small kernels and the whole tiny model, compared with plain PyTorch."""
 
 from __future__ import annotations
 
-import kernel_interpreter  # noqa: F401  (before anything that imports Triton)
 import pytest
 import torch
 from torch import Tensor
@@ -25,12 +24,12 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "usable", lambda device: False)
 
 
-def test_the_interpreter_counts_as_usable() -> None:
+def test_interpreter_is_usable() -> None:
     assert kernels.usable(CPU)
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 64), (5, 600), (300, 8)])
-def test_sum_of_embeddings(rows: int, width: int) -> None:
+def test_sum_embeddings(rows: int, width: int) -> None:
     card, codebooks = 9, 4
     table = torch.randn(codebooks * card + 20, width)
     codes, text = torch.randint(0, card, (rows, codebooks)), torch.randint(0, 20, (rows,))
@@ -47,9 +46,9 @@ def test_rms_norm(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 256), (9, 4000), (512, 12)])
-def test_choice_of_the_largest(rows: int, width: int) -> None:
+def test_choose_largest(rows: int, width: int) -> None:
     logits = torch.randn(rows, width) * 5
-    logits[0, [3, 7]] = 100.0  # equal: the first wins
+    logits[0, [3, 7]] = 100.0  # of equal logits, the first is chosen
     token, probability = choose_largest(logits)
     assert torch.equal(token, logits.argmax(dim=-1))
     assert token[0] == 3
@@ -57,9 +56,9 @@ def test_choice_of_the_largest(rows: int, width: int) -> None:
     torch.testing.assert_close(probability, expected)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered")  # by NumPy, which interprets
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # by NumPy in the interpreter
 @pytest.mark.parametrize("invalid", [[5], [0, 1, 2], list(range(4000))], ids=len)
-def test_logits_that_are_no_numbers_give_a_token_of_the_vocabulary(invalid: list[int]) -> None:
+def test_choose_largest_nan(invalid: list[int]) -> None:
     logits = torch.randn(3, 4000)
     logits[1, invalid] = torch.nan
     token, probability = choose_largest(logits)
@@ -69,8 +68,8 @@ def test_logits_that_are_no_numbers_give_a_token_of_the_vocabulary(invalid: list
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8], ids=str)
-def test_position_zero_is_written_for_new_streams_only(dtype: torch.dtype) -> None:
-    """Bit for bit, to entry 0 of the new streams' slots; every other byte of the rings stays as it was."""
+def test_store_start(dtype: torch.dtype) -> None:
+    """Entry 0 of the slots of new streams is written bit for bit; every other byte of the rings stays unchanged."""
     layers, slots, heads, capacity, width = 2, 5, 4, 6, 16
     keys, values = (torch.randn(layers, slots, heads, capacity, width).to(dtype) for _ in range(2))
     start_keys, start_values = (torch.randn(layers, heads, width).to(dtype) for _ in range(2))
@@ -93,7 +92,7 @@ def test_nearest_codes(rows: int, codebooks: int) -> None:
     stack = ResidualQuantizer(16, 4, config)
     with torch.no_grad():
         stack.centroids.normal_()
-        stack.centroids[0, 5] = stack.centroids[0, 40]  # equal: the lower wins
+        stack.centroids[0, 5] = stack.centroids[0, 40]  # of equal bins, the lower is chosen
         stack.half_norms.copy_(stack.centroids.square().sum(dim=-1) / 2)
         stack.input_proj.weight.copy_(torch.eye(16))
         x = torch.randn(rows, 16)
@@ -104,7 +103,7 @@ def test_nearest_codes(rows: int, codebooks: int) -> None:
 
 
 def run_tiny(frames: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and tokens of two streams in slots ``rows``, just before their rings wrap; one starts anew on the way."""
+    """Return codes and tokens of two streams whose rings wrap; the second stream is replaced by a new one."""
     checkpoint = open_checkpoint("random:tiny")
     mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.float32)
     codec, words = mimi.init_state(4), lm.init_state(4)
@@ -121,7 +120,7 @@ def run_tiny(frames: int, rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(codes), torch.cat(tokens)
 
 
-def test_the_tiny_model_says_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.tensor([3, 1])
     found = run_tiny(5, rows)
     monkeypatch.setattr(kernels, "usable", lambda device: False)

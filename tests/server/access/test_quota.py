@@ -279,5 +279,5 @@ def test_files_use_half_of_the_slots() -> None:
         answers.append(second.status_code)
         first.join()
         assert answers == [429]
-        assert "files have 1 of their 1 streams" in second.json()["err_msg"]
+        assert "upload capacity is in use (1 of 1 streams)" in second.json()["err_msg"]
         assert httpx.post(server.http("/v1/listen"), content=SMALL).status_code == 200

@@ -39,7 +39,7 @@ class SlowStart:
         self.done = threading.Event()
         self.stages = StartupTimer()
         self.runner = CountingRunner()
-        self.engine = BatchedEngine(self.make_runner, stages=self.stages)
+        self.engine = BatchedEngine(self.make_runner, timer=self.stages)
 
     def make_runner(self) -> CountingRunner:
         self.runner = CountingRunner()
@@ -153,7 +153,7 @@ def test_not_ready_while_draining() -> None:
             stream.send(bytes(3840 * 25))
             stream.recv(timeout=10)
             server.terminate()
-            wait_until(lambda: server.service.draining)
+            wait_until(lambda: server.service.connections.draining)
             answer = client.get(server.http("/ready"))
             assert (answer.status_code, answer.json()["reason"]) == (503, "the server is restarting")
             client.close()

@@ -19,7 +19,6 @@ from websockets.sync.client import connect
 
 from tympan.config import wants_spans
 from tympan.engine.scripted import ScriptedStream
-from tympan.session.observed import ObservedSession
 
 pytest.importorskip("opentelemetry.sdk")
 
@@ -142,8 +141,8 @@ def test_spans_are_exported_while_serving(collector: Collector, monkeypatch: pyt
 def test_no_collector_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     with LiveServer() as server, connect(server.url()):
-        (connection,) = server.service._connections
-        assert not isinstance(connection._session, ObservedSession)  # type: ignore[attr-defined]
+        (connection,) = server.service.connections._open
+        assert connection._session.observers == []  # type: ignore[attr-defined]
 
 
 def test_standard_variables() -> None:
@@ -162,5 +161,5 @@ def test_missing_package_is_logged(
     with LiveServer() as server, connect(server.url()) as socket:
         socket.send("EOS")
         assert json.loads(list(socket)[-1]) == {"status": "complete"}
-    assert "tympan[otel]" in caplog.text
+    assert "[otel]" in caplog.text
     assert collector.spans == []

@@ -92,9 +92,8 @@ async def test_file_script_word_times(embedded: LiveServer) -> None:
     speech = clip("counting")
     samples = speech.at(RATE)
     headers = {"kyutai-api-key": "public_token"}
-    # No ping timeout: on a busy machine, pongs wait behind audio that the recognizer has not processed. The next test
-    # checks pings, with an engine of known speed.
-    async with connect(embedded.url(PATH), additional_headers=headers, ping_timeout=None) as socket:
+    # Without pings: 46 s of audio may take longer than their timeout on a busy machine; the next test has them.
+    async with connect(embedded.url(PATH), additional_headers=headers, ping_interval=None) as socket:
         script = FileScript(socket)
         await script.run(samples)
         await script.read_on(1 + len(samples) / RATE + 5 + 35 - 0.08)

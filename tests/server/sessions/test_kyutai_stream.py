@@ -11,7 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import pytest
-from audio.audio_encoding import encode
+from support.audio_encoding import encode
 from support.kyutai_wire import audio, closed_union, decode, message
 from support.server import LiveServer
 from support.speech import clip, word_error_rate

@@ -271,7 +271,7 @@ def test_slot_kept_for_resume_seconds() -> None:
         answer = client.resume()
         assert (answer["type"], answer["code"]) == ("error", "cannot_resume")
         assert client.read_all() == 1008
-        assert not server.service.resumable
+        assert not server.service.connections.resumable
         assert 'tympan_sessions_total{code="1006",protocol="native"} 1.0' in server.service.metrics.render().decode()
 
 
@@ -319,7 +319,7 @@ def test_drain_ignores_lost_clients() -> None:
 
 
 def _lost(server: LiveServer) -> bool:
-    return any(connection._transport is None for connection in server.service.resumable.values())
+    return any(connection._transport is None for connection in server.service.connections.resumable.values())
 
 
 def test_lost_client_is_not_idle() -> None:

@@ -26,7 +26,7 @@ DROPPABLE = {"vad", "lag", "partial"}
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
-    settings = {"model": "scripted", "step_ms": 0, "outbox_messages": CAPACITY, "max_streams": 1}
+    settings = {"model": "scripted:0", "outbox_messages": CAPACITY, "max_streams": 1}
     config = load_config(environment={}, overrides=settings)
     service = Service(config, create_engine(config.model))
     await service.start()

@@ -1,4 +1,4 @@
-"""Containers and codecs, through libav (PyAV), decoded while their bytes arrive."""
+"""Decodes containers and codecs with libav (PyAV) while their bytes are received."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from av.error import FFmpegError
 
 from tympan.audio.containers.libav import OPTIONS, decode_input, plain
 from tympan.audio.containers.ogg import OggLink
-from tympan.audio.containers.pull_thread import Coroutine, More
+from tympan.audio.containers.pull_thread import More, PullThread
 from tympan.audio.containers.sniff import KNOWN, Container, sniff
 from tympan.audio.containers.wav import read_header, wav_samples
 from tympan.audio.mixing import Mixer
@@ -20,7 +20,7 @@ from tympan.audio.source import BlockSource, ByteSource
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat, Samples
 
-# These demuxers read exactly what they need. The others act on how much a read returned.
+# These demuxers read exactly what they need. The output of the others depends on the size of reads.
 _EXACT_DEMUXERS = ("matroska", "mov")
 _BLOCK_BYTES = 1024
 
@@ -30,11 +30,11 @@ _File = IO[bytes] | ByteSource | BlockSource | OggLink
 class ContainerDecoder:
     """Decodes `opus` and `auto`; the contract is `tympan.audio.decoder.Decoder`.
 
-    libav pulls from a blocking file, so each decoder has a thread, which runs only while an iterator is pulled.
+    libav reads from a blocking file, so each decoder has a thread, which runs only while an iterator is advanced.
     """
 
     def __init__(self, format: AudioFormat, sample_rate: int) -> None:
-        self._coroutine = Coroutine(partial(_decode, format, sample_rate), name="tympan-decoder")
+        self._coroutine = PullThread(partial(_decode, format, sample_rate), name="tympan-decoder")
 
     def decode(self, data: bytes) -> Iterator[Samples]:
         self._coroutine.feed(data)
@@ -52,7 +52,7 @@ class ContainerDecoder:
 
 
 def _decode(format: AudioFormat, sample_rate: int, more: More) -> Generator[Samples]:
-    """The thread's body."""
+    """Yield the samples of a stream; runs in the thread."""
     source = ByteSource(more)
     if not source.peek(1):
         return
@@ -79,19 +79,19 @@ def _decode_libav(source: ByteSource, kind: Container, mixer: Mixer, *, only_opu
 def _container(source: ByteSource, *, only_opus: bool) -> Container:
     kind = sniff(source)
     if only_opus and (kind is None or kind.name not in ("ogg", "matroska")):
-        raise AudioError("encoding=opus takes an Ogg/Opus or WebM/Opus stream, and these bytes are neither")
+        raise AudioError("encoding=opus requires an Ogg/Opus or WebM/Opus stream")
     if kind is None:
-        raise AudioError(f"the first bytes are of no known format ({KNOWN}); raw samples need their encoding declared")
+        raise AudioError(f"unknown format: expected {KNOWN}; the encoding of raw samples must be declared")
     return kind
 
 
 def _closed(file: _File) -> AbstractContextManager[object]:
-    """Only the spooled copy is ours to close."""
+    """Return a context that closes the spooled copy, and nothing else."""
     return nullcontext() if isinstance(file, ByteSource | BlockSource | OggLink) else file
 
 
 def _files(source: ByteSource, kind: Container) -> Iterator[_File]:
-    """The input as files for libav: a chained Ogg is several, all others are one."""
+    """Yield the input as files for libav: several for a chained Ogg, one for all others."""
     if kind.seeks:
         yield source.spool()
     elif kind.name == "ogg":

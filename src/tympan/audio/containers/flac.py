@@ -1,7 +1,4 @@
-"""Samples to a FLAC file, written as they come.
-
-By libsndfile, whose encoder takes a fifth of a MiB for each open file; libav's takes 7.
-"""
+"""Writes FLAC files incrementally, with libsndfile, whose encoder needs 0.2 MiB per open file; libav's needs 7 MiB."""
 
 from __future__ import annotations
 
@@ -14,20 +11,24 @@ from tympan.messages import Pcm
 
 
 class FlacWriter:
-    """16-bit FLAC of one or two channels into an open file, which stays open. Keeps up to a second back.
+    """Writes 16-bit FLAC of one or two channels to an open file, buffering up to a second.
 
-    Methods raise `OSError` when the file cannot be written; what was written so far can still be played.
+    Methods raise `OSError` if the file cannot be written; the part written before can still be played.
+
+    Args:
+        descriptor: A file open for reading and writing; it is not closed.
+        sample_rate: In Hz.
+        channels: 1 or 2.
     """
 
     def __init__(self, descriptor: int, sample_rate: int, channels: int) -> None:
-        """`descriptor` is of a file open for reading and writing."""
         self._file = SoundFile(descriptor, "w", sample_rate, channels, subtype="PCM_16", format="FLAC", closefd=False)
         self._block_samples = sample_rate
         self._waiting: list[npt.NDArray[np.int16]] = []
         self._waiting_samples = 0
 
     def write(self, samples: Pcm) -> None:
-        """`[n, channels]`; what is outside [-1, 1] is clipped."""
+        """Write samples `[n, channels]`; values outside [-1, 1] are clipped."""
         self._waiting.append(as_integers(samples))
         self._waiting_samples += len(samples)
         if self._waiting_samples >= self._block_samples:
@@ -39,15 +40,15 @@ class FlacWriter:
         self._waiting_samples = 0
         try:
             self._file.write(samples)
-        except LibsndfileError as error:  # it has no number that says why
+        except LibsndfileError as error:  # it has no error number
             raise OSError(f"a FLAC file cannot be written: {error}") from None
 
     def close(self) -> None:
-        """Writes the last samples, and the length into the file's head."""
+        """Write the last samples, and the length into the header."""
         if self._waiting:
             self._encode()
         self._file.close()
 
     def abandon(self) -> None:
-        """Close it without what waits, after something has failed. Raises nothing."""
+        """Close the file without the buffered samples, after an error; raises nothing."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""An open libav container to samples."""
+"""Decodes an open libav container to samples."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ _CODECS = (
     "pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_mulaw,pcm_alaw"
 )
 OPTIONS = {
-    # Decide from the headers and the first packet; by default libav collects a second of live MP3 or AAC first.
+    # Use the headers and the first packet only; by default libav collects a second of live MP3 or AAC first.
     "probesize": "32",
     "analyzeduration": "1",
-    # No video decoder runs on the first packets of a film.
+    # Without this, video decoders would run on the first packets.
     "codec_whitelist": _CODECS,
 }
 _MOST_BAD_PACKETS = 50
 
 
 def decode_input(container: InputContainer, mixer: Mixer, *, only_opus: bool = False) -> Iterator[Samples]:
-    """The first audio stream as samples `[n, channels]`, without the mixer's remainder.
+    """Yield the first audio stream as samples `[n, channels]`, without the mixer's remainder.
 
-    Raises `AudioError` and libav's `FFmpegError`.
+    Raises:
+        AudioError: There is no audio, or its codec is not supported.
+        FFmpegError: The stream cannot be decoded.
     """
     stream = audio_stream(container, only_opus=only_opus)
     for frame in _frames(container, stream):
@@ -41,29 +43,33 @@ def decode_input(container: InputContainer, mixer: Mixer, *, only_opus: bool = F
 
 
 def audio_stream(container: InputContainer, *, only_opus: bool = False) -> av.AudioStream:
-    """The first audio stream, set up to decode in this thread. Raises `AudioError` where there is none for us."""
+    """Return the first audio stream, set up to decode in this thread.
+
+    Raises:
+        AudioError: There is no audio, or its codec is not supported.
+    """
     if not container.streams.audio:
-        raise AudioError("there is no audio in it")
+        raise AudioError("there is no audio in the file")
     stream = container.streams.audio[0]
     codec = stream.codec_context.name if stream.codec_context else "unknown"
     if only_opus and codec != "opus":
-        raise AudioError(f"encoding=opus takes only Opus, and the codec is {codec}; use encoding=auto")
+        raise AudioError(f"encoding=opus requires Opus, but the codec is {codec}; use encoding=auto")
     if codec not in _CODECS.split(","):
         raise AudioError(f"the codec {codec} is not supported")
-    # Codecs with threads of their own hold frames back.
+    # Codecs with several threads delay frames.
     stream.codec_context.thread_count = 1
     return stream
 
 
 def plain(error: FFmpegError) -> str:
-    """libav's reason in a few words."""
+    """Return libav's error as a few words."""
     if isinstance(error, av.error.EOFError):
         return "it ends within its header"
     return (error.strerror or "unknown error").lower()
 
 
 def _frames(container: InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """Decoded frames. One damaged packet is a glitch and skipped; many in a row are not audio."""
+    """Yield decoded frames; damaged packets are skipped unless there are many in a row."""
     bad_packets, decoded = 0, False
     for packet in container.demux(stream):
         try:
@@ -77,11 +83,11 @@ def _frames(container: InputContainer, stream: av.AudioStream) -> Iterator[av.Au
             bad_packets, decoded = 0, True
             yield frame
     if bad_packets and not decoded:
-        raise AudioError("not one packet of the audio could be decoded")
+        raise AudioError("no packet of the audio could be decoded")
 
 
 def _floats(frame: av.AudioFrame) -> Samples:
-    """The frame's samples, float32 `[n, source channels]`, from any of libav's sample formats."""
+    """Return a frame as float32 `[n, source channels]`, from any sample format of libav."""
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
     if values.dtype.kind == "f":

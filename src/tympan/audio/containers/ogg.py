@@ -1,6 +1,6 @@
-"""The links of a chained Ogg stream (RFC 3533 §4): several complete streams, one after the other.
+"""The links of a chained Ogg stream (RFC 3533 §4): complete streams, one after the other.
 
-libav goes on with the first link's decoder, so that later links lose their pre-skip and cannot change their layout.
+libav would use the decoder of the first link for all, so that others lose their pre-skip and cannot change the layout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _FIRST_PAGE = 0x02
 
 
 class OggLink:
-    """One link as a file that can be read forwards: it ends before the first page of the next link."""
+    """One link as a sequential file, which ends before the first page of the next link."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
@@ -30,7 +30,7 @@ class OggLink:
         return data
 
     def _next(self) -> int:
-        """The bytes up to the next page, 0 at the link's end. They start with a page, or the stream is damaged."""
+        """Return the bytes up to the next page, which begin with a page unless the stream is damaged; 0 at the end."""
         head = self._source.peek(_HEADER_BYTES)
         if not head.startswith(_CAPTURE) or len(head) < _HEADER_BYTES:
             found = head.find(_CAPTURE[:1], 1)

@@ -1,8 +1,7 @@
-"""A thread used as a coroutine: for libraries that pull their input, in a program that pushes it.
+"""A thread used as a coroutine, for libraries that pull their input.
 
-The thread runs only while its owner waits for it, so exactly one of the two sides runs at any time. Nothing here is
-concurrent: what comes out depends on the bytes that went in, and not on timing. Results are handed over when the body
-wants more input, or when a few have come together.
+The thread runs only while its owner waits for it, so the results depend on the input and not on timing. They are handed
+over when the thread needs more input, or when there are several.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_MOST_AHEAD = 16  # results per hand-over: two changes of thread cost more than decoding a packet
+_MOST_AHEAD = 16  # results per hand-over: switching threads costs more than decoding a packet
 
 More = Callable[[], bytes]
-"""Waits for the next bytes of the input; empty bytes mean its end."""
+"""Waits for the next bytes of the input; empty bytes are its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Go:
-    """To the thread: go on after a result."""
+    """To the thread: continue after a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """To the thread: unwind."""
+    """To the thread: stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pause(Generic[T]):
-    """From the thread: results so far. A hungry thread can do nothing before it gets more bytes."""
+    """From the thread: results so far, and whether it needs more bytes."""
 
     values: list[T]
     hungry: bool
@@ -44,7 +43,7 @@ class _Pause(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Over(Generic[T]):
-    """From the thread, its last message: the body returned, or raised `error`."""
+    """From the thread, its last message: the body has returned, or raised `error`."""
 
     values: list[T]
     error: Exception | None
@@ -55,7 +54,7 @@ _Up = _Pause[T] | _Over[T]
 
 
 class _Worker(Generic[T]):
-    """The thread's side. It must not know the `Coroutine`, or an abandoned one could never be collected."""
+    """The thread's side. It has no reference to the `PullThread`, which could otherwise not be garbage-collected."""
 
     def __init__(self, body: Callable[[More], Generator[T]]) -> None:
         self.inbox: SimpleQueue[_Down] = SimpleQueue()
@@ -76,12 +75,12 @@ class _Worker(Generic[T]):
                         self._pause(hungry=False)
                     if self._stopped:
                         break
-        except Exception as raised:  # carried over to the owner's thread and raised there
+        except Exception as raised:  # raised in the owner's thread
             error = raised
         self.outbox.put(_Over(self._values, error))
 
     def _more(self) -> bytes:
-        """A stopped worker's input ends: no exception has to find its way out through C code."""
+        """Wait for input; it ends when the worker is stopped, so that no exception passes through C code."""
         if self._ended:
             return b""
         data = self._pause(hungry=True)
@@ -94,7 +93,7 @@ class _Worker(Generic[T]):
         return self._wait()
 
     def _wait(self) -> bytes:
-        """Sleeps until the owner's next message. Empty, unless the message is input."""
+        """Wait for the owner's next message; empty unless it is input."""
         if self._stopped:
             return b""
         match self.inbox.get():
@@ -105,10 +104,10 @@ class _Worker(Generic[T]):
         return b""
 
 
-class Coroutine(Generic[T]):
-    """Runs `body(more)` in a thread of its own, which starts with the first bytes and ends with the body or `close`.
+class PullThread(Generic[T]):
+    """Runs `body(more)` in a thread, which starts with the first bytes and ends with the body or `close`.
 
-    Errors that the body raises come out of `results`.
+    Errors of the body are raised by `results`.
     """
 
     def __init__(self, body: Callable[[More], Generator[T]], name: str) -> None:
@@ -122,16 +121,16 @@ class Coroutine(Generic[T]):
         self._over = False
 
     def feed(self, data: bytes) -> None:
-        """Queues input bytes. They are used while `results` is pulled."""
+        """Queue input bytes, which are used while `results` is advanced."""
         if data and not self._over:
             self._pending.append(data)
 
     def end(self) -> None:
-        """No more input after what was fed."""
+        """Declare the end of the input."""
         self._ended = True
 
     def results(self) -> Iterator[T]:
-        """Runs the body until it wants more bytes than were fed, and yields its results, at most a few made ahead."""
+        """Run the body until it needs more input, and yield its results."""
         while True:
             while self._ready:
                 yield self._ready.popleft()
@@ -148,7 +147,7 @@ class Coroutine(Generic[T]):
                         raise error
 
     def close(self) -> None:
-        """Ends the thread, wherever it is. May be called more than once."""
+        """Stop the thread. May be called more than once."""
         self._over = True
         self._pending.clear()
         self._ready.clear()
@@ -157,12 +156,12 @@ class Coroutine(Generic[T]):
             self._thread.join()
 
     def _can_go_on(self) -> bool:
-        """Before its first bytes, and when it is hungry, the body needs input."""
+        """Return whether the body can run: it needs input before it starts and when it is hungry."""
         waits_for_input = self._hungry or not self._thread.ident
         return bool(self._pending) or self._ended or not waits_for_input
 
     def _resume(self) -> _Up[T]:
-        """Lets the thread run until its next message."""
+        """Run the thread until its next message."""
         message: _Down = _Go()
         if self._hungry:
             message = self._pending.popleft() if self._pending else b""

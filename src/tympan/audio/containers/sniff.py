@@ -1,7 +1,7 @@
-"""Recognizes a container from its first bytes.
+"""Recognizes a container by its first bytes.
 
-libav's own probing is not used: it waits for 2 KiB before it decides, which is a second of live Opus, and it knows
-playlist formats that open other files and addresses.
+libav's probing is not used, since it waits for 2 KiB, which is a second of live Opus, and accepts playlists that open
+other files and URLs.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MOST_BOXES = 64
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """libav's name of a demuxer, and whether it must seek: an MP4 whose index follows its samples."""
+    """The name of libav's demuxer, and whether it must seek: an MP4 with its index at the end."""
 
     name: str
     seeks: bool = False
 
 
 def sniff(source: ByteSource) -> Container | None:
-    """The container that `source` starts with, or None where it is none of `KNOWN`. Waits for what it needs to see."""
+    """Return the container that `source` begins with, or None if it is none of `KNOWN`; wait for enough bytes."""
     head = source.peek(12, _after_id3(source))
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
@@ -50,7 +50,7 @@ def sniff(source: ByteSource) -> Container | None:
 
 
 def _after_id3(source: ByteSource) -> int:
-    """The end of an ID3v2 tag at the start (https://id3.org/id3v2.3.0 §3.1), which stands before MP3, AAC and FLAC."""
+    """Return the end of an ID3v2 tag (https://id3.org/id3v2.3.0 §3.1), which may precede MP3, AAC and FLAC."""
     head = source.peek(10)
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0
@@ -59,7 +59,7 @@ def _after_id3(source: ByteSource) -> int:
 
 
 def _mpeg(head: bytes) -> Container | None:
-    """MPEG audio starts with 11 set bits, AAC in ADTS with 12 and a layer field of 0, which MPEG audio lacks."""
+    """Recognize MPEG audio, which starts with 11 set bits, and ADTS, with 12 and the layer field 0."""
     if head.startswith(b"ID3"):
         return Container("mp3")
     if len(head) < 2 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -70,7 +70,7 @@ def _mpeg(head: bytes) -> Container | None:
 
 
 def _index_follows_samples(source: ByteSource) -> bool:
-    """Walks the top-level boxes (ISO/IEC 14496-12 §4.2) to the first `moov` or `mdat`."""
+    """Return whether `mdat` precedes `moov` among the top-level boxes (ISO/IEC 14496-12 §4.2)."""
     offset = 0
     for _ in range(_MOST_BOXES):
         head = source.peek(16, offset)

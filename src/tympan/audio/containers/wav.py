@@ -1,7 +1,4 @@
-"""WAV with plain samples, read without libav.
-
-libav looks at the first 64 KiB of every PCM WAV for hidden surround sound: a second or two of a live stream.
-"""
+"""Reads WAV files with plain samples without libav, which waits for 64 KiB: a second or two of a live stream."""
 
 from __future__ import annotations
 
@@ -30,13 +27,13 @@ _LAYOUTS = {1: ("FC",), 2: ("FL", "FR")}
 _ORDER = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
 _MOST_CHUNKS = 64
 _LONGEST_HEADER = 4 << 20
-# What writers put where they cannot know the length.
+# Written where the length is unknown.
 _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
-    """What the samples are and where they start. `data_bytes` is None where the length is unknown."""
+    """The format of the samples and where they begin; `data_bytes` is None if the length is unknown."""
 
     encoding: str
     sample_rate: int
@@ -46,7 +43,7 @@ class WavHeader:
 
 
 def read_header(source: ByteSource) -> WavHeader | None:
-    """The RIFF header at the start of `source`, or None where only libav can read it. Consumes nothing."""
+    """Return the RIFF header of `source` without consuming it, or None if only libav can read it."""
     layout, offset = b"", 12
     for _ in range(_MOST_CHUNKS):
         if source.peek(4) != b"RIFF" or offset > _LONGEST_HEADER:
@@ -64,7 +61,7 @@ def read_header(source: ByteSource) -> WavHeader | None:
 
 
 def wav_samples(source: ByteSource, header: WavHeader, mixer: Mixer) -> Iterator[Samples]:
-    """Consumes the WAV and yields its samples `[n, channels]` as they come, without the mixer's remainder."""
+    """Yield the samples `[n, channels]` of a WAV as they are received, without the mixer's remainder."""
     source.read_exactly(header.data_offset)
     frame_bytes = SAMPLE_BYTES[header.encoding] * header.channels
     layout = _LAYOUTS.get(header.channels, _ORDER[: header.channels])
@@ -78,7 +75,7 @@ def wav_samples(source: ByteSource, header: WavHeader, mixer: Mixer) -> Iterator
 
 
 def _header(layout: bytes, data_offset: int, data_bytes: int | None) -> WavHeader | None:
-    """Reads the `fmt ` chunk: tag, channels, rate, bytes per second, bytes per frame, bits, and the extension."""
+    """Parse the `fmt ` chunk: tag, channels, rate, bytes per second, bytes per frame, bits, extension."""
     tag, channels = int.from_bytes(layout[0:2], "little"), int.from_bytes(layout[2:4], "little")
     rate, bits = int.from_bytes(layout[4:8], "little"), int.from_bytes(layout[14:16], "little")
     if tag == _EXTENSIBLE:

@@ -1,7 +1,7 @@
-"""Every protocol of the server as its client sees it: where it is, and what goes up. `readers` has what comes down.
+"""Paths and requests of every protocol's client; `readers` parses the responses.
 
-Pure functions over bytes, so that audio can be written once for all streams. The settings are those under which the
-client alone decides about flushes: then all protocols give the engine the same samples and the same flushes.
+Everything here is a pure function over bytes, so the audio is encoded once for all streams. The parameters disable
+endpointing and turn detection, so that the engine receives the same samples and flushes in every protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from tympan.bench.load.readers import (
     VLLM_START,
-    Ear,
+    Listener,
     Message,
     Reader,
     deepgram_reader,
@@ -31,26 +31,34 @@ from tympan.bench.load.readers import (
 
 @dataclass(frozen=True)
 class Dialect:
-    """One protocol. `audio` takes 16-bit samples at `sample_rate`; `finish` is None where the client closes the socket
-    after a last flush, because the protocol knows no end.
+    """The client's side of one protocol.
+
+    Attributes:
+        path: Path and query of the endpoint.
+        reader: Returns the parser of the server's messages.
+        flush: Message that requests a flush.
+        finish: Message that ends the audio; None if the client closes the connection after a last flush instead.
+        audio: Encodes 16-bit samples as a message.
+        setup: Messages that the client sends first.
+        sample_rate: Of the audio, in Hz.
     """
 
     path: str
-    reader: Callable[[Ear], Reader]
+    reader: Callable[[Listener], Reader]
     flush: Message
     finish: Message | None
     audio: Callable[[bytes], Message] = bytes
-    hello: tuple[Message, ...] = ()
+    setup: tuple[Message, ...] = ()
     sample_rate: int = 24_000
 
 
-def in_base64(field: str, kind: str) -> Callable[[bytes], str]:
-    """Audio in a JSON message of this type."""
+def json_audio(field: str, kind: str) -> Callable[[bytes], str]:
+    """Return an encoder that puts audio into ``field`` of a JSON message, in base64."""
     return lambda pcm: json.dumps({"type": kind, field: base64.b64encode(pcm).decode()})
 
 
-def packed_floats(pcm: bytes) -> bytes:
-    """Kyutai's `Audio`: a MessagePack array of single floats, as its clients send it."""
+def msgpack_audio(pcm: bytes) -> bytes:
+    """Encode Kyutai's `Audio` message: a MessagePack array of 32-bit floats, as Kyutai's clients send it."""
     samples = np.frombuffer(pcm, "<i2")
     items = np.empty(len(samples), [("tag", "u1"), ("value", ">f4")])
     items["tag"], items["value"] = 0xCA, samples / np.float32(32768)
@@ -61,7 +69,7 @@ def packed_floats(pcm: bytes) -> bytes:
 _DEEPGRAM_AUDIO = "encoding=linear16&sample_rate=24000"
 _OPENAI_INPUT = {"format": {"type": "audio/pcm", "rate": 24_000}, "turn_detection": None}
 _OPENAI_SESSION = {"type": "transcription", "audio": {"input": _OPENAI_INPUT}}
-_APPEND = in_base64("audio", "input_audio_buffer.append")
+_APPEND = json_audio("audio", "input_audio_buffer.append")
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "native": Dialect(
@@ -73,15 +81,15 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "kyutai": Dialect(
         path="/api/asr-streaming",
         reader=kyutai_reader,
-        audio=packed_floats,
+        audio=msgpack_audio,
         flush=msgspec.msgpack.encode({"type": "Marker", "id": 0}),
         finish=None,
     ),
     "gradium": Dialect(
         path="/api/speech/asr",
         reader=typed_reader(word="text"),
-        audio=in_base64("audio", "audio"),
-        hello=('{"type": "setup", "model_name": "default", "input_format": "pcm"}',),
+        audio=json_audio("audio", "audio"),
+        setup=('{"type": "setup", "model_name": "default", "input_format": "pcm"}',),
         flush='{"type": "flush", "flush_id": 0}',
         finish='{"type": "end_of_stream"}',
     ),
@@ -89,7 +97,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         path="/v1/realtime?intent=transcription",
         reader=openai_reader,
         audio=_APPEND,
-        hello=(json.dumps({"type": "session.update", "session": _OPENAI_SESSION}),),
+        setup=(json.dumps({"type": "session.update", "session": _OPENAI_SESSION}),),
         flush='{"type": "input_audio_buffer.commit"}',
         finish=None,
     ),
@@ -97,7 +105,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         path="/v1/realtime",
         reader=vllm_reader,
         audio=_APPEND,
-        hello=('{"type": "session.update", "model": ""}', VLLM_START),
+        setup=('{"type": "session.update", "model": ""}', VLLM_START),
         flush='{"type": "input_audio_buffer.commit", "final": true}',
         finish=None,
         sample_rate=16_000,

@@ -1,4 +1,4 @@
-"""What a server's message says to a client of each protocol: words, answers to flushes, lag, errors. No I/O."""
+"""Parsers of what a server sends in each protocol: words, answers to flushes, lag, errors. No I/O."""
 
 from __future__ import annotations
 
@@ -8,76 +8,88 @@ from typing import Any, Final, Protocol
 import msgspec
 
 Message = str | bytes
+Reader = Callable[[bytes], None]
+"""Parses one message and calls a `Listener`. Raises `msgspec.DecodeError` for a message that the protocol excludes."""
 
 
-class Ear(Protocol):
-    """Who hears what a server says."""
+class Listener(Protocol):
+    """Callbacks of a reader."""
 
-    def word(self, text: str) -> None:
-        """A word was released, and will not change."""
+    def on_word(self, text: str) -> None:
+        """Handle a final word."""
 
-    def flushed(self) -> None:
-        """The oldest flush that waits is done."""
+    def on_flushed(self) -> None:
+        """Handle the answer to the oldest pending flush."""
 
-    def behind(self, seconds: float) -> None:
-        """How much audio the server has received and not transcribed."""
+    def on_lag(self, seconds: float) -> None:
+        """Handle the seconds of audio that the server has received and not transcribed."""
 
-    def failed(self, message: str) -> None:
-        """The server said what went wrong; the socket closes after it."""
+    def on_error(self, message: str) -> None:
+        """Handle an error message; the server closes the connection after it."""
 
     def reply(self, message: Message) -> None:
-        """The client owes an answer."""
+        """Send a message that the protocol requires."""
 
 
-Reader = Callable[[bytes], None]
-"""Reads one message. Raises `msgspec.DecodeError` for what the protocol does not promise."""
+class _Fields(msgspec.Struct):
+    """All fields that any protocol's reader uses; nested values are converted where they are needed."""
 
-
-class _Json(msgspec.Struct):
-    """The fields that any of the word by word protocols has for us."""
-
-    type: str = ""
+    type: str
     text: str = ""
     delta: str = ""
     message: str = ""
     behind: float = 0.0
     error: Any = None
+    step_idx: int = 0
+    buffered_pcm: int = 0
+    channel: Any = None
+    is_final: bool = False
+    from_finalize: bool = False
+    description: str = ""
+    event: str = ""
+    words: Any = None
+    trigger: str = ""
 
 
-_json = msgspec.json.Decoder(_Json)
+_json = msgspec.json.Decoder(_Fields)
+_msgpack = msgspec.msgpack.Decoder(_Fields)
 
 
-def typed_reader(word: str) -> Callable[[Ear], Reader]:
-    """For the protocols in which a message of the type `word` is a word, `flushed` answers, and `error` is last."""
+def typed_reader(word: str) -> Callable[[Listener], Reader]:
+    """Return a reader for protocols whose messages are typed ``word``, ``lag``, ``flushed`` and ``error``.
 
-    def reader(ear: Ear) -> Reader:
+    Args:
+        word: The type of the messages that contain a word.
+    """
+
+    def reader(listener: Listener) -> Reader:
         def read(message: bytes) -> None:
-            said = _json.decode(message)
-            if said.type == word:
-                ear.word(said.text)
-            elif said.type == "lag":
-                ear.behind(said.behind)
-            elif said.type == "flushed":
-                ear.flushed()
-            elif said.type == "error":
-                ear.failed(said.message)
+            received = _json.decode(message)
+            if received.type == word:
+                listener.on_word(received.text)
+            elif received.type == "lag":
+                listener.on_lag(received.behind)
+            elif received.type == "flushed":
+                listener.on_flushed()
+            elif received.type == "error":
+                listener.on_error(received.message)
 
         return read
 
     return reader
 
 
-def openai_reader(ear: Ear) -> Reader:
+def openai_reader(listener: Listener) -> Reader:
     item = "conversation.item.input_audio_transcription"
 
     def read(message: bytes) -> None:
-        said = _json.decode(message)
-        if said.type == f"{item}.delta":
-            ear.word(said.delta.strip())
-        elif said.type == f"{item}.completed":
-            ear.flushed()
-        elif said.type == "error":
-            ear.failed(str(said.error))
+        received = _json.decode(message)
+        if received.type == f"{item}.delta":
+            listener.on_word(received.delta.strip())
+        elif received.type == f"{item}.completed":
+            listener.on_flushed()
+        elif received.type == "error":
+            listener.on_error(str(received.error))
 
     return read
 
@@ -85,56 +97,45 @@ def openai_reader(ear: Ear) -> Reader:
 VLLM_START: Final = '{"type": "input_audio_buffer.commit"}'
 
 
-def vllm_reader(ear: Ear) -> Reader:
-    """After each `done` the next utterance has to be started, or its words wait."""
+def vllm_reader(listener: Listener) -> Reader:
+    """Return a reader that starts the next utterance after each ``done``; without it the server holds words back."""
 
     def read(message: bytes) -> None:
-        said = _json.decode(message)
-        match said.type:
+        received = _json.decode(message)
+        match received.type:
             case "transcription.delta":
-                for text in said.delta.split():
-                    ear.word(text)
+                for text in received.delta.split():
+                    listener.on_word(text)
             case "transcription.done":
-                ear.flushed()
-                ear.reply(VLLM_START)
+                listener.on_flushed()
+                listener.reply(VLLM_START)
             case "error":
-                ear.failed(str(said.error))
+                listener.on_error(str(received.error))
 
     return read
 
 
-class _Packed(msgspec.Struct):
-    type: str
-    text: str = ""
-    message: str = ""
-    step_idx: int = 0
-    buffered_pcm: int = 0
-
-
-_packed = msgspec.msgpack.Decoder(_Packed)
-
-
-def kyutai_reader(ear: Ear) -> Reader:
+def kyutai_reader(listener: Listener) -> Reader:
     def read(message: bytes) -> None:
-        said = _packed.decode(message)
-        match said.type:
-            case "Step" if said.step_idx % 12 == 0:  # about once a second, as others tell it
-                ear.behind(said.buffered_pcm / 24_000)
+        received = _msgpack.decode(message)
+        match received.type:
+            case "Step" if received.step_idx % 12 == 0:  # about once a second, as in the other protocols
+                listener.on_lag(received.buffered_pcm / 24_000)
             case "Word":
-                ear.word(said.text)
+                listener.on_word(received.text)
             case "Marker":
-                ear.flushed()
+                listener.on_flushed()
             case "Error":
-                ear.failed(said.message)
+                listener.on_error(received.message)
 
     return read
 
 
-def _tell_new(ear: Ear, words: list[str], known: int) -> int:
-    """Of words that are told again and again, those beyond the first `known`; returns how many are known now."""
-    for text in words[known:]:
-        ear.word(text)
-    return max(known, len(words))
+def _report_new(listener: Listener, words: list[str], reported: int) -> int:
+    """Report the words after the first ``reported``; return how many are reported now."""
+    for text in words[reported:]:
+        listener.on_word(text)
+    return max(reported, len(words))
 
 
 class _Alternative(msgspec.Struct):
@@ -145,33 +146,22 @@ class _DeepgramChannel(msgspec.Struct):
     alternatives: list[_Alternative]
 
 
-class _Deepgram(msgspec.Struct):
-    type: str
-    channel: Any = None
-    is_final: bool = False
-    from_finalize: bool = False
-    description: str = ""
-
-
-_deepgram = msgspec.json.Decoder(_Deepgram)
-
-
-def deepgram_reader(ear: Ear) -> Reader:
-    """An interim result holds all words since the last final one."""
-    known = 0
+def deepgram_reader(listener: Listener) -> Reader:
+    """Return a reader of interim results, each of which holds all words since the last final one."""
+    reported = 0
 
     def read(message: bytes) -> None:
-        nonlocal known
-        said = _deepgram.decode(message)
-        if said.type == "Results":
-            channel = msgspec.convert(said.channel, _DeepgramChannel)
+        nonlocal reported
+        received = _json.decode(message)
+        if received.type == "Results":
+            channel = msgspec.convert(received.channel, _DeepgramChannel)
             words = channel.alternatives[0].transcript.split()
-            known = _tell_new(ear, words, known)
-            known = 0 if said.is_final else known
-            if said.from_finalize:
-                ear.flushed()
-        elif said.type == "Error":
-            ear.failed(said.description)
+            reported = _report_new(listener, words, reported)
+            reported = 0 if received.is_final else reported
+            if received.from_finalize:
+                listener.on_flushed()
+        elif received.type == "Error":
+            listener.on_error(received.description)
 
     return read
 
@@ -181,32 +171,21 @@ class _FluxWord(msgspec.Struct):
     end: float | None = None
 
 
-class _Flux(msgspec.Struct):
-    type: str
-    event: str = ""
-    words: list[_FluxWord] = []
-    trigger: str = ""
-    description: str = ""
-
-
-_flux = msgspec.json.Decoder(_Flux)
-
-
-def flux_reader(ear: Ear) -> Reader:
-    """Every message holds all words of the turn; one without an end is not released yet."""
-    known = 0
+def flux_reader(listener: Listener) -> Reader:
+    """Return a reader of turns: every message holds all words of the turn, and words without an end are not final."""
+    reported = 0
 
     def read(message: bytes) -> None:
-        nonlocal known
-        said = _flux.decode(message)
-        if said.type == "TurnInfo":
-            words = [word.word for word in said.words if word.end is not None]
-            known = _tell_new(ear, words, known)
-            if said.event == "EndOfTurn":
-                known = 0
-                if said.trigger == "manual":
-                    ear.flushed()
-        elif said.type == "Error":
-            ear.failed(said.description)
+        nonlocal reported
+        received = _json.decode(message)
+        if received.type == "TurnInfo":
+            turn = msgspec.convert(received.words or [], list[_FluxWord])
+            reported = _report_new(listener, [word.word for word in turn if word.end is not None], reported)
+            if received.event == "EndOfTurn":
+                reported = 0
+                if received.trigger == "manual":
+                    listener.on_flushed()
+        elif received.type == "Error":
+            listener.on_error(received.description)
 
     return read

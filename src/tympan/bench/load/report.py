@@ -1,4 +1,4 @@
-"""What a load came to: figures for programs, a table for people."""
+"""The figures of a load, as JSON values and as a table."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tympan.bench.load.expected import Expected
-from tympan.bench.load.plan import Plan
 from tympan.bench.load.score import Outcome, plain_words, word_errors
+from tympan.bench.load.spec import LoadSpec
 from tympan.bench.load.speech import Speech
-from tympan.bench.load.workers import processes_for
+from tympan.bench.load.workers import process_count
 
 PERCENTS: Final = (50, 95, 99)
 TITLES: Final[Mapping[str, str]] = {
     "handshake": "handshake",
     "first_word": "first word",
     "word_delay": "word delay",
-    "added": "of it added",
+    "added": "added delay",
     "flush": "flush",
     "finish": "end",
     "lag": "lag",
@@ -30,24 +30,24 @@ LATE_MS: Final = 20.0
 Figures = dict[str, Any]
 
 
-def figures(plan: Plan, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
-    """Everything as JSON's types; times in milliseconds, None where nothing was measured."""
+def figures(spec: LoadSpec, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
+    """Return all figures as JSON values: times in milliseconds, None for what was not measured."""
     series = dict(outcome.series)
     lag_from = "server" if len(series["lag"]) else "words"
     if lag_from == "words":
         series["lag"] = series["added"]
     result: Figures = {
-        "url": plan.base_url,
+        "url": spec.base_url,
         "model": expected.model,
-        "protocol": plan.protocol,
-        "streams": plan.streams,
-        "seconds": plan.seconds,
-        "ramp_seconds": plan.ramp,
-        "session_seconds": round(plan.session_chunks * plan.chunk_seconds, 3),
-        "flush_every": plan.flush_every,
-        "chunk_ms": plan.chunk_ms,
-        "seed": plan.seed,
-        "processes": processes_for(plan.streams),
+        "protocol": spec.protocol,
+        "streams": spec.streams,
+        "seconds": spec.seconds,
+        "ramp_seconds": spec.ramp,
+        "session_seconds": round(spec.session_chunks * spec.chunk_seconds, 3),
+        "flush_every": spec.flush_every,
+        "chunk_ms": spec.chunk_ms,
+        "seed": spec.seed,
+        "processes": process_count(spec.streams),
         "sessions": outcome.sessions,
         "audio_seconds": round(outcome.audio_seconds, 1),
         "expected_words": outcome.expected_words,
@@ -58,7 +58,7 @@ def figures(plan: Plan, speech: Speech, expected: Expected, outcome: Outcome) ->
         "errors": outcome.errors.total(),
         "error_kinds": dict(outcome.errors),
         "error_details": {kind: detail for kind, detail in outcome.details.items() if detail},
-        **_error_rates(plan, speech, expected, outcome),
+        **_error_rates(spec, speech, expected, outcome),
         "lag_from": lag_from,
     }
     for name in TITLES:
@@ -71,14 +71,17 @@ def figures(plan: Plan, speech: Speech, expected: Expected, outcome: Outcome) ->
     return result
 
 
-def _error_rates(plan: Plan, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
-    """Against the text if there is one (`reference_wer`: of one stream alone), else against what was expected."""
+def _error_rates(spec: LoadSpec, speech: Speech, expected: Expected, outcome: Outcome) -> Figures:
+    """Return the word error rate against the text, if there is one, else against the expected words.
+
+    `reference_wer` is that of the stream that ran alone.
+    """
     if speech.text is None:
         wrong = outcome.lost + outcome.repeated + outcome.changed
         against = "script" if expected.model == "scripted" else "reference"
         wer = round(wrong / outcome.expected_words, 4) if outcome.expected_words else None
         return {"wer": wer, "wer_against": against, "reference_wer": None}
-    passes = int(plan.session_chunks * plan.chunk_seconds / speech.seconds + 1e-6)
+    passes = int(spec.session_chunks * spec.chunk_seconds / speech.seconds + 1e-6)
     within = int((expected.ends < passes * speech.seconds + 1e-6).sum())
     said = plain_words(speech.text) * passes
     alone = word_errors(said, plain_words(" ".join(expected.texts[:within])))
@@ -90,39 +93,34 @@ def _error_rates(plan: Plan, speech: Speech, expected: Expected, outcome: Outcom
 
 
 def milliseconds(seconds: npt.NDArray[np.float32], percent: float) -> float | None:
-    """The one that `percent` of them do not exceed; None of none."""
+    """Return the nearest-rank percentile of ``seconds`` in milliseconds; None if there are none."""
     if not len(seconds):
         return None
     return round(1000 * float(np.percentile(seconds, percent, method="inverted_cdf")), 2)
 
 
 def table(result: Figures) -> str:
-    """The same for people."""
-    header = "".join(f"{title:>11}" for title in ("", *(f"p{percent}" for percent in PERCENTS), "max", "of"))
-    lines = [
-        headline(result),
-        verdict(result),
-        f"{'milliseconds':<14}{header[11:]}",
-    ]
+    """Return the figures as a table for a terminal."""
+    header = "".join(f"{title:>11}" for title in (*(f"p{percent}" for percent in PERCENTS), "max", "count"))
+    lines = [headline(result), verdict(result), f"{'milliseconds':<14}{header}"]
     for name, title in TITLES.items():
         if not result[f"{name}_count"]:
             continue
         values = [result[f"{name}_ms_p{percent}"] for percent in PERCENTS] + [result[f"{name}_ms_max"]]
         cells = "".join(f"{value:>11.1f}" for value in values)
         lines.append(f"{title:<14}{cells}{result[f'{name}_count']:>11,}")
-    lines += [f"  {kind}: {count}{_detail(result, kind)}" for kind, count in result["error_kinds"].items()]
-    lines.append(f"this tool: {result['client_cpu_ms_per_stream_second']} ms of CPU per second of a stream")
+    details = {kind: f" ({detail})" for kind, detail in result["error_details"].items()}
+    lines += [f"  {kind}: {count}{details.get(kind, '')}" for kind, count in result["error_kinds"].items()]
+    lines.append(f"load generator: {result['client_cpu_ms_per_stream_second']} ms of CPU per stream and second")
     if (result["late_ms_p99"] or 0.0) > LATE_MS:
-        lines.append(
-            "it sent late itself, and delays hold that too: let it run on another machine, or with less beside it"
-        )
+        lines.append("the load generator sent audio late, so delays include its own: run it on a less busy machine")
     return "\n".join(lines)
 
 
 def headline(result: Figures) -> str:
     return (
-        f"{result['streams']:,} streams of {result['model']} at {result['url']} ({result['protocol']}), all of them "
-        f"open for {result['seconds']:g} s, {result['chunk_ms']} ms a message"
+        f"{result['streams']:,} streams of {result['model']} at {result['url']} ({result['protocol']}), all "
+        f"open for {result['seconds']:g} s, {result['chunk_ms']} ms per message"
     )
 
 
@@ -134,8 +132,3 @@ def verdict(result: Figures) -> str:
         f"{result['changed']} changed; {result['errors']} errors in {result['sessions']:,} sessions; word error rate "
         f"{wer} (against the {result['wer_against']}{alone})"
     )
-
-
-def _detail(result: Figures, kind: str) -> str:
-    detail = result["error_details"].get(kind)
-    return f" ({detail})" if detail else ""

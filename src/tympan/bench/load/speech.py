@@ -1,4 +1,4 @@
-"""The audio of a load: read once, cut once, sent by all streams from its beginning and over and over."""
+"""The audio of a load, cut into chunks once; every stream sends it from the beginning, repeatedly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ NOISE_SECONDS = 6
 
 @dataclass(frozen=True)
 class Speech:
-    """16-bit little-endian mono in chunks of one length.
+    """16-bit little-endian mono audio in chunks of equal length.
 
-    `text` is what is said in it, if somebody wrote that down; `is_noise` where nobody says anything.
+    Attributes:
+        chunks: The samples of each chunk.
+        chunk_seconds: Duration of a chunk.
+        sample_rate: In Hz.
+        text: Transcript of the audio, if there is one.
+        is_noise: Whether the audio contains no speech.
     """
 
     chunks: tuple[bytes, ...]
@@ -32,9 +37,13 @@ class Speech:
         return len(self.chunks) * self.chunk_seconds
 
     def flush_points(self, every: float, chunks: int) -> frozenset[int]:
-        """After how many chunks of a session of `chunks` a flush is sent: once in `every` seconds, where it is quiet.
+        """Return the numbers of chunks after which a session sends a flush, at quiet moments of the audio.
 
-        A flush within a word cuts it in two. None in the last second, where it would meet the end.
+        A flush inside a word would split it. The last second has no flush, which would coincide with the end.
+
+        Args:
+            every: Seconds between flushes, about; 0 for none.
+            chunks: Chunks of the session.
         """
         if not every:
             return frozenset()
@@ -43,26 +52,30 @@ class Speech:
         end = chunks - math.ceil(1 / self.chunk_seconds)
         points = []
         for start in range(stride // 2, end, stride):
-            places = range(start, min(start + max(1, stride // 2), end))
-            points.append(1 + min(places, key=lambda place: loudness[place % len(loudness)]))
+            candidates = range(start, min(start + max(1, stride // 2), end))
+            points.append(1 + min(candidates, key=lambda chunk: loudness[chunk % len(loudness)]))
         return frozenset(points)
 
 
 def read_speech(file: Path, sample_rate: int, chunk_seconds: float) -> Speech:
-    """An audio file, and the text beside it (`talk.txt` for `talk.wav`). Raises `AudioError`."""
+    """Read an audio file and the transcript beside it (`talk.txt` for `talk.wav`).
+
+    Raises:
+        AudioError: The file is not audio, or is empty.
+    """
     blocks = list(decode_file(file, sample_rate))
     if not blocks:
-        raise AudioError(f"{file}: has no audio in it")
-    text = file.with_suffix(".txt")
-    said = text.read_text(encoding="utf-8") if text.is_file() else None
-    return Speech(_cut(np.concatenate(blocks), sample_rate, chunk_seconds), chunk_seconds, sample_rate, said)
+        raise AudioError(f"{file} contains no audio")
+    transcript = file.with_suffix(".txt")
+    text = transcript.read_text(encoding="utf-8") if transcript.is_file() else None
+    return Speech(_cut(np.concatenate(blocks), sample_rate, chunk_seconds), chunk_seconds, sample_rate, text)
 
 
 def noise(sample_rate: int, chunk_seconds: float) -> Speech:
-    """Something that swells like syllables: for a model that does not listen."""
+    """Return noise whose loudness varies like syllables, for a model that ignores the audio."""
     count = NOISE_SECONDS * sample_rate
-    swell = 0.5 - 0.5 * np.cos(np.arange(count) * (2 * np.pi * 4 / sample_rate))
-    samples = 0.1 * swell * np.random.default_rng(0).standard_normal(count)
+    loudness = 0.5 - 0.5 * np.cos(np.arange(count) * (2 * np.pi * 4 / sample_rate))
+    samples = 0.1 * loudness * np.random.default_rng(0).standard_normal(count)
     return Speech(_cut(samples, sample_rate, chunk_seconds), chunk_seconds, sample_rate, is_noise=True)
 
 

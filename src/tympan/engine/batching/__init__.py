@@ -1,1 +1,1 @@
-"""The batching engine without a model: scheduler, engine thread, stall guard. Needs no torch."""
+"""Continuous batching of many streams on one model: scheduler, engine thread and stall guard. Needs no torch."""

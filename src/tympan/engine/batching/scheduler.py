@@ -1,19 +1,18 @@
-"""Who runs next. Moves work between queues; knows no model, no device and no thread.
+"""Continuous batching: which streams run in the next step. Independent of models, devices and threads.
 
-There is no tick: whenever the runner is free it asks for a batch, and gets at most one frame of every slot that has
-one. So batches grow by themselves as load grows. Three kinds of work, in this order:
+There is no fixed tick: whenever the device is free, the engine takes the next batch, which has at most one frame of
+each stream. Batches therefore grow with the load. There are three kinds of work, in order of priority:
 
-1. *The flush lane*: slots that run the silent frames of a flush or an end. Somebody waits for exactly these, so they
-   run in batches of their own, small and at once. The lane may keep the others waiting for `LANE_STEPS` steps, which
-   is one whole flush; then for one more after each step that it shared with them or left to them. So a flush now and
-   then is as fast as the model, and where somebody always flushes, every other of its steps costs nothing extra.
-2. *Live frames*, oldest first, when there are more than a batch holds.
-3. *Backlog*: files, and slots with more than `LIVE_FRAMES` waiting, which catch up. They share, in turn, what room the
-   live frames leave in their bucket; without live frames they have it all. Where live frames fill their bucket, a
-   small one grows to the next, which costs little; a large one is left as it is for up to `PATIENCE_STEPS`. Before
-   them come slots whose model is started again: they run frames a second time, from codes, ahead of their other work.
+1. The flush queue: streams that run the silent frames of a flush, an end or a prefix. Clients wait for exactly these
+   frames, so they run at once, in small batches of their own. Other work waits for at most `FLUSH_STEPS` such steps in
+   a row, which is one whole flush; then every other step is shared, so constant flushing starves nothing.
+2. Live frames, oldest first if there are more than fit into a batch.
+3. Backlog: files, and streams with more than `LIVE_FRAMES` waiting frames, in turn. Backlog fills the bucket of the
+   live frames; without live frames it fills the whole batch. If live frames fill their bucket, a small batch grows to
+   the next bucket, which costs little; a large batch grows only after backlog has waited for `PATIENCE_STEPS` steps.
+   Replays, which run earlier frames again from their codes after a restart of the model, precede other backlog.
 
-So files add to a live caller's wait a step of backlog alone, which was running when the frame came, and hardly more.
+Files therefore delay a live frame by little more than the one step of backlog that was running when it arrived.
 """
 
 from __future__ import annotations
@@ -22,24 +21,25 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from msgspec import Struct
 
-from tympan.engine.kyutai.buckets import bucket
+from tympan.engine.batching.buckets import bucket
 from tympan.messages import Finished, Flushed, Pcm
 
-LANE_STEPS = 8
-LIVE_FRAMES = 13  # a client that sends a second of audio at a time is still live
-SMALL_BATCH = 16  # below it most of a step's time goes into reading the weights, however many rows there are
-PATIENCE_STEPS = 8  # that backlog waits for a row, at most
-REPLAY_FRAMES = 150  # the codes of so many are kept of each slot: 12 s, 9 KiB
+FLUSH_STEPS = 8
+LIVE_FRAMES = 13  # a client that sends one second of audio at a time is still live
+SMALL_BATCH = 16  # below this size, reading the weights takes most of a step, whatever the number of rows
+PATIENCE_STEPS = 8
+REPLAY_FRAMES = 150  # frames of each slot whose codes are kept: 12 s, 9 KiB
 
 Marker = Flushed | Finished
 
 
 @dataclass(frozen=True, slots=True)
 class PartialFrame:
-    """A frame that has only begun, to be heard beside the clock, and the flush that it is for."""
+    """An incomplete frame, padded with zeros, which runs before a flush and does not advance the stream's clock."""
 
     frame: Pcm
     marker: Flushed
@@ -47,43 +47,64 @@ class PartialFrame:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One stream's work, in order: frames with the time they came, and the marks between them."""
+    """The work of one stream, in order.
+
+    Attributes:
+        index: Index of the slot in the model's state.
+        stream: The engine's object for the stream.
+        live: Whether the stream is live; False for a file, even if few of its frames are waiting.
+        work: Frames with their arrival times, and markers.
+        waiting_frames: Frames to run, replays included.
+        fresh: Whether the model's state is reset in the next row.
+        silent_frames: Frames of the current flush that remain to run, a partial frame included.
+        needs_flush: Whether audio ran since the last flush.
+        number: Number of the next frame; counts all frames that the codec got, audio or silence.
+        replay_start: First frame that may be replayed; the words before it are final.
+        replay_cursor: Next frame to replay.
+    """
 
     index: int
-    stream: object
+    stream: Any
     live: bool = True
-    """Not a file, however few of its frames have come."""
     work: deque[tuple[float, Pcm] | PartialFrame | Marker] = field(default_factory=deque)
     waiting_frames: int = 0
     fresh: bool = True
     silent_frames: int = 0
-    unflushed: bool = False
+    needs_flush: bool = False
     number: int = 0
-    """Of the next frame, of audio or of silence: how many the codec has been given."""
-    oldest: int = 0
-    """The first frame that may be run again: none from before a flush, whose words are all told."""
-    again: int = 0
-    """The next frame to run again."""
+    replay_start: int = 0
+    replay_cursor: int = 0
 
     @property
     def in_backlog(self) -> bool:
+        """Whether the stream is a file or behind."""
         return not self.live or self.waiting_frames > LIVE_FRAMES
 
     @property
     def arrival(self) -> float:
-        """When the frame at the head came."""
+        """Arrival time of the frame at the head."""
         head = self.work[0]
         assert isinstance(head, tuple)
         return head[0]
 
+    def take_fresh(self) -> bool:
+        """Return whether the model's state is reset in the row that is made now."""
+        fresh, self.fresh = self.fresh, False
+        return fresh
+
 
 class Row(Struct, frozen=True, gc=False):
-    """One row of a batch. `frame` is `None` for a silent frame; `mark` is answered once this row's result is known.
-    `injected`: of a flush or the prefix, and not of the stream's clock.
+    """One row of a batch.
 
-    `arrival` is when a live frame came; `None` for silence and for backlog, which nobody waits for frame by frame.
-    `number` is the frame's among all of its slot. A `replayed` row is that frame once more: the language model runs on
-    the codes it had, the codec not at all; a fresh one starts the language model anew.
+    Attributes:
+        slot: The slot that runs.
+        frame: Samples, `[frame_samples]`; None for a silent frame.
+        fresh: Whether the model's state is reset first; in a replayed row, only that of the language model.
+        marker: Marker to answer once the result of this row is known.
+        arrival: Arrival time of a live frame; None for silence and backlog.
+        injected: Whether the frame belongs to a flush or a prefix, which do not advance the stream's clock.
+        number: The frame's number in its slot.
+        replayed: Whether the frame runs again: the language model on its stored codes, the codec not at all.
     """
 
     slot: Slot
@@ -98,87 +119,94 @@ class Row(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What to run, replayed rows last, and the marks that can be answered without running anything."""
+    """Rows to run, replayed rows last, and markers that are answered without a step."""
 
     rows: Sequence[Row]
     answers: Sequence[tuple[Slot, Marker]]
 
 
 class Scheduler:
-    """`flush_frames` silent frames push a word through the model's delay; a batch has `largest_batch` rows at most.
-    `prefix_frames` silent frames go before the first that a slot hears.
+    """Queues the work of all slots and forms batches of it.
+
+    Args:
+        flush_frames: Silent frames that bring the last word through the model's delay.
+        largest_batch: Most rows of a batch.
+        prefix_frames: Silent frames that run before the first frame of a stream.
     """
 
     def __init__(self, flush_frames: int, largest_batch: int, prefix_frames: int = 0) -> None:
         self._flush_frames = flush_frames
         self._largest_batch = largest_batch
         self._prefix_frames = prefix_frames
+        # Dictionaries serve as ordered sets: a slot that is served moves to the end of its queue.
         self._ready: dict[Slot, None] = {}
-        self._lane: dict[Slot, None] = {}
-        self._replaying: dict[Slot, None] = {}
+        self._flush_queue: dict[Slot, None] = {}
+        self._replay_queue: dict[Slot, None] = {}
         self._answers: list[tuple[Slot, Marker]] = []
-        self._lane_credit = LANE_STEPS
+        self._flush_credit = FLUSH_STEPS
         self._patience = PATIENCE_STEPS
-        self.waiting_frames = 0
-        """Of all slots."""
+        self.waiting_frames = 0  # of all slots
 
     @property
     def idle(self) -> bool:
-        return not (self._ready or self._lane or self._replaying or self._answers)
+        """Whether there is no work."""
+        return not (self._ready or self._flush_queue or self._replay_queue or self._answers)
 
     def push(self, slot: Slot, arrival: float, frame: Pcm) -> None:
+        """Queue a frame that arrived at `arrival`, in seconds of the monotonic clock."""
         slot.work.append((arrival, frame))
         slot.waiting_frames += 1
         self.waiting_frames += 1
-        self._settle(slot)
+        self._enqueue(slot)
 
     def add_marker(self, slot: Slot, marker: Marker | PartialFrame) -> None:
+        """Queue a flush or the end of a stream."""
         slot.work.append(marker)
-        self._settle(slot)
+        self._enqueue(slot)
 
     def drop(self, slot: Slot) -> None:
-        """The stream is gone: none of its work runs from the next batch on."""
+        """Discard all work of a slot whose stream is closed."""
         slot.work.clear()
         self.waiting_frames -= slot.waiting_frames
         slot.waiting_frames = 0
-        slot.oldest = slot.number
-        self._leave_queues(slot)
+        slot.replay_start = slot.number
+        self._dequeue(slot)
         self._answers = [(other, marker) for other, marker in self._answers if other is not slot]
 
     def replay(self, slot: Slot, start: int) -> int:
-        """Start the slot's model anew: before its other work, the frames it has run from `start` on, or as many as are
-        kept, run once more.
+        """Reset the slot's language model and run its frames from `start` on again, before its other work.
 
-        Returns how many that is. 0: nothing is done, because the slot is in the middle of a flush, or after one, or
-        gone.
+        Returns:
+            The number of frames, limited to those that are kept. 0: nothing is replayed, because the slot is in the
+            middle of a flush, has run no frame since one, or was dropped.
         """
-        start = max(start, slot.oldest, slot.number - REPLAY_FRAMES)
+        start = max(start, slot.replay_start, slot.number - REPLAY_FRAMES)
         frames = slot.number - start
-        if frames <= 0 or slot in self._replaying or 0 < slot.silent_frames < self._flush_frames:
+        if frames <= 0 or slot in self._replay_queue or 0 < slot.silent_frames < self._flush_frames:
             return 0
-        slot.fresh, slot.again = True, start
+        slot.fresh, slot.replay_cursor = True, start
         slot.waiting_frames += frames
         self.waiting_frames += frames
-        self._leave_queues(slot)
-        self._replaying[slot] = None
+        self._dequeue(slot)
+        self._replay_queue[slot] = None
         return frames
 
-    def next(self) -> Batch:
-        """The next batch; empty when there is nothing to do."""
+    def next_batch(self) -> Batch:
+        """Return the next batch; it is empty if there is no work."""
         answers, self._answers = self._answers, []
-        others_wait = bool(self._ready or self._replaying)
-        alone = bool(self._lane) and (not others_wait or self._lane_credit > 0)
-        if not alone:
-            self._lane_credit = min(LANE_STEPS, self._lane_credit + 1)
+        others_wait = bool(self._ready or self._replay_queue)
+        flush_only = bool(self._flush_queue) and (not others_wait or self._flush_credit > 0)
+        if not flush_only:
+            self._flush_credit = min(FLUSH_STEPS, self._flush_credit + 1)
         elif others_wait:
-            self._lane_credit -= 1
-        hurried = list(islice(self._lane, self._largest_batch if alone else self._largest_batch - 1))
-        others, again = ([], []) if alone else self._choose(self._largest_batch - len(hurried))
-        rows = [*map(self._hurry, hurried), *map(self._take, others), *map(self._repeat, again)]
-        return Batch(rows, answers)
+            self._flush_credit -= 1
+        flushing = list(islice(self._flush_queue, self._largest_batch if flush_only else self._largest_batch - 1))
+        others, replaying = ([], []) if flush_only else self._select(self._largest_batch - len(flushing))
+        rows = [*map(self._take_flush_row, flushing), *map(self._take_live_row, others)]
+        return Batch([*rows, *map(self._take_replay_row, replaying)], answers)
 
-    def _choose(self, most: int) -> tuple[list[Slot], list[Slot]]:
-        """At most `most` slots: those that have a frame, and those that run one again."""
+    def _select(self, most: int) -> tuple[list[Slot], list[Slot]]:
+        """Return at most `most` slots in all: those that run a waiting frame, and those that replay one."""
         live: list[Slot] = []
         backlog: list[Slot] = []
         for slot in self._ready:
@@ -188,92 +216,83 @@ class Scheduler:
         if len(live) >= most:
             return live[:most], []
         room = most - len(live)
-        if backlog or self._replaying:
-            room = min(room, self._room_beside(len(live))) if live else room
+        if backlog or self._replay_queue:
+            room = min(room, self._backlog_room(len(live))) if live else room
             self._patience = PATIENCE_STEPS if room else self._patience - 1
-        again = list(islice(self._replaying, room))
-        return live + backlog[: room - len(again)], again
+        replaying = list(islice(self._replay_queue, room))
+        return live + backlog[: room - len(replaying)], replaying
 
-    def _room_beside(self, live: int) -> int:
-        """Rows for backlog."""
-        padding = bucket(live) - live
+    def _backlog_room(self, live: int) -> int:
         may_grow = live < SMALL_BATCH or not self._patience
-        return padding or (bucket(live + 1) - live if may_grow else 0)
+        return bucket(live) - live or (bucket(live + 1) - live if may_grow else 0)
 
-    def _take(self, slot: Slot) -> Row:
-        """The frame at the head of the slot's work; the slot goes to the end of the row."""
+    def _take_live_row(self, slot: Slot) -> Row:
+        """Take the frame at the head of the slot's work, live or backlog."""
         in_backlog = slot.in_backlog
         head = slot.work.popleft()
         assert isinstance(head, tuple)
         arrival, frame = head
+        row = Row(slot, frame, slot.take_fresh(), arrival=None if in_backlog else arrival, number=slot.number)
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
-        slot.unflushed = True
-        waited_for = None if in_backlog else arrival
-        row = Row(slot, frame, self._is_fresh(slot), arrival=waited_for, number=slot.number)
+        slot.needs_flush = True
         slot.number += 1
         del self._ready[slot]
-        self._settle(slot)
+        self._enqueue(slot)
         return row
 
-    def _hurry(self, slot: Slot) -> Row:
-        """The next frame of a prefix or a flush: silence, or what has only begun."""
+    def _take_flush_row(self, slot: Slot) -> Row:
+        """Take the next frame of a prefix or a flush: silence, or the partial frame."""
+        frame: Pcm | None = None
+        marker: Marker | None = None
         number = slot.number
-        slot.oldest = slot.number = number + 1
+        slot.number = slot.replay_start = number + 1
         if number < self._prefix_frames:
-            row = Row(slot, None, self._is_fresh(slot), injected=True, number=number)
-            if slot.number == self._prefix_frames:
-                del self._lane[slot]
-                self._settle(slot)
-            return row
-        slot.silent_frames -= 1
-        head = slot.work[0]
-        if isinstance(head, PartialFrame):
-            slot.work[0] = head.marker
-            return Row(slot, head.frame, self._is_fresh(slot), injected=True, number=number)
-        if slot.silent_frames:
-            return Row(slot, None, self._is_fresh(slot), injected=True, number=number)
-        marker = slot.work.popleft()
-        assert isinstance(marker, Marker)
-        slot.unflushed = False
-        row = Row(slot, None, self._is_fresh(slot), marker, injected=True, number=number)
-        del self._lane[slot]
-        self._settle(slot)
+            last = slot.number == self._prefix_frames
+        else:
+            slot.silent_frames -= 1
+            last = slot.silent_frames == 0
+            head = slot.work[0]
+            if isinstance(head, PartialFrame):
+                frame, slot.work[0] = head.frame, head.marker
+            elif last:
+                assert isinstance(head, Marker)
+                marker = head
+                slot.work.popleft()
+                slot.needs_flush = False
+        row = Row(slot, frame, slot.take_fresh(), marker, injected=True, number=number)
+        if last:
+            del self._flush_queue[slot]
+            self._enqueue(slot)
         return row
 
-    def _repeat(self, slot: Slot) -> Row:
-        """The next frame that runs again; the slot goes to the end of the row."""
-        row = Row(slot, None, self._is_fresh(slot), number=slot.again, replayed=True)
-        slot.again += 1
+    def _take_replay_row(self, slot: Slot) -> Row:
+        row = Row(slot, None, slot.take_fresh(), number=slot.replay_cursor, replayed=True)
+        slot.replay_cursor += 1
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
-        del self._replaying[slot]
-        if slot.again < slot.number:
-            self._replaying[slot] = None
+        del self._replay_queue[slot]
+        if slot.replay_cursor < slot.number:
+            self._replay_queue[slot] = None
         else:
-            self._settle(slot)
+            self._enqueue(slot)
         return row
 
-    @staticmethod
-    def _is_fresh(slot: Slot) -> bool:
-        fresh, slot.fresh = slot.fresh, False
-        return fresh
-
-    def _settle(self, slot: Slot) -> None:
-        """Put the slot where its head belongs. Marks with no audio before them are answered at once."""
-        if slot in self._lane or slot in self._ready or slot in self._replaying:
+    def _enqueue(self, slot: Slot) -> None:
+        """Put a slot into the queue of the work at its head. Markers without audio before them are answered at once."""
+        if slot in self._flush_queue or slot in self._ready or slot in self._replay_queue:
             return
         while slot.work and not isinstance(slot.work[0], tuple):
-            rest = isinstance(slot.work[0], PartialFrame)
-            if rest or slot.unflushed:
-                slot.silent_frames = self._flush_frames + rest
-                self._lane[slot] = None
+            is_partial = isinstance(slot.work[0], PartialFrame)
+            if is_partial or slot.needs_flush:
+                slot.silent_frames = self._flush_frames + is_partial
+                self._flush_queue[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]
         if slot.work:
-            queue = self._lane if slot.number < self._prefix_frames else self._ready
+            queue = self._flush_queue if slot.number < self._prefix_frames else self._ready
             queue[slot] = None
 
-    def _leave_queues(self, slot: Slot) -> None:
-        for queue in (self._ready, self._lane, self._replaying):
+    def _dequeue(self, slot: Slot) -> None:
+        for queue in (self._ready, self._flush_queue, self._replay_queue):
             queue.pop(slot, None)

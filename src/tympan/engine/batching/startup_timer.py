@@ -1,4 +1,4 @@
-"""Where the seconds of a start go."""
+"""Durations of the stages of a start."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from contextlib import contextmanager
 
 
 class StartupTimer:
-    """Seconds of the parts of a start, by name, in the order in which they were run."""
+    """Measures the stages of a start.
+
+    Attributes:
+        seconds: Duration of each stage, by name, in the order in which the stages first ran.
+        current: Name of the stage that is running; empty between two stages.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.current = ""
-        """The part that is run now; empty between two."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """What runs inside counts as `name`; a name may come again, and adds up."""
+        """Add the duration of the block to the stage `name`."""
         start = time.perf_counter()
         self.current = name
         try:
@@ -27,7 +31,7 @@ class StartupTimer:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def split(self, name: str, part: str, seconds: float) -> None:
-        """So many of the seconds of `name` were those of `part`."""
+        """Move `seconds` from the stage `name` to a new stage `part`."""
         self.seconds[name] -= seconds
         self.seconds[part] = seconds
 

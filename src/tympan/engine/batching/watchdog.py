@@ -1,4 +1,4 @@
-"""Whether what has work goes on with it, and where it is if not."""
+"""Detection of work that hangs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import traceback
 
 
 class Watchdog:
-    """Looked at about once a second. It counts looks and not time: a machine that slept, or whose event loop stood
-    still, has not kept its engine from working.
+    """Counts consecutive checks, about one a second, that find the same work unfinished.
+
+    It counts checks and not time: a machine that slept, or a blocked event loop, must not make an engine look hung.
     """
 
     def __init__(self) -> None:
-        self._piece: object | None = None
-        self._looks = 0
+        self._work: object | None = None
+        self._checks = 0
 
-    def looks(self, piece: object | None) -> int:
-        """How often in a row, before this look, the same piece of work was found undone. `None`: there is none."""
-        self._looks = self._looks + 1 if piece is not None and piece is self._piece else 0
-        self._piece = piece
-        return self._looks
+    def stalled_checks(self, work: object | None) -> int:
+        """Return how many checks in a row, before this one, found the same `work`; None means that there is none."""
+        self._checks = self._checks + 1 if work is not None and work is self._work else 0
+        self._work = work
+        return self._checks
 
 
-def where(thread: threading.Thread) -> str:
-    """The lines that a running thread is at."""
+def current_stack(thread: threading.Thread) -> str:
+    """Return the stack of a running thread, formatted as in a traceback."""
     frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame is not None else "its end"
+    return "".join(traceback.format_stack(frame)) if frame is not None else "no stack: the thread has ended"

@@ -1,6 +1,5 @@
-"""The recognizer for trying the service: PocketSphinx, whose package carries its English model.
+"""The recognizer for trying the service: PocketSphinx, whose package includes an English model.
 
-`engine` runs on the event loop and hands out slots; `process` is its handle on one worker process; `worker` is what
-runs in that process; `recognizer` is one stream's decoder. Decoders hold the GIL, so they live in processes of their
-own.
+`engine` runs on the event loop and hands out slots. `process` controls one worker process, and `worker` is what runs in
+that process. `recognizer` is the decoder of one stream. Decoders hold the GIL, so they run in separate processes.
 """

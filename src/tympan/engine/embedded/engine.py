@@ -1,4 +1,4 @@
-"""The engine of `--model embedded`: a worker process per core, each with the slots that a core carries."""
+"""The engine of `--model embedded`: one worker process per core, with as many slots as a core carries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe
-from tympan.engine.embedded.process import EmbeddedStream, Worker
-from tympan.errors import CapacityError, EngineError, MissingPackageError
+from tympan.engine.embedded.process import EmbeddedStream, WorkerProcess
+from tympan.errors import CapacityError, EngineError, missing_package
 
 STREAMS_PER_CORE = 2  # a frame of 80 ms takes 10 to 20 ms, and a few take 100
 
@@ -29,23 +29,18 @@ INFO = EngineInfo(
 
 
 class EmbeddedEngine:
-    """As many streams as the cores carry, or `max_streams`."""
+    """An `Engine` with `max_streams` slots, or as many as the cores carry."""
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         carried = cores * STREAMS_PER_CORE
-        self._capacity = settings.max_streams or min(carried, most_streams or carried)
-        self._workers = [Worker(slots) for slots in _shares(self._capacity, cores)]
-        self._started = False
+        self.info = INFO
+        self.capacity = settings.max_streams or min(carried, most_streams or carried)
         self.observe: Observe | None = None
-
-    @property
-    def info(self) -> EngineInfo:
-        return INFO
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
+        self.stage = ""
+        self.start_seconds: Mapping[str, float] = {}
+        self._workers = [WorkerProcess(slots) for slots in _shares(self.capacity, cores)]
+        self._started = False
 
     @property
     def active(self) -> int:
@@ -55,22 +50,14 @@ class EmbeddedEngine:
     def ready(self) -> bool:
         return self._started and any(worker.alive for worker in self._workers)
 
-    @property
-    def stage(self) -> str:
-        return ""
-
-    @property
-    def start_seconds(self) -> Mapping[str, float]:
-        return {}
-
     def load(self) -> None:
-        """The recognizer is in processes of its own, which no snapshot should have to carry."""
+        """Do nothing: the model is in the worker processes, which a snapshot of this process does not contain."""
 
     async def start(self) -> None:
         if self._started:
             return
         if importlib.util.find_spec("pocketsphinx") is None:
-            raise MissingPackageError("the embedded model needs PocketSphinx: pip install 'tympan[embedded]'")
+            raise missing_package("the embedded model", "pocketsphinx", "embedded")
         await asyncio.gather(*(worker.start() for worker in self._workers))
         self._started = True
 
@@ -79,10 +66,11 @@ class EmbeddedEngine:
             raise EngineError("the recognizer processes are not running")
         worker = max(self._workers, key=lambda worker: worker.free)
         if not worker.free:
-            raise CapacityError(f"all {self._capacity} streams are taken; try again later")
+            raise CapacityError(f"all {self.capacity} streams are taken; try again later")
         return worker.open(deliver)
 
     def check(self, longest_seconds: int) -> str:
+        """Kill worker processes that hang; they are restarted, so there is no fatal error."""
         for worker in self._workers:
             worker.check(longest_seconds)
         return ""
@@ -93,6 +81,6 @@ class EmbeddedEngine:
 
 
 def _shares(streams: int, cores: int) -> list[int]:
-    """`streams` dealt out to at most `cores` workers, as evenly as it goes."""
+    """Distribute `streams` as evenly as possible over at most `cores` workers."""
     workers = min(streams, cores)
     return [streams // workers + (worker < streams % workers) for worker in range(workers)]

@@ -1,4 +1,4 @@
-"""The parent's handle on one worker process: its slots, the streams on them, and whose turn it is."""
+"""The parent's side of a worker process: its slots, its streams and the order of their requests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 
 from tympan.audio.samples import as_integers
-from tympan.engine.base import Deliver, hand_over
+from tympan.engine.base import Deliver, deliver_events
 from tympan.engine.batching.watchdog import Watchdog
-from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, pack, read_frame_async
+from tympan.engine.embedded.pipe import Request, pack, read_item_async
 from tympan.errors import EngineError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
@@ -21,20 +21,20 @@ RESTART_AFTER_SECONDS = 0.5
 
 
 class EmbeddedStream:
-    """One slot of one worker: frames, flushes and the end wait here for their turn."""
+    """A stream in one slot of a worker, and its queued work."""
 
-    def __init__(self, worker: Worker, slot: int, deliver: Deliver) -> None:
+    def __init__(self, worker: WorkerProcess, slot: int, deliver: Deliver) -> None:
         self._worker = worker
         self.slot = slot
         self.deliver = deliver
-        self.work: deque[Question | Flushed | Finished] = deque([Reset(slot)])
+        self.work: deque[Request | Flushed | Finished] = deque([Request(slot, "reset")])
 
     def push(self, frame: Pcm) -> None:
-        self._queue(Hear(self.slot, _bytes(frame)))
+        self._queue(Request(self.slot, "push", as_integers(frame).tobytes()))
 
-    def flush(self, marker: int, rest: Pcm | None = None) -> None:
-        if rest is not None:
-            self._queue(Hear(self.slot, _bytes(rest), counted=False))
+    def flush(self, marker: int, partial_frame: Pcm | None = None) -> None:
+        if partial_frame is not None:
+            self._queue(Request(self.slot, "push_partial", as_integers(partial_frame).tobytes()))
         self._queue(Flushed(marker))
 
     def finish(self) -> None:
@@ -44,23 +44,23 @@ class EmbeddedStream:
         self.work.clear()
         self._worker.release(self)
 
-    def _queue(self, item: Question | Flushed | Finished) -> None:
+    def _queue(self, item: Request | Flushed | Finished) -> None:
         self.work.append(item)
         self._worker.wake()
 
 
-class Worker:
-    """Starts the process, keeps it busy with one question at a time, starts it again if it dies."""
+class WorkerProcess:
+    """Starts a worker process, sends it one request at a time, and restarts it if it dies."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._free = list(range(slots))
         self._streams: deque[EmbeddedStream] = deque()
         self._work = asyncio.Event()
-        self._warm = asyncio.Event()
+        self._ready = False
         self._process: Process | None = None
-        self._asked: Question | None = None
-        self._pulse = Watchdog()
+        self._request: Request | None = None  # the one that the process is working on
+        self._watchdog = Watchdog()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -69,19 +69,15 @@ class Worker:
 
     @property
     def free(self) -> int:
-        """Slots that can be opened now."""
+        """Number of free slots; 0 while the process is not running."""
         return len(self._free) if self.alive else 0
 
     @property
     def alive(self) -> bool:
-        return self._warm.is_set() and self._process is not None and self._process.returncode is None
-
-    async def until_alive(self) -> None:
-        """Returns when the decoders are warm: at once, or after a restart."""
-        await self._warm.wait()
+        return self._ready and self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Returns when the decoders are warm. Raises `EngineError`."""
+        """Start the process and wait until its decoders are ready; raise `EngineError` if it does not start."""
         await self._spawn()
         self._task = asyncio.create_task(self._run())
 
@@ -104,10 +100,10 @@ class Worker:
             self._free.append(stream.slot)
 
     def check(self, longest_seconds: int) -> None:
-        """A process that has not answered for so long is killed, and so is found dead."""
-        if self._pulse.looks(self._asked) >= longest_seconds and self.alive:
+        """Kill a process that did not respond for `longest_seconds`; its death causes a restart."""
+        if self._watchdog.stalled_checks(self._request) >= longest_seconds and self.alive:
             assert self._process is not None
-            logger.error("a recognizer process has not answered for %d s and is killed", longest_seconds)
+            logger.error("a recognizer process did not respond for %d s and is killed", longest_seconds)
             self._process.kill()
 
     def wake(self) -> None:
@@ -118,10 +114,10 @@ class Worker:
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
         assert self._process.stdout is not None
         try:
-            await read_frame_async(self._process.stdout)
+            await read_item_async(self._process.stdout)
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
-        self._warm.set()
+        self._ready = True
         self._ended = asyncio.create_task(self._process.wait())
         self._ended.add_done_callback(lambda ended: self.wake())
 
@@ -132,69 +128,64 @@ class Worker:
                     await self._spawn()
                 await self._serve()
             except (EngineError, OSError, asyncio.IncompleteReadError) as error:
-                logger.error("a recognizer process died, its streams end: %r", error)
+                logger.error("a recognizer process died; its streams end, and it is restarted: %r", error)
                 await self._end_process()
                 self._fail_streams(error)
                 await asyncio.sleep(RESTART_AFTER_SECONDS)
 
     async def _serve(self) -> None:
-        """One piece of work after the other, the streams in turn, for as long as the process lives."""
+        """Work off the queues of the streams, in turn, until the process ends."""
         while True:
-            if not self.alive:  # nobody opens a stream on a dead process: no question would find it so
-                raise EngineError("it ended by itself")
+            if not self.alive:  # without streams there is no request that would fail
+                raise EngineError("the process exited")
             self._work.clear()
-            stream = self._next()
+            stream = self._next_stream()
             if stream is None:
                 await self._work.wait()
                 continue
             item = stream.work.popleft()
-            if isinstance(item, Reset | Hear | Flush):
-                events = await self._ask(item)
+            if isinstance(item, Request):
+                events = await self._send(item)
             else:
-                events = [*await self._ask(Flush(stream.slot)), item]
+                events = [*await self._send(Request(stream.slot, "flush")), item]
             if stream in self._streams:  # else it was closed meanwhile
                 if isinstance(item, Finished):
                     self.release(stream)
-                hand_over(stream.deliver, events)
+                deliver_events(stream.deliver, events)
 
-    def _next(self) -> EmbeddedStream | None:
-        """The next stream in turn that has work; it goes to the end of the row."""
+    def _next_stream(self) -> EmbeddedStream | None:
+        """Return the next stream in turn that has work."""
         for _ in range(len(self._streams)):
-            stream = self._streams.popleft()
-            self._streams.append(stream)
-            if stream.work:
-                return stream
+            self._streams.rotate(-1)
+            if self._streams[-1].work:
+                return self._streams[-1]
         return None
 
-    async def _ask(self, question: Question) -> list[EngineEvent]:
+    async def _send(self, request: Request) -> list[EngineEvent]:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if self._process.stdin.is_closing():  # uvloop's would raise `RuntimeError`
-            raise EngineError("its pipe is closed")
-        self._asked = question
-        self._process.stdin.write(pack(question))
-        events: list[EngineEvent] = await read_frame_async(self._process.stdout)
-        self._asked = None
+        if self._process.stdin.is_closing():  # writing would raise `RuntimeError` with uvloop
+            raise EngineError("the pipe to the process is closed")
+        self._request = request
+        self._process.stdin.write(pack(request))
+        events: list[EngineEvent] = await read_item_async(self._process.stdout)
+        self._request = None
         return events
 
     def _fail_streams(self, error: Exception) -> None:
         for stream in list(self._streams):
             self.release(stream)
-            hand_over(stream.deliver, [Failed(error)])
+            deliver_events(stream.deliver, [Failed(error)])
 
     async def _end_process(self) -> None:
-        self._warm.clear()
-        self._asked = None
+        self._ready = False
+        self._request = None
         if self._process is None:
             return
         if self._process.returncode is None:
-            self._process.kill()  # it holds nothing that needs saving
+            self._process.kill()
         await self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process = None
-
-
-def _bytes(frame: Pcm) -> bytes:
-    return as_integers(frame).tobytes()

@@ -1,11 +1,9 @@
-"""One stream through PocketSphinx: 80 ms frames in, words with times and confidence out, with no wait for the speaker
-to pause.
+"""Streaming recognition with PocketSphinx: frames of 80 ms in, words with times and confidence out.
 
-A decoder's best guess may change with every frame until the utterance ends, and ending it is what makes it sure: a
-second pass over its word lattice gives better words, and posteriors. So utterances are ended at every short pause;
-and a word that has not changed for a while, and lies some way back, is released even though nobody paused. What the
-second pass says about words already released is ignored. The later a word is released, the fewer errors: with the
-settings below it waits for little more than a second.
+A decoder's hypothesis may change with every frame until its utterance ends. Then a second pass over the word lattice
+gives better words, and posteriors. Utterances are therefore ended at every short pause. A word that has not changed
+for a while, and lies some way back, is released without a pause; what the second pass finds for released words is
+ignored. Late words have fewer errors: with the settings below, a word waits for little more than a second.
 """
 
 from __future__ import annotations
@@ -24,9 +22,9 @@ FRAME_SAMPLES = 1_280
 PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)
 
 PAUSE_SECONDS = 0.3  # silence that ends an utterance
-LONGEST_UTTERANCE_SECONDS = 20.0  # the lattice grows with the utterance; so does the second pass
-RELEASE_AFTER_SECONDS = 1.0  # how far back a word must lie to be released early
-RELEASE_AFTER_FRAMES = 10  # for how many frames it must have stood unchanged
+LONGEST_UTTERANCE_SECONDS = 20.0  # the time of the second pass grows with the utterance
+RELEASE_AFTER_SECONDS = 1.0  # distance from now at which a word may be released early
+RELEASE_AFTER_FRAMES = 10  # frames for which it must have been unchanged
 VAD_SECONDS = 0.03
 VAD_MODE = 2  # 0 (takes noise for speech) to 3 (takes speech for noise)
 
@@ -35,7 +33,7 @@ _ALTERNATIVE = re.compile(r"\(\d+\)$")  # "the(2)" is another pronunciation of "
 
 @dataclass(frozen=True, slots=True)
 class _Guess:
-    """A word of the current hypothesis; frames are 10 ms, from the start of the utterance."""
+    """A word of the current hypothesis. Frames of 10 ms are counted from the start of the utterance."""
 
     text: str
     start_frame: int
@@ -44,7 +42,7 @@ class _Guess:
 
 
 class Recognizer:
-    """`push` frames and `flush`; `reset` makes it as new for the next stream."""
+    """Recognizes one stream at a time; `reset` prepares it for the next one."""
 
     def __init__(self) -> None:
         self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
@@ -52,49 +50,51 @@ class Recognizer:
         self._in_utterance = False
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the stream. The cepstral mean goes back to the model's own: it adapts to each speaker."""
+    def reset(self) -> list[EngineEvent]:
+        """Discard the stream. The cepstral mean, which adapts to the speaker, returns to the model's value."""
         if self._in_utterance:
             self._decoder.end_utt()
         self._decoder.set_cmn(self._cmn)
         self._vad = Vad(VAD_MODE, SAMPLE_RATE, VAD_SECONDS)
         self._vad_rest = b""
         self._silence = 0.0
-        self._heard_samples = 0
+        self._samples = 0
         self._released_until = 0.0
         self._partial = ""
         self._start_utterance()
+        return []
 
     def push(self, pcm: bytes) -> list[EngineEvent]:
-        """One frame of 16-bit samples, `FRAME_SAMPLES` of them; the last event is its `Progress`."""
+        """Recognize `FRAME_SAMPLES` 16-bit samples; return their events, `Progress` last."""
         self._decoder.process_raw(pcm)
-        self._heard_samples += len(pcm) // 2
-        self._listen_for_silence(pcm)
+        self._samples += len(pcm) // 2
+        self._measure_silence(pcm)
         guesses = self._guesses()
         self._count_unchanged(guesses)
         events: list[EngineEvent] = list(self._release_early(guesses))
         length = self._now - self._utterance_start
         if (guesses and self._silence >= PAUSE_SECONDS) or length >= LONGEST_UTTERANCE_SECONDS:
-            events += self._end_utterance()
-            self._start_utterance()
+            events += self.flush()
         else:
-            events += self._tell_partial(guesses)
+            events += self._update_partial(guesses)
         return [*events, Progress(round(self._now, 3), pauses_from_silence(self._silence, PAUSE_HORIZONS))]
 
-    def push_uncounted(self, pcm: bytes) -> list[EngineEvent]:
-        """As `push`, but the stream's clock stands still; `flush` follows, before which nothing comes of it."""
+    def push_partial(self, pcm: bytes) -> list[EngineEvent]:
+        """Recognize a partial frame, which does not advance the clock; its words are released by the flush after it."""
         self._decoder.process_raw(pcm)
         return []
 
     def flush(self) -> list[EngineEvent]:
-        """Release everything heard so far."""
-        events = self._end_utterance()
+        """End the utterance, and release all words of the audio so far."""
+        self._decoder.end_utt()
+        words: list[EngineEvent] = [self._release(guess) for guess in self._pending(self._guesses())]
+        events = [*words, *self._update_partial([])]
         self._start_utterance()
         return events
 
     @property
     def _now(self) -> float:
-        return self._heard_samples / SAMPLE_RATE
+        return self._samples / SAMPLE_RATE
 
     def _start_utterance(self) -> None:
         self._decoder.start_utt()
@@ -102,14 +102,8 @@ class Recognizer:
         self._utterance_start = self._now
         self._unchanged: dict[tuple[str, int], int] = {}
 
-    def _end_utterance(self) -> list[EngineEvent]:
-        self._decoder.end_utt()
-        self._in_utterance = False
-        words: list[EngineEvent] = [self._release(guess) for guess in self._pending(self._guesses())]
-        return [*words, *self._tell_partial([])]
-
     def _guesses(self) -> list[_Guess]:
-        """The words of the current hypothesis, without its silences and noises."""
+        """Return the words of the current hypothesis, without silences and noises."""
         return [
             _Guess(_ALTERNATIVE.sub("", segment.word), segment.start_frame, segment.end_frame + 1, _confidence(segment))
             for segment in self._decoder.seg() or ()
@@ -121,7 +115,7 @@ class Recognizer:
         self._unchanged = {key: self._unchanged.get(key, 0) + 1 for key in keys}
 
     def _pending(self, guesses: list[_Guess]) -> list[_Guess]:
-        """The guesses that lie after the last released word: those whose middle does."""
+        """Return the guesses whose middle lies after the last released word."""
         return [
             guess
             for guess in guesses
@@ -142,7 +136,7 @@ class Recognizer:
         self._released_until = end
         return Word(guess.text, round(start, 3), round(end, 3), round(guess.confidence, 3))
 
-    def _tell_partial(self, guesses: list[_Guess]) -> Iterator[Partial]:
+    def _update_partial(self, guesses: list[_Guess]) -> Iterator[Partial]:
         pending = self._pending(guesses)
         text = " ".join(guess.text for guess in pending)
         if text != self._partial:
@@ -153,7 +147,7 @@ class Recognizer:
     def _seconds(self, frame: float) -> float:
         return self._utterance_start + frame / 100
 
-    def _listen_for_silence(self, pcm: bytes) -> None:
+    def _measure_silence(self, pcm: bytes) -> None:
         size = self._vad.frame_bytes
         self._vad_rest += pcm
         while len(self._vad_rest) >= size:
@@ -163,6 +157,6 @@ class Recognizer:
 
 
 def _confidence(segment: object) -> float:
-    """The posterior from the second pass; before it, where the posterior is 1, the word's normalized acoustic score."""
+    """Return the posterior, or the normalized acoustic score before the second pass, when the posterior is 1."""
     posterior = float(getattr(segment, "prob"))  # noqa: B009
     return min(1.0, posterior if posterior < 1.0 else float(getattr(segment, "ascore")))  # noqa: B009

@@ -1,6 +1,7 @@
-"""The child process: `python -m tympan.engine.embedded.worker SLOTS`. One recognizer per slot, one question at a time.
+"""The worker process, `python -m tympan.engine.embedded.worker SLOTS`, with one recognizer per slot.
 
-Questions come on standard input, answers go to standard output, both framed by `pipe`. It ends when its input does.
+It reads requests from standard input and writes one response to each to standard output, both framed by `pipe`. It
+exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -9,31 +10,21 @@ import signal
 import sys
 from typing import BinaryIO
 
-from tympan.engine.embedded.pipe import Flush, Hear, Question, Reset, read_frame, write_frame
+from tympan.engine.embedded.pipe import pack, read_item
 from tympan.engine.embedded.recognizer import Recognizer
-from tympan.messages import EngineEvent
 
 
-def serve(slots: int, questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer every question with the list of its events; the first answer, unasked, says that the decoders are warm."""
+def serve(slots: int, requests: BinaryIO, responses: BinaryIO) -> None:
+    """Respond to every request with a list of events. The first response, without a request, reports readiness."""
     recognizers = [Recognizer() for _ in range(slots)]
-    write_frame(answers, [])
-    while (question := read_frame(questions)) is not None:
-        write_frame(answers, _answer(recognizers, question))
-
-
-def _answer(recognizers: list[Recognizer], question: Question) -> list[EngineEvent]:
-    recognizer = recognizers[question.slot]
-    match question:
-        case Hear():
-            return recognizer.push(question.pcm) if question.counted else recognizer.push_uncounted(question.pcm)
-        case Flush():
-            return recognizer.flush()
-        case Reset():
-            recognizer.reset()
-            return []
+    responses.write(pack([]))
+    responses.flush()
+    while (request := read_item(requests)) is not None:
+        method = getattr(recognizers[request.slot], request.method)
+        responses.write(pack(method(request.pcm) if request.pcm else method()))
+        responses.flush()
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when we end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends the workers
     serve(int(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)

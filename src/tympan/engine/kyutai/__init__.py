@@ -1,1 +1,1 @@
-"""Kyutai's models on a device: runner, step program, CUDA graphs, placement, memory."""
+"""Kyutai's models on a device: loading, placement, capacity, step program, CUDA graphs."""

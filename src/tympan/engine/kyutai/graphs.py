@@ -1,42 +1,42 @@
-"""A recorded step per bucket: replaying a graph starts hundreds of kernels at the cost of one launch.
+"""Recorded steps: replaying a CUDA graph starts hundreds of kernels at the cost of one launch.
 
-A batch is padded to the next bucket. Padding rows run in a slot that no stream has and begin anew in every step, so
-they attend to one entry; inactive slots are in no row and cost nothing.
+There is one graph per bucket, and a batch is padded to the next bucket. Padding rows run in a slot that no stream has
+and start anew in every step, so they attend to one entry only. Slots without a row cost nothing.
 
-Only `CudaDevice` talks to a GPU. Everything else, tests show on a CPU with a device that runs what it should record.
+Only `CudaDevice` needs a GPU. Tests replace it with a device that runs the work instead of recording it.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import torch
 
-from tympan.engine.kyutai.buckets import bucket_sizes
+from tympan.engine.batching.buckets import bucket, bucket_sizes
 from tympan.engine.kyutai.program import StepProgram
 
 
 class Device(Protocol):
-    """What graphs need of a device."""
+    """Operations of a device that records steps."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Record the work that `run` starts on the device; the returned callable starts it all again."""
+        """Record the work that `run` starts on the device; the returned callable starts it again."""
 
     def record_event(self) -> Callable[[], None]:
         """Record an event on the current stream; the returned callable waits for it."""
 
 
 class CudaDevice:
-    """One GPU. Graphs share their memory: record the largest first, then the others fit into what it took."""
+    """One GPU. Its graphs share their memory: if the largest is recorded first, the others fit into its memory."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        run()  # compiles kernels and lets libraries set themselves up, which cannot be recorded
+        """Run once, then capture a CUDA graph. Kernels are compiled in the first run, which cannot be captured."""
+        run()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -45,23 +45,24 @@ class CudaDevice:
         return replay
 
     def record_event(self) -> Callable[[], None]:
-        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a waiting thread sleeps
+        """Record a CUDA event on the current stream; the returned callable waits for it without using the CPU."""
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         wait: Callable[[], None] = event.synchronize
         return wait
 
 
 class Graphs:
-    """The steps of one program, from 1 row to `largest`."""
+    """Recorded steps of one program, from 1 row to `largest`."""
 
     def __init__(self, program: StepProgram, device: Device, largest: int) -> None:
-        self.buckets = bucket_sizes(largest)
-        self._replay = {rows: device.record(partial(program.run, rows)) for rows in reversed(self.buckets)}
+        self._largest = largest
+        self._replay = {rows: device.record(partial(program.run, rows)) for rows in reversed(bucket_sizes(largest))}
 
     def bucket(self, rows: int) -> int:
-        """The smallest bucket that holds `rows`."""
-        return self.buckets[bisect.bisect_left(self.buckets, rows)]
+        """Return the smallest bucket that holds `rows`."""
+        return min(bucket(rows), self._largest)
 
     def run(self, bucket: int) -> None:
-        """Start the step of the first `bucket` rows; returns at once."""
+        """Start the step of the first `bucket` rows, and return at once."""
         self._replay[bucket]()

@@ -1,4 +1,4 @@
-"""Where the model runs and in which number types: what `auto` means on this machine, and what it cannot do."""
+"""Device and data types of the model: the meaning of `auto` on this machine, and what the machine does not support."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ _FP8_CAPABILITY = (8, 9)
 
 @dataclass(frozen=True)
 class Placement:
-    """`kind` is a key of `FLOATS`, `int8`, `int4` or `fp8`.
+    """Device and data types of a model.
 
-    wide: the type of what low-bit weights leave wide, the embeddings. cache: of keys and values.
+    Attributes:
+        device: The device.
+        kind: Type of the weights: a key of `FLOATS`, `int8`, `int4` or `fp8`.
+        wide: Data type of the embeddings, which are not quantized.
+        cache: Data type of the KV cache.
     """
 
     device: torch.device
@@ -31,11 +35,12 @@ class Placement:
 
     @property
     def cache_name(self) -> str:
+        """Name of the KV cache's data type, as in the settings."""
         return next(name for name, dtype in CACHES.items() if dtype == self.cache)
 
 
 def place(settings: ModelSettings) -> Placement:
-    """Resolve `auto`. Raises `ConfigError` for what this machine does not have."""
+    """Resolve `auto` in the settings, and raise `ConfigError` for what this machine does not support."""
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise ConfigError("this machine has no CUDA device that PyTorch can use; use --device cpu")
@@ -52,7 +57,7 @@ def place(settings: ModelSettings) -> Placement:
     if settings.kv_dtype == "fp8" and on_gpu and not fp8:
         raise ConfigError(f"an 8-bit float cache needs a GPU of compute capability 8.9 or later; use --kv-dtype {half}")
     wide = FLOATS.get(kind, FLOATS[half])
-    # On a CPU attention's sums come out in the cache's type, and f16 is finer than bf16.
+    # On a CPU, attention sums have the type of the cache, and f16 is more precise than bf16.
     cache = wide if on_gpu or kind in FLOATS else FLOATS["f16"]
     if settings.kv_dtype != "auto":
         cache = CACHES[settings.kv_dtype]
@@ -60,13 +65,13 @@ def place(settings: ModelSettings) -> Placement:
 
 
 def prepare(device: torch.device) -> None:
-    """Set up PyTorch for steps on ``device``. Call it before the first step and before a CUDA graph is recorded.
+    """Set up PyTorch for steps on ``device``, before the first step and before a CUDA graph is recorded.
 
-    Float32 products keep all their bits: Mimi's codes depend on them, and some containers allow TF32 through
-    `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`. Convolutions need no such setting, because on a GPU none goes through cuDNN.
+    Float32 products keep full precision, which Mimi's codes depend on; some containers allow TF32 through
+    `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`. Convolutions need no setting, because none of them uses cuDNN on a GPU.
     """
     with warnings.catch_warnings():
-        # PyTorch 2.9 calls this function deprecated; the newer setting is not in 2.8, and mixing the two raises there.
+        # PyTorch 2.9 deprecates this function; PyTorch 2.8 does not have its replacement, and mixing the two raises.
         warnings.simplefilter("ignore")
         torch.set_float32_matmul_precision("highest")
-    kernels.usable(device)  # the trial of Triton
+    kernels.usable(device)  # tries Triton now, and not in the first step

@@ -1,8 +1,8 @@
-"""One step of both networks over buffers that stay where they are.
+"""One step of codec and language model over buffers at fixed addresses.
 
-Everything a step needs is in the buffers and everything it does happens on the device: a stream starts anew because a
-number says so, not because Python does something. So the very same calls run eagerly on a CPU, and can be recorded
-once and replayed on a GPU (`graphs`).
+A step reads all its input from the buffers, and all its work happens on the device; even the start of a stream is a
+number in a buffer. The same calls therefore run eagerly on a CPU and can be recorded once and replayed on a GPU
+(`graphs`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import Tokenizer
 
-CONTINUE = -1  # in the place of the frame to begin at, and of the seed
+CONTINUE = -1  # in `control`, for a stream that does not start in this step
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The two models on their device, and what turns tokens into text.
+    """Codec and language model on their device, and the tokenizer.
 
-    cache_scales: for a cache of 8-bit floats, ``[2, layers, heads]`` float32.
+    Attributes:
+        cache_dtype: Data type of the KV cache.
+        cache_scales: Scales of an fp8 cache, ``[2, layers, heads]`` float32.
     """
 
     mimi: MimiEncoder
@@ -37,16 +39,18 @@ class LoadedModel:
 
 
 class StepProgram:
-    """The state of ``slots`` streams, and buffers for a step of up to ``rows`` of them.
+    """State of ``slots`` streams, and buffers for a step of up to ``rows`` of them.
 
-    frames: ``[rows, frame_samples]`` float32.
-    control: ``[rows, 5]`` int64: the row's slot; the frame at which a new stream begins in it (0) or `CONTINUE`; the
-    seed of a new stream or `CONTINUE`; the codec's slot; the place among the kept codes of what the row runs on.
-    results: ``[rows, 3 + pause heads]`` float32: text token, its probability, root mean square of the frame,
-    P(pause) for each head; a float holds every token exactly.
+    The codec stores the codes of a row. The language model reads the codes that the row names, from the row's slot:
+    those just stored or, in a replayed row, those of an earlier frame. For a replayed row the codec runs in a spare
+    slot, where its result is not used.
 
-    The codec leaves the codes of a row at its place, and the language model takes up what lies there in the row's slot:
-    the same, or, where the codec ran in another slot, those of an earlier frame.
+    Attributes:
+        frames: ``[rows, frame_samples]`` float32.
+        control: ``[rows, 5]`` int64. The row's slot; the frame number that a new stream starts at (normally 0) or
+            `CONTINUE`; the seed of a new stream or `CONTINUE`; the codec's slot; the index of the codes in the slot.
+        results: ``[rows, 3 + pause heads]`` float32. Text token, which a float represents exactly; its probability;
+            root mean square of the frame; P(pause) of each head.
     """
 
     def __init__(self, model: LoadedModel, slots: int, rows: int) -> None:
@@ -61,25 +65,25 @@ class StepProgram:
 
     @property
     def ring(self) -> Ring:
-        """The language model's keys and values, for measuring."""
+        """KV cache of the language model."""
         return self._lm_state.ring
 
-    def run(self, rows: int, heard: int | None = None) -> None:
-        """The first ``rows`` rows of the buffers; all, or the first ``heard`` of them, through the codec."""
-        self.predict(*self.encode(rows, heard))
+    def run(self, rows: int, codec_rows: int | None = None) -> None:
+        """Run the first ``rows`` rows of the buffers, and the codec for the first ``codec_rows`` of them or all."""
+        self.predict(*self.encode(rows, codec_rows))
 
     @torch.inference_mode()
-    def encode(self, rows: int, heard: int | None = None) -> tuple[Tensor, Tensor]:
-        """The codec's half of a step: codes ``[rows, codebooks]`` and slots ``[rows]``, both int64 on the device."""
+    def encode(self, rows: int, codec_rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """Run the codec's half of a step; return codes ``[rows, codebooks]`` and slots ``[rows]``, both int64."""
         slots, begin, seeds, codec_slots, places = self.control[:rows].t().contiguous()
         self._lm_state.reset(slots, begin, seeds)
-        heard = rows if heard is None else heard
-        if heard:
-            self._hear(self.frames[:heard], slots[:heard], begin[:heard], codec_slots[:heard], places[:heard])
+        count = rows if codec_rows is None else codec_rows
+        if count:
+            self._store_codes(self.frames[:count], slots[:count], begin[:count], codec_slots[:count], places[:count])
         return self._codes.index_select(0, slots * REPLAY_FRAMES + places).to(torch.int64), slots
 
-    def _hear(self, frames: Tensor, slots: Tensor, begin: Tensor, codec_slots: Tensor, places: Tensor) -> None:
-        """Run the codec, and keep the codes. Where its slot is not the row's, it begins anew: nothing comes of it."""
+    def _store_codes(self, frames: Tensor, slots: Tensor, begin: Tensor, codec_slots: Tensor, places: Tensor) -> None:
+        # In the spare slot the codec starts anew in every step.
         self._mimi_state.reset(codec_slots, begin.masked_fill(codec_slots != slots, 0))
         codes = self.model.mimi.encode(frames, self._mimi_state, codec_slots)
         self._codes.index_copy_(0, codec_slots * REPLAY_FRAMES + places, codes.to(torch.int16))
@@ -87,7 +91,7 @@ class StepProgram:
 
     @torch.inference_mode()
     def predict(self, codes: Tensor, slots: Tensor) -> None:
-        """The language model's half of a step."""
+        """Run the language model's half of a step, on the results of `encode`."""
         output = self.model.lm.step(codes, self._lm_state, slots)
         results = self.results[: len(slots)]
         results[:, 0] = output.token

@@ -1,4 +1,4 @@
-"""Owns the device: takes rows, puts them into the step program's buffers, gives Python numbers."""
+"""The model on its device: writes rows into the step program's buffers and reads its results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from tympan.messages import Pcm
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """Results on their way to the host, ``[B, 3 + pause heads]`` float32, and how to wait for them."""
+    """A step whose results are being copied to the host, ``[B, 3 + pause heads]`` float32."""
 
     results: Tensor
     wait: Callable[[], None]
 
     def read(self) -> StepResult:
+        """Return the results as Python numbers."""
         tokens, probabilities, levels = self.results[:, 0].to(torch.int64), self.results[:, 1], self.results[:, 2]
         return StepResult(tokens.tolist(), probabilities.tolist(), self.results[:, 3:].tolist(), levels.tolist())
 
@@ -36,36 +37,30 @@ class LaunchedStep:
 class KyutaiRunner:
     """Codec and language model for `slots` streams, one frame of each row per step.
 
-    Without a `device` steps run eagerly, on the spot. With one they are recorded, a graph per bucket, and run beside
-    the thread that launches them. begin: the frame at which streams begin; above 0, to measure what old streams cost.
+    A `device` records one graph per bucket and runs them asynchronously. Without one, steps run eagerly.
+
+    Attributes:
+        begin: Frame number that new streams start at; above 0 to measure the cost of old streams.
+        record_seconds: Time that recording the graphs took.
     """
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        info: EngineInfo,
-        slots: int,
-        *,
-        device: Device | None = None,
-        seed: int = 0,
-        begin: int = 0,
-    ) -> None:
+    def __init__(self, model: LoadedModel, info: EngineInfo, slots: int, *, device: Device | None = None) -> None:
         self.info = info
         self.slots = slots
         self.tokenizer = model.tokenizer
         self.program = StepProgram(model, slots if device is None else slots + 1, slots)
-        self._next_seed = seed
-        self.begin = begin
+        self._next_seed = 0
+        self.start_frame = 0
         pinned = model.device.type == "cuda"
         self._frames, self._control = self.program.frames, self.program.control
-        if model.device.type != "cpu":
-            self._frames = torch.zeros(self._frames.shape, pin_memory=pinned)
-            self._control = torch.zeros(self._control.shape, dtype=torch.int64, pin_memory=pinned)
-        # Two in turn: one step's are read while the next one's arrive.
+        if pinned:
+            self._frames = torch.zeros(self._frames.shape, pin_memory=True)
+            self._control = torch.zeros(self._control.shape, dtype=torch.int64, pin_memory=True)
+        # Two buffers: the results of one step are read while those of the next one arrive.
         self._results = torch.zeros((2, *self.program.results.shape), pin_memory=pinned)
         self._turn = 0
         self._spare = slots
-        self._padding = torch.tensor([slots, 0, 0, slots, 0])  # a new stream, in the slot behind those of the streams
+        self._padding = torch.tensor([slots, 0, 0, slots, 0])  # a new stream in the spare slot
         self._silence: dict[np.dtype[Any], Pcm] = {
             np.dtype(np.int16): np.zeros(info.frame_samples, np.int16),
             np.dtype(np.float32): np.zeros(info.frame_samples, np.float32),
@@ -76,6 +71,7 @@ class KyutaiRunner:
         self.record_seconds = time.perf_counter() - start
 
     def launch(self, rows: Sequence[Row]) -> StepResult | LaunchedStep:
+        """Run one frame of every row, as `Runner.launch`."""
         size = self.fill(rows)
         if self._graphs is None or self._device is None:
             self.program.run(size, sum(not row.replayed for row in rows))
@@ -87,23 +83,18 @@ class KyutaiRunner:
         return LaunchedStep(results, self._device.record_event())
 
     def fill(self, rows: Sequence[Row]) -> int:
-        """Bring the rows into the program's buffers; returns how many rows are to run, padding included.
-
-        A graph has the codec run for every row: for replayed ones in the slot of the padding.
-        """
+        """Write the rows into the program's buffers; return the number of rows to run, padding included."""
         silence = self._silence_like(rows)
         frames = [silence if row.frame is None else row.frame for row in rows]
         join_as_float(frames, self._frames.numpy()[: len(rows)])
         control = []
         for row in rows:
-            slot, codes = row.slot.index, row.number % REPLAY_FRAMES
-            if row.replayed:
-                control.append((slot, self.begin if row.fresh else CONTINUE, CONTINUE, self._spare, codes))
-            elif row.fresh:
-                control.append((slot, self.begin, self._next_seed, slot, codes))
+            slot, seed = row.slot.index, CONTINUE
+            if row.fresh and not row.replayed:
+                seed = self._next_seed
                 self._next_seed += 1
-            else:
-                control.append((slot, CONTINUE, CONTINUE, slot, codes))
+            begin, codec_slot = self.start_frame if row.fresh else CONTINUE, self._spare if row.replayed else slot
+            control.append((slot, begin, seed, codec_slot, row.number % REPLAY_FRAMES))
         size = len(rows) if self._graphs is None else self._graphs.bucket(len(rows))
         self._control.numpy()[: len(rows)] = control
         self._control[len(rows) : size] = self._padding
@@ -112,12 +103,12 @@ class KyutaiRunner:
         return size
 
     def _silence_like(self, rows: Sequence[Row]) -> Pcm:
-        """Return a silent frame in the element type of the first frame of audio, so that one type is the rule."""
+        """Return a silent frame with the data type of the first frame of audio, so that most batches have one type."""
         first = next((row.frame for row in rows if row.frame is not None), None)
         return self._silence[np.dtype(np.float32) if first is None else first.dtype]
 
     def _record(self, device: Device) -> Graphs:
-        """Record a step per bucket. All rows are padding meanwhile: no stream's state is touched."""
+        """Record a step per bucket. All rows are padding meanwhile, so no stream's state changes."""
         lm = self.program.model.lm
         select_read_config(self.program.ring, self.slots, lm.compute_dtype or lm.embedding.dtype)
         self.program.control.copy_(self._padding.expand_as(self.program.control))

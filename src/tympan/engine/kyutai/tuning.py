@@ -1,4 +1,4 @@
-"""Choosing how the attention kernel reads the ring, by timing the few configurations on the GPU at hand."""
+"""Selection of the attention kernel's configuration, by timing each one on the GPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tympan.models.layers.fastest import Calls, fastest
 logger = logging.getLogger(__name__)
 
 _MOST_ROWS = 256  # enough to fill any GPU several times
-_MARGIN = 1.03  # the default stays unless another is clearly faster
-_OLD_POSITION = 1 << 20  # of a stream whose ring has long been full
+_MARGIN = 1.03  # an earlier configuration wins over one that is at most this much faster
+_OLD_POSITION = 1 << 20  # position of a stream whose ring has long been full
 
 
 def select_read_config(ring: Ring, rows: int, dtype: torch.dtype) -> None:
-    """Time every configuration on ``ring`` and select the fastest for kernels and graphs that follow.
+    """Time every configuration and select the fastest one for all later kernels and graphs.
 
-    Does nothing where kernels do not run. Must be called before steps are recorded. Does not change the ring.
+    Must be called before steps are recorded. Does nothing where Triton does not run. The ring is not changed.
 
     Args:
-        ring: The language model's, as it will be served.
-        rows: Streams that a step may have.
-        dtype: Of the queries.
+        ring: KV cache of the language model that will serve.
+        rows: Most rows of a step.
+        dtype: Data type of the queries.
     """
     if not kernels.usable(ring.keys.device):
         return
@@ -37,14 +37,14 @@ def select_read_config(ring: Ring, rows: int, dtype: torch.dtype) -> None:
         call = partial(_read_all_layers, ring, min(rows, _MOST_ROWS), dtype, index)
         try:
             call()
-        except Exception as error:  # for one, more shared memory than this GPU has
+        except Exception as error:  # for example, it needs more shared memory than this GPU has
             logger.debug("attention configuration %s does not run here: %s", config, error)
         else:
             contenders[str(index)] = [call]
     if contenders:
         chosen = CONFIGS[int(fastest(contenders, margin=_MARGIN))]
         select_config(1, ring.keys.shape[-1], ring.keys.dtype, chosen)
-        logger.info("attention reads %d entries at once with %d warps, %d stages", *chosen)
+        logger.info("attention kernel: %d entries per block, %d warps, %d stages", *chosen)
 
 
 def _read_all_layers(ring: Ring, rows: int, dtype: torch.dtype, index: int) -> None:

@@ -1,1 +1,1 @@
-"""From the name of a model to its configuration, tokenizer and weights."""
+"""Checkpoints: from the name of a model to its configuration, tokenizer and weights."""

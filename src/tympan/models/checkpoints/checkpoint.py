@@ -1,15 +1,15 @@
-"""What a checkpoint offers, and what it is: sizes computed from its configuration alone."""
+"""The interface of a checkpoint, and its sizes computed from its configuration alone."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Self
 
 import torch
 
-from tympan.errors import ModelError
 from tympan.models.config import ModelConfig, TransformerConfig
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -18,8 +18,83 @@ Layout = Literal["kyutai", "transformers", "random"]
 
 
 @dataclass(frozen=True)
+class Checkpoint(ABC):
+    """A model whose networks can be built with their weights.
+
+    Attributes:
+        name: The name by which it was opened.
+        config: Architecture of the networks.
+        layout: Layout of its files.
+    """
+
+    name: str
+    config: ModelConfig
+    layout: Layout = field(kw_only=True)
+
+    @abstractmethod
+    def in_memory(self) -> Self:
+        """Return the same checkpoint with its weights read into memory, in the dtypes of the files."""
+
+    @abstractmethod
+    def tokenizer_file(self) -> Path | None:
+        """Return the path of the tokenizer, or None if the model has none (``random:``).
+
+        Raises:
+            ModelError: The checkpoint should have a tokenizer and has none.
+        """
+
+    def lm(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+        temperature: float = 0.0,
+    ) -> LM:
+        """Build the language model with its weights.
+
+        Args:
+            device: Device of the weights.
+            dtype: Data type of the weights.
+            temperature: Sampling temperature; 0 is greedy.
+
+        Raises:
+            ModelError: The weights are missing or do not fit the architecture.
+        """
+        with torch.device("meta"):
+            lm = LM(self.config.lm, temperature=temperature)
+        self._load_lm(lm, torch.device(device), dtype)
+        return lm
+
+    def mimi(self, *, device: str | torch.device = "cpu") -> MimiEncoder:
+        """Build the encoder of the codec with its weights in float32; arguments and errors are those of :meth:`lm`."""
+        with torch.device("meta"):
+            mimi = MimiEncoder(self.config.mimi, self.config.lm.codebooks)
+        self._load_mimi(mimi, torch.device(device))
+        return mimi
+
+    @abstractmethod
+    def _load_lm(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:
+        """Replace the parameters of ``lm``, which are on the meta device."""
+
+    @abstractmethod
+    def _load_mimi(self, mimi: MimiEncoder, device: torch.device) -> None:
+        """Replace the parameters of ``mimi``, which are on the meta device."""
+
+
+@dataclass(frozen=True)
 class Description:
-    """What a checkpoint is, for people and for capacity planning. Bytes are for the element types asked for."""
+    """Sizes of a checkpoint, for display and capacity planning.
+
+    Attributes:
+        parameters: Number of parameters of both networks.
+        lm_bytes, mimi_bytes: Memory of the weights.
+        lm_stream_bytes, mimi_stream_bytes: Memory of the state of one stream.
+        delay_seconds: Delay of the text behind the audio.
+        silence_prefix_seconds: Silence to feed before the audio.
+        codebooks: Number of codebooks in use.
+        context_seconds: Time span that the language model attends to.
+        text_card: Number of text tokens.
+    """
 
     name: str
     layout: Layout
@@ -37,65 +112,20 @@ class Description:
 
     @property
     def stream_bytes(self) -> int:
-        """Memory of one stream."""
+        """Memory of the state of one stream."""
         return self.lm_stream_bytes + self.mimi_stream_bytes
 
 
-class Checkpoint(Protocol):
-    """What the engine needs to know of a model's weights."""
+def describe(checkpoint: Checkpoint, *, dtype: torch.dtype = torch.bfloat16) -> Description:
+    """Compute the sizes of ``checkpoint`` from its configuration, without reading weights.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def config(self) -> ModelConfig: ...
-
-    def in_memory(self) -> Checkpoint:
-        """The same, with the weights read into this process's memory now, as they are in the files."""
-        ...
-
-    def tokenizer_file(self) -> Path | None:
-        """The tokenizer's file; None for a model without one (``random:``)."""
-        ...
-
-    def lm(
-        self,
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-        codebooks: int | None = None,
-        temperature: float = 0.0,
-    ) -> LM:
-        """The language model with its weights."""
-        ...
-
-    def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
-        """The codec's encoder with its weights, always float32."""
-        ...
-
-
-def check_codebooks(codebooks: int | None, config: ModelConfig) -> int:
-    """How many codebooks to use: all by default. Raises ModelError when the model has fewer."""
-    most = min(config.lm.codebooks, config.mimi.quantizer.codebooks)
-    if codebooks is None:
-        return most
-    if not 1 <= codebooks <= most:
-        raise ModelError(f"codebooks should be between 1 and {most}, not {codebooks}")
-    return codebooks
-
-
-def describe(
-    checkpoint: Checkpoint, *, dtype: torch.dtype = torch.bfloat16, codebooks: int | None = None
-) -> Description:
-    """What ``checkpoint`` is, computed from its configuration; no weight is read.
-
-    dtype: of the language model's weights and cache. The codec is always float32.
+    Args:
+        checkpoint: The checkpoint.
+        dtype: Data type of the weights and the cache of the language model. The codec is always float32.
     """
     config = checkpoint.config
-    used = check_codebooks(codebooks, config)
     with torch.device("meta"):
-        lm, mimi = LM(config.lm, codebooks=used), MimiEncoder(config.mimi, used)
+        lm, mimi = LM(config.lm), MimiEncoder(config.mimi, config.lm.codebooks)
         contexts = [
             *mimi.seanet.init_contexts(1, device=torch.device("meta")),
             mimi.downsample.init_context(1, device=torch.device("meta")),
@@ -113,7 +143,7 @@ def describe(
         delay_seconds=config.delay_seconds,
         silence_prefix_seconds=config.silence_prefix_seconds,
         pause_heads=config.lm.pause_heads,
-        codebooks=used,
+        codebooks=config.lm.codebooks,
         context_seconds=config.lm.transformer.context / config.mimi.frame_rate,
         text_card=config.lm.text_card,
     )

@@ -1,22 +1,27 @@
 """Strict reading of JSON configurations.
 
-A key that is unknown, or a value that our modules do not implement, is an error that names it. Whoever adds a feature
-to a checkpoint should hear from us, not get different words.
+An unknown key, or a value that the networks do not implement, is an error that names the key. A new feature of a
+checkpoint would otherwise silently change the transcripts.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tympan.errors import ModelError
 
 _MISSING = object()
+T = TypeVar("T")
 
 
 class Fields:
-    """The keys of one JSON object, each to be taken, checked or set aside before :meth:`finish`."""
+    """The keys of one JSON object, each of which must be read, checked or ignored before :meth:`finish`.
+
+    The methods that return a value raise ModelError if the key is missing without a default, or has another type.
+    """
 
     def __init__(self, values: dict[str, Any], where: str) -> None:
         self._values = dict(values)
@@ -24,71 +29,73 @@ class Fields:
 
     @staticmethod
     def read(path: Path) -> Fields:
-        """The object in a JSON file."""
+        """Read the object in a JSON file; raises ModelError if it cannot be read or is not an object."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(values, dict):
-            raise ModelError(f"{path} should hold a JSON object")
+            raise ModelError(f"{path}: expected a JSON object, found {type(values).__name__}")
         return Fields(values, str(path))
 
     def has(self, key: str) -> bool:
+        """Return whether ``key`` is present and has not been read."""
         return key in self._values
 
     def integer(self, key: str, default: object = _MISSING) -> int:
-        value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(key, "a whole number", value)
-        return value
+        """Return an integer."""
+        return self._take(key, default, int, "an integer")
 
     def number(self, key: str, default: object = _MISSING) -> float:
-        value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(key, "a number", value)
-        return float(value)
+        """Return an integer or floating-point number."""
+        return float(self._take(key, default, (int, float), "a number"))
 
     def text(self, key: str, default: object = _MISSING) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str):
-            raise self._wrong(key, "a string", value)
-        return value
+        """Return a string."""
+        return self._take(key, default, str, "a string")
 
     def integers(self, key: str, default: object = _MISSING) -> list[int]:
-        value = self._take(key, default)
-        if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
-            raise self._wrong(key, "a list of whole numbers", value)
+        """Return a list of integers."""
+        value = self._take(key, default, list, "a list of integers")
+        if not all(isinstance(item, int) for item in value):
+            raise self._invalid(key, "a list of integers", value)
         return list(value)
 
     def nested(self, key: str) -> Fields:
-        """The object under ``key``; an empty one when it is absent or null."""
-        value = self._take(key, {}) or {}
-        if not isinstance(value, dict):
-            raise self._wrong(key, "an object", value)
-        return Fields(value, f"{self._where}: {key}")
+        """Return the object under ``key``, empty if it is absent or null."""
+        if not self._values.get(key):
+            self._values[key] = {}
+        return Fields(self._take(key, _MISSING, dict, "an object"), f"{self._where}: {key}")
 
     def only(self, key: str, *allowed: object) -> None:
-        """``key`` may be absent, or have one of the values we implement."""
+        """Raise ModelError if ``key`` is present with a value that is not among ``allowed``."""
         if key in self._values:
             value = self._values.pop(key)
             if value not in allowed:
-                raise self._wrong(key, f"{allowed[0]!r}, the only value that is implemented", value)
+                raise self._invalid(key, f"{allowed[0]!r}, the only supported value", value)
 
-    def set_aside(self, *keys: str, prefixes: tuple[str, ...] = ()) -> None:
-        """Keys that say nothing about the network we run."""
+    def only_each(self, allowed: Mapping[str, tuple[object, ...]]) -> None:
+        """Call :meth:`only` for each key of ``allowed``."""
+        for key, values in allowed.items():
+            self.only(key, *values)
+
+    def ignore(self, *keys: str, prefixes: tuple[str, ...] = ()) -> None:
+        """Drop keys that do not concern the networks."""
         for key in [key for key in self._values if key in keys or key.startswith(prefixes)]:
             del self._values[key]
 
     def finish(self) -> None:
-        """Raise ModelError when a key was neither taken nor set aside."""
+        """Raise ModelError if a key has been neither read nor ignored."""
         if self._values:
             raise ModelError(f"{self._where}: unknown configuration key {sorted(self._values)[0]!r}")
 
-    def _take(self, key: str, default: object) -> Any:
+    def _take(self, key: str, default: object, kind: type[T] | tuple[type[T], ...], expected: str) -> T:
         value = self._values.pop(key, default)
         if value is _MISSING:
             raise ModelError(f"{self._where}: the key {key!r} is missing")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise self._invalid(key, expected, value)
         return value
 
-    def _wrong(self, key: str, expected: str, found: object) -> ModelError:
-        return ModelError(f"{self._where}: {key} should be {expected}, but is {found!r}")
+    def _invalid(self, key: str, expected: str, found: object) -> ModelError:
+        return ModelError(f"{self._where}: invalid {key} {found!r}: expected {expected}")

@@ -1,4 +1,4 @@
-"""Finding a checkpoint's files: a local folder, or a repository of the Hugging Face hub."""
+"""Access to the files of a checkpoint, in a local folder or in a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tympan.errors import MissingPackageError, ModelError
+from tympan.errors import ModelError, missing_package
 
-_WAY_OUT = "`--model embedded` runs without any download"
+_HINT = "`--model embedded` runs without any download"
 
 
 class Files(Protocol):
-    """Where the files of one checkpoint come from."""
+    """The files of one checkpoint."""
 
     def get(self, name: str) -> Path:
-        """The local path of file ``name``. Raises ModelError when there is none."""
+        """Return the local path of the file ``name``; raises ModelError if there is none."""
         ...
 
     def find(self, name: str) -> Path | None:
-        """Like get, but None when the checkpoint has no such file."""
+        """Return the local path of the file ``name``, or None if the checkpoint has no such file."""
         ...
 
 
@@ -31,24 +31,32 @@ class Folder:
     path: Path
 
     def find(self, name: str) -> Path | None:
+        """Return the path of the file, or None."""
         file = self.path / name
         return file if file.is_file() else None
 
     def get(self, name: str) -> Path:
+        """Return the path of the file; raises ModelError if there is none."""
         file = self.find(name)
         if file is None:
-            raise ModelError(f"{self.path} has no file {name}; {_WAY_OUT}")
+            raise ModelError(f"{self.path} has no file {name}; {_HINT}")
         return file
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A checkpoint on the hub; files are downloaded when first asked for and kept in the hub's own cache."""
+    """A checkpoint on the hub; files are downloaded on first access and kept in the cache of huggingface_hub."""
 
     name: str
     revision: str | None = None
 
     def find(self, name: str) -> Path | None:
+        """Download the file if necessary, and return its path, or None if the repository has no such file.
+
+        Raises:
+            MissingPackageError: huggingface_hub is not installed.
+            ModelError: The download failed.
+        """
         try:
             from huggingface_hub import hf_hub_download
             from huggingface_hub.errors import (
@@ -60,33 +68,31 @@ class Repository:
                 RevisionNotFoundError,
             )
         except ImportError:
-            raise MissingPackageError(f"models from the hub need `pip install huggingface_hub`; {_WAY_OUT}") from None
-        wanted = f"{name} of {self}"
-        logging.getLogger("huggingface_hub").setLevel(
-            logging.ERROR
-        )  # it warns of every one of its retries; what came of them is said once, here
+            raise missing_package("a model from the hub", "huggingface_hub", "torch") from None
+        # Each retry would log a warning; the errors below report the result.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
             return Path(hf_hub_download(self.name, name, revision=self.revision))
         except GatedRepoError:
-            raise ModelError(
-                f"{self.name} asks to accept its terms on its page first, then `hf auth login`; {_WAY_OUT}"
-            ) from None
+            problem = f"accept the terms of {self.name} on its page first, then run `hf auth login`"
         except RepositoryNotFoundError:
-            raise ModelError(f"there is no repository {self.name} on the hub (or it is private); {_WAY_OUT}") from None
+            problem = f"there is no repository {self.name} on the hub (or it is private)"
         except RevisionNotFoundError:
-            raise ModelError(f"the repository {self.name} has no revision {self.revision}; {_WAY_OUT}") from None
+            problem = f"the repository {self.name} has no revision {self.revision}"
         except LocalEntryNotFoundError:
-            raise ModelError(f"the hub cannot be reached and {wanted} is not in the local cache; {_WAY_OUT}") from None
+            problem = f"the hub cannot be reached and {name} of {self} is not in the local cache"
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"{wanted} cannot be downloaded: {reason}; {_WAY_OUT}") from None
+            problem = f"{name} of {self} cannot be downloaded: {reason}"
+        raise ModelError(f"{problem}; {_HINT}")
 
     def get(self, name: str) -> Path:
+        """Do the same as :meth:`find`, but raise ModelError if there is no such file."""
         file = self.find(name)
         if file is None:
-            raise ModelError(f"{self} has no file {name}; {_WAY_OUT}")
+            raise ModelError(f"{self} has no file {name}; {_HINT}")
         return file
 
     def __str__(self) -> str:
@@ -94,9 +100,10 @@ class Repository:
 
 
 def locate(model: str) -> Files:
-    """The files of ``model``: an existing local folder, or ``org/name[@revision]``.
+    """Return the files of ``model``: an existing local folder, or ``org/name[@revision]``. Nothing is downloaded yet.
 
-    Raises ModelError when it is neither; nothing is downloaded yet.
+    Raises:
+        ModelError: ``model`` is neither.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -104,7 +111,5 @@ def locate(model: str) -> Files:
     name, _, revision = model.partition("@")
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or name.startswith((".", "~")):
-        raise ModelError(
-            f"{model} is neither a local folder nor a repository of the form org/name[@revision]; {_WAY_OUT}"
-        )
+        raise ModelError(f"{model} is neither a local folder nor a repository of the form org/name[@revision]; {_HINT}")
     return Repository(name, revision or None)

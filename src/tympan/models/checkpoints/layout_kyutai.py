@@ -1,4 +1,4 @@
-"""Kyutai's own configuration files."""
+"""Readers of Kyutai's own configuration files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from tympan.models.config import LMConfig, MimiConfig, ModelConfig, QuantizerCon
 
 
 def gated_hidden(dimension: int, feed_forward: int) -> int:
-    """Width of a gated feed-forward: two thirds of the plain one's, but 21/8 of the dimension where that is 4 times it.
+    """Return the width of a gated feed-forward for that of a plain one, by Kyutai's rule.
 
-    Kyutai's rule; 4.125 times 2048 gives 5632, exactly 4 times would give 5376.
+    It is two thirds of the plain width, but 21/8 of ``dimension`` if the plain width is exactly four times that: a
+    dimension of 2048 gives 5632 for 4.125 times the dimension, and 5376 for 4 times.
     """
     return 21 * dimension // 8 if feed_forward == 4 * dimension else 2 * feed_forward // 3
 
 
 def read_kyutai(fields: Fields) -> ModelConfig:
-    """Kyutai's own configuration; file names are to be taken before."""
+    """Read the configuration of a checkpoint, from which the names of files have been read already.
+
+    Raises:
+        ModelError: A key is missing, unknown, or has a value that is not supported.
+    """
     dimension = fields.integer("dim")
     transformer = TransformerConfig(
         dimension=dimension,
@@ -38,9 +43,8 @@ def read_kyutai(fields: Fields) -> ModelConfig:
     )
     fields.only("delays", [0] * (codebooks + 1))
     fields.only("dep_q", 0)
-    for key, value in _KYUTAI_FIXED.items():
-        fields.only(key, *value)
-    fields.set_aside("lm_gen_config", "tts_config", "model_id", prefixes=("depformer_",))
+    fields.only_each(_KYUTAI_FIXED)
+    fields.ignore("lm_gen_config", "tts_config", "model_id", prefixes=("depformer_",))
     stt = fields.nested("stt_config")
     delay = stt.number("audio_delay_seconds", 0.5)
     prefix = stt.number("audio_silence_prefix_seconds", 0.0)
@@ -49,7 +53,7 @@ def read_kyutai(fields: Fields) -> ModelConfig:
     return ModelConfig(lm, MimiConfig(), delay, prefix)
 
 
-# What our modules implement; keys that moshi reads and that may only have these values.
+# The values that the networks implement, of keys that moshi reads.
 _KYUTAI_FIXED: dict[str, tuple[object, ...]] = {
     "model_type": ("stt",),
     "gating": ("silu",),
@@ -81,7 +85,11 @@ _KYUTAI_FIXED: dict[str, tuple[object, ...]] = {
 
 
 def read_kyutai_mimi(fields: Fields) -> MimiConfig:
-    """A codec configuration beside Kyutai's own (``mimi_config_name``); without one the codec is the published one."""
+    """Read the configuration of a codec that differs from the published one (``mimi_config_name``).
+
+    Raises:
+        ModelError: A key is missing, unknown, or has a value that is not supported.
+    """
     fields.only("channels", 1)
     sample_rate = fields.integer("sample_rate")
     frame_rate = fields.number("frame_rate")
@@ -95,9 +103,8 @@ def read_kyutai_mimi(fields: Fields) -> MimiConfig:
         residual_kernel=front.integer("residual_kernel_size"),
         compress=front.integer("compress"),
     )
-    for key, value in _KYUTAI_SEANET_FIXED.items():
-        front.only(key, *value)
-    front.set_aside("dilation_base")  # of the second and later residual layers, and there is one
+    front.only_each(_KYUTAI_SEANET_FIXED)
+    front.ignore("dilation_base")  # concerns the second and later residual layers only
     front.finish()
     middle = fields.nested("transformer")
     transformer = TransformerConfig(
@@ -108,11 +115,10 @@ def read_kyutai_mimi(fields: Fields) -> MimiConfig:
         context=middle.integer("context"),
         max_period=middle.number("max_period"),
     )
-    for key, value in _KYUTAI_MIDDLE_FIXED.items():
-        middle.only(key, *value)
+    middle.only_each(_KYUTAI_TRANSFORMER_FIXED)
     middle.only("input_dimension", seanet.dimension)
     middle.only("output_dimensions", [seanet.dimension])
-    middle.set_aside("layer_scale")  # its first value in training
+    middle.ignore("layer_scale")  # an initial value for training
     middle.finish()
     back = fields.nested("quantizer")
     quantizer = QuantizerConfig(back.integer("n_q"), 1, back.integer("bins"), back.integer("dimension"))
@@ -134,7 +140,7 @@ _KYUTAI_SEANET_FIXED: dict[str, tuple[object, ...]] = {
     "pad_mode": ("constant",),
     "true_skip": (True,),
 }
-_KYUTAI_MIDDLE_FIXED: dict[str, tuple[object, ...]] = {
+_KYUTAI_TRANSFORMER_FIXED: dict[str, tuple[object, ...]] = {
     "causal": (True,),
     "conv_layout": (True,),
     "gating": ("none",),

@@ -1,4 +1,4 @@
-"""Configuration files of the transformers library's KyutaiSpeechToText classes."""
+"""Readers of the configuration files of the transformers library's KyutaiSpeechToText classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from tympan.models.config import LMConfig, MimiConfig, ModelConfig, QuantizerCon
 
 
 def _rope_theta(fields: Fields, default: float) -> float:
-    """Old files say ``rope_theta``, new ones ``rope_parameters``."""
+    """Read the longest period from ``rope_theta`` (old files) or ``rope_parameters`` (new ones)."""
     if fields.has("rope_theta"):
-        fields.set_aside("rope_parameters", "rope_scaling")
+        fields.ignore("rope_parameters", "rope_scaling")
         return fields.number("rope_theta")
     fields.only("rope_scaling", None)
     rope = fields.nested("rope_parameters")
@@ -20,7 +20,11 @@ def _rope_theta(fields: Fields, default: float) -> float:
 
 
 def read_transformers(fields: Fields, delay_seconds: float, silence_prefix_seconds: float) -> ModelConfig:
-    """The configuration of transformers' ``KyutaiSpeechToTextForConditionalGeneration``."""
+    """Read the configuration of ``KyutaiSpeechToTextForConditionalGeneration``.
+
+    Raises:
+        ModelError: A key is missing, unknown, or has a value that is not supported.
+    """
     fields.only("model_type", "kyutai_speech_to_text")
     heads = fields.integer("num_attention_heads")
     dimension = fields.integer("hidden_size")
@@ -46,11 +50,11 @@ def read_transformers(fields: Fields, delay_seconds: float, silence_prefix_secon
     fields.only("audio_bos_token_id", lm.audio_card)
     fields.only("attention_bias", False)
     fields.only("tie_word_embeddings", False)
-    # ``bos_token_id`` is 48000 in published files, which is no text token; the initial one is the last of all.
-    fields.set_aside("max_position_embeddings", "audio_pad_token_id", "bos_token_id", "eos_token_id", "frame_size")
+    # ``bos_token_id`` is 48000 in published files, which is not a text token; the initial token is the last one.
+    fields.ignore("max_position_embeddings", "audio_pad_token_id", "bos_token_id", "eos_token_id", "frame_size")
     codec = fields.nested("codec_config")
     mimi = _read_transformers_mimi(codec)
-    fields.set_aside(*_TRANSFORMERS_OTHER)
+    fields.ignore(*_TRANSFORMERS_OTHER)
     fields.finish()
     return ModelConfig(lm, mimi, delay_seconds, silence_prefix_seconds)
 
@@ -85,14 +89,12 @@ def _read_transformers_mimi(fields: Fields) -> MimiConfig:
     fields.only("num_key_value_heads", heads, None)
     fields.only("head_dim", dimension // heads, None)
     fields.only("codebook_dim", quantizer.dimension, None)
-    for key, value in _TRANSFORMERS_MIMI_FIXED.items():
-        fields.only(key, *value)
-    fields.set_aside(
+    fields.only_each(_TRANSFORMERS_MIMI_FIXED)
+    fields.ignore(
         "max_position_embeddings", "upsample_groups", "trim_right_ratio", "dilation_growth_rate", "frame_size"
     )
-    fields.set_aside(
-        "layer_scale_initial_scale", "use_streaming", "tie_word_embeddings", "num_codebooks", *_TRANSFORMERS_OTHER
-    )
+    fields.ignore("layer_scale_initial_scale", "use_streaming", "tie_word_embeddings", "num_codebooks")
+    fields.ignore(*_TRANSFORMERS_OTHER)
     sample_rate = fields.integer("sampling_rate", 24_000)
     fields.finish()
     return MimiConfig(sample_rate, seanet, transformer, quantizer)
@@ -112,65 +114,15 @@ _TRANSFORMERS_MIMI_FIXED: dict[str, tuple[object, ...]] = {
     "normalize": (False,),
 }
 
-# What versions of the transformers library write into every configuration; none of it changes the network we run.
-_TRANSFORMERS_OTHER = [
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "add_cross_attention",
-    "architectures",
-    "attention_dropout",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-]
+# Keys that versions of the transformers library write into every configuration and that do not concern the networks.
+_TRANSFORMERS_OTHER = """
+_attn_implementation_autoset _name_or_path add_cross_attention architectures attention_dropout bad_words_ids
+begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range
+is_decoder is_encoder_decoder label2id length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
+num_beams num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
+pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p
+torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache
+""".split()  # noqa: SIM905 (a list would take a line per key)

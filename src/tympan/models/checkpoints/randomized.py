@@ -1,22 +1,24 @@
-"""``random:`` models: the exact architectures with seeded random weights, for sizing and tests without a download.
+"""``random:`` models: the published architectures with seeded random weights, for sizing and for tests.
 
-Weights are drawn so that signals keep their size through the layers, and codebooks are spread around what the codec
-makes of a synthetic voice: codes, tokens and pauses vary with the audio, as with a trained model, and mean nothing.
+Weights are drawn so that signals keep their magnitude through the layers, and codebooks are centered on the codec's
+output for a synthetic voice. Codes, tokens and pauses therefore vary with the audio as in a trained model, but the
+words are meaningless.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from tympan.errors import ModelError
-from tympan.models.checkpoints.checkpoint import Layout, check_codebooks
-from tympan.models.checkpoints.weights import set_parameter
+from tympan.models.checkpoints.checkpoint import Checkpoint, Layout
+from tympan.models.checkpoints.tensors import set_parameter
 from tympan.models.config import LMConfig, MimiConfig, ModelConfig, QuantizerConfig, SeanetConfig, TransformerConfig
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -59,68 +61,63 @@ PRESETS: dict[str, ModelConfig] = {
     ),
 }
 
-# The ids that separate words should come often, as in a trained model: they get longer output vectors.
+# Longer output vectors make the tokens that separate words as frequent as in a trained model.
 _SEPARATOR_GAIN = 2.5
 
 
 @dataclass(frozen=True)
-class RandomCheckpoint:
+class RandomCheckpoint(Checkpoint):
     """A model without files; equal seeds give equal weights on every machine."""
 
-    name: str
-    config: ModelConfig
     seed: int = 0
-    layout: Layout = "random"
+    layout: Layout = field(default="random", kw_only=True)
 
-    def in_memory(self) -> RandomCheckpoint:
-        """There are no files to read."""
+    def in_memory(self) -> Self:
+        """Return the same checkpoint, which has no files to read."""
         return self
 
     def tokenizer_file(self) -> Path | None:
+        """Return None."""
         return None
 
-    def lm(
-        self,
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-        codebooks: int | None = None,
-        temperature: float = 0.0,
-    ) -> LM:
-        config = self.config.lm
-        with torch.device("meta"):
-            lm = LM(config, codebooks=check_codebooks(codebooks, self.config), temperature=temperature)
-        separators = (config.padding_token, config.end_padding_token)
-        randomize(lm, self.seed, device=torch.device(device), dtype=dtype, separators=separators)
-        return lm
+    def _load_lm(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:
+        separators = (lm.config.padding_token, lm.config.end_padding_token)
+        randomize(lm, self.seed, device=device, dtype=dtype, separators=separators)
 
-    def mimi(self, *, device: str | torch.device = "cpu", codebooks: int | None = None) -> MimiEncoder:
-        with torch.device("meta"):
-            mimi = MimiEncoder(self.config.mimi, check_codebooks(codebooks, self.config))
+    def _load_mimi(self, mimi: MimiEncoder, device: torch.device) -> None:
         randomize(mimi, self.seed + 1, device=torch.device("cpu"), dtype=torch.float32)
         spread_codebooks(mimi, self.seed + 2)
-        return mimi.to(device)
+        mimi.to(device)
 
 
 def open_random(model: str) -> RandomCheckpoint:
-    """``random:1b``, ``random:2.6b`` or ``random:tiny``, with ``@seed`` for another seed than 0."""
+    """Open ``random:1b``, ``random:2.6b`` or ``random:tiny``, optionally followed by ``@seed``.
+
+    Raises:
+        ModelError: There is no such model.
+    """
     preset, _, seed = model.removeprefix("random:").partition("@")
     if preset not in PRESETS or not (seed or "0").isdecimal():
         choices = ", ".join(f"random:{name}" for name in PRESETS)
-        raise ModelError(f"there is no model {model}; random models are {choices}, each with @SEED at will")
+        raise ModelError(f"there is no model {model}; expected {choices}, optionally with @SEED")
     return RandomCheckpoint(model, PRESETS[preset], int(seed or "0"))
 
 
 def randomize(
     module: nn.Module, seed: int, *, device: torch.device, dtype: torch.dtype, separators: Sequence[int] = ()
 ) -> None:
-    """Draw every weight of ``module`` (built on the meta device): uniform, of a size that keeps signals' size.
+    """Draw every weight of ``module`` from a uniform distribution that keeps the magnitude of signals.
 
-    separators: rows of ``text_linear`` that win more often than others.
+    Args:
+        module: A network on the meta device.
+        seed: Seed of the generator.
+        device: Device of the weights.
+        dtype: Data type of the weights.
+        separators: Rows of ``text_linear`` whose tokens should be more frequent than others.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in list(module.named_parameters()):
-        value = torch.empty(parameter.shape)  # float32: drawn as another type, the values would be others
+        value = torch.empty(parameter.shape)  # float32, because the values would depend on the dtype
         if "norm" in name.split(".")[-2:][0] and name.endswith("weight"):
             value.fill_(1.0)
         elif name.endswith("bias"):
@@ -136,7 +133,7 @@ def randomize(
 
 @torch.no_grad()
 def spread_codebooks(mimi: MimiEncoder, seed: int, frames: int = 32) -> None:
-    """Put each codebook's centroids around what is left to quantize of a synthetic voice at its stage."""
+    """Center the centroids of each codebook on the residuals of a synthetic voice at its stage."""
     generator = torch.Generator().manual_seed(seed)
     state, rows = mimi.init_state(1), torch.zeros(1, dtype=torch.int64)
     voice = synthetic_voice(frames * mimi.frame_samples, mimi.config.sample_rate, generator)
@@ -152,7 +149,7 @@ def spread_codebooks(mimi: MimiEncoder, seed: int, frames: int = 32) -> None:
 
 
 def synthetic_voice(samples: int, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """Gliding harmonics in syllables with pauses, ``[samples]`` float32 in -1..1."""
+    """Return gliding harmonics in syllables with pauses, ``[samples]`` float32 between -1 and 1."""
     time = torch.arange(samples) / sample_rate
     pitch = 120 + 40 * torch.sin(2 * math.pi * 0.7 * time)
     phase = 2 * math.pi * torch.cumsum(pitch / sample_rate, dim=0)

@@ -1,51 +1,56 @@
-"""Reading safetensors files: what is in them without loading, then one tensor at a time."""
+"""Safetensors files: an index of their tensors, and the loading of tensors into the parameters of a network."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from tympan.errors import ModelError
+from tympan.models.checkpoints.names import Row
 
-_LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 _FLOATS = ("BF16", "F16", "F32")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: its shape, its element type by safetensors' name, its size in the file."""
+    """One tensor of a file: its shape, its dtype by the name that safetensors uses, and its size in the file."""
 
     file: Path
     shape: tuple[int, ...]
-    kind: str
+    dtype: str
     size_bytes: int
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of one file by name. Raises ModelError when the file is missing, truncated, or of another format."""
+    """Return the tensors of one file by name.
+
+    Raises:
+        ModelError: The file is missing, truncated, or of another format.
+    """
     if not path.is_file():
         raise ModelError(f"{path} does not exist")
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-        if not 2 <= header_bytes <= _LONGEST_HEADER_BYTES:
+        if not 2 <= header_bytes <= _MAX_HEADER_BYTES:
             raise ModelError(f"{path} is not a safetensors file")
         text = file.read(header_bytes)
     if len(text) < header_bytes and text[:1] == b"{":
-        raise ModelError(
-            f"{path} is truncated: its header alone takes {header_bytes + 8} bytes, the file has {file_bytes}"
-        )
+        raise ModelError(f"{path} is truncated: expected a header of {header_bytes + 8} bytes, found {file_bytes}")
     entries = _parse_header(path, text)
     expected = 8 + header_bytes + sum(entry.size_bytes for entry in entries.values())
     if file_bytes < expected:
-        raise ModelError(f"{path} is truncated: its tensors take {expected} bytes, the file has {file_bytes}")
+        raise ModelError(f"{path} is truncated: expected {expected} bytes, found {file_bytes}")
     return entries
 
 
@@ -63,28 +68,30 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Entry]:
 
 
 class TensorFiles:
-    """The tensors of one or several safetensors files, with a record of which have been asked for."""
+    """The tensors of one or several safetensors files, with a record of those that have been loaded.
+
+    Attributes:
+        paths: The files.
+        entries: Their tensors by name.
+    """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = list(paths)
         self.entries: dict[str, Entry] = {}
         for path in self.paths:
             self.entries.update(read_header(path))
-        self._asked: set[str] = set()
+        self._loaded: set[str] = set()
         self._in_memory: dict[str, Tensor] = {}
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.entries.values())
-
-    def read(self, names: Container[str]) -> None:
-        """Bring the tensors in ``names`` into memory, so that `take` does not touch the files."""
+    def preload(self, names: Container[str]) -> None:
+        """Read the tensors in ``names`` into memory, so that `load` does not access the files."""
         self._in_memory = {name: _map(entry, name).clone() for name, entry in self.entries.items() if name in names}
 
-    def take(self, names: tuple[str, ...], shape: tuple[int, ...]) -> Tensor:
-        """The tensor that goes by one of ``names``, in the file's own element type, on the CPU.
+    def load(self, names: tuple[str, ...], shape: tuple[int, ...]) -> Tensor:
+        """Return the tensor with the first of ``names`` that exists, in the dtype of the file, on the CPU.
 
-        Raises ModelError when there is none, when its shape is another, or when it does not hold floats.
+        Raises:
+            ModelError: There is no such tensor, it has another shape, or it does not hold floats.
         """
         name = next((name for name in names if name in self.entries), None)
         if name is None:
@@ -92,23 +99,60 @@ class TensorFiles:
             raise ModelError(f"{where}: the tensor {names[0]} {list(shape)} is missing")
         entry = self.entries[name]
         if entry.shape != shape:
-            found = list(entry.shape)
-            raise ModelError(f"{entry.file}: the tensor {name} should have the shape {list(shape)}, but has {found}")
-        if entry.kind not in _FLOATS or entry.size_bytes != math.prod(shape) * (4 if entry.kind == "F32" else 2):
-            raise ModelError(f"{entry.file}: the tensor {name} should hold BF16, F16 or F32, but holds {entry.kind}")
-        self._asked.add(name)
+            raise ModelError(f"{entry.file}: {name} has the shape {list(entry.shape)}, expected {list(shape)}")
+        if entry.dtype not in _FLOATS or entry.size_bytes != math.prod(shape) * (4 if entry.dtype == "F32" else 2):
+            raise ModelError(f"{entry.file}: {name} has the type {entry.dtype}, expected BF16, F16 or F32")
+        self._loaded.add(name)
         return self._in_memory[name] if name in self._in_memory else _map(entry, name)
 
-    def unasked(self) -> list[str]:
-        """Names of the tensors nobody asked for."""
-        return [name for name in self.entries if name not in self._asked]
+    def unused(self) -> list[str]:
+        """Return the names of the tensors that have not been loaded."""
+        return [name for name in self.entries if name not in self._loaded]
 
 
 def _map(entry: Entry, name: str) -> Tensor:
-    """A view of the mapped file: pages are read when the tensor is used."""
+    """Return a view of the mapped file, whose pages are read when the tensor is used."""
     try:
         with safe_open(entry.file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
     except SafetensorError as error:
         raise ModelError(f"{entry.file} cannot be read as safetensors: {error}") from None
     return tensor
+
+
+def fill(
+    module: nn.Module, rules: Iterable[Row], files: TensorFiles, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Replace all parameters of ``module``, which are on the meta device, by weights from ``files``.
+
+    Raises:
+        ModelError: A tensor is missing, or has another shape or type.
+    """
+    for rule in rules:
+        tensors = [files.load(source.names, source.shape) for source in rule.sources]
+        set_parameter(module, rule.target, rule.build(tensors).to(device=device, dtype=dtype).contiguous())
+    missing = [name for name, parameter in module.named_parameters() if parameter.is_meta]
+    assert not missing, missing
+
+
+def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
+    """Replace the parameter ``name`` by ``value`` without gradients."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    current = getattr(owner, leaf)
+    assert current.shape == value.shape, (name, current.shape, value.shape)
+    setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+
+
+def refuse_unused(files: TensorFiles, ignored: Iterable[str]) -> None:
+    """Check that all tensors have been loaded, except those that match a regular expression in ``ignored``.
+
+    Raises:
+        ModelError: A tensor has not been loaded.
+    """
+    pattern = re.compile("|".join(f"(?:{part})" for part in ignored) or r"(?!)")
+    unused = [name for name in files.unused() if not pattern.match(name)]
+    if unused:
+        first = files.entries[unused[0]]
+        more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+        raise ModelError(f"{first.file}: unexpected tensor {unused[0]} {list(first.shape)}{more}")

@@ -1,13 +1,12 @@
-"""Attention of one or two queries over the ring, which is read once and where it lies.
+"""Attention of one or two queries per row over the ring, which is read once and in place.
 
-A step reads every cached key and value of its rows once and computes little with them, so the memory's rate should set
-its time. That takes few instructions per entry and many bytes in flight: tiles are two-dimensional, copies are 16 bytes
-wide and run ahead of the computation, and threads exchange nothing but partial dot products. One program serves one row
-and head. Where rows and heads are too few to fill the GPU, the context is split between programs, and a second kernel
-joins the parts.
+A step reads every cached key and value of its rows once and computes little with them, so it should be bound by memory
+bandwidth. That takes few instructions per entry and many bytes in flight: tiles are two-dimensional, copies are 16
+bytes wide and run ahead of the computation, and threads exchange only partial dot products. One program handles one row
+and head. If there are too few rows and heads to fill the GPU, the context is split between programs, and a second
+kernel joins the parts.
 
 The ring may hold 8-bit floats (e4m3) with one scale per layer and head.
-Shapes: ``B`` rows, ``T`` steps (1 or 2), ``H`` heads, ``C`` ring capacity, ``D`` head dimension, a power of two.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A finite minimum in the place of -inf: differences of scores are then never not-a-number.
+# A finite minimum instead of -inf, so that no difference of scores is NaN.
 _LOWEST = tl.constexpr(-1e30)
-_MOST_SPLITS = 16
-_PROGRAMS_PER_PROCESSOR = 4
-_INTERPRETED_PROCESSORS = 8
+_MAX_SPLITS = 16
+_PROGRAMS_PER_MULTIPROCESSOR = 4
+_INTERPRETER_MULTIPROCESSORS = 8
 
 
 class ReadConfig(NamedTuple):
-    """How a program of the attention kernel reads: entries per iteration, warps, and tiles in flight or in use."""
+    """Launch configuration: ring entries per iteration, warps, and pipeline stages (tiles in flight or in use)."""
 
     block: int
     warps: int
@@ -36,18 +35,18 @@ class ReadConfig(NamedTuple):
 
 
 CONFIGS = (ReadConfig(32, 4, 3), ReadConfig(16, 4, 3), ReadConfig(32, 4, 2), ReadConfig(16, 2, 3))
-"""What calibration chooses from; the first is the default."""
+"""Configurations that calibration selects from; the first is the default."""
 
 _selected: dict[tuple[int, int, torch.dtype], ReadConfig] = {}
 
 
 def selected_config(steps: int, width: int, dtype: torch.dtype) -> ReadConfig:
-    """Return the configuration for queries per row, head dimension and element type of the ring."""
+    """Return the configuration for a number of queries per row, a head dimension and a dtype of the ring."""
     return _selected.get((steps, width, dtype), CONFIGS[0])
 
 
 def select_config(steps: int, width: int, dtype: torch.dtype, config: ReadConfig) -> None:
-    """Use ``config`` for this kind of ring from now on, in kernels and in graphs that are recorded later."""
+    """Use ``config`` in future launches, and in graphs that are recorded later."""
     _selected[steps, width, dtype] = config
 
 
@@ -55,8 +54,8 @@ def select_config(steps: int, width: int, dtype: torch.dtype, config: ReadConfig
 def _accumulate(q, k, v, hidden, best, total, mixed):
     """Add one tile of the ring, ``k`` and ``v [BLOCK, WIDTH]``, to the running softmax of one query.
 
-    Each of the BLOCK lanes keeps a softmax of its own (largest score, sum of weights, weighted sum of values), so that
-    threads exchange nothing but the partial dot products until the loop has ended.
+    Each of the BLOCK lanes has a separate softmax (largest score, sum of weights, weighted sum of values), so that
+    threads exchange only partial dot products until the loop has ended.
     """
     score = tl.where(hidden, _LOWEST, tl.sum(k.to(tl.float32) * q[None, :], axis=1))
     new_best = tl.maximum(best, score)
@@ -66,7 +65,7 @@ def _accumulate(q, k, v, hidden, best, total, mixed):
 
 @triton.jit
 def _filled(positions, row, capacity, STEPS: tl.constexpr):
-    """Return the newest entry of the row's ring, and how many entries are filled.
+    """Return the newest entry of the row's ring and the number of filled entries.
 
     Keys are rotated before they are cached, so the order of the entries does not matter.
     """
@@ -78,10 +77,10 @@ def _filled(positions, row, capacity, STEPS: tl.constexpr):
 def _store_result(
     best, total, mixed, value_scale, place, part, out, parts, sums, WIDTH: tl.constexpr, SPLITS: tl.constexpr
 ):
-    """Join the lanes' softmaxes, and store the output of ``place`` or, of a split context, its ``part``."""
+    """Join the lanes' softmaxes, and store the output of a query or, if the context is split, of one part."""
     width = tl.arange(0, WIDTH)
     top = tl.max(best, axis=0)
-    # A lane that saw no entry has the lowest score and counts for nothing beside one that did.
+    # A lane without entries has the lowest score, and therefore a factor of 0 if another lane has entries.
     factor = tl.exp2(best - top)
     total, mixed = tl.sum(total * factor, axis=0), tl.sum(mixed * factor[:, None], axis=0) * value_scale
     if SPLITS == 1:
@@ -114,7 +113,7 @@ def _read_window(
     STAGES: tl.constexpr,
     SCALED: tl.constexpr,
 ):
-    """Program (row, head, part of the context): attention of the row's one or two queries."""
+    """Program (row, head, part of the context): attention of the one or two queries of a row."""
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     newest, length = _filled(positions, row, capacity, STEPS)
     share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
@@ -131,12 +130,12 @@ def _read_window(
     if STEPS == 2:
         second_query = tl.load(query + (place + HEADS) * WIDTH + width).to(tl.float32) * scale
         second_best, second_total, second_mixed = best, total, mixed
-    # The row's 64-bit offset is added once; inside a row's ring 32 bits suffice.
+    # The 64-bit offset of the row is added once; within the ring of a row, 32 bits suffice.
     start = (tl.load(rows + row) * HEADS + head) * capacity * WIDTH
     keys, values = keys + start, values + start
-    # STAGES - 1 tiles are on their way while one is computed with: that keeps enough bytes in flight.
+    # STAGES - 1 tiles are being loaded while one is in use, which keeps enough bytes in flight.
     for first in tl.range(begin, end, BLOCK, num_stages=STAGES):
-        # Past the end the last entry is read again: loads need no mask, and what was never written is never read.
+        # Past the end, the last entry is read again: loads need no mask, and unwritten memory is never read.
         at = tl.minimum(first + lane, length - 1)[:, None] * WIDTH + width[None, :]
         k, v = tl.load(keys + at), tl.load(values + at)
         hidden = first + lane >= end
@@ -144,7 +143,7 @@ def _read_window(
             second_best, second_total, second_mixed = _accumulate(
                 second_query, k, v, hidden, second_best, second_total, second_mixed
             )
-            # Both steps are in the ring before either attends: the first query must not see the second's entry.
+            # Both steps are in the ring already: the first query must not attend to the second step's entry.
             hidden |= first + lane == newest
         best, total, mixed = _accumulate(first_query, k, v, hidden, best, total, mixed)
     part = (place * SPLITS + split).to(tl.int64)
@@ -157,7 +156,7 @@ def _read_window(
 
 @triton.jit
 def _join_parts(parts, sums, out, STEPS: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr):
-    """Program (row and step, head): the parts' outputs, each by its share of the softmax's sum."""
+    """Program (row and step, head): average the outputs of the parts, weighted by their shares of the softmax sum."""
     place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     split, width = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
     part = (place * HEADS + head) * SPLITS + split
@@ -183,13 +182,14 @@ def read_window(
     """Return scaled dot-product attention over one layer of the ring.
 
     Args:
-        query: ``[B, T, H, D]``, one or two rotated queries per row.
+        query: ``[B, T, H, D]``, one or two rotated queries per row; D is a power of two.
         rows: ``[B]`` int64, the slot of each row.
         positions: ``[B, T]`` int64, consecutive along T.
-        keys, values: ``[slots, H, C, D]``, the queries' own steps included.
+        keys: ``[slots, H, C, D]``, including the queries' own steps.
+        values: ``[slots, H, C, D]``, including the queries' own steps.
         scales: ``[2, H]`` float32 for a ring of 8-bit floats, else None.
-        config: How a program reads; by default what :func:`select_config` chose for this kind of ring.
-        splits: Programs that share a row's context, a power of two; by default as many as fill the GPU.
+        config: Launch configuration; by default the one that :func:`select_config` set for this kind of ring.
+        splits: Programs that share the context of a row, a power of two; by default enough to fill the GPU.
 
     Returns:
         The shape and dtype of ``query``.
@@ -198,47 +198,31 @@ def read_window(
     assert steps in (1, 2), "the kernel handles one or two queries per row"
     config = selected_config(steps, width, keys.dtype) if config is None else config
     if splits is None:
-        splits = split_count(batch * heads, keys.shape[2], config.block, processors(query.device))
+        splits = split_count(batch * heads, keys.shape[2], config.block, multiprocessors(query.device))
     out = torch.empty_like(query)
     parts = torch.empty(*query.shape[:3], splits if splits > 1 else 0, width, device=query.device)
     sums = torch.empty(*parts.shape[:-1], 2, device=query.device)
     key_scales, value_scales = (keys, keys) if scales is None else scales.unbind()
+    inputs = (query, keys, values, key_scales, value_scales, rows, positions.contiguous())
+    scale = math.log2(math.e) / math.sqrt(width)
+    shape = {"STEPS": steps, "HEADS": heads, "WIDTH": width, "SPLITS": splits}
+    constants = {**shape, "BLOCK": config.block, "STAGES": config.stages, "SCALED": scales is not None}
     _read_window[(batch, heads, splits)](
-        query,
-        keys,
-        values,
-        key_scales,
-        value_scales,
-        rows,
-        positions.contiguous(),
-        out,
-        parts,
-        sums,
-        keys.shape[2],
-        math.log2(math.e) / math.sqrt(width),
-        STEPS=steps,
-        HEADS=heads,
-        WIDTH=width,
-        BLOCK=config.block,
-        SPLITS=splits,
-        STAGES=config.stages,
-        SCALED=scales is not None,
-        num_warps=config.warps,
+        *inputs, out, parts, sums, keys.shape[2], scale, **constants, num_warps=config.warps
     )
     if splits > 1:
-        shape = {"STEPS": steps, "HEADS": heads, "WIDTH": width, "SPLITS": splits}
         _join_parts[(batch * steps, heads)](parts, sums, out, **shape, num_warps=1)
     return out
 
 
 def split_count(programs: int, capacity: int, block: int, on: int) -> int:
-    """How many programs share a row's context, so that a GPU of ``on`` processors is full; a power of two."""
-    wanted = min(_MOST_SPLITS, -(-_PROGRAMS_PER_PROCESSOR * on // programs), -(-capacity // block))
+    """Return how many programs share the context of a row to fill ``on`` multiprocessors; a power of two."""
+    wanted = min(_MAX_SPLITS, -(-_PROGRAMS_PER_MULTIPROCESSOR * on // programs), -(-capacity // block))
     return 1 << (wanted.bit_length() - 1)
 
 
-def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; a small number in Triton's interpreter."""
+def multiprocessors(device: torch.device) -> int:
+    """Return the number of multiprocessors of a GPU; a small number in Triton's interpreter."""
     if device.type != "cuda":
-        return _INTERPRETED_PROCESSORS
+        return _INTERPRETER_MULTIPROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -1,4 +1,4 @@
-"""Small steps of the language model that are one kernel each: sum of embeddings, norm, choice of a token."""
+"""Small operations of the language model as one kernel each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,17 @@ def _sum_embeddings(codes, text, table, out, card, width, CODEBOOKS: tl.constexp
 
 
 def sum_embeddings(codes: Tensor, text: Tensor, table: Tensor, card: int, dtype: torch.dtype) -> Tensor:
-    """One row of the table for each code and for the text token, added up in float32: ``[B, dimension]`` in ``dtype``.
+    """Sum the embeddings of the codes and of the text token in float32.
 
-    codes: ``[B, codebooks]`` int64. text: ``[B]`` int64. table: ``[codebooks * card + text rows, dimension]``.
+    Args:
+        codes: ``[B, K]`` int64.
+        text: ``[B]`` int64.
+        table: ``[K * card + text rows, dimension]``.
+        card: Rows of the table per codebook.
+        dtype: Data type of the result.
+
+    Returns:
+        ``[B, dimension]``.
     """
     batch, codebooks = codes.shape
     width = table.shape[1]
@@ -48,7 +56,7 @@ def _rms_norm(x, weight, out, width, epsilon, BLOCK: tl.constexpr):
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Root-mean-square norm of ``x [..., dimension]``, computed in float32; same shape and dtype."""
+    """Return the root-mean-square norm of ``x [..., dimension]``, computed in float32; same shape and dtype."""
     width = x.shape[-1]
     x = x.contiguous()
     out = torch.empty_like(x)
@@ -62,18 +70,18 @@ def _choose_largest(logits, token, probability, width, BLOCK: tl.constexpr):
     lane = tl.arange(0, BLOCK)
     value = tl.load(logits + row * width + lane, mask=lane < width, other=float("-inf"))
     top = tl.max(value, axis=0)
-    # Where logits are not numbers none may equal the largest: the token stays in range, and the probability is NaN.
+    # If a logit is NaN, none may equal the largest: the token is kept in range, and the probability is NaN.
     first = tl.min(tl.where(value == top, lane, BLOCK), axis=0)
     tl.store(token + row, tl.minimum(first, width - 1).to(tl.int64))
     tl.store(probability + row, 1.0 / tl.sum(tl.exp(value - top), axis=0))
 
 
 def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of each row of ``logits [B, V]`` float32, the first among equals, and its softmax probability.
+    """Return the token with the largest of the logits ``[B, V]`` float32, and its softmax probability.
 
     Returns:
-        Tokens ``[B]`` int64, always within the vocabulary, and probabilities ``[B]`` float32: NaN where any logit of
-        the row is NaN.
+        Tokens ``[B]`` int64, the first of equal ones and always within the vocabulary; and probabilities ``[B]``
+        float32, NaN if any logit of the row is NaN.
     """
     batch, width = logits.shape
     token = torch.empty(batch, device=logits.device, dtype=torch.int64)
@@ -87,7 +95,7 @@ def choose_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
 def _store_start(
     frames, rows, keys, values, start_keys, start_values, slots, capacity, WIDTH: tl.constexpr, VECTORS: tl.constexpr
 ):
-    """Program (row, layer): write position 0 of all VECTORS heads, if the row is at its first frame."""
+    """Program (row, layer): write position 0 of all VECTORS heads if the row is at its first frame."""
     row, layer = tl.program_id(0), tl.program_id(1).to(tl.int64)
     if tl.load(frames + row) == 0:
         lane = tl.arange(0, VECTORS * WIDTH)
@@ -100,15 +108,49 @@ def _store_start(
 def store_start(
     frames: Tensor, rows: Tensor, keys: Tensor, values: Tensor, start_keys: Tensor, start_values: Tensor
 ) -> None:
-    """Write keys and values of position 0 to the rings of the rows that are at their first frame; others are not read.
+    """Write the keys and values of position 0 to the rings of rows at their first frame.
 
     Args:
-        frames: ``[B]`` int64, frames that each row's stream has seen; 0 for a new one.
+        frames: ``[B]`` int64, frames processed in the stream of each row; 0 for a new one.
         rows: ``[B]`` int64, the slot of each row.
-        keys, values: ``[layers, slots, H, C, D]`` of any element type; H * D is a power of two.
-        start_keys, start_values: ``[layers, H, D]`` of the same type.
+        keys: ``[layers, slots, H, C, D]`` of any dtype, updated in place; H * D is a power of two.
+        values: ``[layers, slots, H, C, D]``, updated in place.
+        start_keys: ``[layers, H, D]`` of the same dtype.
+        start_values: ``[layers, H, D]`` of the same dtype.
     """
     layers, slots, heads, capacity, width = keys.shape
-    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32}[keys.element_size()]  # bytes are moved, not numbers
+    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32}[keys.element_size()]  # copies bytes
     tensors = (tensor.view(integer) for tensor in (keys, values, start_keys, start_values))
     _store_start[(len(rows), layers)](frames, rows, *tensors, slots, capacity, WIDTH=width, VECTORS=heads)
+
+
+@triton.jit
+def _quantize_rows(x, out, scale, width, SMALLEST: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+    # Divisions round as PyTorch's do. No clamp is needed: the largest quotient rounds to LARGEST.
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    inside = lane < width
+    wide = tl.load(x + row * width + lane, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.div_rn(tl.maximum(tl.max(tl.abs(wide), axis=0), SMALLEST), LARGEST)
+    tl.store(out + row * width + lane, tl.div_rn(wide, factor).to(out.dtype.element_ty), mask=inside)
+    tl.store(scale + row, factor)
+
+
+def quantize_rows(x: Tensor, *, smallest: float, largest: float) -> tuple[Tensor, Tensor]:
+    """Convert rows to 8-bit floats (e4m3) with one scale each.
+
+    Args:
+        x: ``[B, width]`` float32, bf16 or f16.
+        smallest: Lower bound of the largest absolute value of a row, which avoids a division by zero.
+        largest: Absolute value of the largest element of each converted row.
+
+    Returns:
+        The rows ``[B, width]`` as float8_e4m3fn, and the float32 factors ``[B, 1]`` that restore them.
+    """
+    rows, width = x.shape
+    x = x.contiguous()
+    out = torch.empty(rows, width, device=x.device, dtype=torch.float8_e4m3fn)
+    scale = torch.empty(rows, 1, device=x.device)
+    block = triton.next_power_of_2(width)
+    _quantize_rows[(rows,)](x, out, scale, width, SMALLEST=smallest, LARGEST=largest, BLOCK=block, num_warps=8)
+    return out, scale

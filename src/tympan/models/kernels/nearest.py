@@ -1,8 +1,8 @@
-"""Residual nearest-neighbour search for a few rows, one kernel per codebook, exact float32.
+"""Residual nearest-neighbor search for a few rows: one kernel per codebook, exact float32.
 
-For few rows the time of a stage is its launches: a product, a minimum, a gather and a difference. Here a stage is one
-kernel. It starts by finishing the stage before: every program picks that stage's code from the candidates of its
-parts and subtracts the centroid, which costs less than a launch.
+With few rows, the launches of a product, a minimum, a gather and a difference take most of the time of a stage. Here a
+stage is one kernel, which searches the bins in parts. It also completes the previous stage: every program selects that
+stage's code from the candidates of its parts and subtracts the centroid, which takes less time than another launch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_ROWS = 16  # above, matrix products use the codebooks better
+MOST_ROWS = 16  # with more, matrix products are faster
 _PARTS = 16
 _BLOCK = 32
 
 
 @triton.jit
-def _pick(values, indices, row, PARTS: tl.constexpr):
-    """The code whose value is least among the parts' candidates; the lowest among equals."""
+def _best_code(values, indices, row, PARTS: tl.constexpr):
+    """Return the code with the least value of the candidates of all parts; the lowest of equal ones."""
     part = row * PARTS + tl.arange(0, PARTS)
     value = tl.load(values + part)
     index = tl.load(indices + part)
@@ -46,13 +46,13 @@ def _search(
     BLOCK: tl.constexpr,
     FIRST: tl.constexpr,
 ):
-    """Program (row, part of the bins) of one stage."""
+    """Program (row, part of the bins): one stage."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width, lane = tl.arange(0, WIDTH), tl.arange(0, BLOCK)
     residual = tl.load(residuals + row * WIDTH + width)
     book = centroids + stage * BINS * WIDTH
     if not FIRST:
-        code = _pick(values, indices, row, PARTS)
+        code = _best_code(values, indices, row, PARTS)
         residual -= tl.load(book - BINS * WIDTH + code * WIDTH + width)
         if part == 0:
             tl.store(codes + row * codebooks + stage - 1, code.to(tl.int64))
@@ -77,41 +77,44 @@ def _search(
 @triton.jit
 def _finish(values, indices, codes, codebooks, PARTS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    code = _pick(values, indices, row, PARTS)
+    code = _best_code(values, indices, row, PARTS)
     tl.store(codes + row * codebooks + codebooks - 1, code.to(tl.int64))
 
 
 def nearest_codes(x: Tensor, centroids: Tensor, half_norms: Tensor, codebooks: int) -> Tensor:
-    """Codes of ``x [B, dimension]`` float32: ``[B, codebooks]`` int64, at least one codebook.
+    """Return the codes of the nearest centroids.
 
-    centroids: ``[at least codebooks, bins, dimension]``. half_norms: ``[.., bins]``, half of each squared length.
+    Args:
+        x: ``[B, dimension]`` float32, at most `MOST_ROWS` rows; the dimension is a power of two.
+        centroids: ``[K or more, bins, dimension]`` float32.
+        half_norms: ``[K or more, bins]`` float32, half of the squared length of each centroid.
+        codebooks: K, at least 1.
+
+    Returns:
+        ``[B, K]`` int64.
     """
     batch, width = x.shape
     bins = centroids.shape[1]
     codes = torch.empty(batch, codebooks, device=x.device, dtype=torch.int64)
-    # Two of each: a stage reads what the stage before wrote while other programs of it still read.
+    # Two buffers each, because programs of a stage read those of the previous stage while others write.
     residuals = [x.contiguous(), *torch.empty(2, batch, width, device=x.device).unbind()]
     values = torch.empty(2, batch, _PARTS, device=x.device)
     indices = torch.empty(2, batch, _PARTS, device=x.device, dtype=torch.int32)
+    constants = {"BINS": bins, "WIDTH": width, "PARTS": _PARTS, "SHARE": triton.cdiv(bins, _PARTS), "BLOCK": _BLOCK}
     for stage in range(codebooks):
         now, after = stage % 2, (stage + 1) % 2
+        read = residuals[0] if stage == 0 else residuals[1 + now]
+        candidates = (values[now], indices[now], values[after], indices[after])
         _search[(batch, _PARTS)](
-            residuals[0] if stage == 0 else residuals[1 + now],
+            read,
             residuals[1 + after],
-            values[now],
-            indices[now],
-            values[after],
-            indices[after],
+            *candidates,
             codes,
             centroids,
             half_norms,
             stage,
             codebooks,
-            BINS=bins,
-            WIDTH=width,
-            PARTS=_PARTS,
-            SHARE=triton.cdiv(bins, _PARTS),
-            BLOCK=_BLOCK,
+            **constants,
             FIRST=stage == 0,
         )
     last = codebooks % 2

@@ -1,4 +1,4 @@
-"""A kernel that shows whether Triton works on a device: it is compiled, launched and checked."""
+"""A small kernel that is compiled, launched and checked to find out whether Triton works on a device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ def _add_one(x, LANES: tl.constexpr):
 
 
 def launch(device: torch.device) -> None:
-    """Run the kernel on ``device``; raises whatever Triton raises, or `RuntimeError` for a wrong result."""
-    # The kernels are made for fused multiply-adds. Triton 3.9 warns that this will no longer be the default.
+    """Run the kernel on ``device``.
+
+    Raises:
+        RuntimeError: The result is wrong.
+        Exception: Any error of Triton's compiler, assembler or launcher.
+    """
+    # The kernels are written for fused multiply-adds. Triton 3.9 warns that these will no longer be the default.
     triton.knobs.language.default_fp_fusion = True
     x = torch.zeros(_LANES, device=device)
     _add_one[(1,)](x, LANES=_LANES)

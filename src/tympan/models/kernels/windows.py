@@ -1,10 +1,9 @@
-"""Input windows of a streaming convolution in one kernel: history, activation and gather.
+"""One kernel that gathers the input windows of a streaming convolution, with its history and activation.
 
-Plain PyTorch joins history and input, applies the ELU in place and copies the windows: three passes over the signal
-where one suffices. The product that follows is PyTorch's own, in float32.
+Plain PyTorch needs three passes over the signal: it concatenates history and input, applies the ELU in place, and
+copies the windows. The product with the weight remains PyTorch's own, in float32.
 
-Shapes: ``B`` rows, ``T`` new steps, ``C`` channels, ``P = kernel - stride`` steps of history, ``O = T / stride``
-outputs.
+In the shapes, C stands for channels, ``P = kernel - stride`` for steps of history and ``O = T / stride`` for outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 4096  # elements of a program
+_TILE = 4096  # elements per program
 
 
 @triton.jit
@@ -42,9 +41,10 @@ def _gather_windows(
     WIDTH: tl.constexpr,
     ELU: tl.constexpr,
 ):
-    """Program (row, OUTPUTS consecutive outputs): their windows. The row's first program also keeps its new history.
+    """Program (row, OUTPUTS consecutive outputs): gather their windows.
 
-    HISTORY, WINDOW, HOP: elements of the history, of a window, and between two windows. WIDTH: WINDOW, rounded up.
+    The first program of a row also stores the new history. HISTORY, WINDOW and HOP are the elements of the history, of
+    a window, and between the starts of two windows. WIDTH is WINDOW rounded up to a power of two.
     """
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     output, place = tile * OUTPUTS + tl.arange(0, OUTPUTS), tl.arange(0, WIDTH)
@@ -54,13 +54,13 @@ def _gather_windows(
     value = tl.load(x + (at - HISTORY), mask=inside & (at >= HISTORY), other=0.0)
     history = context + tl.load(rows + row) * HISTORY
     if tile == 0:
-        old = inside & (at < HISTORY) & (tl.load(fresh + row) == 0)  # a new stream's history is silence
+        old = inside & (at < HISTORY) & (tl.load(fresh + row) == 0)  # the history of a new stream is silence
         value += tl.load(history + at, mask=old, other=0.0)
     if ELU:
         value = _elu(value)
     tl.store(windows + (row * outputs + output[:, None]) * WINDOW + place[None, :], value, mask=inside)
     if tile == 0:
-        # Windows that reach into the history all belong to this program, which has read it by now.
+        # All windows that reach into the history belong to this program, which has read it at this point.
         tl.debug_barrier()
         kept = tl.arange(0, WIDTH)
         tl.store(history + kept, tl.load(x + length - HISTORY + kept, mask=kept < HISTORY), mask=kept < HISTORY)
@@ -69,18 +69,19 @@ def _gather_windows(
 def gather_windows(
     x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor, *, kernel: int, stride: int, elu: bool
 ) -> Tensor:
-    """Return every window of the history followed by ``x``, and keep the end of ``x`` as the new history.
+    """Return every window of the history followed by ``x``, and store the end of ``x`` as the new history.
 
     Args:
         x: ``[B, T, C]`` float32, contiguous; T is a multiple of ``stride`` and at least P.
         context: ``[slots, P, C]`` float32, the history of each slot; that of ``rows`` is replaced.
         rows: ``[B]`` int64, the slot of each row.
-        fresh: ``[B, 1, 1]`` bool, rows at their first call: their history is silence.
-        kernel, stride: Of the convolution, in steps; P is at least 1.
-        elu: Whether to apply the ELU to what is gathered. The history is kept as it was before.
+        fresh: ``[B, 1, 1]`` bool, rows at the first call of their stream, whose history is silence.
+        kernel: Kernel size of the convolution in steps, greater than ``stride``.
+        stride: Stride of the convolution in steps.
+        elu: Whether to apply the ELU to the windows. The history is stored before it.
 
     Returns:
-        ``[B, O, kernel * C]`` float32, the steps of a window one after another.
+        ``[B, O, kernel * C]`` float32, the steps of a window in order.
     """
     batch, steps, channels = x.shape
     history = kernel - stride
@@ -91,19 +92,8 @@ def gather_windows(
     per_program = max(triton.next_power_of_2(triton.cdiv(history, stride)), _TILE // width)
     per_program = min(per_program, triton.next_power_of_2(outputs))
     windows = torch.empty(batch, outputs, kernel * channels, device=x.device)
+    sizes = {"HISTORY": history * channels, "WINDOW": kernel * channels, "HOP": stride * channels, "WIDTH": width}
     _gather_windows[(batch, triton.cdiv(outputs, per_program))](
-        x,
-        context,
-        rows,
-        fresh,
-        windows,
-        outputs,
-        steps * channels,
-        HISTORY=history * channels,
-        WINDOW=kernel * channels,
-        HOP=stride * channels,
-        OUTPUTS=per_program,
-        WIDTH=width,
-        ELU=elu,
+        x, context, rows, fresh, windows, outputs, steps * channels, **sizes, OUTPUTS=per_program, ELU=elu
     )
     return windows

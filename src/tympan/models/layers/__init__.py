@@ -1,1 +1,1 @@
-"""Layers of the networks, with streaming state, in every data type."""
+"""Layers of the networks, with streaming state."""

@@ -1,12 +1,10 @@
 """Attention of a few new steps over a ring of cached keys and values.
 
-A ring holds the last ``C`` steps of each slot. Keys are rotated before they are cached, so attention need not know
-the order of the entries, only which of them each query may see. All new steps are written before any of them attends,
-as Kyutai's servers do; with two steps per call the first therefore sees one entry less once the ring is full.
+A ring holds the last C steps of each slot. Keys are rotated before they are cached, so attention does not depend on the
+order of the entries. All new steps are written before any of them attends, as in Kyutai's servers. With two steps per
+call, the first therefore sees one entry less once the ring is full.
 
-A ring may hold 8-bit floats (e4m3) with one scale per layer and head: half the memory of bf16.
-
-Shapes: ``B`` rows in this call, ``T`` new steps, ``H`` heads, ``C`` ring capacity, ``D`` head dimension.
+A ring may hold 8-bit floats (e4m3) with one scale per layer and head, in half the memory of bf16.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tympan.models import kernels
-from tympan.models.layers.attention_cpu import Bags, attend_in_bags, bags, empty_keys, write_keys
+from tympan.models.layers.attention_cpu import BagIndices, attend_in_bags, bag_indices, empty_keys, write_keys
 from tympan.models.layers.rope import Rotation, rotate
 
 FP8 = torch.float8_e4m3fn
@@ -28,9 +26,11 @@ LARGEST_FP8 = 448.0
 
 @dataclass
 class Ring:
-    """Keys and values of all layers and slots, ``[layers, slots, H, C, D]``.
+    """Cached keys and values of all layers and slots.
 
-    scales: ``[2, layers, H]`` float32, what a cached key (value) of a ring of 8-bit floats is to be multiplied by.
+    Attributes:
+        keys, values: ``[layers, slots, H, C, D]``.
+        scales: ``[2, layers, H]`` float32, factors of cached keys and values; None unless the ring holds 8-bit floats.
     """
 
     keys: Tensor
@@ -48,6 +48,7 @@ class Ring:
         device: torch.device,
         dtype: torch.dtype,
     ) -> Ring:
+        """Return a ring of zeros; scales are 1."""
         shape = (layers, slots, heads, capacity, head_dimension)
         keys = torch.zeros(shape, device=device, dtype=dtype)
         return Ring(
@@ -58,43 +59,40 @@ class Ring:
 
     @property
     def capacity(self) -> int:
+        """Steps that the ring holds per slot."""
         return self.keys.shape[3]
 
 
 def sums_in_bags(keys: Tensor) -> bool:
-    """Whether attention over such a cache is summed by `attention_cpu`, for which keys lie transposed."""
+    """Return whether `attention_cpu` computes attention over this cache; its keys are stored transposed."""
     return keys.device.type == "cpu" and keys.dtype != FP8 and not kernels.usable(keys.device)
 
 
 def raw(cache: Tensor) -> Tensor:
-    """The cache as PyTorch can index it: 8-bit floats as bytes."""
+    """Return a view that PyTorch can index: 8-bit floats as bytes."""
     return cache.view(torch.uint8) if cache.dtype == FP8 else cache
 
 
-def encode(wide: Tensor, dtype: torch.dtype, scale: Tensor | None) -> Tensor:
-    """``wide [.., H, T, D]`` as it is cached; ``scale [H]`` for 8-bit floats."""
+def to_cache(wide: Tensor, dtype: torch.dtype, scale: Tensor | None) -> Tensor:
+    """Convert ``wide [.., H, T, D]`` to the dtype of the cache; ``scale [H]`` is None unless that is FP8."""
     if scale is None:
         return wide.to(dtype)
     return (wide.float() / scale[:, None, None]).clamp(-LARGEST_FP8, LARGEST_FP8).to(dtype)
 
 
-def decode(cached: Tensor, scale: Tensor | None) -> Tensor:
-    """The inverse: float32 where there is a ``scale [H]``, the cache's own type otherwise."""
+def from_cache(cached: Tensor, scale: Tensor | None) -> Tensor:
+    """Undo :func:`to_cache`: float32 if there is a ``scale [H]``, else the dtype of the cache."""
     return cached if scale is None else cached.float() * scale[:, None, None]
 
 
-class Places(NamedTuple):
-    """What a kernel needs of :class:`Window`: slot of each row ``[B]``, position of each step ``[B, T]``, int64."""
-
-    rows: Tensor
-    positions: Tensor
-
-
 def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None:
-    """Set ``position [slots]`` of slots ``rows [n]`` to 0, or to ``begin [n]`` int64 where that is not negative.
+    """Set the position of slots to 0, which is all that distinguishes a new stream from an old one.
 
-    Nothing else tells a new stream from an old one. To begin above 0 is for measuring: such a stream costs at once what
-    one of that age costs.
+    Args:
+        position: ``[slots]`` int64, changed in place.
+        rows: ``[n]`` int64, slots.
+        begin: ``[n]`` int64, positions to use instead of 0; a negative one leaves the slot as it is. Benchmarks start
+            streams above 0 to measure the cost of a full ring at once.
     """
     if begin is None:
         position.index_fill_(0, rows, 0)
@@ -102,77 +100,88 @@ def restart(position: Tensor, rows: Tensor, begin: Tensor | None = None) -> None
         position.index_copy_(0, rows, torch.where(begin < 0, position.index_select(0, rows), begin))
 
 
+class Places(NamedTuple):
+    """Input of the attention kernels: the slot of each row ``[B]`` and the position of each step ``[B, T]``, int64."""
+
+    rows: Tensor
+    positions: Tensor
+
+
 @dataclass(frozen=True)
 class Window:
-    """Where this call's steps go in the ring and what they may see; the same for every layer.
+    """Indices and mask of a call's steps in the ring, the same for every layer.
 
-    rows: ``[B]`` int64, slot of each row.
-    lengths: ``[B]`` int64, filled entries of the ring once this call's steps are in it.
-    entries: ``[B * H * T]`` int64, index of each new vector in a layer's ring seen as ``[slots * H * C, D]``.
-    visible: ``[B, T, C]`` bool, entry may be attended to by the query.
-    bags: the same as rows of tables, on a CPU only.
+    Attributes:
+        rows: ``[B]`` int64, slot of each row.
+        entries: ``[B * H * T]`` int64, index of each new vector in a layer's ring seen as ``[slots * H * C, D]``.
+        visible: ``[B, T, C]`` bool, entries that a step attends to.
+        bags: The same as indices for `attention_cpu`; None where it is not used.
     """
 
     rows: Tensor
-    lengths: Tensor
     entries: Tensor
     visible: Tensor
-    bags: Bags | None
+    bags: BagIndices | None
 
 
 def window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
-    """The window for steps at ``positions [B, T]`` int64 (consecutive along T) of slots ``rows [B]``."""
+    """Return the window of steps at ``positions [B, T]`` int64, consecutive along T, of slots ``rows [B]`` int64."""
     _, _, heads, capacity, width = ring.keys.shape
     device = rows.device
     last = positions[:, -1]
-    lengths = (last + 1).clamp(max=capacity)
     head = torch.arange(heads, device=device)
     entries = ((rows[:, None] * heads + head) * capacity)[:, :, None] + (positions % capacity)[:, None]
     age = (last[:, None] - torch.arange(capacity, device=device)) % capacity  # of each entry, 0 = newest
     written = last[:, None] - age  # the position that each entry holds, negative = none
     visible = (written >= 0)[:, None] & (written[:, None] <= positions[:, :, None])
-    summed = bags(rows, positions, visible, heads, width) if sums_in_bags(ring.keys) else None
-    return Window(rows, lengths, entries.flatten(), visible, summed)
+    bags = bag_indices(rows, positions, visible, heads, width) if sums_in_bags(ring.keys) else None
+    return Window(rows, entries.flatten(), visible, bags)
 
 
-def places(rows: Tensor, positions: Tensor, ring: Ring) -> Window | Places:
-    """What :func:`mix` needs to know, once for all layers; arguments as for :func:`window`."""
-    return Places(rows, positions) if kernels.usable(rows.device) else window(rows, positions, ring)
+def mix(projected: Tensor, ring: Ring, layer: int, seen: Window | Places, rope: Rotation) -> Tensor:
+    """Rotate queries and keys, write keys and values to one layer of the ring, and attend over it.
 
+    Args:
+        projected: ``[B, T, 3, H, D]``: queries, keys and values.
+        ring: The ring; layer ``layer`` is updated in place.
+        layer: Index of the layer.
+        seen: Where the steps belong; a `Places` selects the Triton kernels.
+        rope: The rotation at the positions of the steps.
 
-def mix(projected: Tensor, ring: Ring, layer: int, seen: Window | Places, turn: Rotation) -> Tensor:
-    """Rotate, write to the ring, attend: ``projected [B, T, 3, H, D]`` (queries, keys, values) to ``[B, T, H * D]``."""
+    Returns:
+        ``[B, T, H * D]`` in the dtype of ``projected``.
+    """
     if isinstance(seen, Places):
-        return _mix_in_kernels(projected, ring, layer, seen, turn)
-    turned = rotate(projected[:, :, :2].flatten(2, 3).transpose(1, 2), turn)  # [B, 2 * H, T, D]
-    query, key = turned.chunk(2, dim=1)
+        return _mix_in_kernels(projected, ring, layer, seen, rope)
+    rotated = rotate(projected[:, :, :2].flatten(2, 3).transpose(1, 2), rope)  # [B, 2 * H, T, D]
+    query, key = rotated.chunk(2, dim=1)
     write(ring, layer, key, projected[:, :, 2].transpose(1, 2), seen)
     return attend(query, ring, layer, seen).transpose(1, 2).flatten(-2)
 
 
-def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: Places, turn: Rotation) -> Tensor:
+def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: Places, rope: Rotation) -> Tensor:
     from tympan.models.kernels.attention import read_window
     from tympan.models.kernels.ring_write import rotate_and_write
 
     keys, values = ring.keys[layer], ring.values[layer]
     scales = None if ring.scales is None else ring.scales[:, layer]
-    query = rotate_and_write(projected, turn.cos, turn.sin, seen.rows, seen.positions, keys, values, scales)
+    query = rotate_and_write(projected, rope.cos, rope.sin, seen.rows, seen.positions, keys, values, scales)
     return read_window(query, seen.rows, seen.positions, keys, values, scales).flatten(-2)
 
 
 def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) -> None:
-    """Put the new ``keys`` and ``values [B, H, T, D]`` of one layer into the ring."""
+    """Write new ``keys`` and ``values [B, H, T, D]`` to one layer of the ring."""
     for kind, (cache, new) in enumerate(((ring.keys, keys), (ring.values, values))):
         if kind == 0 and into.bags is not None:
             write_keys(cache[layer], new, into.bags)
             continue
         scale = None if ring.scales is None else ring.scales[kind, layer]
         flat = raw(cache)[layer].view(-1, new.shape[-1])
-        flat.index_copy_(0, into.entries, raw(encode(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
+        flat.index_copy_(0, into.entries, raw(to_cache(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
 
 
 def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
-    """Scaled dot-product attention of ``query [B, H, T, D]`` over one layer of the ring; same shape and dtype."""
+    """Return scaled dot-product attention of ``query [B, H, T, D]`` over one layer; same shape and dtype."""
     keys, values = ring.keys[layer], ring.values[layer]
     if over.bags is not None:
         return attend_in_bags(query, keys, values, over.bags)
@@ -183,9 +192,20 @@ def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
 def attend_gathered(
     query: Tensor, keys: Tensor, values: Tensor, scales: tuple[Tensor | None, ...], over: Window
 ) -> Tensor:
-    """On copies of the rows' rings, on any device: for GPUs without kernels, and for 8-bit floats on a CPU."""
+    """Attend over copies of the rows' rings: on GPUs without kernels, and over 8-bit floats on a CPU.
+
+    Args:
+        query: ``[B, H, T, D]``.
+        keys: ``[slots, H, C, D]``, one layer.
+        values: ``[slots, H, C, D]``.
+        scales: Factors ``[H]`` of keys and values; None unless they are 8-bit floats.
+        over: The window of the queries.
+
+    Returns:
+        The shape and dtype of ``query``.
+    """
     gathered = (raw(cache).index_select(0, over.rows).view(cache.dtype) for cache in (keys, values))
-    k, v = (decode(cached, scale).to(query.dtype) for cached, scale in zip(gathered, scales, strict=True))
+    k, v = (from_cache(cached, scale).to(query.dtype) for cached, scale in zip(gathered, scales, strict=True))
     # Memory that was never written may hold anything, and 0 * NaN is NaN.
     unseen = ~over.visible[:, -1, :, None].unsqueeze(1)
     v = v.masked_fill(unseen, 0)

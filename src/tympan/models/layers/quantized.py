@@ -1,15 +1,15 @@
-"""Linear layers that hold their weights in fewer bits.
+"""Linear layers whose weights are stored in fewer bits.
 
-On a CPU a step of the language model costs about what it costs to read the weights once, so fewer bytes are less time.
-Weights are rounded to nearest and no calibration data is needed; activations are never rounded to 8 bits alone.
+On a CPU, a step of the language model takes about as long as reading its weights once, so that fewer bytes take less
+time. Weights are rounded to nearest, without calibration data. Activations keep at least the precision of bf16.
 
-A layer takes ``[..., in_features]`` and gives ``[..., out_features]`` in the same element type, without a bias, on the
-device of the weight it was made from. It has no parameters and no buffers, so it never appears in a state dict. With
-"int8" and "int4" a row's result does not depend, to the bit, on the rows beside it. With the floating point types it
-may differ in the last bits, because matrix libraries sum a lone row in another order than a row among others.
+A layer maps ``[..., in]`` to ``[..., out]`` of the same dtype, without a bias, on the device of the weight from which
+it was made. It has no parameters and no buffers, and is therefore absent from state dicts. With "int8" and "int4" the
+result of a row does not depend on the other rows, to the bit. With the floating-point types it may differ in the last
+bits, because matrix libraries sum a single row in another order.
 
-The products of "int8" and "int4" are made for a CPU. On a GPU they widen the whole weight and multiply row by row, so
-`tympan.engine.kyutai.placement.place` refuses them there: bf16 and 8-bit floats are faster.
+"int8" and "int4" are for CPUs. On a GPU they would widen the whole weight and multiply row by row, so
+`tympan.engine.kyutai.placement.place` rejects them there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DENSE = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class DenseLinear(nn.Module):
-    """A layer whose weight is stored, and multiplied, in one floating point type."""
+    """A layer that stores its weight, and multiplies, in one floating-point dtype."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -38,10 +38,11 @@ class DenseLinear(nn.Module):
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the weight takes."""
+        """Memory of the weight."""
         return self.weight.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``[..., out]`` in the dtype of ``x [..., in]``."""
         return functional.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
 
 
@@ -49,7 +50,7 @@ WeightLinear = DenseLinear | Int8Linear | Int4Linear
 
 
 def linear_for(weight: Tensor, kind: WeightType) -> WeightLinear:
-    """The layer that multiplies by ``weight [out, in]`` (any floating point type) and stores it as ``kind``."""
+    """Return a layer that stores ``weight [out, in]``, of any floating-point dtype, as ``kind``."""
     if kind == "int8":
         return Int8Linear.from_weight(weight)
     if kind == "int4":
@@ -58,9 +59,9 @@ def linear_for(weight: Tensor, kind: WeightType) -> WeightLinear:
 
 
 def replace_linears(module: nn.Module, kind: WeightType) -> None:
-    """Put ``linear_for(layer.weight, kind)`` in the place of every ``nn.Linear`` inside ``module``.
+    """Replace every ``nn.Linear`` inside ``module``, none of which may have a bias, by one that stores ``kind``.
 
-    One layer at a time, so that both copies exist of one layer only. The layers must have no bias.
+    Layers are replaced one at a time, so that only one layer's weight is in memory twice.
     """
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Linear):

@@ -1,15 +1,15 @@
 """A linear layer with 8-bit weights: one byte per weight, one scale per output channel.
 
-``weight[o, i] = levels[o, i] * scale[o]`` with levels from -127 to 127. Three kernels can multiply:
+``weight[o, i] = levels[o, i] * scale[o]`` with levels from -127 to 127. There are three kernels:
 
-- oneDNN's integer product, the one that PyTorch's own x86 quantization compiles to. It wants integer activations.
-  Rounding those to 8 bits would cost as much accuracy as rounding the weights does, and far more where a row has a few
-  large entries. So a row goes in as two rows of 8 bits, the high and the low bytes of 16. The weights are read once for
-  both, and reading is what takes the time. Sums are integers, hence exact in any order.
-- `torch._weight_int8pack_mm`: bf16 activations, weights widened on the fly.
-- Widening the layer's whole weight at every call: slow, but it runs on any device.
+- oneDNN's integer product, to which PyTorch's x86 quantization compiles. It needs 8-bit activations. Rounding them to 8
+  bits would cost as much accuracy as rounding the weights, and far more in rows with a few large entries. Each row is
+  therefore rounded to 16 bits and passed as two rows, its low and its high bytes. The weights are read once for both,
+  and reading them takes most of the time. The sums are integers, which are exact in any order.
+- `torch._weight_int8pack_mm`: bf16 activations; the weights are widened during the product.
+- Widening the whole weight at every call, which is slow but works on any device.
 
-Which one is used depends on what this PyTorch and this processor offer, what is exact here, and what is faster here.
+The choice depends on what this version of PyTorch and this processor support, compute exactly, and compute fastest.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.nn import functional
 from tympan.models.layers.fastest import Calls, fastest
 
 _LARGEST = 127  # symmetric: -128 is not used
-_MIDDLE = 128  # stands for zero in an unsigned byte
-_BYTES_MIDDLE = 256 * _MIDDLE + _MIDDLE  # the 16-bit number both of whose bytes stand for zero
+_MIDDLE = 128  # the unsigned byte that represents zero
+_BYTES_MIDDLE = 256 * _MIDDLE + _MIDDLE  # the 16-bit number both of whose bytes represent zero
 _LARGEST_16_BIT = 65535 - _BYTES_MIDDLE
 _TRIAL_SHAPE, _TRIAL_LAYERS, _TRIAL_ROWS = (4096, 2048), 6, 4  # 50 MB: more than most caches hold
-_MARGIN = 1.25  # the exact kernel may take that much longer than the fastest
-_BLOCK_CHANNELS = 256  # what is wide in between should stay in a processor's cache
-_SMALLEST = 1e-30  # keeps the division defined for rows of zeros
+_MARGIN = 1.25  # the exact kernel may take this much longer than the fastest
+_BLOCK_CHANNELS = 256  # quantized at once, so that intermediate results stay in the processor's cache
+_SMALLEST = 1e-30  # avoids a division by zero for rows of zeros
 
 
 def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.empty(len(weight), device=weight.device)
     for block, block_levels, block_scale in zip(*map(_blocks, (weight.detach(), levels, scale)), strict=True):
         block_scale.copy_(block.abs().amax(dim=1)).div_(_LARGEST).clamp_min_(_SMALLEST)
-        block_levels.copy_((block / block_scale[:, None]).round_())  # float32, whatever the weight is
+        block_levels.copy_((block / block_scale[:, None]).round_())  # in float32, whatever the dtype of the weight is
     return levels, scale
 
 
@@ -50,32 +50,35 @@ def _blocks(channels: Tensor) -> Sequence[Tensor]:
 
 
 def split_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Round float32 ``x [B, in]`` to 16 bits, row by row.
+    """Round the rows of float32 ``x [B, in]`` to 16 bits each, and split them into bytes.
 
-    Returns pieces ``[2B or more, in]`` uint8, first the B rows of low bytes, then the B of high ones, and largest
-    ``[B, 1]`` float32, so that ``x = largest / 32639 * (256 * (high - 128) + (low - 128))`` within half a step.
+    Returns:
+        Pieces ``[2 * B or more, in]`` uint8, first B rows of low bytes, then B rows of high bytes; and largest
+        ``[B, 1]`` float32. ``x = largest / 32639 * (256 * (high - 128) + (low - 128))`` within half a step.
     """
     rows, features = x.shape
     largest = x.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST)
-    # Adding a half and cutting off is rounding. Of the four bytes of a word, lowest first, two are always zero.
+    # Adding a half and truncating is rounding. Of the four bytes of a word, lowest first, two are always zero.
     words = (x * (_LARGEST_16_BIT / largest)).add_(_BYTES_MIDDLE + 0.5).to(torch.int32)
     pieces = words.view(torch.uint8).view(rows, features, 4).permute(2, 0, 1)
-    # oneDNN's loop over two rows waits for itself: four rows take 10 to 25 % less time.
+    # Four rows take oneDNN 10 to 25 % less time than two, whose loop has too little parallelism.
     return (pieces if rows == 1 else pieces[:2]).reshape(-1, features), largest
 
 
 class Int8Kernel(Protocol):
-    """Multiplies float32 ``x [B, in]`` by the weight it holds: float32 ``[B, out]``, every row on its own."""
+    """Multiplies float32 ``x [B, in]`` by a weight: float32 ``[B, out]``, each row independently of the others."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[B, out]``."""
+        ...
 
 
 class OnednnKernel:
-    """oneDNN's product of 8-bit integers. The levels lie in the block order that oneDNN chose for this processor.
+    """oneDNN's product of 8-bit integers; the levels are stored in an order that depends on the processor.
 
-    Activations are unsigned, because processors with VNNI but without AMX multiply unsigned by signed bytes only, and
-    oneDNN falls back to a reference loop for anything else. What that adds is known beforehand: 128 times the sum of a
-    channel's levels, subtracted as a bias.
+    Activations are unsigned, because processors with VNNI but without AMX multiply only unsigned by signed bytes, and
+    oneDNN uses a reference loop for anything else. This adds 128 times the sum of a channel's levels, which the bias
+    subtracts.
     """
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
@@ -87,44 +90,50 @@ class OnednnKernel:
         self._multiply = torch.ops.onednn.qlinear_pointwise.default
 
     def multiply(self, pieces: Tensor) -> Tensor:
-        """Bytes ``[B, in]`` that stand for -128 to 127, times the weight over 32639: float32 ``[B, out]``."""
+        """Multiply bytes ``[B, in]``, which represent -128 to 127, by the weight over 32639: float32 ``[B, out]``."""
         channels = (self.packed, self.scale, self.zero_points, self.bias)
         out: Tensor = self._multiply(pieces, 1.0, 0, *channels, 1.0, 0, torch.float32, "none", [], "")
         return out
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[B, out]``."""
         pieces, largest = split_rows(x)
         sums, rows = self.multiply(pieces), len(x)
         return sums[:rows].add_(sums[rows : 2 * rows], alpha=256).mul_(largest)
 
 
 class PackedKernel:
-    """PyTorch's product of bf16 activations and int8 levels, which lie row by row as they are."""
+    """PyTorch's product of bf16 activations and int8 levels, which are stored row by row."""
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
         self.levels = levels
         self.scale = scale.bfloat16()
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[B, out]``."""
         return torch._weight_int8pack_mm(x.bfloat16(), self.levels, self.scale).float()
 
 
 class PlainKernel:
-    """Widens the levels, row by row as they are, to float32 at every call."""
+    """Widens the levels to float32 at every call."""
 
     def __init__(self, levels: Tensor, scale: Tensor) -> None:
         self.levels = levels
         self.scale = scale
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[B, out]``."""
         wide = self.levels.float()
-        # One product per row, because a matrix library sums a lone row in another order than a row among others.
+        # One product per row, because a matrix library sums a single row in another order.
         return torch.stack([functional.linear(row, wide) for row in x]) * self.scale
+
+
+KernelClass = type[OnednnKernel | PackedKernel | PlainKernel]
 
 
 @functools.cache
 def onednn_is_exact() -> bool:
-    """Whether oneDNN's product exists here and sums the largest integers without saturating.
+    """Return whether oneDNN's product works here and sums the largest integers without saturating.
 
     Processors without VNNI instructions add pairs of products in 16 bits, which overflows for large weights.
     """
@@ -140,8 +149,8 @@ def onednn_is_exact() -> bool:
 
 
 @functools.cache
-def packed_runs() -> bool:
-    """Whether PyTorch's packed product exists here."""
+def packed_available() -> bool:
+    """Return whether PyTorch's packed product works here."""
     try:
         PackedKernel(torch.ones(32, 64, dtype=torch.int8), torch.ones(32))(torch.ones(1, 64))
     except (AttributeError, RuntimeError, TypeError):
@@ -150,36 +159,36 @@ def packed_runs() -> bool:
 
 
 @functools.cache
-def fastest_kernel() -> type[OnednnKernel | PackedKernel | PlainKernel]:
-    """The kernel that this processor is fastest with, for a few rows, of those that run and are right here."""
-    kernels: dict[str, type[OnednnKernel | PackedKernel | PlainKernel]] = {}
+def fastest_kernel() -> KernelClass:
+    """Return the kernel that is fastest for a few rows, of those that work and are exact on this processor."""
+    candidates: dict[str, KernelClass] = {}
     if onednn_is_exact():
-        kernels["onednn"] = OnednnKernel
-    if packed_runs():
-        kernels["packed"] = PackedKernel
-    kernels["plain"] = PlainKernel
+        candidates["onednn"] = OnednnKernel
+    if packed_available():
+        candidates["packed"] = PackedKernel
+    candidates["plain"] = PlainKernel
     levels, x = torch.ones(_TRIAL_SHAPE, dtype=torch.int8), torch.ones(_TRIAL_ROWS, _TRIAL_SHAPE[1])
     scale = torch.ones(len(levels))
 
     def trial(kernel: Callable[[Tensor, Tensor], Int8Kernel]) -> Calls:
         return [functools.partial(kernel(levels.clone(), scale), x) for _ in range(_TRIAL_LAYERS)]
 
-    return kernels[fastest({name: trial(kernel) for name, kernel in kernels.items()}, margin=_MARGIN)]
+    return candidates[fastest({name: trial(kernel) for name, kernel in candidates.items()}, margin=_MARGIN)]
 
 
-def choose_kernel(levels: Tensor) -> type[OnednnKernel | PackedKernel | PlainKernel]:
-    """The fastest kernel that is right for ``levels [out, in]`` on its device."""
+def choose_kernel(levels: Tensor) -> KernelClass:
+    """Return the fastest kernel that works for ``levels [out, in]`` on their device."""
     if levels.device.type != "cpu":
         return PlainKernel
     kernel = fastest_kernel()
     out_features, in_features = levels.shape
-    if kernel is PackedKernel and (out_features % 32 or in_features % 64):  # its blocks have no remainders
+    if kernel is PackedKernel and (out_features % 32 or in_features % 64):  # it supports whole blocks only
         return PlainKernel
     return kernel
 
 
 class Int8Linear(nn.Module):
-    """``x [..., in]`` to ``[..., out]`` by an 8-bit weight; float32, bf16 or f16 in, the same out."""
+    """``x [..., in]`` times an 8-bit weight."""
 
     def __init__(self, kernel: Int8Kernel, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -189,16 +198,17 @@ class Int8Linear(nn.Module):
 
     @staticmethod
     def from_weight(weight: Tensor) -> Int8Linear:
-        """Quantize a floating point ``weight [out, in]``; the layer keeps no reference to it."""
+        """Quantize a floating-point ``weight [out, in]``; the layer keeps no reference to it."""
         levels, scale = quantize_channels(weight)
         out_features, in_features = levels.shape
         return Int8Linear(choose_kernel(levels)(levels, scale), in_features, out_features)
 
     @property
     def size_bytes(self) -> int:
-        """Memory that levels and scales take."""
+        """Memory of the levels and scales."""
         return self.out_features * (self.in_features + 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``[..., out]`` in the dtype of ``x``: float32, bf16 or f16."""
         out = self.kernel(x.reshape(-1, self.in_features).float().contiguous())
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)

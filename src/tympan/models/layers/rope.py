@@ -1,4 +1,4 @@
-"""Rotary position embedding, interleaved pairs, computed in float32 (Su et al. 2021, arXiv:2104.09864)."""
+"""Rotary position embedding of interleaved pairs, computed in float32 (Su et al. 2021, arXiv:2104.09864)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of one step, ``[B, 1, T, D]`` float32; within a pair only the sine's sign differs."""
+    """Cosines and sines ``[B, 1, T, D]`` float32; within a pair only the sign of the sine differs."""
 
     cos: Tensor
     sin: Tensor
 
 
 def frequencies(head_dimension: int, max_period: float) -> Tensor:
-    """Angular frequency of each pair, ``[D / 2]`` float32."""
+    """Return the angular frequency of each pair, ``[D / 2]`` float32."""
     pairs = torch.arange(head_dimension // 2, dtype=torch.float32)
     return torch.exp(pairs * (-math.log(max_period) * 2 / head_dimension))
 
 
 def rotation(positions: Tensor, frequency: Tensor) -> Rotation:
-    """The rotation at ``positions [B, T]`` int64. Exact in float32 below 2**24 steps (7 days at 25 Hz)."""
+    """Return the rotation at ``positions [B, T]`` int64; exact below 2**24 steps (7 days at 25 Hz)."""
     angle = positions.to(torch.float32)[:, None, :, None] * frequency
     cos, sin = torch.cos(angle), torch.sin(angle)
     return Rotation(torch.stack((cos, cos), dim=-1).flatten(-2), torch.stack((-sin, sin), dim=-1).flatten(-2))
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """Rotate the pairs ``(x[2i], x[2i + 1])`` of ``x [B, H, T, D]``; the result has x's dtype."""
+    """Rotate the pairs ``(x[2i], x[2i + 1])`` of ``x [B, H, T, D]``; the result has the dtype of ``x``."""
     wide = x.float()
     swapped = wide.reshape(*x.shape[:-1], -1, 2).flip(-1).reshape(x.shape)
     return (wide * by.cos + swapped * by.sin).to(x.dtype)

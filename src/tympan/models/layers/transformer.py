@@ -1,6 +1,6 @@
-"""The causal transformer shared by the codec's encoder and the language model.
+"""The causal transformer of the codec's encoder and of the language model.
 
-The two differ in their norm and their feed-forward only, so each builds its layers from the parts below.
+The two differ in their norm and their feed-forward only, which are passed to the constructor.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from torch.nn import functional
 
 from tympan.models import kernels
 from tympan.models.config import TransformerConfig
-from tympan.models.layers.attention import Places, Ring, Window, mix, places
+from tympan.models.layers.attention import Places, Ring, Window, mix, window
 from tympan.models.layers.linear import Linear
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
+NormFactory = Callable[[int], nn.Module]
+FeedForwardFactory = Callable[[int, int], nn.Module]
+
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """Root-mean-square norm, computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, dimension: int, epsilon: float = 1e-8) -> None:
         super().__init__()
@@ -27,6 +30,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dimension))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``x [..., dimension]``; same shape and dtype."""
         if kernels.usable(x.device):
             from tympan.models.kernels.fused import rms_norm
 
@@ -37,7 +41,7 @@ class RMSNorm(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """SiLU-gated feed-forward; ``linear_in`` stacks the gate's half on the value's."""
+    """SiLU-gated feed-forward; ``linear_in`` stacks the gate on the value."""
 
     def __init__(self, dimension: int, hidden: int) -> None:
         super().__init__()
@@ -45,13 +49,14 @@ class GatedFeedForward(nn.Module):
         self.linear_out = Linear(hidden, dimension, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the feed-forward to ``x [..., dimension]``; same shape and dtype."""
         gate, value = self.linear_in(x).chunk(2, dim=-1)
         out: Tensor = self.linear_out(functional.silu(gate) * value)
         return out
 
 
 class GeluFeedForward(nn.Module):
-    """Plain two-layer feed-forward with an exact GELU."""
+    """Two-layer feed-forward with an exact GELU."""
 
     def __init__(self, dimension: int, hidden: int) -> None:
         super().__init__()
@@ -59,20 +64,16 @@ class GeluFeedForward(nn.Module):
         self.linear_out = Linear(hidden, dimension, bias=False, may_copy=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the feed-forward to ``x [..., dimension]``; same shape and dtype."""
         out: Tensor = self.linear_out(functional.gelu(self.linear_in(x)))
         return out
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and feed-forward, both residual; ``may_copy`` as for :class:`Linear`."""
+    """Pre-norm attention and feed-forward, both residual; ``may_copy`` is that of :class:`Linear`."""
 
     def __init__(
-        self,
-        config: TransformerConfig,
-        norm: Callable[[int], nn.Module],
-        feed_forward: Callable[[int, int], nn.Module],
-        *,
-        may_copy: bool = False,
+        self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory, may_copy: bool
     ) -> None:
         super().__init__()
         dimension = config.dimension
@@ -83,53 +84,60 @@ class TransformerLayer(nn.Module):
         self.norm2 = norm(dimension)
         self.feed_forward = feed_forward(dimension, config.hidden)
 
-    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window | Places, turn: Rotation) -> Tensor:
-        """``x [B, T, dimension]``; writes the steps into layer ``index`` of the ring."""
+    def forward(self, x: Tensor, ring: Ring, index: int, seen: Window | Places, rope: Rotation) -> Tensor:
+        """Run ``x [B, T, dimension]``, and write its steps to layer ``index`` of the ring; same shape and dtype."""
         batch, steps, _ = x.shape
         projected = self.in_proj(self.norm1(x)).view(batch, steps, 3, self.heads, -1)
-        x = x + self.out_proj(mix(projected, ring, index, seen, turn))
+        x = x + self.out_proj(mix(projected, ring, index, seen, rope))
         out: Tensor = x + self.feed_forward(self.norm2(x))
         return out
 
 
 class Transformer(nn.Module):
-    """A stack of layers over one ring."""
+    """A stack of layers over one ring.
+
+    Args:
+        config: The architecture.
+        norm: Makes the norm of a layer for a width.
+        feed_forward: Makes the feed-forward of a layer for a width and a hidden width.
+        may_copy: As for :class:`Linear`.
+    """
 
     def __init__(
-        self,
-        config: TransformerConfig,
-        norm: Callable[[int], nn.Module],
-        feed_forward: Callable[[int, int], nn.Module],
-        *,
-        may_copy: bool = False,
+        self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory, *, may_copy: bool = False
     ) -> None:
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(
-            TransformerLayer(config, norm, feed_forward, may_copy=may_copy) for _ in range(config.layers)
+            TransformerLayer(config, norm, feed_forward, may_copy) for _ in range(config.layers)
         )
 
     def init_ring(self, slots: int, *, device: torch.device, dtype: torch.dtype) -> Ring:
-        """An empty ring for ``slots`` streams."""
+        """Return an empty ring for ``slots`` streams."""
         config = self.config
-        return Ring.empty(
-            config.layers,
-            slots,
-            config.heads,
-            config.context,
-            config.head_dimension,
-            device=device,
-            dtype=dtype,
-        )
+        sizes = (config.heads, config.context, config.head_dimension)
+        return Ring.empty(config.layers, slots, *sizes, device=device, dtype=dtype)
 
     def init_frequency(self, device: torch.device) -> Tensor:
-        """Rotary frequencies for the state; they are never converted to the weights' dtype."""
+        """Return the rotary frequencies, ``[D / 2]`` float32 whatever the dtype of the weights is."""
         return frequencies(self.config.head_dimension, self.config.max_period).to(device)
 
     def forward(self, x: Tensor, ring: Ring, frequency: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-        """Run ``x [B, T, dimension]`` at ``positions [B, T]`` of slots ``rows [B]``."""
-        seen = places(rows, positions, ring)
-        turn = rotation(positions, frequency)
+        """Run new steps through all layers.
+
+        Args:
+            x: ``[B, T, dimension]``.
+            ring: The ring, updated in place.
+            frequency: ``[D / 2]`` float32, from :meth:`init_frequency`.
+            rows: ``[B]`` int64, the slot of each row.
+            positions: ``[B, T]`` int64, consecutive along T.
+
+        Returns:
+            The shape and dtype of ``x``.
+        """
+        in_kernels = kernels.usable(rows.device)
+        seen = Places(rows, positions) if in_kernels else window(rows, positions, ring)
+        rope = rotation(positions, frequency)
         for index, layer in enumerate(self.layers):
-            x = layer(x, ring, index, seen, turn)
+            x = layer(x, ring, index, seen, rope)
         return x

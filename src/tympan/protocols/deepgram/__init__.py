@@ -1,1 +1,1 @@
-"""Deepgram's live API, Flux and their messages."""
+"""Deepgram's live API and Flux, with the parameters and messages that the file API shares."""

@@ -1,1 +1,1 @@
-"""OpenAI's Realtime and file transcription APIs, and vLLM's variant."""
+"""OpenAI's realtime transcription, with vLLM's dialect of it, and the responses of OpenAI's file API."""

@@ -1,4 +1,4 @@
-"""The answers of OpenAI's transcription endpoint, in each of its formats."""
+"""Responses of OpenAI's transcription endpoint, in each of its formats."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tympan.messages import Segment, Word
-from tympan.protocols.base import json_text
-from tympan.transcript.subtitles import Transcript, to_srt, to_vtt
+from tympan.protocols.wire import json_text
+from tympan.transcript.subtitles import to_srt, to_vtt
+from tympan.transcript.transcript import Transcript
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 MEDIA_TYPES: Mapping[str, str] = {
@@ -20,8 +21,15 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 
 
-def answer(transcript: Transcript, format: str, language: str, granularities: Collection[str]) -> str:
-    """The body in one of `FORMATS`. `granularities` are those of `verbose_json`: word, segment."""
+def response_body(transcript: Transcript, format: str, language: str, granularities: Collection[str]) -> str:
+    """Return the body of a response.
+
+    Args:
+        transcript: Transcript of the file.
+        format: One of `FORMATS`.
+        language: Language of the transcript, for `verbose_json`.
+        granularities: What `verbose_json` contains: `word`, `segment` or both.
+    """
     match format:
         case "text":
             return transcript.text + "\n"
@@ -31,24 +39,25 @@ def answer(transcript: Transcript, format: str, language: str, granularities: Co
             return to_vtt(transcript)
         case "verbose_json":
             return json_text(_verbose(transcript, language, granularities or ("segment",)))
-    return json_text({"text": transcript.text, "usage": usage(transcript.duration)})
+    return json_text({"text": transcript.text, "usage": _usage(transcript.duration)})
 
 
-def usage(audio_seconds: float) -> dict[str, Any]:
+def _usage(audio_seconds: float) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(audio_seconds)}
 
 
-def delta(text: str) -> str:
-    """A server-sent event with one more piece of the text."""
+def delta_event(text: str) -> str:
+    """Return the server-sent event of the next part of the text."""
     return _event({"type": "transcript.text.delta", "delta": text})
 
 
-def done(transcript: Transcript) -> str:
-    return _event({"type": "transcript.text.done", "text": transcript.text, "usage": usage(transcript.duration)})
+def done_event(transcript: Transcript) -> str:
+    """Return the server-sent event with the whole text."""
+    return _event({"type": "transcript.text.done", "text": transcript.text, "usage": _usage(transcript.duration)})
 
 
-def failed(error: Mapping[str, Any]) -> str:
-    """What ends a stream of events that cannot go on: its status has been sent long ago."""
+def error_event(error: Mapping[str, Any]) -> str:
+    """Return the server-sent event of an error, which cannot change the status of the response any longer."""
     return _event({"type": "error", "error": error})
 
 
@@ -61,7 +70,7 @@ def _verbose(transcript: Transcript, language: str, granularities: Collection[st
         "language": language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
-        "usage": usage(transcript.duration),
+        "usage": _usage(transcript.duration),
     }
     if "word" in granularities:
         fields["words"] = [{"word": word.text, "start": word.start, "end": word.end} for word in transcript.words]
@@ -73,7 +82,7 @@ def _verbose(transcript: Transcript, language: str, granularities: Collection[st
 
 
 def _segment(number: int, segment: Segment, transcript: Transcript) -> dict[str, Any]:
-    """`avg_logprob` is that of the words; what only Whisper knows (tokens, compression, seek) is there and empty."""
+    """Return a segment with the mean log-probability of its words. The fields that only Whisper has are empty."""
     words = [word for word in transcript.words if segment.start <= word.start < segment.end]
     return {
         "id": number,
@@ -83,13 +92,13 @@ def _segment(number: int, segment: Segment, transcript: Transcript) -> dict[str,
         "text": segment.text,
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(_mean_log(words), 4),
+        "avg_logprob": round(_mean_log_probability(words), 4),
         "compression_ratio": 0.0,
         "no_speech_prob": 0.0,
     }
 
 
-def _mean_log(words: Collection[Word]) -> float:
+def _mean_log_probability(words: Collection[Word]) -> float:
     return sum(math.log(max(word.confidence, 1e-9)) for word in words) / len(words) if words else 0.0
 
 

@@ -1,7 +1,7 @@
 """OpenAI's realtime transcription sessions: JSON both ways, audio in base64. Every message: `docs/protocols/openai.md`.
 
-Nothing harmless is answered with an `error`: some clients give up at the first one. A socket that turns out to speak
-vLLM's dialect is handed to `vllm`.
+An `error` is sent only when the session ends, because some clients give up at the first one. A connection whose first
+`session.update` is in vLLM's dialect is handled by `vllm`.
 """
 
 from __future__ import annotations
@@ -9,99 +9,93 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from tympan.errors import FrameError, RestartingError, TympanError
+from tympan.errors import FrameError, TympanError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
 from tympan.protocols.base import (
     Acceptance,
     Action,
     Answer,
     CloseInfo,
+    PendingFlushes,
     Refusal,
     Request,
     ServerInfo,
+    ServerProtocol,
     WireMessage,
-    base64_audio,
-    close_code,
-    json_text,
-    public_error,
 )
-from tympan.protocols.openai import access as openai_access
+from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.openai import access
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.openai.vllm import VllmDialect
-from tympan.transcript.endpoints import Endpoint, Endpointer
+from tympan.protocols.wire import base64_audio, decode_json, json_text
+from tympan.transcript.turns import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
-class OpenAIProtocol:
-    """One session. What is said between two commits, the client's or the server's, is one item."""
+class OpenAIProtocol(ServerProtocol):
+    """One session. The speech between two commits, by the client or by the server, is one item."""
 
     name: ClassVar[str] = "openai"
-    wants_vad: ClassVar[bool] = True
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
-        self._request = request
-        self._server_info = server_info
+        super().__init__(request, server_info)
         self._settings = SessionSettings(request, server_info)
         self._endpointer = Endpointer(self._settings.rule, server_info.pause_horizons)
         self._beta = "openai-beta" in request.headers
         self._dialect: VllmDialect | None = None
         self._events = 0
         self._items = 1
-        self._committed: str | None = None  # the item before this one, as far as the client knows
+        self._committed: str | None = None  # the last committed item
         self._words: list[Word] = []
-        self._told_start = False
+        self._has_started = False  # whether speech_started has been sent for the current item
         self._item_start = 0.0
-        self._heard = 0.0
-        self._flushes: dict[int, Literal["commit", "clear"] | Endpoint] = {}  # what for
-        self._markers = 0
+        self._audio_end = 0.0  # of the transcribed audio, in seconds
+        self._flushes: PendingFlushes[Literal["commit", "clear"] | Endpoint] = PendingFlushes()
 
     def credential(self) -> str | None:
-        return openai_access.credential(self._request)
+        return access.credential(self._request)
 
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
-        return openai_access.refusal(error)
+        return access.refusal(error)
 
     def accept(self) -> Acceptance:
-        return openai_access.acceptance(self._request)
+        return access.acceptance(self._request)
 
     def start(self) -> AudioFormat:
         self._server_info.check_model(self._request.query.get("model"))
         return self._settings.audio_format
 
     def receive(self, message: WireMessage) -> Sequence[Action]:
-        frame = parse_frame(message)
+        expected = "events are JSON objects in text frames; audio is sent with input_audio_buffer.append"
+        if isinstance(message, bytes):
+            raise FrameError(expected)
+        event = decode_json(message, dict[str, Any], expected)
         if self._dialect is not None:
-            return self._dialect.receive(frame)
-        match frame.get("type"):
-            case "session.update" if "session" not in frame and "model" in frame:
+            return self._dialect.receive(event)
+        match event.get("type"):
+            case "session.update" if "session" not in event and "model" in event:
                 self._dialect = VllmDialect(self._server_info)
-                return self._dialect.receive(frame)
-            case "session.update" | "transcription_session.update":
-                return self._update(frame)
+                return self._dialect.receive(event)
+            case "session.update":
+                return self._update(event, "session.updated")
+            case "transcription_session.update":
+                return self._update(event, "transcription_session.updated")
             case "input_audio_buffer.append":
-                return (Audio(base64_audio(frame.get("audio"))),)
+                return (Audio(base64_audio(event.get("audio"))),)
             case "input_audio_buffer.commit":
-                return (self._flush("commit"),)
+                return (self._flushes.add("commit"),)
             case "input_audio_buffer.clear":
-                return (self._flush("clear"),)
+                return (self._flushes.add("clear"),)
         return ()
 
-    def _update(self, frame: dict[str, Any]) -> Sequence[Action]:
+    def _update(self, event: dict[str, Any], answer: str) -> Sequence[Action]:
         before = self._settings.audio_format
-        self._settings.update(frame.get("session"))
+        self._settings.update(event.get("session"))
         self._endpointer.rule = self._settings.rule
-        now = self._settings.audio_format
-        name = "transcription_session.updated" if frame["type"].startswith("transcription") else "session.updated"
-        told = self._tell(name, session=self._settings.fields())
-        return (told,) if now == before else (SetFormat(now), told)
-
-    def _flush(self, what_for: Literal["commit", "clear"] | Endpoint) -> Flush:
-        self._markers += 1
-        self._flushes[self._markers] = what_for
-        return Flush(self._markers)
+        audio_format = self._settings.audio_format
+        updated = self._encode(answer, session=self._settings.fields())
+        return (updated,) if audio_format == before else (SetFormat(audio_format), updated)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if self._dialect is not None:
@@ -109,54 +103,54 @@ class OpenAIProtocol:
         match event:
             case Ready():
                 name = "transcription_session.created" if self._beta else "session.created"
-                # The two last ones are what vLLM's clients look for; it is too early to know who this is.
+                # vLLM's clients, which cannot be distinguished yet, read the id and the time.
                 ids = {"id": f"sess_{self._request.id}", "created": int(self._request.opened_at)}
-                return (self._tell(name, session=self._settings.fields(), **ids),)
+                return (self._encode(name, session=self._settings.fields(), **ids),)
             case Flushed():
                 return tuple(self._on_flushed(event.marker))
             case Complete():
-                return tuple(self._commit(self._heard)) if self._words else ()
+                return tuple(self._commit(self._audio_end)) if self._words else ()
             case Vad():
-                self._heard = max(self._heard, event.time)
+                self._audio_end = max(self._audio_end, event.time)
         endpoint = self._endpointer.overtaken(event)
         ended = () if endpoint is None else self._commit(endpoint.end_of(self._words))
         return (*ended, *self._on_speech(event))
 
     def _on_speech(self, event: Event) -> Iterator[WireMessage | Flush]:
-        for endpoint in self._endpointer.hear(event):
+        for endpoint in self._endpointer.on_event(event):
             if endpoint.kind == "started" and self._endpointer.rule is not None:
-                self._told_start = True
+                self._has_started = True
                 milliseconds = round(1000 * endpoint.time)
-                yield self._tell("input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item)
+                yield self._encode("input_audio_buffer.speech_started", audio_start_ms=milliseconds, item_id=self._item)
             elif endpoint.kind == "ended":
-                yield self._flush(endpoint)
+                yield self._flushes.add(endpoint)
         if isinstance(event, Word):
-            self._heard = max(self._heard, event.end)
+            self._audio_end = max(self._audio_end, event.end)
             if next(iter(self._flushes.values()), None) == "clear":
-                return  # of audio that the client has thrown away
+                return  # the client has discarded the audio of this word
             delta = f" {event.text}" if self._words else event.text
             self._words.append(event)
-            yield self._tell(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
+            yield self._encode(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
 
     def _on_flushed(self, marker: int) -> Iterator[WireMessage]:
-        what_for = self._flushes.pop(marker)
-        if isinstance(what_for, Endpoint):
-            if self._endpointer.settle(what_for):  # else the client committed before its words were there
-                yield from self._commit(what_for.end_of(self._words))
-        elif what_for == "clear":
-            self._next_item(self._heard)
-            yield self._tell("input_audio_buffer.cleared")
+        purpose = self._flushes.pop(marker)
+        if isinstance(purpose, Endpoint):
+            if self._endpointer.confirm(purpose):  # otherwise the client has committed the item before
+                yield from self._commit(purpose.end_of(self._words))
+        elif purpose == "clear":
+            self._next_item(self._audio_end)
+            yield self._encode("input_audio_buffer.cleared")
         else:
-            yield from self._commit(self._heard)
+            yield from self._commit(self._audio_end)
 
     def _commit(self, end: float) -> Iterator[WireMessage]:
-        """An item is complete, empty or not."""
+        """Complete the current item, which may be empty."""
         item, previous = self._item, self._committed
-        if self._told_start:
+        if self._has_started:
             milliseconds = round(1000 * end)
-            yield self._tell("input_audio_buffer.speech_stopped", audio_end_ms=milliseconds, item_id=item)
-        yield self._tell("input_audio_buffer.committed", previous_item_id=previous, item_id=item)
-        yield self._tell(
+            yield self._encode("input_audio_buffer.speech_stopped", audio_end_ms=milliseconds, item_id=item)
+        yield self._encode("input_audio_buffer.committed", previous_item_id=previous, item_id=item)
+        yield self._encode(
             "conversation.item.created" if self._beta else "conversation.item.added",
             previous_item_id=previous,
             item={
@@ -169,7 +163,7 @@ class OpenAIProtocol:
             },
         )
         seconds = round(max(end - self._item_start, 0.0), 3)
-        yield self._tell(
+        yield self._encode(
             f"{TRANSCRIPTION}.completed",
             **self._of_item(),
             transcript=" ".join(word.text for word in self._words),
@@ -186,7 +180,7 @@ class OpenAIProtocol:
         self._endpointer.end()
         self._items += 1
         self._words = []
-        self._told_start = False
+        self._has_started = False
         self._item_start = start
 
     @property
@@ -196,26 +190,14 @@ class OpenAIProtocol:
     def _of_item(self) -> dict[str, Any]:
         return {"item_id": self._item, "content_index": 0}
 
-    def _tell(self, kind: str, **fields: Any) -> str:
+    def _encode(self, kind: str, **fields: Any) -> str:
         self._events += 1
         return json_text({"type": kind, "event_id": f"event_{self._events}", **fields})
 
-    def fail(self, error: Exception | None) -> CloseInfo:
-        if error is None or isinstance(error, RestartingError):
-            return CloseInfo((), close_code(error), "" if error is None else str(error))
+    def close_with_error(self, error: Exception) -> CloseInfo:
         _, message = public_error(error)
         if self._dialect is not None:
-            return CloseInfo((self._dialect.error(error),), close_code(error), message)
-        told = self._tell("error", error={**openai_access.error_fields(error), "event_id": None})
-        return CloseInfo((told,), close_code(error), message)
-
-
-def parse_frame(message: WireMessage) -> dict[str, Any]:
-    """An event of a client. Raises `FrameError`."""
-    try:
-        frame = msgspec.json.decode(message) if isinstance(message, str) else None
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        frame = None
-    if not isinstance(frame, dict):
-        raise FrameError("events are JSON objects in text frames; audio goes into input_audio_buffer.append")
-    return frame
+            text = self._dialect.error(error)
+        else:
+            text = self._encode("error", error={**access.error_fields(error), "event_id": None})
+        return CloseInfo((text,), close_code(error), message)

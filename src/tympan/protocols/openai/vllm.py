@@ -1,43 +1,50 @@
-"""vLLM's realtime dialect, on OpenAI's path: a few messages of 16 kHz audio up, deltas and one `done` down."""
+"""vLLM's dialect of OpenAI's realtime API, on the same path: 16 kHz audio up, deltas and one `done` down."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from tympan.errors import AudioError, FrameError
 from tympan.messages import Audio, AudioFormat, Event, Flush, Flushed, SetFormat, Vad, Word
-from tympan.protocols.base import Action, ServerInfo, WireMessage, base64_audio, json_text, public_error
+from tympan.protocols.base import Action, ServerInfo, WireMessage
+from tympan.protocols.errors import public_error
+from tympan.protocols.wire import base64_audio, json_text
 
 FORMAT = AudioFormat("s16le", 16_000)
 
 
 class VllmDialect:
-    """A first commit starts the transcription, a final one ends it; the next utterance may follow."""
+    """The dialect's part of a connection.
+
+    The first commit starts the transcription of an utterance, the final commit ends it. Another utterance may follow.
+    """
 
     def __init__(self, server_info: ServerInfo) -> None:
         self._server_info = server_info
         self._started = False
         self._words: list[Word] = []
-        self._told = 0
+        self._sent_words = 0
         self._frames = 0
-        self._markers = 0
+        self._markers = count(1)
 
-    def receive(self, frame: dict[str, Any]) -> Sequence[Action]:
-        match frame.get("type"):
+    def receive(self, fields: dict[str, Any]) -> Sequence[Action]:
+        """Return the commands and the answers to a client's message."""
+        match fields.get("type"):
             case "session.update":
-                self._server_info.check_model(str(frame.get("model") or ""))
+                self._server_info.check_model(str(fields.get("model") or ""))
                 return (SetFormat(FORMAT),)
             case "input_audio_buffer.append":
-                return (Audio(base64_audio(frame.get("audio"))),)
-            case "input_audio_buffer.commit" if frame.get("final"):
-                self._markers += 1
-                return (*self._deltas(), Flush(self._markers))
+                return (Audio(base64_audio(fields.get("audio"))),)
+            case "input_audio_buffer.commit" if fields.get("final"):
+                return (*self._deltas(), Flush(next(self._markers)))
             case "input_audio_buffer.commit":
                 return self._deltas()
         return ()
 
     def send(self, event: Event) -> Sequence[WireMessage]:
+        """Return the messages that report an event."""
         match event:
             case Word():
                 self._words.append(event)
@@ -49,21 +56,22 @@ class VllmDialect:
         return ()
 
     def _deltas(self) -> Sequence[str]:
-        """What has been heard and not told; from the first commit on."""
+        """Return the words that have not been sent, one message each. Called from the first commit on."""
         self._started = True
-        new = self._words[self._told :]
-        deltas = [f" {word.text}" if number else word.text for number, word in enumerate(new, start=self._told)]
-        self._told = len(self._words)
+        first, self._sent_words = self._sent_words, len(self._words)
+        words = enumerate(self._words[first:], start=first)
+        deltas = [f" {word.text}" if number else word.text for number, word in words]
         return [json_text({"type": "transcription.delta", "delta": delta}) for delta in deltas]
 
     def _done(self) -> str:
         text, frames, words = " ".join(word.text for word in self._words), self._frames, len(self._words)
         self._started = False
-        self._words, self._told, self._frames = [], 0, 0
+        self._words, self._sent_words, self._frames = [], 0, 0
         usage = {"prompt_tokens": frames, "completion_tokens": words, "total_tokens": frames + words}
         return json_text({"type": "transcription.done", "text": text, "usage": usage})
 
     def error(self, error: Exception) -> str:
+        """Return the message of an error."""
         _, message = public_error(error)
         code = "processing_error"
         if isinstance(error, FrameError):

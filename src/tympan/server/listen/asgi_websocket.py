@@ -17,7 +17,7 @@ from tympan.server.routes.responses import request_of, response_of
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.sessions.transport import NO_CODE, NO_GOODBYE
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class AsgiTransport(BaseTransport):
         self._reading = asyncio.Event()
         self._reading.set()
         self._writer: asyncio.Task[None] | None = None
-        self._close_code = NO_GOODBYE
+        self._close_code = ABNORMAL_CLOSURE
 
     def send(self, message: WireMessage) -> None:
         self.writable = False
@@ -99,7 +99,7 @@ class AsgiTransport(BaseTransport):
             if message["type"] == "websocket.disconnect":
                 code = message.get("code")
                 # ASGI reports 1005 for a close without a code; uvicorn also reports it for a lost connection.
-                self._close_code = NO_GOODBYE if code in (None, NO_CODE) else code
+                self._close_code = ABNORMAL_CLOSURE if code in (None, NO_STATUS) else code
                 return
             data: WireMessage | None = message.get("bytes")
             self.connection.on_message(message["text"] if data is None else data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tympan.server.sessions.connection import Connection
+from tympan.server.transport import TransportListener
 
 BURST_MESSAGES = 250
 """A client that sends more than this many messages at once is not read again before other clients."""
@@ -11,16 +11,16 @@ MESSAGES_PER_SECOND = 5_000
 
 
 class BaseTransport:
-    """The link between a WebSocket and its `Connection`; subclasses send and receive.
+    """The link between a WebSocket and its connection; subclasses send and receive.
 
     Attributes:
-        writable: Whether `send` may be called; `Connection.on_writable` is called when it becomes true again.
+        writable: Whether `send` may be called; its `on_writable` is called when it becomes true again.
         connection: The connection that receives the messages, or `None` before the handshake and after the end.
     """
 
     def __init__(self) -> None:
         self.writable = True
-        self.connection: Connection | None = None
+        self.connection: TransportListener | None = None
 
     def abort(self) -> None:
         """Close the socket without a close frame."""

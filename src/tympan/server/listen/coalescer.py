@@ -14,7 +14,7 @@ import asyncio
 import time
 
 from tympan.protocols.base import WireMessage
-from tympan.server.sessions.connection import Connection
+from tympan.server.transport import TransportListener
 
 PERIOD_SECONDS = 0.005  # the longest delay that this adds to a message; a frame of audio lasts 16 times as long
 
@@ -24,10 +24,10 @@ class MessageCoalescer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._messages: list[tuple[Connection, WireMessage]] = []
+        self._messages: list[tuple[TransportListener, WireMessage]] = []
         self._woke_at = 0.0
 
-    def put(self, connection: Connection, message: WireMessage) -> None:
+    def put(self, connection: TransportListener, message: WireMessage) -> None:
         """Queue a message that was read; it is processed once the sockets that are ready have been read."""
         if not self._messages:
             self._loop.call_soon(self._process)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from tympan.config import ServerSettings
-from tympan.engine.base import Engine, starting
+from tympan.engine.base import Engine, describe_startup
 from tympan.errors import RestartingError
 from tympan.server.listen.listener import tls_context
 from tympan.version import version
@@ -58,7 +58,7 @@ class StartupServer:
 
     def _respond(self, head: bytes) -> bytes:
         path = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
-        reason = starting(self._engine)
+        reason = describe_startup(self._engine)
         match path:
             case b"/health":
                 return _response(200, {"status": "starting", "version": version(), "reason": reason})

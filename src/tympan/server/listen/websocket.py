@@ -35,7 +35,7 @@ from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
-from tympan.server.sessions.transport import NO_CODE, NO_GOODBYE
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class PicowsTransport(BaseTransport, WSListener):
         for timer in (self._abort_timer, self._throttle_timer):
             if timer is not None:
                 timer.cancel()
-        self._detach(NO_GOODBYE)
+        self._detach(ABNORMAL_CLOSURE)
 
     # --- Helpers --------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class PicowsTransport(BaseTransport, WSListener):
             if self.writable:  # pongs for a client that does not read would fill the memory
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self._detach(cast(int, frame.get_close_code()) or NO_CODE)
+            self._detach(cast(int, frame.get_close_code()) or NO_STATUS)
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             self._abort_later()
@@ -156,7 +156,7 @@ class PicowsTransport(BaseTransport, WSListener):
 
     def _fail(self, code: WSCloseCode, reason: str) -> NoReturn:
         """Close the WebSocket after a protocol violation; the connection releases its slots at once."""
-        self._detach(NO_CODE)
+        self._detach(NO_STATUS)
         self._abort_later()
         raise WSProtocolError(code, reason)
 

@@ -29,7 +29,7 @@ from tympan.messages import Audio, AudioFormat, Command, Event, Finish, Flush, K
 from tympan.protocols.base import Request
 from tympan.protocols.native import TYPE_NAMES
 from tympan.server.observability.recording_files import RecordingFiles, RecordingFolder
-from tympan.session.observed import Observer, Outcome
+from tympan.session.listener import Observer, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line of JSON: `fields`, then the fields of `content`."""
 
     fields: Mapping[str, Any]
@@ -66,7 +66,7 @@ class End(Enum):
     ABANDON = auto()
 
 
-Work = Opening | Pcm | Line | End
+Work = Opening | Pcm | LogLine | End
 
 
 def declines(request: Request) -> bool:
@@ -90,18 +90,18 @@ class Recording(Observer):
         self._samples = 0
         self._began = time.monotonic()
 
-    def heard(self, samples: Pcm) -> None:
+    def on_audio(self, samples: Pcm) -> None:
         self._samples += len(samples)
         self._recorder.put(self, samples, samples.nbytes)
 
-    def asked(self, command: Command) -> None:
+    def on_command(self, command: Command) -> None:
         if not isinstance(command, Audio | KeepAlive):
             self._put_line({"command": COMMAND_NAMES[type(command)]}, command)
 
-    def told(self, event: Event, channel: int) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
         self._put_line({"event": TYPE_NAMES[type(event)], "channel": channel}, event)
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_end(self, outcome: Outcome) -> None:
         self._put_line({"event": "closed"}, outcome)
         self._recorder.put(self, End.COMPLETE, 0)
 
@@ -109,7 +109,7 @@ class Recording(Observer):
         # `at` is the time since the session was opened, `heard` the length of the recorded audio, both in seconds.
         at = round(time.monotonic() - self._began, 3)
         heard = round(self._samples / self._sample_rate, 3)
-        self._recorder.put(self, Line({"at": at, "heard": heard, **fields}, content), LINE_BYTES)
+        self._recorder.put(self, LogLine({"at": at, "heard": heard, **fields}, content), LINE_BYTES)
 
 
 class Recorder:
@@ -229,7 +229,7 @@ class Recorder:
         match work:
             case Opening():
                 files.write_line({**work.head, "consent": self._storage.consent()})
-            case Line():
+            case LogLine():
                 files.write_line({**work.fields, **msgspec.to_builtins(work.content)})
             case np.ndarray():
                 files.write_audio(work)

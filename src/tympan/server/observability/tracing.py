@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tympan.messages import Command, Event, Flush, Flushed, Word
 from tympan.protocols.base import Request
-from tympan.session.observed import Observer, Outcome
+from tympan.session.listener import Observer, Outcome
 from tympan.version import version
 
 logger = logging.getLogger(__name__)
@@ -69,18 +69,18 @@ class Trace(Observer):
         self._flushes: dict[int, Span] = {}
         self._has_words = False
 
-    def asked(self, command: Command) -> None:
+    def on_command(self, command: Command) -> None:
         if isinstance(command, Flush) and command.marker not in self._flushes and len(self._flushes) < MAX_OPEN_FLUSHES:
             self._flushes[command.marker] = self._tracer.start_span("flush", self._context)
 
-    def told(self, event: Event, channel: int) -> None:
+    def on_event(self, event: Event, channel: int) -> None:
         if isinstance(event, Word) and not self._has_words:
             self._has_words = True
             self._span.add_event("first word", {"tympan.word_end_seconds": event.end})
         elif isinstance(event, Flushed) and event.marker in self._flushes:
             self._flushes.pop(event.marker).end()
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_end(self, outcome: Outcome) -> None:
         for flush in self._flushes.values():
             flush.end()
         self._span.set_attributes(

@@ -23,7 +23,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/health")
     async def health() -> dict[str, Any]:
         """Describe the server; 200 as long as the process responds."""
-        engine, recorder = service.engine, service.recorder
+        engine, recorder = service.engine, service.observers.recorder
         recording = "off" if recorder is None else "stopped" if recorder.stop_reason else "on"
         return {
             "status": "ok",
@@ -38,7 +38,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/ready")
     async def ready() -> JSONResponse:
         """200 while the server accepts streams, even if all slots are in use; otherwise 503 with the reason."""
-        reason = service.not_ready_because
+        reason = service.unavailable_reason
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @router.get("/v1/models", response_model=None)

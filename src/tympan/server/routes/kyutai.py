@@ -12,12 +12,14 @@ from fastapi.responses import JSONResponse
 
 from tympan.errors import CapacityError, TympanError
 from tympan.messages import AudioFormat, Word
-from tympan.protocols.base import Refusal, json_refusal
+from tympan.protocols.base import Refusal
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.kyutai import KEY_HEADER, KyutaiProtocol, error_fields, word_fields
+from tympan.protocols.wire import json_refusal
 from tympan.server.access.quota import Account
+from tympan.server.routes.body import Body
 from tympan.server.routes.responses import answer, request_of
-from tympan.server.routes.uploads import Body, Upload
+from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
 from tympan.version import version
 
@@ -59,7 +61,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _transcribe(service: Service, request: Request) -> Response:
-    account = service.admit(request.headers.get(KEY_HEADER), request.headers)
+    account = service.admission.check_client(request.headers.get(KEY_HEADER), request.headers)
     upload = await _upload(service, account, request_of(request))
     limits = service.config.limits
     body = Body(request, limits, limits.upload_bytes, account)

@@ -18,15 +18,15 @@ from starlette.exceptions import HTTPException
 from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
-from tympan.protocols.base import json_text
-from tympan.protocols.openai import access as openai_access
-from tympan.protocols.openai import files as shapes
+from tympan.protocols.openai import access, files
 from tympan.protocols.openai.session import SessionSettings
+from tympan.protocols.wire import json_text
 from tympan.server.access.auth import TOKEN_PREFIX
+from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
-from tympan.server.routes.uploads import Body, Upload, chunks_of
+from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
-from tympan.transcript.subtitles import Listening
+from tympan.transcript.transcript import TranscriptBuilder
 
 DEFAULT_SECRET_SECONDS = 600
 MAX_FIELDS = 64
@@ -42,7 +42,7 @@ def routes(service: Service) -> APIRouter:
 
     def post(path: str, handler: Handler) -> None:
         async def endpoint(request: Request) -> Response:
-            return await answer(service, handler(service, request), openai_access.refusal)
+            return await answer(service, handler(service, request), access.refusal)
 
         endpoint.__doc__ = handler.__doc__
         router.add_api_route(path, endpoint, methods=["POST"], response_model=None, name=path.rpartition("/")[2])
@@ -69,7 +69,7 @@ class _TranscriptionRequest:
 async def _transcriptions(service: Service, request: Request) -> Response:
     """Transcribe a file: JSON, text, subtitles, or server-sent events."""
     opening = request_of(request)
-    account = service.admit(openai_access.credential(opening), opening.headers)
+    account = service.admission.check_client(access.credential(opening), opening.headers)
     limits = service.config.limits
     upload_body = Body(request, limits, limits.upload_bytes, account)
     form = await _form(upload_body.request)
@@ -81,13 +81,13 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         await form.close()
         raise
     events = _closing(form, upload.events(chunks_of(options.file), upload_body))
-    listening = Listening(options.file.filename or "", service.server_info.model)
+    transcript = TranscriptBuilder(options.file.filename or "", service.server_info.model)
     if options.stream:
-        return StreamingResponse(_server_sent(events, listening), media_type="text/event-stream")
+        return StreamingResponse(_server_sent(events, transcript), media_type="text/event-stream")
     async for event, _ in events:
-        listening.hear(event)
-    body = shapes.answer(listening.transcript, options.format, options.language, options.granularities)
-    return Response(body, media_type=shapes.MEDIA_TYPES[options.format])
+        transcript.on_event(event)
+    body = files.response_body(transcript.transcript, options.format, options.language, options.granularities)
+    return Response(body, media_type=files.MEDIA_TYPES[options.format])
 
 
 async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
@@ -105,21 +105,21 @@ async def _translations(service: Service, request: Request) -> Response:
     raise ParameterError("the model does not translate; use /v1/audio/transcriptions")
 
 
-async def _server_sent(events: AsyncGenerator[tuple[Event, int]], listening: Listening) -> AsyncIterator[str]:
+async def _server_sent(events: AsyncGenerator[tuple[Event, int]], transcript: TranscriptBuilder) -> AsyncIterator[str]:
     try:
         first = True
         async for event, _ in events:
-            listening.hear(event)
+            transcript.on_event(event)
             if isinstance(event, Word):
-                yield shapes.delta(event.text if first else f" {event.text}")
+                yield files.delta_event(event.text if first else f" {event.text}")
                 first = False
-        yield shapes.done(listening.transcript)
-        yield shapes.LAST_EVENT
+        yield files.done_event(transcript.transcript)
+        yield files.LAST_EVENT
     except TympanError as error:
-        yield shapes.failed(openai_access.error_fields(error))
+        yield files.error_event(access.error_fields(error))
     except Exception as error:
         logger.exception("an event stream failed")
-        yield shapes.failed(openai_access.error_fields(error))
+        yield files.error_event(access.error_fields(error))
 
 
 async def _form(request: Request) -> FormData:
@@ -134,8 +134,8 @@ def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionReq
     if not isinstance(file, UploadFile):
         raise ParameterError("the form needs the audio in the field 'file'")
     format = _text(form, "response_format") or "json"
-    if format not in shapes.FORMATS:
-        raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(shapes.FORMATS)}")
+    if format not in files.FORMATS:
+        raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(files.FORMATS)}")
     # The model does not report which language it has recognized.
     language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
     granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
@@ -156,7 +156,7 @@ def _text(form: FormData, name: str) -> str | None:
 async def _client_secrets(service: Service, request: Request) -> Response:
     """Create a short-lived key for a browser, and return it with the session's settings."""
     opening = request_of(request)
-    service.keys.check(openai_access.credential(opening))
+    service.keys.check(access.credential(opening))
     fields = await _json(service, request)
     expires = fields.get("expires_after")
     seconds = expires.get("seconds") if isinstance(expires, dict) else None
@@ -169,7 +169,7 @@ async def _client_secrets(service: Service, request: Request) -> Response:
 async def _beta_session(service: Service, request: Request) -> Response:
     """Create a short-lived key in the form of the beta API."""
     opening = request_of(request)
-    service.keys.check(openai_access.credential(opening))
+    service.keys.check(access.credential(opening))
     fields = await _json(service, request)
     value, expires_at = _secret(service, opening, DEFAULT_SECRET_SECONDS)
     settings = SessionSettings(opening, service.server_info)
@@ -178,7 +178,7 @@ async def _beta_session(service: Service, request: Request) -> Response:
 
 
 def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]:
-    token, seconds = service.keys.grant(openai_access.credential(opening), seconds)
+    token, seconds = service.keys.grant(access.credential(opening), seconds)
     return TOKEN_PREFIX + token, int(time.time() + seconds)
 
 

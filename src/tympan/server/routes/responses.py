@@ -24,7 +24,7 @@ async def answer(service: Service, handled: Awaitable[Response], refuse: Callabl
     except ClientDisconnect:
         return Response(status_code=400)  # discarded, as the client has disconnected
     except TympanError as error:
-        service.refused(error)
+        service.count_refusal(error)
         return response_of(refuse(error))
     except Exception:
         logger.exception("a request failed")

@@ -1,8 +1,8 @@
-"""One client: its messages into the session, what comes back out to it, and the right end.
+"""One client: its messages into the session, the session's events back to it, and the end that fits.
 
-A connection waits for nothing and owns no task: its wire tells it what came and when there is room, and the service
-looks in on it once a second. Where the protocol allows, it outlives its wire: the session goes on, what it says waits,
-and a client that comes back in time with the stream's token takes it over with a new wire (`resume.py`).
+A connection waits for nothing and owns no task. Its transport calls it for every message and when there is room to
+write; the server calls `check_limits` once a second. A connection of a resumable protocol outlives its transport: the
+session continues, its messages wait in the outbox, and a client that returns in time takes the stream over.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from tympan.protocols.base import (
     ServerProtocol,
     WireMessage,
 )
+from tympan.server.access.quota import Usage
 from tympan.server.service import Service
 from tympan.server.sessions.outbox import Outbox, ResumableOutbox
 from tympan.server.sessions.session_log import SessionLog
-from tympan.server.sessions.transport import NO_CODE, NO_GOODBYE, Transport
+from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, Transport
 from tympan.session.session import Session
 
-LAST_WORDS_SECONDS = 10.0  # for a client to take its last words before the socket is cut
+LAST_WORDS_SECONDS = 10.0  # for a client to read its last messages before the socket is cut
 
-GOODBYES = frozenset({1000, 1001, NO_CODE})  # other codes tell of a failure on the way, after which a client comes back
+NORMAL_CLOSURES = frozenset({1000, 1001, NO_STATUS})  # after any other code the client may resume the stream
 
-_MESSAGES = (str, bytes)  # a union of types would be made anew for every message
+_MESSAGES = (str, bytes)  # a union of types would be created anew for every message
 
 MakeProtocol = Callable[[Request, ServerInfo], ServerProtocol]
 
 
 class Connection:
-    """`open`, then `start` once the upgrade is answered. The rest is called by the wire, all on the event loop."""
+    """Call `open`, answer the upgrade, then call `start`. The transport makes all other calls, on the event loop."""
 
     def __init__(self, transport: Transport, service: Service, protocol: ServerProtocol, request: Request) -> None:
         self._transport: Transport | None = transport
@@ -53,94 +54,101 @@ class Connection:
         self._outbox = Outbox(self._limits.outbox_messages)
         self._token = ""
         self._session: Session | None = None
+        self._usage: Usage | None = None
         self._close_info: CloseInfo | None = None
         self._started = False
-        self._returned = False
-        self._closed = False
-        self._left = False
-        self._held = False
-        self._opened_at = self._heard_at = self._loop.time()
-        self._heard = False  # since the last look; asking for the time at every message costs more
+        self._resumed = False
+        self._close_sent = False
+        self._released = False
+        self._reading_paused = False
+        self._received = False  # a message since the last check of the limits; reading the clock for each costs more
+        self._opened_at = self._received_at = self._loop.time()
         self._ended_at = self._lost_at = 0.0
 
     @property
     def credential(self) -> str | None:
+        """The credential that the client presented."""
         return self._protocol.credential()
 
     def open(self) -> Acceptance | Refusal:
-        """Take the slots, and say how to answer the upgrade."""
+        """Admit the client, take its slots, and return the answer to the upgrade."""
         service = self._service
         try:
-            account = service.admit(self.credential, self._request.headers)
+            account = service.admission.check_client(self.credential, self._request.headers)
             audio_format = self._protocol.start()
-            self._session = self._log.open(
-                account,
-                audio_format,
-                self._on_event,
-                self._on_room,
-                self._end,
-                wants_vad=self._protocol.wants_vad,
+            wants_vad = self._protocol.wants_vad or bool(service.observers)
+            self._session, self._usage = service.admission.open_session(
+                account, self._request.id, audio_format, self, wants_vad=wants_vad
             )
         except TympanError as error:
             return self.refuse(error)
-        self._prepare_return()
-        service.enter(self)
+        observers = service.observers.begin(self._request, self._protocol.name, audio_format, service.engine.info)
+        self._session.observers += observers
+        self._log.opened(self._session, observers)
+        self._prepare_resume()
+        service.connections.add(self)
         return self._protocol.accept()
 
     def refuse(self, error: TympanError) -> Acceptance | Refusal:
-        """Say how to answer the upgrade of a client that is not let in."""
+        """Return the answer to the upgrade of a client that is not admitted."""
         self._log.refused(error)
         refusal = self._protocol.refuse(error)
         if isinstance(refusal, Refusal):
             return refusal
         self._send_close(refusal)
-        self._service.enter(self)
+        self._service.connections.add(self)
         return self._protocol.accept()
 
-    def _prepare_return(self) -> None:
+    def _prepare_resume(self) -> None:
         protocol, limits = self._protocol, self._limits
         if isinstance(protocol, ResumableProtocol) and protocol.wants_token() and limits.resume_seconds > 0:
             self._token = secrets.token_urlsafe()
             protocol.give_token(self._token)
             self._outbox = ResumableOutbox(limits.outbox_messages)
-            self._service.resumable[self._token] = self
+            self._service.connections.resumable[self._token] = self
 
     def take_over(self, transport: Transport, received: int) -> None:
-        """Go on with another wire, after the first `received` messages, which the client has got; `start` follows.
+        """Continue on another transport; `start` follows.
 
-        The old wire may look alive: a client knows of a lost connection long before its server. Raises `ResumeError`.
+        The old transport may still look alive: a client notices a lost connection long before its server does.
+
+        Args:
+            transport: The client's new WebSocket.
+            received: How many messages that matter the client has received.
+
+        Raises:
+            ResumeError: The messages after those are no longer kept.
         """
         assert isinstance(self._outbox, ResumableOutbox)
         self._outbox.rewind(received)
         if self._transport is not None:
             self._transport.abandon()
         self._transport = transport
-        self._started = self._closed = False
-        self._returned = True
+        self._started = self._close_sent = False
+        self._resumed = True
         self._ended_at = self._loop.time()
 
     def start(self) -> None:
-        """The upgrade is answered: messages may go both ways."""
-        self._started = self._heard = True
-        if self._returned:
-            self._greet_again()
+        """Begin to exchange messages: the upgrade has been answered."""
+        self._started = self._received = True
+        if self._resumed:
+            assert self._transport is not None
+            assert isinstance(self._protocol, ResumableProtocol)
+            self._log.resumed()
+            self._transport.send(self._protocol.resumed())
+            if self._reading_paused:
+                self._transport.pause_reading()
         else:
             self._service.metrics.connected()
             if self._session is not None:
                 self._session.start()
-        self._send_what_waits()
+        self.on_writable()
 
-    def _greet_again(self) -> None:
-        assert self._transport is not None
-        assert isinstance(self._protocol, ResumableProtocol)
-        self._log.resumed()
-        self._transport.send(self._protocol.resumed())
-        if self._held:
-            self._transport.pause_reading()
+    # --- calls of the transport ----------------------------------------------------------------------------------
 
     def on_message(self, message: WireMessage) -> None:
-        """A whole message came. After the farewell there is nobody to hear it."""
-        self._heard = True
+        """Handle a complete message. Messages after the end of the session are ignored."""
+        self._received = True
         session = self._session
         if self._close_info is not None or session is None:
             return
@@ -149,48 +157,49 @@ class Connection:
                 raise TooBigError(f"a message of {size} bytes is too big; the limit is {most} bytes")
             for action in self._protocol.receive(message):
                 if isinstance(action, _MESSAGES):
-                    self._say(action)
-                elif not session.execute(action):
-                    self._hold()
+                    self._send(action)
+                elif not session.execute(action) and not self._reading_paused:
+                    assert self._transport is not None
+                    self._reading_paused = True
+                    self._transport.pause_reading()
         except TympanError as error:
             self.fail(error)
         except Exception as error:
-            self._log.broke()
+            self._log.internal_error()
             self.fail(error)
 
-    def _hold(self) -> None:
-        assert self._transport is not None
-        if not self._held:
-            self._held = True
-            self._transport.pause_reading()
-
-    def _on_room(self) -> None:
-        if self._held:
-            self._held = False
-            self._heard = True
-            if self._transport is not None:
-                self._transport.resume_reading()
-
     def on_writable(self) -> None:
-        self._send_what_waits()
+        """Write the messages that wait, as far as the transport has room."""
+        if self._transport is None or not self._started or self._close_sent or self._released:
+            return
+        while self._transport.writable and (message := self._outbox.take()) is not None:
+            self._transport.send(message)
+        if self._close_info is not None and self._transport.writable:
+            self._transport.close(self._close_info.code, self._close_info.close_reason)
+            self._close_sent = True
+            if not self._token or self._service.connections.draining:
+                self._release()  # else when the client answers the close frame: then it has received everything
 
-    def on_gone(self, code: int = NO_GOODBYE) -> None:
-        """The wire is closed, by the client with this code. May be called more than once."""
-        goodbye = code in GOODBYES if self._close_info is None else code != NO_GOODBYE
-        if goodbye or not self._token or self._service.draining:
-            self._leave()
+    def on_gone(self, code: int = ABNORMAL_CLOSURE) -> None:
+        """Handle the loss of the transport; `code` is the client's close code. May be called more than once."""
+        intended = code in NORMAL_CLOSURES if self._close_info is None else code != ABNORMAL_CLOSURE
+        if intended or not self._token or self._service.connections.draining:
+            self._release()
         elif self._transport is not None:
             self._log.lost()
             self._transport = None
             self._lost_at = self._loop.time()
 
-    def _on_event(self, event: Event, channel: int) -> None:
+    # --- calls of the session ------------------------------------------------------------------------------------
+
+    def on_event(self, event: Event, channel: int) -> None:
+        """Send what the protocol makes of an event."""
         if isinstance(event, Lag):
             self._service.metrics.lag.observe(event.behind)
         try:
             answers = self._protocol.send(event, channel)
-        except Exception as error:  # the stream must not hang because a protocol could not say something
-            self._log.broke()
+        except Exception as error:  # without this a faulty protocol would leave the stream hanging
+            self._log.internal_error()
             self.fail(error)
             return
         for answer in answers:
@@ -199,62 +208,37 @@ class Connection:
                     assert self._session is not None
                     self._session.flush(answer.marker)
                 case Droppable():
-                    self._say(answer.message, droppable=True)
+                    self._send(answer.message, droppable=True)
                 case _:
-                    self._say(answer)
+                    self._send(answer)
 
-    def _say(self, message: WireMessage, droppable: bool = False) -> None:
-        if self._close_info is not None:
-            return  # it had the last words, between two answers to one message
-        try:
-            self._outbox.put(message, droppable)
-        except SlowReaderError as error:
-            self.fail(error)
-        self._send_what_waits()
+    def on_room(self) -> None:
+        """Read the socket again."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self._received = True
+            if self._transport is not None:
+                self._transport.resume_reading()
 
-    def _send_what_waits(self) -> None:
-        if self._transport is None or not self._started or self._closed or self._left:
-            return
-        while self._transport.writable and (message := self._outbox.take()) is not None:
-            self._transport.send(message)
-        if self._close_info is not None and self._transport.writable:
-            self._transport.close(self._close_info.code, self._close_info.close_reason)
-            self._closed = True
-            if not self._token or self._service.draining:
-                self._leave()  # else once the client has answered, and so has got everything
-
-    def fail(self, error: Exception) -> None:
-        """End the connection with the last words and the close code for this error."""
-        if self._session is not None:
-            self._session.close()
-        self._end(error)
-
-    def _end(self, error: Exception | None) -> None:
+    def on_end(self, error: Exception | None) -> None:
+        """Send the last messages and close; `None` is a normal end."""
         if self._close_info is not None:
             return
         if error is not None:
             self._log.failed(error)
         self._send_close(self._protocol.fail(error))
 
-    def _send_close(self, close_info: CloseInfo) -> None:
-        """The last words, whatever led to them. Reading goes on, so that the client's close is heard."""
-        self._close_info = close_info
-        self._ended_at = self._loop.time()
-        self._log.settle()
-        self._outbox.put_last(close_info.messages)
-        self._on_room()
-        self._send_what_waits()
-        if self._transport is None and self._service.draining:
-            self._leave()
+    # --- calls of the server -------------------------------------------------------------------------------------
 
     def check_limits(self, now: float) -> None:
+        """End the connection if it is over a limit; `now` is the event loop's time."""
         limits = self._limits
-        if self._session is not None and (spent := self._log.spent()) is not None:
-            self._session.stop(spent)
-        if self._heard or self._held:
-            self._heard, self._heard_at = False, now
+        if self._session is not None and self._usage is not None and (error := self._usage.spent(now)) is not None:
+            self._session.stop(error)
+        if self._received or self._reading_paused:
+            self._received, self._received_at = False, now
         if self._transport is None and now - self._lost_at > limits.resume_seconds:
-            self._leave()
+            self._release()
         elif self._close_info is not None:
             if self._transport is not None and now - self._ended_at > LAST_WORDS_SECONDS:
                 self._transport.abort()
@@ -262,24 +246,54 @@ class Connection:
             self.restart()
         elif now - self._opened_at > limits.session_seconds:
             self.fail(SessionTooLongError(f"the session reached its limit of {limits.session_seconds:g} s"))
-        elif self._transport is not None and now - self._heard_at > limits.idle_seconds:
-            self.fail(IdleError(f"no message came for {limits.idle_seconds:g} s"))
+        elif self._transport is not None and now - self._received_at > limits.idle_seconds:
+            self.fail(IdleError(f"no message was received for {limits.idle_seconds:g} s"))
 
     def restart(self) -> None:
+        """Send the last words of everything received and ask the client to reconnect."""
         if self._session is not None and self._close_info is None:
             self._session.restart()
-        elif self._transport is None or self._closed:
-            self._leave()
+        elif self._transport is None or self._close_sent:
+            self._release()
         else:
-            self._end(RestartingError("the server is restarting"))
+            self.on_end(RestartingError("the server is restarting"))
 
-    def _leave(self) -> None:
-        if self._left:
-            return
-        self._left = True
-        self._service.leave(self)
-        self._service.resumable.pop(self._token, None)
+    def fail(self, error: Exception) -> None:
+        """End the session at once, with the last messages and the close code for this error."""
         if self._session is not None:
             self._session.close()
-        code = self._close_info.code if self._close_info is not None else 1006
+        self.on_end(error)
+
+    def _send(self, message: WireMessage, droppable: bool = False) -> None:
+        if self._close_info is not None:
+            return  # the session ended between two answers to one message
+        try:
+            self._outbox.put(message, droppable)
+        except SlowReaderError as error:
+            self.fail(error)
+        self.on_writable()
+
+    def _send_close(self, close_info: CloseInfo) -> None:
+        """Send the last messages and the close frame. Reading continues, since the client answers with its own."""
+        self._close_info = close_info
+        self._ended_at = self._loop.time()
+        if self._usage is not None:
+            self._usage.end(self._ended_at)
+        self._outbox.put_last(close_info.messages)
+        self.on_room()
+        self.on_writable()
+        if self._transport is None and self._service.connections.draining:
+            self._release()
+
+    def _release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        self._service.connections.remove(self)
+        self._service.connections.resumable.pop(self._token, None)
+        if self._session is not None:
+            self._session.close()
+        if self._usage is not None:
+            self._usage.end(self._loop.time())
+        code = self._close_info.code if self._close_info is not None else ABNORMAL_CLOSURE
         self._log.closed(str(code), self._outbox.dropped)

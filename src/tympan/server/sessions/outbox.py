@@ -1,4 +1,4 @@
-"""Messages on their way to a client that may read slowly: bounded, and what matters least is dropped first."""
+"""Messages for a client that may read slowly: a bounded queue that drops the least important ones first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tympan.errors import ResumeError, SlowReaderError
 
 Message = str | bytes
 
-MOST_CHARACTERS = 4 << 20  # a client may have long things shown to it, again and again
+MOST_CHARACTERS = 4 << 20  # a client may request long messages again and again
 
 
 class Outbox:
-    """Holds up to `capacity` messages; from half of that on, droppable ones are not taken."""
+    """Holds up to `capacity` messages; droppable ones only until it is half full."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -22,7 +22,11 @@ class Outbox:
         self.dropped = 0
 
     def put(self, message: Message, droppable: bool = False) -> None:
-        """Raises `SlowReaderError` when a message that matters finds no room."""
+        """Add a message.
+
+        Raises:
+            SlowReaderError: There is no room for a message that cannot be dropped.
+        """
         if droppable and len(self._messages) >= self._capacity // 2:
             self.dropped += 1
             return
@@ -32,13 +36,13 @@ class Outbox:
         self._messages.append(message)
 
     def put_last(self, messages: Sequence[Message]) -> None:
-        """Last words, which always find room."""
+        """Add the last messages, for which there is always room."""
         for message in messages:
             self._characters += len(message)
             self._messages.append(message)
 
     def take(self) -> Message | None:
-        """The next message, or `None` when there is none."""
+        """Return and remove the next message, or return `None`."""
         if not self._messages:
             return None
         message = self._messages.popleft()
@@ -47,7 +51,7 @@ class Outbox:
 
 
 class ResumableOutbox(Outbox):
-    """Also keeps the last `capacity` messages that mattered, taken or not, for a client that lost its connection."""
+    """Also keeps the last `capacity` messages that are not droppable, for a client that resumes its stream."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -68,13 +72,17 @@ class ResumableOutbox(Outbox):
         self._count += len(messages)
 
     def rewind(self, received: int) -> None:
-        """Let the next message be the one after the `received` first that mattered. Droppable ones do not come again.
+        """Continue after the first `received` messages; droppable ones are not repeated.
 
-        Raises `ResumeError` when that one is not kept any more, or never was.
+        Args:
+            received: How many messages, droppable ones not counted, the client has received.
+
+        Raises:
+            ResumeError: The next message is no longer kept, or was never sent.
         """
         missing = self._count - received
         if not 0 <= missing <= len(self._kept):
-            raise ResumeError(f"what came after {received} messages is not kept any more; open a new stream")
+            raise ResumeError(f"the messages after the first {received} are no longer kept; open a new stream")
         while len(self._kept) > missing:
             self._kept.popleft()
         self._messages = deque(self._kept)

@@ -1,113 +1,73 @@
-"""What the operator learns of one session: two lines in the log, metrics, and its recording and span where asked for.
-
-Whoever serves a session (a connection, an upload) opens it here and says how it went.
-"""
+"""What the operator learns about one session: a log line at its start and its end, metrics, observers."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from tympan.errors import QuotaError, TympanError
-from tympan.messages import AudioFormat
+from tympan.errors import TympanError
 from tympan.protocols.base import Request
-from tympan.server.access.quota import Account, Usage
 from tympan.server.service import Service
-from tympan.session.observed import ObservedSession, Observer, Outcome
-from tympan.session.session import EmitOn, Ended, Session
+from tympan.session.listener import Observer, Outcome
+from tympan.session.session import Session
 
 logger = logging.getLogger(__name__)
 
 
 class SessionLog:
-    """One per session, and of a client that was let in with none; `closed` is its end."""
+    """Reports one connection or upload, whether or not it gets a session; `closed` is the last call."""
 
     def __init__(self, service: Service, request: Request, protocol: str) -> None:
         self._service = service
         self._request = request
-        self._protocol = protocol
         self._session: Session | None = None
-        self._usage: Usage | None = None
-        self._observers: list[Observer] = []
+        self._observers: Sequence[Observer] = ()
         self._opened_at = time.monotonic()
         self._error = ""
-        self._tags = {"session": request.id, "protocol": protocol}
+        self._protocol = protocol
+        self._fields = {"session": request.id, "protocol": protocol}
 
-    def open(
-        self,
-        account: Account,
-        audio_format: AudioFormat,
-        emit: EmitOn,
-        room: Callable[[], None],
-        ended: Ended,
-        *,
-        wants_vad: bool,
-        live: bool = True,
-    ) -> Session:
-        """The session, with its slots taken, on its key's account.
-
-        Raises `QuotaError`, `CapacityError` and `EngineError`.
-        """
-        service, id = self._service, self._request.id
-        common = (id, service.engine, audio_format, service.config, emit, room, ended)
-        watched = service.is_watching
-        session = (
-            ObservedSession(*common, self._observers, live=live)
-            if watched
-            else Session(*common, wants_vad=wants_vad, live=live)
-        )
-        try:
-            self._usage = account.open(session, audio_format.streams, asyncio.get_running_loop().time())
-        except TympanError:
-            session.close()
-            raise
-        self._session = session
-        if watched:
-            self._observers += service.observers(self._request, self._protocol, audio_format)
-        logger.info("%s opened from %s", id, self._request.path, extra={**self._tags, "path": self._request.path})
-        return session
-
-    def spent(self) -> QuotaError | None:
-        """Count the audio that came since the last time: an error when the key may have no more."""
-        return None if self._usage is None else self._usage.spent(asyncio.get_running_loop().time())
-
-    def settle(self) -> None:
-        """The session is over: its streams are the key's again. May be called again."""
-        if self._usage is not None:
-            self._usage.end(asyncio.get_running_loop().time())
+    def opened(self, session: Session, observers: Sequence[Observer]) -> None:
+        """Report a session that has its slots; `observers` learn the outcome."""
+        self._session, self._observers = session, observers
+        fields = {**self._fields, "path": self._request.path}
+        logger.info("%s opened from %s", self._request.id, self._request.path, extra=fields)
 
     def refused(self, error: TympanError) -> None:
-        """There will be no session."""
-        self._service.refused(error)
+        """Report a client that gets no session."""
+        self._service.count_refusal(error)
         fields = {"protocol": self._protocol, "path": self._request.path, "error": error.code}
         logger.info("refused %s: %s", self._request.path, error, extra=fields)
 
     def lost(self) -> None:
-        """The client has gone without a goodbye, and may come back."""
-        logger.info("%s lost its connection", self._request.id, extra=self._tags)
+        """Report that the connection was lost; the client may resume the stream."""
+        logger.info("%s lost its connection", self._request.id, extra=self._fields)
 
     def resumed(self) -> None:
-        """It has come back."""
-        logger.info("%s resumed", self._request.id, extra=self._tags)
+        """Report that the client has resumed the stream."""
+        logger.info("%s resumed", self._request.id, extra=self._fields)
         self._service.metrics.resumed.inc()
 
-    def broke(self) -> None:
-        """Our own mistake; called where it is caught, for the trace."""
-        logger.exception("%s: internal error", self._request.id, extra=self._tags)
+    def internal_error(self) -> None:
+        """Log the exception that is being handled, with its traceback."""
+        logger.exception("%s: internal error", self._request.id, extra=self._fields)
 
     def failed(self, error: Exception) -> None:
-        """The session ends with this error. Whoever broke has logged the trace."""
+        """Report the error that ends the session."""
         if isinstance(error, TympanError):
             self._error = error.code
         else:
             self._error = TympanError.code
-            logger.error("%s failed: %r", self._request.id, error, extra=self._tags)
+            logger.error("%s failed: %r", self._request.id, error, extra=self._fields)
 
     def closed(self, code: str, dropped: int = 0) -> None:
-        """Nobody is served any more. `code` is that of `Outcome`; `dropped` messages found no reader."""
-        self.settle()
+        """Report the end.
+
+        Args:
+            code: As `Outcome.code`.
+            dropped: Messages that were left out because the client read too slowly.
+        """
         metrics = self._service.metrics
         metrics.sessions.labels(protocol=self._protocol, code=code).inc()
         metrics.dropped.inc(dropped)
@@ -119,9 +79,9 @@ class SessionLog:
         metrics.connection_ended(audio_seconds)
         outcome = Outcome(code, self._error, round(time.monotonic() - self._opened_at, 3), audio_seconds, words)
         for observer in self._observers:
-            observer.ended(outcome)
+            observer.on_end(outcome)
         fields = {
-            **self._tags,
+            **self._fields,
             "close_code": code,
             "seconds": outcome.seconds,
             "audio_seconds": audio_seconds,

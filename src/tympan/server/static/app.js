@@ -1,4 +1,4 @@
-// The page: connects the controls, the running session and the display.
+// The page: connects the buttons, the current recording and the display.
 
 import { copy, download, formatted } from "./export.js";
 import { mayBeAudio, outline, peakOf, Recording } from "./files.js";
@@ -58,7 +58,7 @@ async function listen(microphone) {
     panel.showMessage("The microphone was disconnected. The transcript so far is kept.");
     session?.stop();
   };
-  // Phones that switch off the screen also switch off the microphone.
+  // Phones switch off the microphone together with the screen.
   const awake = await navigator.wakeLock?.request("screen").catch(() => null);
   await run(microphone, start, toggle);
   panel.showLevel([]);
@@ -96,7 +96,7 @@ async function read(recording) {
   return complete;
 }
 
-/** Run one session to its end; `again` is the action of "Try again". Returns whether it succeeded. */
+/** Run one recording to its end and return whether it succeeded; `again` is the action of "Try again". */
 async function run(source, start, again, onLag = () => {}) {
   const on = {
     state: (state) => showProgress(state, source.live),
@@ -193,13 +193,13 @@ async function copyAll() {
   setTimeout(() => (at("copy").textContent = "Copy"), COPIED_MILLISECONDS);
 }
 
-/** Start an empty transcript; the previous one can be restored, in case this was a mistake. */
+/** Clear the transcript, and keep it so that it can be restored. */
 function startNew(newFile = "") {
   if (!transcript.isEmpty) earlier = { segments: transcript.all, seconds, file };
   show({ segments: [], seconds: 0, file: newFile });
 }
 
-/** Swap the transcript with the previous one. */
+/** Swap the transcript with the one that was cleared. */
 function swap() {
   const shown = { segments: transcript.all, seconds, file };
   const back = earlier;

@@ -1,4 +1,4 @@
-// Runs on the browser's audio thread: collects microphone samples into 80 ms chunks of 16-bit integers.
+// Runs in the browser's audio thread: collects the microphone's samples in 80 ms chunks of 16-bit integers.
 
 const CHUNK_SECONDS = 0.08;
 
@@ -12,7 +12,7 @@ class Capture extends AudioWorkletProcessor {
   }
 
   process([input]) {
-    const samples = input[0] ?? []; // there is no channel while the system mutes the microphone
+    const samples = input[0] ?? []; // no channel at all while the microphone is muted by the system
     for (const sample of samples) {
       const clipped = Math.max(-1, Math.min(1, sample));
       this.chunk[this.filled++] = Math.round(clipped * 32767);
@@ -27,7 +27,7 @@ class Capture extends AudioWorkletProcessor {
     this.port.postMessage(bytes, [bytes]);
   }
 
-  /** Post the incomplete last chunk, then null. */
+  /** Send the incomplete last chunk, then null. */
   end() {
     this.live = false;
     if (this.filled > 0) this.post();

@@ -1,11 +1,11 @@
-// Exports a transcript to the clipboard, or to a file of text, subtitles or JSON.
+// Exports a transcript to the clipboard, or as a file of text, subtitles or JSON.
 
 import { srt, vtt } from "./subtitles.js";
 
 const TYPES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
 const REVOKE_AFTER_MILLISECONDS = 10_000;
 
-/** Format `segments` as txt, srt, vtt or json; `about` has `file`, `model` and `duration` for the JSON. */
+/** Return `segments` as txt, srt, vtt or json; `about` has `file`, `model` and `duration` for the JSON. */
 export function formatted(format, segments, about = {}) {
   switch (format) {
     case "txt":
@@ -21,7 +21,7 @@ export function formatted(format, segments, about = {}) {
   }
 }
 
-/** The fields that `tympan transcribe --format json` writes, indented. */
+/** Return the fields of `tympan transcribe --format json`, indented. */
 function json(segments, about) {
   const words = segments.flatMap((segment) => segment.words);
   const fields = {
@@ -44,7 +44,7 @@ export function download(name, format, text) {
 
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Pages that are served neither over HTTPS nor from localhost lack navigator.clipboard.
+  // Pages that are neither https nor localhost have no clipboard API, but this deprecated command.
   const area = document.createElement("textarea");
   area.value = text;
   document.body.append(area);
@@ -53,7 +53,7 @@ export async function copy(text) {
   area.remove();
 }
 
-/** Round to milliseconds. */
+/** Round seconds to milliseconds. */
 function rounded(number) {
   return Math.round(number * 1000) / 1000;
 }

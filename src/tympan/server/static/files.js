@@ -1,11 +1,11 @@
-// A file as a source of audio: its bytes are sent unchanged, no faster than the server reads them.
+// A file as a source of audio: sends its bytes unchanged, as fast as the server accepts them.
 
 const CHUNK_BYTES = 64 * 1024;
 const MAX_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded for the waveform
 const DRAWN_RATE = 8000;
 const KNOWN_NAME = /\.(wav|mp3|flac|m4a|mp4|aac|ogg|oga|opus|webm)$/i;
 
-/** Whether the file may be audio, by its type or name; the server decides. */
+/** Return whether the file may be audio, by its type or name; the server decides. */
 export function mayBeAudio(file) {
   return file.size > 0 && (/^(audio|video)\//.test(file.type) || KNOWN_NAME.test(file.name));
 }
@@ -13,7 +13,7 @@ export function mayBeAudio(file) {
 export class Recording {
   live = false;
   parameters = { encoding: "auto" };
-  /** Called with the part sent so far, 0 to 1. */
+  /** Called with the share sent so far, 0 to 1. */
   onProgress = () => {};
   #file;
   stopped = false;
@@ -26,13 +26,13 @@ export class Recording {
     return this.#file.name;
   }
 
-  /** Send the whole file, also after a restart: a container cannot be decoded from its middle. */
+  /** Send the whole file; a container cannot be continued in its middle, so a restart begins at time 0. */
   start(stream) {
     this.#pump(stream, 0);
     return 0;
   }
 
-  /** Continue on a new connection, after the bytes that the server has received. */
+  /** Continue on another connection after the bytes that the server has received. */
   resume(stream, bytes) {
     this.#pump(stream, bytes);
   }
@@ -51,7 +51,7 @@ export class Recording {
   }
 }
 
-/** Returns `{seconds, levels}` with `count` levels in [0, 1], or null if the browser cannot decode the file. */
+/** Return `{seconds, levels}` with `count` levels in [0, 1] for the waveform, or null if decoding fails. */
 export async function outline(file, count) {
   if (file.size > MAX_DRAWN_BYTES) return null;
   try {
@@ -71,7 +71,7 @@ function loudness(samples) {
   return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / Math.max(1, samples.length));
 }
 
-/** The largest magnitude in `samples[from:to]`. */
+/** Return the largest magnitude in `samples[from:to]`. */
 export function peakOf(samples, from = 0, to = samples.length) {
   let peak = 0;
   for (let i = from; i < to; i++) peak = Math.max(peak, Math.abs(samples[i]));

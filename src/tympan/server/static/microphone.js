@@ -1,14 +1,14 @@
-// The microphone as a source of audio. It keeps the last minute, so that a lost connection loses no audio.
+// The microphone as a source of audio. It keeps the last minute, so that a lost connection loses no words.
 
 const KEEP_SECONDS = 60;
 const BYTES_PER_SAMPLE = 2;
 const HIGHEST_RATE = 48000;
 
-// Echo cancellation and noise suppression are made for calls and remove the beginnings of words. Recognizers are
-// trained without them, and this page plays no audio that could echo. Gain control helps quiet microphones.
+// Recognizers are trained on unprocessed rooms. Echo cancellation and noise suppression, which are made for calls,
+// remove the beginnings of words, and this page plays no sound. Gain control helps quiet microphones.
 const CONSTRAINTS = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 
-/** The microphone is not available; the message states the reason and what to do. */
+/** The microphone is not available; the message says why and what to do. */
 export class MicrophoneError extends Error {}
 
 export class Microphone {
@@ -42,7 +42,7 @@ export class Microphone {
       this.#node.port.onmessage = ({ data }) => (data === null ? resolve() : this.#keep(data));
     });
     context.createMediaStreamSource(media).connect(this.#node);
-    // The worklet outputs silence; some browsers do not run a graph that is not connected to the destination.
+    // The worklet outputs silence; some browsers do not run a graph without a destination.
     this.#node.connect(context.destination);
     this.parameters = { encoding: "s16le", sample_rate: context.sampleRate };
     this.bytesPerSecond = context.sampleRate * BYTES_PER_SAMPLE;
@@ -58,13 +58,13 @@ export class Microphone {
     this.onChunk(new Int16Array(bytes));
   }
 
-  /** Send the audio from `seconds` on to a stream. Returns the time of the first sample. */
+  /** Send the audio since `seconds` to this stream, then new audio; return the time of the first sample. */
   start(stream, seconds) {
     this.#began = this.#sendFrom(stream, seconds);
     return this.#began;
   }
 
-  /** Continue on a new connection, after the bytes that the server has received. */
+  /** Continue on another connection after the bytes that the server has received. */
   resume(stream, bytes) {
     this.#sendFrom(stream, this.#began + bytes / this.bytesPerSecond);
   }
@@ -105,7 +105,7 @@ async function openDevice() {
 }
 
 async function openContext() {
-  const context = new AudioContext(); // at the device's rate: the server's resampler is better than the browser's
+  const context = new AudioContext(); // at the device's own rate: the server resamples better than a browser must
   if (context.sampleRate <= HIGHEST_RATE) return context;
   await context.close();
   return new AudioContext({ sampleRate: HIGHEST_RATE });

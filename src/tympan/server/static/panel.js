@@ -1,4 +1,4 @@
-// The controls around the transcript: button, level, lag, figures, server and messages.
+// The display around the transcript: button state, level, lag, figures, the server's line, and messages.
 
 import { clock } from "./clock.js";
 import { peakOf } from "./files.js";
@@ -13,7 +13,7 @@ const LABELS = {
   finishing: "Finishing…",
 };
 
-/** The element with this id. */
+/** Return the element with this id. */
 export const at = (id) => document.getElementById(id);
 
 export function showState(state) {
@@ -37,7 +37,7 @@ export function showLag(behind) {
   at("lag").textContent = `${behind.toFixed(1)} s`;
 }
 
-/** Show the length of the audio so far; `whole` is the length of a file if it is known. */
+/** Show the audio transcribed or recorded so far; `whole` is the length of a file if it is known. */
 export function showElapsed(seconds, whole = Infinity) {
   at("elapsed").textContent = whole < Infinity ? `${clock(seconds)} of ${clock(whole)}` : clock(seconds);
 }
@@ -46,7 +46,7 @@ export function showWordCount(count) {
   at("words").textContent = String(count);
 }
 
-/** Show the server and its model; `server` is the response of `/health`, or null without one. */
+/** Show the model; `server` is the response of `/health`, or null if the server is unreachable. */
 export function showServer(server) {
   const line = at("model");
   line.dataset.state = server ? "ok" : "gone";
@@ -60,7 +60,7 @@ export function showServer(server) {
   line.title = `Tympan ${server.version}; ${server.active} of ${server.capacity} streams in use`;
 }
 
-/** Show a message with an optional action; `kind` identifies it for `hideMessage`. */
+/** Show a message, which replaces the last one, with at most one action; `kind` identifies it for `hideMessage`. */
 export function showMessage(sentence, { kind = "", label = "", action = null } = {}) {
   at("message").dataset.kind = kind;
   at("message-text").textContent = asSentence(sentence);
@@ -73,18 +73,18 @@ export function showMessage(sentence, { kind = "", label = "", action = null } =
   at("message").hidden = false;
 }
 
-/** Capitalize a message of the server and add a full stop. */
+/** Return a server's message as a sentence: it begins in lower case and has no full stop. */
 function asSentence(text) {
   const capital = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(capital) ? capital : `${capital}.`;
 }
 
-/** Hide the message; with a `kind`, only a message of that kind. */
+/** Hide the message; with a `kind`, only one of that kind. */
 export function hideMessage(kind = at("message").dataset.kind) {
   if (at("message").dataset.kind === kind) at("message").hidden = true;
 }
 
-/** Ask for a key and pass it to `use`. */
+/** Ask for an API key; `use` receives the input. */
 export function askForKey(use) {
   at("key-form").hidden = false;
   at("key-form").onsubmit = (event) => {

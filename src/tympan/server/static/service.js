@@ -1,4 +1,4 @@
-// Information about the server over HTTP: its model, its readiness, and why it refused a stream.
+// Requests to the server over HTTP: its model, whether it is ready, why it refused a stream.
 
 async function ask(path, key) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -11,19 +11,19 @@ async function ask(path, key) {
   }
 }
 
-/** Returns the response of `/health`, or null without one. */
+/** Return the response of `/health`, or null if the server is unreachable. */
 export async function health() {
   const { status, body } = await ask("/health");
   return status === 200 ? body : null;
 }
 
-/** Whether the server accepts this key or requires none. */
+/** Return whether the server accepts this key, or needs none. */
 export async function keyAccepted(key) {
   const { status } = await ask("/v1/models", key);
   return status !== 401 && status !== 403;
 }
 
-/** Returns why a stream was refused as `{code, message}`; a browser does not expose the response to the handshake. */
+/** Return why a stream was refused, `{code, message}`; browsers hide the response to a failed WebSocket. */
 export async function whyRefused(key) {
   const state = await health();
   if (state === null) return refusal("unreachable", "The server does not respond. Check that it is running.");

@@ -1,4 +1,4 @@
-// One session from its first sample to `complete`: sends a source's audio to a stream, or several after restarts.
+// One recording from its first sample to `complete`: connects a source to a stream, and to a new one after a restart.
 // A lost connection is resumed if the server has kept the stream: see docs/protocols/native.md.
 
 import { Refused, Stream } from "./stream.js";
@@ -12,7 +12,7 @@ const NEVER_DELAYED = new Set(["error", "resumed"]);
 const SAME_WORD_SECONDS = 0.02;
 const MAX_RELEASE_SECONDS = 30; // a word is final at most this long after the audio that follows it was transcribed
 
-/** The server ended or refused the stream; the message is shown to the user. */
+/** The server has ended or refused the stream; the message can be shown. */
 export class SessionError extends Error {
   constructor(code, message) {
     super(message);
@@ -21,7 +21,7 @@ export class SessionError extends Error {
 }
 
 /**
- * `source` is a `Microphone` or a `Recording`; `start` is its start in the transcript, in seconds. Handlers:
+ * `source` is a `Microphone` or a `Recording`; `start` is where it begins in the transcript, in seconds. Handlers:
  * `state` ("connecting", "running", "reconnecting", "finishing"), `lag` (the server's message, `processed` in the
  * source's time), `turn` ("started", "ended"), `warning` (a sentence), `complete` (seconds of audio).
  */
@@ -54,7 +54,7 @@ export class Session {
     this.#on = on;
   }
 
-  /** Resolves when the session is complete or was stopped; rejects with `SessionError`. */
+  /** Resolves when the recording is complete or was stopped, rejects with `SessionError`. */
   async run() {
     this.#on.state("connecting");
     try {
@@ -68,7 +68,7 @@ export class Session {
     }
   }
 
-  /** Send the remaining audio and wait for the last words; a second call does not wait. */
+  /** Send the remaining audio, then wait for the last words; a second call does not wait. */
   async stop() {
     const reachable = this.#stream?.isOpen || this.#token !== "";
     if (this.#stopping || !reachable || !this.#source.live) return this.abandon();
@@ -85,12 +85,12 @@ export class Session {
     this.#wake();
   }
 
-  /** Seconds of audio that the browser has not sent; 0 if the source has no constant rate. */
+  /** Return the seconds of audio queued in the browser; 0 for files, whose bytes do not indicate a time. */
   get unsentSeconds() {
     return (this.#stream?.waiting ?? 0) / (this.#source.bytesPerSecond ?? Infinity);
   }
 
-  /** Run one connection. Returns whether another one is needed. */
+  /** Return whether another connection is needed. */
   async #runStream() {
     const resuming = this.#token !== "";
     if (!resuming) {
@@ -181,14 +181,14 @@ export class Session {
     }
   }
 
-  /** Process the delayed messages, because no stream follows that would repeat them. */
+  /** Show the words after `restarting`: there is no next stream. */
   #processDelayed() {
     const delayed = this.#delayed ?? [];
     this.#delayed = null;
     for (const message of delayed) this.#receive(message);
   }
 
-  /** Continue after the audio that the server has received. */
+  /** Continue a stream that the server has kept, after the audio it has received. */
   #resume(bytes) {
     this.#source.resume(this.#stream, bytes);
     this.#on.state("running");

@@ -1,4 +1,4 @@
-// Shows a transcript: one paragraph per segment with its time, uncertain words underlined, the partial in grey.
+// Shows a transcript: one paragraph per segment with its time, unsure words underlined, the partial in grey.
 
 import { clock } from "./clock.js";
 
@@ -11,7 +11,7 @@ export class Sheet {
   #shown = 0; // segments on the page
   #openParagraph = null;
 
-  /** `box` contains the paragraphs; `spoken` is a live region with the final words, for screen readers. */
+  /** `box` takes the paragraphs; `spoken` is a live region that screen readers read out, final words only. */
   constructor(box, spoken) {
     this.#box = box;
     this.#spoken = spoken;
@@ -44,7 +44,7 @@ export class Sheet {
     this.#openParagraph = null;
   }
 
-  /** Whether the page is scrolled to its end, and should stay there. */
+  /** Return whether the view is at the end, where it should stay. */
   #atEnd() {
     const page = document.documentElement;
     return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR_END_PIXELS;

@@ -1,10 +1,10 @@
-// One WebSocket of the native protocol.
+// One WebSocket of the native protocol: its address, audio, messages and end.
 
 const EVENTS = "ready,partial,word,segment,turn,lag";
 const HIGH_WATER_BYTES = 256 * 1024;
 const POLL_MILLISECONDS = 25;
 
-/** The server refused the WebSocket. Browsers do not expose the reason; `whyRefused` in service.js finds it. */
+/** The server refused the connection; service.js requests the reason, which browsers hide. */
 export class Refused extends Error {}
 
 function address(parameters, key) {
@@ -17,7 +17,7 @@ function address(parameters, key) {
 export class Stream {
   #socket;
 
-  /** Resolves once the socket is open; rejects with `Refused`. `onMessage` is called with every parsed message. */
+  /** Resolves once the socket is open, rejects with `Refused`. `onMessage` gets every message, parsed. */
   static open(parameters, key, onMessage) {
     return new Promise((resolve, reject) => {
       const socket = new WebSocket(address(parameters, key));
@@ -30,7 +30,7 @@ export class Stream {
   constructor(socket, onMessage) {
     this.#socket = socket;
     socket.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
-    /** Resolves with the close code when the socket is closed. */
+    /** Resolves with the close code. */
     this.closed = new Promise((resolve) => {
       socket.addEventListener("close", (event) => resolve(event.code));
     });
@@ -40,7 +40,7 @@ export class Stream {
     return this.#socket.readyState === WebSocket.OPEN;
   }
 
-  /** Bytes that the browser has not sent yet. */
+  /** Return the bytes queued in the browser. */
   get waiting() {
     return this.#socket.bufferedAmount;
   }
@@ -49,7 +49,7 @@ export class Stream {
     if (this.isOpen) this.#socket.send(bytes);
   }
 
-  /** End the audio: the server sends the last words and `complete`, and closes the socket. */
+  /** End the audio: the server releases all words, sends `complete` and closes. */
   finish() {
     if (this.isOpen) this.#socket.send(JSON.stringify({ type: "finish" }));
   }
@@ -58,7 +58,7 @@ export class Stream {
     this.#socket.close(1000);
   }
 
-  /** Resolves when little data is unsent, so that files are read no faster than they are sent. */
+  /** Resolves when little is queued, so that a file is read only as fast as the server accepts it. */
   async drained() {
     // Browsers have no event for this.
     while (this.isOpen && this.waiting > HIGH_WATER_BYTES) {

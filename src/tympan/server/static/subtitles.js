@@ -1,23 +1,23 @@
-// Splits a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
+// Divides a transcript into subtitles by the rules of `tympan transcribe`, so that both write the same file.
 
 const LINE_CHARACTERS = 42;
 const CUE_SECONDS = 7;
 const MIN_CUE_SECONDS = 1; // unless the next cue begins before
 const PAUSE_SECONDS = 0.7;
 
-/** Format as SubRip, which has no escapes: an arrow in the text would be parsed as a time line. */
+/** Return SubRip; it has no escapes, so arrows, which would be read as a line of times, are replaced. */
 export function srt(segments) {
   const text = (cue) => cue.lines.join("\n").replaceAll("-->", "→");
   return cues(segments).map((cue, i) => `${i + 1}\n${span(cue, ",")}\n${text(cue)}\n\n`).join("");
 }
 
-/** Format as WebVTT. */
+/** Return WebVTT. */
 export function vtt(segments) {
   const text = (cue) => escaped(cue.lines.join("\n"));
   return "WEBVTT\n\n" + cues(segments).map((cue) => `${span(cue, ".")}\n${text(cue)}\n\n`).join("");
 }
 
-/** Returns cues as `{lines, start, end}`, times in milliseconds; cues do not overlap. */
+/** Return cues `{lines, start, end}` with times in milliseconds, in order and without overlaps. */
 function cues(segments) {
   const made = [];
   for (const group of segments.flatMap((segment) => groups(segment.words))) {
@@ -32,7 +32,7 @@ function cues(segments) {
   return made;
 }
 
-/** Groups consecutive words into cues. */
+/** Yield the words of each cue. */
 function groups(words) {
   const made = [];
   for (const word of words) {
@@ -51,7 +51,7 @@ function fits(group, word) {
   );
 }
 
-/** Fills lines one after the other. */
+/** Return the fewest lines that hold the words. */
 function filled(texts) {
   const made = [texts[0]];
   for (const text of texts.slice(1)) {
@@ -61,7 +61,7 @@ function filled(texts) {
   return made;
 }
 
-/** Splits the words into one line, or into two of similar length. */
+/** Return the words on one line, or on two of similar length. */
 function lines(texts) {
   const whole = filled(texts);
   if (whole.length === 1) return whole;

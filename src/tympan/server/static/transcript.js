@@ -1,4 +1,4 @@
-// The transcript as data: final words, grouped into segments at pauses, and the partial text that may still change.
+// The transcript as data: final words in segments, and the partial that may still change.
 
 const SAME_TIME_SECONDS = 0.02;
 
@@ -7,7 +7,7 @@ export class Transcript {
   segments = [];
   /** Final words after the last segment. */
   open = [];
-  /** Text after the last final word, which may still change. */
+  /** The text after the last final word. */
   pending = "";
   /** Called after every change. */
   onChange = () => {};
@@ -24,23 +24,23 @@ export class Transcript {
     this.onChange();
   }
 
-  /** Move the words up to a pause into a segment. */
+  /** Close the segment at a pause. */
   segment({ text, start, end }) {
     const count = this.open.filter((word) => word.end <= end + SAME_TIME_SECONDS).length;
     const words = this.open.splice(0, count);
     if (count === 0) return;
-    // After a lost connection, the server has only the second half of a segment that was cut.
+    // After a restart the server has only the second half of the segment.
     const whole = Math.abs(words[0].start - start) <= SAME_TIME_SECONDS;
     this.segments.push(whole ? { start, end, text, words } : joined(words));
     this.onChange();
   }
 
-  /** All segments; words after the last pause form the last one. */
+  /** Return all segments; the last one has the words since the last pause. */
   get all() {
     return this.open.length > 0 ? [...this.segments, joined(this.open)] : this.segments;
   }
 
-  /** End the recording: the remaining words form a segment. */
+  /** Close the last segment at the end of the recording. */
   close() {
     this.replace(this.all);
   }

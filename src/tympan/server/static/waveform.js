@@ -19,7 +19,7 @@ export class Waveform {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#schedule());
   }
 
-  /** The number of bars that fit. */
+  /** Return the number of bars that fit. */
   get bars() {
     return Math.max(1, Math.floor(this.#canvas.clientWidth / (BAR_PIXELS + GAP_PIXELS)));
   }
@@ -32,7 +32,7 @@ export class Waveform {
     this.#schedule();
   }
 
-  /** Append a bar with this peak, 0 to 1. */
+  /** Add a peak, 0 to 1. */
   push(level) {
     this.#levels.push(level);
     this.#pushed += 1;
@@ -40,13 +40,13 @@ export class Waveform {
     this.#schedule();
   }
 
-  /** Show a file's levels, 0 to 1; a flat line until they are known. */
+  /** Show the levels of a whole file, 0 to 1; a line until they are known. */
   showFile(outline = [0]) {
     this.#outline = outline;
     this.#schedule();
   }
 
-  /** Set the fraction of the file that is transcribed. */
+  /** Show the transcribed share of the file, 0 to 1. */
   progress(fraction) {
     this.#fraction = fraction;
     this.#schedule();
@@ -83,7 +83,7 @@ export class Waveform {
   }
 
   #liveBar(i, count) {
-    // Bars move to the left; with reduced motion they stand still, and a gap moves over them.
+    // Bars move to the left. With reduced motion they stay in place, and a gap moves over them.
     const age = this.#still.matches ? (this.#pushed - 1 - i + count * 1000) % count : count - 1 - i;
     const gap = this.#still.matches && age > count - 3;
     const level = gap ? 0 : (this.#levels.at(-1 - age) ?? 0);

@@ -1,0 +1,81 @@
+"""Settings as command-line options; their names, defaults and help texts come from `tympan.settings`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tympan.config import Config, Setting, config_file, load_config, settings
+
+COMMON: Final = frozenset(
+    (
+        *("model", "device", "dtype", "kv_dtype", "max_streams"),
+        *("host", "port", "api_keys", "api_keys_file", "allowed_origins", "tls_certificate", "tls_key"),
+        *("log_level", "log_format", "record_folder"),
+        *("gpus", "container_target_streams", "container_max_streams", "min_containers", "max_containers"),
+    )
+)
+"""The settings that `--help` lists; `--help-all` lists the others as well."""
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help with all options."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **arguments: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **arguments)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        by_dest = {setting.name: setting for setting in settings()}
+        for action in parser._actions:
+            if action.help == argparse.SUPPRESS and action.dest in by_dest:
+                action.help = _help(by_dest[action.dest])
+        parser.print_help()
+        parser.exit()
+
+
+def add_settings(parser: argparse.ArgumentParser, sections: Collection[str], *, config: bool = False) -> None:
+    """Add an option for every setting of these sections.
+
+    Args:
+        parser: The parser of a command.
+        sections: Names of sections, each of which becomes a group in the help.
+        config: Whether to add `--config` as well.
+    """
+    if config:
+        parser.add_argument("--config", type=Path, metavar="FILE", help="Settings file (TOML); also TYMPAN_CONFIG.")
+    parser.add_argument("--help-all", action=_HelpAll, help="Show all options and exit.")
+    groups = {section: parser.add_argument_group(f"{section} settings") for section in sections}
+    for setting in settings():
+        if setting.section not in groups:
+            continue
+        kind: dict[str, Any] = {"metavar": setting.name.rpartition("_")[2].upper()}
+        if setting.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif setting.is_list:
+            kind["action"] = "append"
+        groups[setting.section].add_argument(
+            setting.flag,
+            dest=setting.name,
+            default=argparse.SUPPRESS,
+            help=_help(setting) if setting.name in COMMON else argparse.SUPPRESS,
+            **kind,
+        )
+
+
+def config_from(arguments: argparse.Namespace) -> Config:
+    """Return the settings from the file, the environment and the given options.
+
+    Raises:
+        ConfigError: A setting is unknown or invalid.
+    """
+    given = vars(arguments)
+    names = {setting.name for setting in settings()}
+    overrides = {name: value for name, value in given.items() if name in names}
+    return load_config(given.get("config") or config_file(), overrides=overrides)
+
+
+def _help(setting: Setting) -> str:
+    default = "" if setting.default in (None, (), "") else f" (default: {setting.default})"
+    return (setting.description.removesuffix(".") + default + ".").replace("%", "%%")

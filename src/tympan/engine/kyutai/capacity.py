@@ -1,0 +1,230 @@
+"""Number of streams that a device carries: those whose state fits into its memory, and those in real time.
+
+Step times are measured at full context, in this start or in an earlier one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from tympan.config import cache_folder
+from tympan.engine.base import EngineInfo
+from tympan.engine.batching.buckets import bucket_sizes
+from tympan.engine.batching.scheduler import Row, Slot
+from tympan.engine.batching.step import StepResult
+from tympan.engine.kyutai.graphs import CudaDevice
+from tympan.engine.kyutai.placement import Placement
+from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.errors import ConfigError
+from tympan.models import kernels
+from tympan.models.checkpoints.checkpoint import Checkpoint, describe
+from tympan.version import version
+
+logger = logging.getLogger(__name__)
+
+HEADROOM = 0.8  # share of a frame's time that a step may take; the rest is for jitter and flushes
+WARM_UP_STEPS = 2
+MEASURED_STEPS = 4
+FULL_CONTEXT_SECONDS = 3600.0  # age of a stream whose rings have long been full
+_FINEST = 16  # streams; larger answers are searched for between powers of two
+
+GIB = 2**30
+_FIXED_BYTES = GIB  # libraries, graphs, fragmentation
+_ROW_BYTES = 2**20  # most memory per row that a step uses at once
+_EARLY_ROW_BYTES = 6 * 2**20  # the same in the codec's first convolutions
+_EARLY_ROWS = 256  # most rows that run through those at once
+
+
+def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
+    """Return the bytes that the state of one stream takes."""
+    return describe(checkpoint, dtype=placement.cache).stream_bytes
+
+
+def streams_that_fit(free_bytes: int, stream_bytes: int) -> int:
+    """Return how many streams fit into `free_bytes`, with a step of all of them and a slot for padding rows."""
+    left = free_bytes - _FIXED_BYTES - stream_bytes
+    few = left // (stream_bytes + _ROW_BYTES + _EARLY_ROW_BYTES)
+    if few <= _EARLY_ROWS:
+        return max(0, few)
+    return (left - _EARLY_ROWS * _EARLY_ROW_BYTES) // (stream_bytes + _ROW_BYTES)
+
+
+def allocate(
+    model: LoadedModel, info: EngineInfo, stream_bytes: int, slots: int | None, most_streams: int | None = None
+) -> KyutaiRunner:
+    """Return a runner on a GPU with `slots`, or with as many as fit, up to `most_streams`.
+
+    Raises:
+        ConfigError: The slots do not fit; the message says how many do.
+    """
+    torch.cuda.empty_cache()  # temporary memory of loading
+    free, _ = torch.cuda.mem_get_info(model.device)
+    # Without kernels a step copies the rings of its rows, one layer at a time.
+    fit = streams_that_fit(free, stream_bytes if kernels.usable(model.device) else stream_bytes + stream_bytes // 4)
+    if slots is None and most_streams is not None:
+        fit = min(fit, most_streams)
+    slots = slots_for(slots, fit, info.device, stream_bytes)
+    try:
+        return KyutaiRunner(model, info, slots, device=CudaDevice())
+    except torch.OutOfMemoryError:
+        raise _too_many(slots, slots * 9 // 10, info.device, stream_bytes) from None
+
+
+def slots_for(slots: int | None, fit: int, device: str, stream_bytes: int) -> int:
+    """Return the number of slots to allocate, by default all that fit. Raise `ConfigError` if they do not fit."""
+    if fit < 1:
+        raise ConfigError(f"{device} has no room for even one stream beside the model: it needs {_mib(stream_bytes)}")
+    if slots is not None and slots > fit:
+        raise _too_many(slots, fit, device, stream_bytes)
+    return fit if slots is None else slots
+
+
+def _too_many(slots: int, fit: int, device: str, stream_bytes: int) -> ConfigError:
+    return ConfigError(
+        f"{slots} streams of {_mib(stream_bytes)} do not fit into the memory of {device}; use --max-streams {fit}"
+    )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: Placement) -> None:
+    """Reduce the slots of a runner on a GPU to those that it carries in real time."""
+    key = {
+        "gpu": runner.info.device,
+        "model": checkpoint.name,
+        "architecture": repr(checkpoint.config),
+        "weights": placement.kind,
+        "cache": placement.cache_name,
+        "slots": runner.slots,
+        "buckets": bucket_sizes(runner.slots),
+        "tympan": version(),
+        "torch": torch.__version__,
+    }
+    times = cached_step_seconds(
+        cache_folder() / "step-times", key, lambda rows: full_context_step_seconds(runner, rows)
+    )
+    runner.slots = _capacity(times, runner.slots, runner.info)
+
+
+def measure_capacity(model: LoadedModel, info: EngineInfo, most: int) -> int:
+    """Return how many streams, from 1 to `most`, a CPU carries in real time."""
+    return _capacity(lambda rows: full_context_step_seconds(KyutaiRunner(model, info, rows), rows), most, info)
+
+
+def warm_up(runner: KyutaiRunner) -> None:
+    """Run a step of each number of rows for which a CPU selects its kernels, so that no live step has to."""
+    rows = 1
+    while rows < 2 * runner.slots:
+        full_context_step_seconds(runner, min(rows, runner.slots))
+        rows *= 2
+
+
+def _capacity(step_seconds: Callable[[int], float], most: int, info: EngineInfo) -> int:
+    streams, seconds = streams_in_real_time(step_seconds, most)
+    logger.info("a step of %d streams takes %.0f ms of its 80 ms", streams, 1000 * seconds)
+    if seconds > info.frame_seconds:
+        logger.warning("slower than real time: one stream takes %.0f ms per 80 ms of audio", 1000 * seconds)
+    return streams
+
+
+def streams_in_real_time(
+    step_seconds: Callable[[int], float], most: int, frame_seconds: float = 0.08
+) -> tuple[int, float]:
+    """Return the most rows whose step leaves headroom, from 1 to `most`, and the seconds of that step.
+
+    The number of rows is a power of two or `most`; above `_FINEST` rows it is searched for between powers of two.
+    """
+    limit = HEADROOM * frame_seconds
+    rows, seconds = 1, step_seconds(1)
+    too_many: int | None = None
+    while too_many is None and rows < most:
+        next_rows = min(rows * 2, most)
+        next_seconds = step_seconds(next_rows)
+        if next_seconds > limit:
+            too_many = next_rows
+        else:
+            rows, seconds = next_rows, next_seconds
+    while too_many is not None and too_many - rows > max(_FINEST, rows // 16) and seconds <= limit:
+        middle = (rows + too_many) // 2
+        middle_seconds = step_seconds(middle)
+        if middle_seconds > limit:
+            too_many = middle
+        else:
+            rows, seconds = middle, middle_seconds
+    return rows, seconds
+
+
+def full_context_step_seconds(runner: KyutaiRunner, rows: int) -> float:
+    """Return the median seconds of a step of `rows` streams at full context. The runner must not be serving yet."""
+    batch = full_context_rows(runner, rows)
+    times = []
+    for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
+        start = time.perf_counter()
+        result = runner.launch(batch)
+        if not isinstance(result, StepResult):
+            result.wait()
+        times.append(time.perf_counter() - start)
+    runner.start_frame = 0
+    return statistics.median(times[WARM_UP_STEPS:])
+
+
+def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[Row]:
+    """Return rows of noise for the first `count` slots, and make the runner start streams at an age of one hour."""
+    noise = np.random.default_rng(seed).standard_normal((count, runner.info.frame_samples)).astype(np.float32) * 0.1
+    runner.start_frame = int(FULL_CONTEXT_SECONDS / runner.info.frame_seconds)
+    return [Row(Slot(index, None), noise[index], fresh=True) for index in range(count)]
+
+
+class _StepTimes(msgspec.Struct):
+    key: dict[str, object]
+    step_seconds: dict[int, float]
+
+
+def cached_step_seconds(
+    folder: Path, key: Mapping[str, object], step_seconds: Callable[[int], float]
+) -> Callable[[int], float]:
+    """Return `step_seconds` with a cache in a file in `folder`, for starts with the same `key`.
+
+    A file that cannot be read or written only costs the time to measure again.
+    """
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    file = folder / f"{name}.json"
+    cache = _StepTimes(dict(key), {})
+    try:
+        stored = msgspec.json.decode(file.read_bytes(), type=_StepTimes)
+        if stored.key == cache.key:
+            cache = stored
+            logger.info("using step times measured before: %s", file)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        pass
+
+    def lookup(rows: int) -> float:
+        if rows not in cache.step_seconds:
+            cache.step_seconds[rows] = step_seconds(rows)
+            _write(file, cache)
+        return cache.step_seconds[rows]
+
+    return lookup
+
+
+def _write(file: Path, cache: _StepTimes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(cache))
+        temporary.replace(file)
+    except OSError as error:
+        logger.warning("step times cannot be written to %s: %s", file, error.strerror)

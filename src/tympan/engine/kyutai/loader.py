@@ -1,0 +1,147 @@
+"""Loading a checkpoint onto a device, up to a runner that is ready to serve."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tympan.config import ModelSettings
+from tympan.engine.base import EngineInfo
+from tympan.engine.batching.startup_timer import StartupTimer
+from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
+from tympan.engine.kyutai.placement import FLOATS, Placement, place, prepare
+from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.errors import ConfigError
+from tympan.models.checkpoints.checkpoint import Checkpoint
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.checkpoints.randomized import synthetic_voice
+from tympan.models.layers.attention import FP8
+from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
+from tympan.models.layers.quantized import linear_for, replace_linears
+from tympan.models.lm import LM
+from tympan.models.mimi import MimiEncoder
+from tympan.transcript.tokenizer import load_tokenizer
+
+PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the four pause heads, in their order; by energy if there are none
+MOST_STREAMS_ON_CPU = 64
+SCALE_FRAMES = 64  # frames of synthetic voice that the scales of an 8-bit cache are measured on
+
+
+def load_runner(
+    settings: ModelSettings,
+    most_streams: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    timer: StartupTimer | None = None,
+) -> KyutaiRunner:
+    """Load the weights, then allocate `settings.max_streams` slots, or as many as the device carries.
+
+    Args:
+        settings: The model, device and data types.
+        most_streams: Limit on the slots if `settings.max_streams` is None.
+        checkpoint: The checkpoint of `settings.model` if it is open already.
+        timer: Timer for the stages.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        ConfigError: The device is missing or too small.
+    """
+    timer = timer or StartupTimer()
+    checkpoint = checkpoint or open_checkpoint(settings.model)
+    placement = place(settings)
+    info = describe_engine(checkpoint, placement)
+    try:
+        model = load_model(checkpoint, placement, settings, timer)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
+        ) from None
+    if placement.device.type == "cpu":
+        return _runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, timer)
+    with timer.timed("state"):
+        runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
+    timer.split("state", "graphs", runner.record_seconds)
+    if settings.max_streams is None:
+        with timer.timed("calibration"):
+            limit_to_real_time(runner, checkpoint, placement)
+    return runner
+
+
+def _runner_on_cpu(
+    model: LoadedModel, info: EngineInfo, slots: int | None, most_streams: int, timer: StartupTimer
+) -> KyutaiRunner:
+    """Return a runner without graphs. Its steps run first in calibration or warm-up, which select the CPU's kernels."""
+    if slots is None:
+        with timer.timed("calibration"):
+            slots = measure_capacity(model, info, most_streams)
+        with timer.timed("state"):
+            return KyutaiRunner(model, info, slots)
+    with timer.timed("state"):
+        runner = KyutaiRunner(model, info, slots)
+    with timer.timed("warm-up"):
+        warm_up(runner)
+    return runner
+
+
+def load_model(
+    checkpoint: Checkpoint, placement: Placement, settings: ModelSettings, timer: StartupTimer | None = None
+) -> LoadedModel:
+    """Load the weights onto the device. Low-bit models keep their embeddings in floats and compute in float32."""
+    timer = timer or StartupTimer()
+    prepare(placement.device)
+    with timer.timed("weights"):
+        lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
+    with timer.timed("quantisation"):
+        quantize(lm, placement.kind)
+    with timer.timed("weights"):
+        mimi = checkpoint.mimi(device=placement.device)
+    return LoadedModel(
+        mimi=mimi,
+        lm=lm,
+        tokenizer=load_tokenizer(checkpoint.tokenizer_file(), checkpoint.config.lm.text_card),
+        device=placement.device,
+        cache_dtype=placement.cache,
+        cache_scales=measure_scales(mimi, lm, placement.device) if placement.cache == FP8 else None,
+    )
+
+
+def quantize(lm: LM, kind: str) -> None:
+    """Quantize the large matrices if `kind` is `int8`, `int4` or `fp8`; do nothing for floats."""
+    if kind == "fp8":
+        replace_with_fp8(lm.transformer)
+        lm.text_linear = Fp8Linear(lm.text_linear.weight)  # type: ignore[assignment]
+    elif kind not in FLOATS:
+        replace_linears(lm.transformer, kind)  # type: ignore[arg-type]
+        lm.text_linear = linear_for(lm.text_linear.weight, kind)  # type: ignore[arg-type, assignment]
+        if lm.pause_linear is not None:
+            lm.pause_linear.float()
+        lm.compute_dtype = torch.float32
+
+
+def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:
+    """Return the scales of an fp8 cache, measured on a synthetic voice that is the same on every start."""
+    voice = synthetic_voice(
+        SCALE_FRAMES * mimi.frame_samples, mimi.config.sample_rate, torch.Generator().manual_seed(0)
+    )
+    state, rows = mimi.init_state(1), torch.zeros(1, dtype=torch.int64, device=device)
+    frames = voice.view(SCALE_FRAMES, 1, -1).to(device)
+    return lm.measure_scales(torch.cat([mimi.encode(frame, state, rows) for frame in frames]))
+
+
+def describe_engine(checkpoint: Checkpoint, placement: Placement) -> EngineInfo:
+    """Return the engine's description of a checkpoint."""
+    mimi = checkpoint.config.mimi
+    is_cuda = placement.device.type == "cuda"
+    return EngineInfo(
+        model=checkpoint.name,
+        engine=f"tympan-{placement.kind}",
+        device=torch.cuda.get_device_name(placement.device) if is_cuda else "cpu",
+        sample_rate=mimi.sample_rate,
+        frame_samples=mimi.frame_samples,
+        delay_seconds=checkpoint.config.delay_seconds,
+        pause_horizons=PAUSE_HORIZONS,
+        turns_from="model" if checkpoint.config.lm.pause_heads else "energy",
+        silence_prefix_seconds=checkpoint.config.silence_prefix_seconds,
+        languages=("en",) if "2.6b" in checkpoint.name or checkpoint.name.endswith("-en") else ("en", "fr"),
+        notice="Random weights: the words mean nothing." if checkpoint.layout == "random" else "",
+    )

@@ -1,0 +1,65 @@
+"""JSON and base64 of the protocols that use them, in messages and in HTTP responses."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+
+from tympan.errors import AudioError, CapacityError, FrameError, QuotaError, RestartingError, TympanError
+from tympan.protocols.base import Refusal, WireMessage
+from tympan.protocols.errors import http_status
+
+Decoded = TypeVar("Decoded")
+
+
+def decode_json(message: WireMessage, type: type[Decoded], expected: str) -> Decoded:
+    """Decode a client's JSON message.
+
+    Raises:
+        FrameError: The message is not JSON of this type; `expected` is the text of the error.
+    """
+    try:
+        return msgspec.json.decode(message, type=type)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so are those of text that is not UTF-8
+        raise FrameError(expected) from None
+
+
+def json_text(fields: Mapping[str, Any]) -> str:
+    """Encode a message as JSON.
+
+    Raises:
+        FrameError: A value that the client sent is nested too deeply; the decoder allows slightly deeper values.
+    """
+    try:
+        return msgspec.json.encode(fields).decode()
+    except RecursionError:
+        raise FrameError("the message is nested too deeply") from None
+
+
+def base64_audio(text: object) -> bytes:
+    """Decode audio that is sent as base64 in JSON. Raises `AudioError` if it is not base64."""
+    if isinstance(text, str):
+        with suppress(ValueError):  # of which binascii.Error is a subclass
+            return binascii.a2b_base64(text, strict_mode=True)
+    raise AudioError("the audio must be a string of base64")
+
+
+def json_refusal(
+    error: TympanError, body: object, headers: Mapping[str, str] | None = None, status: int | None = None
+) -> Refusal:
+    """Return a refusal with a JSON body and, where it makes sense, a `Retry-After` header.
+
+    Args:
+        error: The error that the refusal reports.
+        body: Object that is encoded as the body.
+        headers: Additional headers.
+        status: HTTP status; that of the error by default.
+    """
+    fields = {"content-type": "application/json"}
+    if isinstance(error, CapacityError | QuotaError | RestartingError):
+        fields["retry-after"] = str(getattr(error, "retry_after_seconds", 1))
+    return Refusal(status or http_status(error), msgspec.json.encode(body), {**fields, **(headers or {})})

@@ -1,0 +1,92 @@
+"""Admission: whether a client may open a session, checked in one place.
+
+In this order: the origin of the page, the API key, whether the server is ready, the share of the slots that files may
+take, free slots, the limits of the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from tympan.config import Config
+from tympan.engine.base import Engine
+from tympan.errors import CapacityError, RestartingError, TympanError
+from tympan.messages import AudioFormat
+from tympan.server.access.auth import Keyring
+from tympan.server.access.origins import check_origin
+from tympan.server.access.quota import Account, Usage
+from tympan.session.listener import SessionListener
+from tympan.session.session import Session
+
+
+class Admission:
+    """Admits clients (`check_client`) and opens their sessions (`open_session`).
+
+    Args:
+        config: Origins and limits.
+        engine: The engine whose slots sessions take.
+        keys: The accepted API keys.
+        unavailable_reason: Returns why no session can be opened at the moment, or an empty string.
+    """
+
+    def __init__(self, config: Config, engine: Engine, keys: Keyring, unavailable_reason: Callable[[], str]) -> None:
+        self._config = config
+        self._engine = engine
+        self._keys = keys
+        self._unavailable_reason = unavailable_reason
+        self._upload_streams = 0  # slots taken by files
+
+    def check_client(self, credential: str | None, headers: Mapping[str, str]) -> Account:
+        """Return the account of a client that may connect; header names are in lower case.
+
+        Raises:
+            OriginError: The request comes from a web page that is not allowed.
+            AccessError: The key is missing or unknown, or the token has expired.
+            RestartingError: The server is starting or shutting down.
+        """
+        check_origin(headers, self._config.server.allowed_origins, self._keys.asked_for)
+        account = self._keys.check(credential)
+        if reason := self._unavailable_reason():
+            raise RestartingError(f"{reason}; try again in a moment")
+        return account
+
+    def open_session(
+        self,
+        account: Account,
+        id: str,
+        audio_format: AudioFormat,
+        listener: SessionListener,
+        *,
+        wants_vad: bool,
+        live: bool = True,
+    ) -> tuple[Session, Usage]:
+        """Return a session with its slots taken, and its usage of the account, which must be ended with `end`.
+
+        Raises:
+            CapacityError: Too few slots are free, or files have used their share of them.
+            QuotaError: The key has reached one of its limits.
+            EngineError: The engine is not running.
+        """
+        streams = audio_format.streams
+        if not live:
+            self._check_upload_share(streams)
+        session = Session(id, self._engine, audio_format, self._config, listener, wants_vad=wants_vad, live=live)
+        try:
+            usage = account.open(session, streams, asyncio.get_running_loop().time())
+        except TympanError:
+            session.close()
+            raise
+        if not live:
+            self._upload_streams += streams
+        return session, usage
+
+    def end_upload(self, streams: int) -> None:
+        """Return the slots of a file to the share that files may take."""
+        self._upload_streams -= streams
+
+    def _check_upload_share(self, streams: int) -> None:
+        most = self._config.limits.upload_streams or max(1, self._engine.capacity // 2)
+        used = self._upload_streams
+        if used and used + streams > most:
+            raise CapacityError(f"upload capacity is in use ({used} of {most} streams); try again later")

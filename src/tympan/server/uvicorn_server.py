@@ -1,0 +1,94 @@
+"""Runs the application under uvicorn, with a shutdown that lets open streams end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from tympan.config import Config
+from tympan.server.app import PROTOCOLS
+from tympan.server.listen.http_protocol import HttpProtocol
+from tympan.server.listen.listener import listen, tls_context
+from tympan.server.listen.websocket import protocol_class
+from tympan.server.observability.logs import log_config
+from tympan.server.service import Service
+from tympan.version import version
+
+logger = logging.getLogger(__name__)
+
+# uvicorn cuts a socket at this factor of the message limit, to bound memory; the connection's limit explains itself.
+HARD_LIMIT_FACTOR = 4
+
+
+class UvicornServer(uvicorn.Server):
+    """uvicorn's server; on SIGTERM and SIGINT streams receive their last words before sockets are closed.
+
+    Raises:
+        ConfigError: The TLS certificate cannot be used.
+    """
+
+    def __init__(self, app: FastAPI, config: Config) -> None:
+        tls = tls_context(config.server)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HttpProtocol,
+                ws=protocol_class(app.state.service, PROTOCOLS),
+                ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
+                log_config=log_config(config.server),
+                ssl_context_factory=None if tls is None else lambda *_: tls,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._service: Service = app.state.service
+        self._settings = config.server
+
+    async def serve_until_stopped(self, listener: socket.socket | None = None) -> str:
+        """Serve until a signal arrives, `should_exit` is set, or the engine cannot recover.
+
+        Args:
+            listener: The socket to accept from; by default one on the configured port.
+
+        Returns:
+            The fatal error that requires a restart of the process; empty after an intended end.
+
+        Raises:
+            ConfigError: The address is invalid or in use.
+        """
+        with listener or listen(self._settings) as bound:
+            await self.serve([bound])
+        return self._service.fatal_error
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections, and log where."""
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        info, capacity = self._service.engine.info, self._service.engine.capacity
+        model = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
+        scheme = "https" if self.config.is_ssl else "http"
+        logger.info("Tympan %s serves %s on %s://%s:%d", version(), model, scheme, _host_in_url(host), port)
+        if self._service.observers.recorder is not None:
+            logger.warning("streams are recorded in %s", self._service.observers.recorder.folder)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop; called ten times a second."""
+        return await super().on_tick(counter) or bool(self._service.fatal_error)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to accept connections, let open streams end, then stop."""
+        for server in self.servers:
+            server.close()
+        await self._service.drain()
+        await super().shutdown(sockets)
+
+
+def _host_in_url(host: str) -> str:
+    host = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
+    return f"[{host}]" if ":" in host else host
