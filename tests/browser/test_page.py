@@ -164,7 +164,7 @@ def test_transcript_survives_bad_file_and_clear(embedded: Server, visit: Visit, 
 def test_microphone_refused(embedded: Server, refusing_browser: Browser) -> None:
     visit = Visit(refusing_browser.new_page())
     start(visit.page, embedded.url)
-    expect(visit.page.get_by_role("alert")).to_contain_text("The microphone was refused")
+    expect(visit.page.get_by_role("alert")).to_contain_text("Access to the microphone was denied")
     idle(visit.page)
     visit.check()
     visit.page.close()
@@ -289,10 +289,10 @@ def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
     page = visit.page
     visit.expected = "WebSocket connection to .* failed|status of 401"
     start(page, locked.url)
-    page.get_by_label("This server needs a key").fill("abracadabra")
+    page.get_by_label("This server requires an API key").fill("abracadabra")
     page.get_by_role("button", name="Use it").click()
-    expect(page.get_by_role("alert")).to_contain_text("does not know this key")
-    page.get_by_label("This server needs a key").fill("open+sesame")
+    expect(page.get_by_role("alert")).to_contain_text("rejected this key")
+    page.get_by_label("This server requires an API key").fill("open+sesame")
     page.keyboard.press("Enter")
     expect(page.locator(".word").first).to_be_visible()
     stop(page)

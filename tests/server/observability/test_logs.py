@@ -26,7 +26,7 @@ from tympan.config import ServerSettings
 from tympan.protocols.native import NativeProtocol
 from tympan.server.observability.logs import JsonFormatter, log_config
 
-KEY = "a-key-that-nobody-may-read"
+KEY = "a-key-that-stays-out-of-logs"
 JSON_FORM = {"log_format": "json", "log_level": "info"}
 
 

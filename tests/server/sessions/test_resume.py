@@ -222,6 +222,24 @@ def test_resume_of_half_open_connection(server: LiveServer) -> None:
         assert old.close_code == 1006, "the old connection is cut"
 
 
+def test_resume_request_right_after_audio() -> None:
+    """The server reads audio from the old connection in the same iteration of its loop as the request to resume."""
+    with LiveServer() as server, Client(server) as client:
+        raw = socket.create_connection(("127.0.0.1", server.port))
+        wait_until(lambda: len(server.runner.server_state.connections) == 2)
+        blocked, release = threading.Event(), threading.Event()
+        server.loop.call_soon_threadsafe(lambda: (blocked.set(), release.wait(10)))
+        blocked.wait(10)
+        client.send(FRAME)
+        threading.Timer(0.3, release.set).start()
+        with connect(server.url(resume=client.token, received=client.received), sock=raw) as client.socket:
+            resumed = json.loads(client.socket.recv(timeout=10))
+            client.socket.send(bytes(20 * 3840 - resumed["audio_bytes"]))
+            client.socket.send(FINISH)
+            assert client.read_all() == 1000
+        assert client.messages[-1]["audio_seconds"] == pytest.approx(20 * 0.08), "each sample is processed once"
+
+
 def test_late_resume_request(server: LiveServer) -> None:
     with Client(server) as client:
         client.socket.send(FRAME * 24)

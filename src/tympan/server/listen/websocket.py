@@ -258,6 +258,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
             return None
         headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
         request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
+        self.coalescer.flush()  # a request to resume a stream must find everything that the old connection has received
         connection, answer = open_connection(self._websocket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
             response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)

@@ -1,6 +1,6 @@
 // The page: connects the buttons, the current recording and the display.
 
-import { copy, download, written } from "./export.js";
+import { copy, download, formatted } from "./export.js";
 import { mayBeAudio, outline, peakOf, Recording } from "./files.js";
 import { Microphone, MicrophoneError } from "./microphone.js";
 import * as panel from "./panel.js";
@@ -23,15 +23,15 @@ let server = null; // the last answer of /health
 let key = new URLSearchParams(location.search).get("token") ?? sessionStorage.getItem(KEY_NAME) ?? "";
 let busy = false; // a recording runs, or the microphone is being opened
 let session = null;
-let seconds = 0; // of audio behind the transcript so far; the microphone goes on from here
-let file = ""; // that the transcript is of; empty for the microphone
-let earlier = null; // the transcript that was put aside: {segments, seconds, file}
+let seconds = 0; // of audio transcribed so far; the microphone continues from here
+let file = ""; // name of the transcribed file; empty for the microphone
+let earlier = null; // the previous transcript: {segments, seconds, file}
 
 // --- Recording -------------------------------------------------------------------------------------------------------
 
 async function toggle() {
   if (session) return session.stop();
-  if (busy) return; // the browser is asking the user for the microphone
+  if (busy) return; // the browser is asking for permission to use the microphone
   begin("connecting");
   try {
     await listen(await Microphone.open());
@@ -66,10 +66,10 @@ async function listen(microphone) {
 }
 
 async function transcribe(recording) {
-  if (busy) return panel.showMessage("Stop what is running, then open the file.");
+  if (busy) return panel.showMessage("Stop the current recording, then open the file.");
   if (!mayBeAudio(recording)) return panel.showMessage(notReadable(recording.name));
   begin("connecting");
-  putAside(recording.name);
+  startNew(recording.name);
   try {
     const complete = await read(recording);
     if (!complete && transcript.isEmpty) swap();
@@ -144,8 +144,8 @@ function showProgress(state, live) {
   if (state === "running") panel.hideMessage("reconnecting");
   if (state !== "reconnecting") return;
   const meanwhile = live
-    ? "Go on speaking: it is kept until the server is back."
-    : "The file goes on when the server is back.";
+    ? "Keep speaking: the audio is sent when the server is back."
+    : "The file continues when the server is back.";
   panel.showMessage(`The connection was lost. Reconnecting… ${meanwhile}`, { kind: "reconnecting" });
 }
 
@@ -159,7 +159,7 @@ function showRefusal({ code, message }, again) {
 }
 
 async function tryKey(typed, again) {
-  if (!(await keyAccepted(typed))) return panel.showMessage("The server does not know this key.");
+  if (!(await keyAccepted(typed))) return panel.showMessage("The server rejected this key.");
   key = typed;
   sessionStorage.setItem(KEY_NAME, key);
   again();
@@ -184,17 +184,17 @@ function showTranscript() {
 function keep(format) {
   const about = { file: file || "microphone", model: server?.model, duration: seconds };
   const name = file.replace(/\.[^.]*$/, "") || "transcript";
-  download(name, format, written(format, transcript.all, about));
+  download(name, format, formatted(format, transcript.all, about));
 }
 
 async function copyAll() {
-  await copy(written("txt", transcript.all));
+  await copy(formatted("txt", transcript.all));
   at("copy").textContent = "Copied";
   setTimeout(() => (at("copy").textContent = "Copy"), COPIED_MILLISECONDS);
 }
 
 /** Clear the transcript, and keep it so that it can be restored. */
-function putAside(newFile = "") {
+function startNew(newFile = "") {
   if (!transcript.isEmpty) earlier = { segments: transcript.all, seconds, file };
   show({ segments: [], seconds: 0, file: newFile });
 }
@@ -215,14 +215,14 @@ function show(kept) {
 }
 
 function clear() {
-  putAside();
+  startNew();
   panel.showMessage("Cleared.", { label: "Bring it back", action: () => !busy && swap() });
 }
 
 // --- Events ----------------------------------------------------------------------------------------------------------
 
 function acceptDrops() {
-  let depth = 0; // enter and leave come for every element on the way
+  let depth = 0; // the browser sends these events for every nested element
   const move = (by) => {
     depth = Math.max(0, depth + by);
     document.body.classList.toggle("dropping", depth > 0);

@@ -6,7 +6,7 @@ const TYPES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt",
 const REVOKE_AFTER_MILLISECONDS = 10_000;
 
 /** Return `segments` as txt, srt, vtt or json; `about` has `file`, `model` and `duration` for the JSON. */
-export function written(format, segments, about = {}) {
+export function formatted(format, segments, about = {}) {
   switch (format) {
     case "txt":
       return segments.map((segment) => `${segment.text}\n`).join("");

@@ -1,7 +1,7 @@
 // A file as a source of audio: sends its bytes unchanged, as fast as the server accepts them.
 
 const CHUNK_BYTES = 64 * 1024;
-const LARGEST_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded here for their picture
+const MAX_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded for the waveform
 const DRAWN_RATE = 8000;
 const KNOWN_NAME = /\.(wav|mp3|flac|m4a|mp4|aac|ogg|oga|opus|webm)$/i;
 
@@ -51,9 +51,9 @@ export class Recording {
   }
 }
 
-/** Return `{seconds, levels}` with `count` levels in [0, 1] for the waveform, or null if the browser cannot decode it. */
+/** Return `{seconds, levels}` with `count` levels in [0, 1] for the waveform, or null if decoding fails. */
 export async function outline(file, count) {
-  if (file.size > LARGEST_DRAWN_BYTES) return null;
+  if (file.size > MAX_DRAWN_BYTES) return null;
   try {
     const decoder = new OfflineAudioContext(1, 1, DRAWN_RATE);
     const audio = await decoder.decodeAudioData(await file.arrayBuffer());

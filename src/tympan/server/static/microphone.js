@@ -94,13 +94,13 @@ export class Microphone {
 async function openDevice() {
   if (!window.isSecureContext || !navigator.mediaDevices) {
     throw new MicrophoneError(
-      "Browsers open the microphone only on https:// pages and on localhost. Open this page so; files work here too.",
+      "Browsers allow the microphone only on https:// pages and on localhost. Open this page there; files work here.",
     );
   }
   try {
     return await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
   } catch (error) {
-    throw new MicrophoneError(inPlainWords(error));
+    throw new MicrophoneError(messageFor(error));
   }
 }
 
@@ -111,12 +111,12 @@ async function openContext() {
   return new AudioContext({ sampleRate: HIGHEST_RATE });
 }
 
-function inPlainWords(error) {
+function messageFor(error) {
   switch (error.name) {
     case "NotAllowedError":
-      return "The microphone was refused. Allow it for this page in the browser's address bar, then start again.";
+      return "Access to the microphone was denied. Allow it in the browser's address bar, then start again.";
     case "NotFoundError":
-      return "No microphone was found. Plug one in, then start again; recordings work without one.";
+      return "No microphone was found. Connect one, then start again; files work without one.";
     case "NotReadableError":
       return "The microphone is in use by another application. Close that one, then start again.";
     default:

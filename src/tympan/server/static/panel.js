@@ -3,7 +3,7 @@
 import { clock } from "./clock.js";
 import { peakOf } from "./files.js";
 
-const QUIETEST_DECIBELS = 60;
+const DECIBEL_RANGE = 60;
 const CLIPPING_LEVEL = 0.99;
 const LABELS = {
   idle: "Start microphone",
@@ -27,7 +27,7 @@ export function showState(state) {
 /** Show the peak of these samples (Int16Array, may be empty) in decibels. */
 export function showLevel(samples) {
   const peak = peakOf(samples) / 32768;
-  const level = Math.max(0, Math.min(1, 1 + (20 * Math.log10(peak + 1e-6)) / QUIETEST_DECIBELS));
+  const level = Math.max(0, Math.min(1, 1 + (20 * Math.log10(peak + 1e-6)) / DECIBEL_RANGE));
   at("level-bar").style.transform = `scaleX(${level.toFixed(3)})`;
   at("level").dataset.clipping = String(peak > CLIPPING_LEVEL);
   at("level").setAttribute("aria-valuenow", String(Math.round(level * 100)));
@@ -53,7 +53,7 @@ export function showServer(server) {
   at("notice").textContent = server?.notice ?? "";
   at("notice").hidden = !server?.notice;
   if (server === null) {
-    at("model-text").textContent = "The server does not answer";
+    at("model-text").textContent = "The server does not respond";
     return;
   }
   at("model-text").textContent = [...new Set([server.model, server.engine, server.device])].join(" · ");

@@ -26,8 +26,8 @@ export async function keyAccepted(key) {
 /** Return why a stream was refused, `{code, message}`; browsers hide the response to a failed WebSocket. */
 export async function whyRefused(key) {
   const state = await health();
-  if (state === null) return refusal("unreachable", "The server does not answer. Is it running?");
-  if (!(await keyAccepted(key))) return refusal("unauthorized", "This server needs a key.");
+  if (state === null) return refusal("unreachable", "The server does not respond. Check that it is running.");
+  if (!(await keyAccepted(key))) return refusal("unauthorized", "This server requires an API key.");
   const ready = await ask("/ready");
   if (ready.body.reason === "full" || state.active >= state.capacity) {
     return refusal("full", fullMessage(state.capacity));

@@ -1,4 +1,4 @@
-// One recording from its first sample to `complete`: connects a source to a stream, and to the next one after a restart.
+// One recording from its first sample to `complete`: connects a source to a stream, and to a new one after a restart.
 // A lost connection is resumed if the server has kept the stream: see docs/protocols/native.md.
 
 import { Refused, Stream } from "./stream.js";
@@ -6,11 +6,11 @@ import { whyRefused } from "./service.js";
 
 const BACKOFF_SECONDS = [0.5, 1, 2, 4, 8, 8, 8, 8, 8];
 const LOST = 1006;
-const WORTH_ANOTHER = new Set([1005, LOST, 1011, 1012, 1013]); // cut off, broke, restarting, too slow
-const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // of what has come, when a stream is resumed
-const NEVER_KEPT = new Set(["error", "resumed"]);
+const RETRIED_CODES = new Set([1005, LOST, 1011, 1012, 1013]); // lost, internal error, restarting, slow reader
+const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // in the number of messages received
+const NEVER_DELAYED = new Set(["error", "resumed"]);
 const SAME_WORD_SECONDS = 0.02;
-const UNRELEASED_SECONDS = 30; // no word is released later than that after the audio behind it was transcribed
+const MAX_RELEASE_SECONDS = 30; // a word is final at most this long after the audio that follows it was transcribed
 
 /** The server has ended or refused the stream; the message can be shown. */
 export class SessionError extends Error {
@@ -33,14 +33,14 @@ export class Session {
   #start;
   #stream = null;
   #offset = 0; // of this stream's time 0 in the source, seconds
-  #reached = 0; // every word before this is in the transcript, seconds in the source
-  #resumed = 0; // `#reached` when this stream was opened: words before it are heard for the second time
-  #token = ""; // to go on with this stream on another connection
-  #received = 0; // messages of this stream
-  #kept = null; // messages after `restarting`: the next stream hears their audio again, and whole
+  #reached = 0; // every word before this time is in the transcript, seconds in the source
+  #resumed = 0; // `#reached` when this stream was opened: words before it are repeated
+  #token = ""; // to resume this stream on a new connection
+  #received = 0; // messages of this stream, as the server counts them
+  #delayed = null; // messages after `restarting`: the next stream transcribes their audio again, without a cut
   #attempts = 0;
   #stopping = false;
-  #ended = false; // nothing more comes from the source
+  #ended = false; // the source has ended
   #abandoned = false;
   #completed = false;
   #failure = null;
@@ -58,13 +58,13 @@ export class Session {
   async run() {
     this.#on.state("connecting");
     try {
-      while (await this.#oneStream()) {
+      while (await this.#runStream()) {
         if (!this.#stopping) this.#on.state("reconnecting");
         await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
         if (this.#abandoned) return;
       }
     } finally {
-      this.#tellKept();
+      this.#processDelayed();
     }
   }
 
@@ -91,16 +91,16 @@ export class Session {
   }
 
   /** Return whether another connection is needed. */
-  async #oneStream() {
+  async #runStream() {
     const resuming = this.#token !== "";
     if (!resuming) {
       this.#completed = false;
       this.#resumed = this.#reached;
       this.#received = 0;
     }
-    const way = resuming ? { resume: this.#token, received: this.#received } : { resume: "yes" };
+    const resume = resuming ? { resume: this.#token, received: this.#received } : { resume: "yes" };
     try {
-      const parameters = { ...this.#source.parameters, ...way };
+      const parameters = { ...this.#source.parameters, ...resume };
       this.#stream = await Stream.open(parameters, this.#key, (message) => this.#receive(message));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -108,19 +108,19 @@ export class Session {
     }
     if (this.#abandoned) this.#stream.close();
     if (!resuming) {
-      this.#kept = null;
+      this.#delayed = null;
       this.#offset = this.#source.start(this.#stream, this.#resumed);
       this.#on.state("running");
     }
-    return this.#isNext(await this.#stream.closed);
+    return this.#needsAnother(await this.#stream.closed);
   }
 
-  #isNext(code) {
+  #needsAnother(code) {
     this.#transcript.partial("");
     if (this.#abandoned || (this.#completed && (code !== 1012 || this.#stopping))) return false;
     if (code !== LOST) this.#token = ""; // the server has ended the stream
     if (this.#failure?.code === "cannot_resume") this.#failure = null;
-    else if (!WORTH_ANOTHER.has(code)) {
+    else if (!RETRIED_CODES.has(code)) {
       throw this.#failure ?? new SessionError("closed", `The server closed the stream (code ${code}).`);
     }
     return this.#mayRetry({ code: "lost", message: "The connection to the server was lost." });
@@ -142,9 +142,9 @@ export class Session {
 
   #receive(message) {
     if (!NOT_COUNTED.has(message.type)) this.#received++;
-    if (this.#kept && !NEVER_KEPT.has(message.type)) {
+    if (this.#delayed && !NEVER_DELAYED.has(message.type)) {
       this.#completed ||= message.type === "complete";
-      this.#kept.push(message);
+      this.#delayed.push(message);
       return;
     }
     switch (message.type) {
@@ -152,22 +152,22 @@ export class Session {
         this.#token = message.resume ?? "";
         return;
       case "resumed":
-        return this.#goOn(message.audio_bytes);
+        return this.#resume(message.audio_bytes);
       case "restarting":
         this.#transcript.partial("");
-        this.#kept = [];
+        this.#delayed = [];
         return;
       case "partial":
         return this.#transcript.partial(message.text);
       case "word":
         return this.#word(message);
       case "segment":
-        return this.#transcript.segment(this.#shifted(message));
+        return this.#transcript.segment(this.#toTranscriptTime(message));
       case "turn":
         return this.#on.turn(message.state);
       case "lag":
         this.#attempts = 0;
-        this.#reached = Math.max(this.#reached, this.#offset + message.processed - UNRELEASED_SECONDS);
+        this.#reached = Math.max(this.#reached, this.#offset + message.processed - MAX_RELEASE_SECONDS);
         return this.#on.lag({ ...message, processed: message.processed + this.#offset });
       case "warning":
         return this.#on.warning(message.message);
@@ -182,14 +182,14 @@ export class Session {
   }
 
   /** Show the words after `restarting`: there is no next stream. */
-  #tellKept() {
-    const kept = this.#kept ?? [];
-    this.#kept = null;
-    for (const message of kept) this.#receive(message);
+  #processDelayed() {
+    const delayed = this.#delayed ?? [];
+    this.#delayed = null;
+    for (const message of delayed) this.#receive(message);
   }
 
   /** Continue a stream that the server has kept, after the audio it has received. */
-  #goOn(bytes) {
+  #resume(bytes) {
     this.#source.resume(this.#stream, bytes);
     this.#on.state("running");
     if (this.#stopping) this.#on.state("finishing");
@@ -200,10 +200,10 @@ export class Session {
     const start = message.start + this.#offset;
     if (start < this.#resumed - SAME_WORD_SECONDS) return;
     this.#reached = Math.max(this.#reached, message.end + this.#offset);
-    this.#transcript.word(this.#shifted(message));
+    this.#transcript.word(this.#toTranscriptTime(message));
   }
 
-  #shifted({ type, ...message }) {
+  #toTranscriptTime({ type, ...message }) {
     const by = this.#start + this.#offset;
     return { ...message, start: message.start + by, end: message.end + by };
   }

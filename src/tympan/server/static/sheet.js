@@ -2,7 +2,7 @@
 
 import { clock } from "./clock.js";
 
-const UNSURE_BELOW = 0.5;
+const UNCERTAIN_BELOW = 0.5;
 const NEAR_END_PIXELS = 160;
 
 export class Sheet {
@@ -63,7 +63,7 @@ function paragraph(words, pending = "") {
 }
 
 function wordElement({ text, start, confidence }) {
-  const unsure = confidence < UNSURE_BELOW;
+  const unsure = confidence < UNCERTAIN_BELOW;
   const element = textElement("span", text, unsure ? "word unsure" : "word");
   element.title = `${start.toFixed(1)} s, ${Math.round(confidence * 100)} % sure`;
   return element;

@@ -2,7 +2,7 @@
 
 const LINE_CHARACTERS = 42;
 const CUE_SECONDS = 7;
-const SHORTEST_CUE_SECONDS = 1; // shorter ones stay this long where nothing follows
+const MIN_CUE_SECONDS = 1; // unless the next cue begins before
 const PAUSE_SECONDS = 0.7;
 
 /** Return SubRip; it has no escapes, so arrows, which would be read as a line of times, are replaced. */
@@ -27,7 +27,7 @@ function cues(segments) {
   }
   made.forEach((cue, i) => {
     const following = made[i + 1]?.start ?? Infinity;
-    cue.end = Math.max(cue.end, Math.min(cue.start + milliseconds(SHORTEST_CUE_SECONDS), following));
+    cue.end = Math.max(cue.end, Math.min(cue.start + milliseconds(MIN_CUE_SECONDS), following));
   });
   return made;
 }

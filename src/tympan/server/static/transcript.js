@@ -42,10 +42,7 @@ export class Transcript {
 
   /** Close the last segment at the end of the recording. */
   close() {
-    this.segments = this.all;
-    this.open = [];
-    this.pending = "";
-    this.onChange();
+    this.replace(this.all);
   }
 
   get wordCount() {
@@ -56,14 +53,11 @@ export class Transcript {
     return this.segments.length === 0 && this.open.length === 0;
   }
 
-  /** Replace the content and return the old one in the same form. */
-  replace(segments = []) {
-    const before = this.all;
+  replace(segments) {
     this.segments = segments;
     this.open = [];
     this.pending = "";
     this.onChange();
-    return before;
   }
 }
 
