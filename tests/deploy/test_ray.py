@@ -229,7 +229,7 @@ async def test_scaling_up_and_down_loses_no_word(cluster: LocalRay, caplog: pyte
 
 
 async def test_deletion_drains_after_the_grace_time(cluster: LocalRay) -> None:
-    grace = 8
+    grace = 15
     with cluster.application(**SCRIPTED, min_containers=1, container_max_streams=8, exit_grace_seconds=grace):
         async with talkers(cluster, 6) as everyone:
             stopped = time.monotonic()
