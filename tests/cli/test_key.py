@@ -31,4 +31,4 @@ def test_doctor_reads_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"3 API keys, with those in {file}" in capsys.readouterr().out
     file.write_text("two stream=3")
     assert main(arguments) == 1
-    assert f"line 1 of {file}: word 2 is none of" in capsys.readouterr().out
+    assert f"line 1 of {file}: word 2 is not an option" in capsys.readouterr().out

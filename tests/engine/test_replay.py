@@ -27,8 +27,8 @@ def fixed_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     The kernel for each number of rows is chosen by timing, and on a busy machine the choices differ. Then the last bits
     of the codec's results differ, too, and sometimes a code that lies between two entries of the random codebook.
     """
-    monkeypatch.setattr(linear, "fastest_way", lambda *shape: "plain")
-    monkeypatch.setattr(conv, "fastest_way", lambda *shape: "windows")
+    monkeypatch.setattr(linear, "fastest_variant", lambda *shape: "plain")
+    monkeypatch.setattr(conv, "fastest_variant", lambda *shape: "windows")
 
 
 def make_runner(recorded: bool, temperature: float = 0.0) -> KyutaiRunner:
