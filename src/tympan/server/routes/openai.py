@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
@@ -20,7 +19,7 @@ from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.openai import access, files
 from tympan.protocols.openai.session import SessionSettings
-from tympan.protocols.wire import json_text
+from tympan.protocols.wire import decode_json, json_text
 from tympan.server.access.auth import TOKEN_PREFIX
 from tympan.server.routes.body import Body, chunks_of
 from tympan.server.routes.responses import answer, request_of
@@ -184,13 +183,8 @@ def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
     limits = service.config.limits
-    try:
-        body = msgspec.json.decode(await Body(request, limits, limits.message_bytes).request.body() or b"{}")
-    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
-        body = None
-    if not isinstance(body, dict):
-        raise FrameError("the body must be a JSON object")
-    return body
+    body = await Body(request, limits, limits.message_bytes).request.body()
+    return decode_json(body or b"{}", dict[str, Any], "the body must be a JSON object")
 
 
 def _encoded(body: dict[str, Any]) -> Response:
