@@ -39,6 +39,7 @@ __all__ = [
     "TurnSettings",
     "as_environment",
     "cache_folder",
+    "child_environment",
     "config_file",
     "load_config",
     "settings",
@@ -182,6 +183,11 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Return the folder for data that can be recreated."""
     variables = os.environ if environment is None else environment
     return Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tympan"
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of this process with further variables, for a child process."""
+    return {**os.environ, **variables}
 
 
 def wants_spans(environment: Mapping[str, str] | None = None) -> bool:

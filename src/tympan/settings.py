@@ -133,6 +133,24 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     idle_seconds: Annotated[float, Meta(description="Seconds without a message before a stream is closed.", gt=0)] = (
         60.0
     )
+    max_connections: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="Most open connections; by default as many as there are file descriptors for."),
+    ] = None
+    address_connections: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(
+            description="Most open connections of one client address; unlimited by default, since all clients behind a "
+            "proxy have its address."
+        ),
+    ] = None
+    silent_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds without audio before a stream is closed, even if the client sends other messages.",
+            gt=0,
+        ),
+    ] = 600.0
     engine_seconds: Annotated[
         int,
         Meta(description="Longest duration of an engine step in seconds before the engine is taken for hung.", gt=0),

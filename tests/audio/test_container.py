@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import io
-import threading
 
 import av
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.audio_decoding import cut, cuts, decoded
+from support.audio_decoding import RemoteClient, cut, cuts, decoded
 from support.audio_encoding import encode, voice
 
-from tympan.audio.decoder import open_decoder
+from tympan.audio.containers.remote import MOST_BLOCKS
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat, Samples
 
@@ -106,35 +106,32 @@ def _outcome(pieces: list[bytes]) -> bytes | str:
 
 
 @pytest.mark.parametrize("kind", ["ogg opus, live", "webm opus, live"])
-def test_live_opus(kind: str) -> None:
+async def test_live_opus(kind: str) -> None:
     """Only the resampler's window, under 50 ms, may be missing after any packet; the first needs no probing."""
     data = encoded(kind)
     with av.open(io.BytesIO(data)) as container:
         starts = [packet.pos for packet in container.demux(audio=0) if packet.size]
-    decoder = open_decoder(OPUS)
     fed = samples = 0
-    for packets, start in enumerate(starts[1:], 1):
-        # The next packet's position is behind its block's or page's header, or before it: either way after this one.
-        samples += sum(len(block) for block in decoder.decode(data[fed:start]))
-        fed = start
-        assert samples >= packets * 480 - 50 * 24
-    decoder.close()
+    async with RemoteClient(OPUS) as client:
+        for packets, start in enumerate(starts[1:], 1):
+            # The next packet's position is before or behind its header: either way after this packet.
+            samples += sum(map(len, await client.decode(data[fed:start])))
+            fed = start
+            assert samples >= packets * 480 - 50 * 24
 
 
 @pytest.mark.parametrize("kind", ["aac", "mp3, no index"])
-def test_live_codecs_are_not_probed(kind: str) -> None:
-    decoder = open_decoder(AUTO)
-    assert sum(map(len, decoder.decode(encoded(kind)[:4_000])))
-    decoder.close()
+async def test_live_codecs_are_not_probed(kind: str) -> None:
+    async with RemoteClient(AUTO) as client:
+        assert sum(map(len, await client.decode(encoded(kind)[:4_000])))
 
 
-def test_live_wav() -> None:
+async def test_live_wav() -> None:
     data = encoded("wav, length unknown")
-    decoder = open_decoder(AUTO)
     header = data.index(b"data") + 8
-    assert sum(map(len, decoder.decode(data[: header + 101]))) == 50
-    assert sum(map(len, decoder.decode(data[header + 101 : header + 104]))) == 2
-    decoder.close()
+    async with RemoteClient(AUTO) as client:
+        assert sum(map(len, await client.decode(data[: header + 101]))) == 50
+        assert sum(map(len, await client.decode(data[header + 101 : header + 104]))) == 2
 
 
 def test_wav_data_chunk() -> None:
@@ -232,15 +229,15 @@ def test_video_without_audio() -> None:
 
 
 @pytest.mark.parametrize(("container", "codec"), [("flac", "flac"), ("ogg", "libopus")])
-def test_decoding_is_lazy(container: str, codec: str) -> None:
+async def test_decoding_is_lazy(container: str, codec: str) -> None:
     data = encode(np.zeros((48_000 * 120, 1), np.float32), 48_000, container, codec)
     assert len(data) < 100_000
-    decoder = open_decoder(AUTO)
-    blocks = decoder.decode(data)
-    sizes = [len(next(blocks)) for _ in range(20)]
-    assert max(sizes) <= 24_000
-    decoder.close()
-    assert list(blocks) == []
+    async with RemoteClient(AUTO) as client:
+        blocks = await client.decode(data, 20)
+        await asyncio.sleep(0.3)  # time for a decoder that does not wait to run far ahead
+        assert len(blocks) == 20
+        assert max(map(len, blocks)) <= 24_000
+        assert len(client.decoder._blocks) <= 2 * MOST_BLOCKS
 
 
 def test_invalid_rate() -> None:
@@ -256,48 +253,10 @@ def test_endless_header() -> None:
     assert _outcome([b"\0\0\0\x08free" * (1 << 20)]).__class__ is str
 
 
-@pytest.mark.parametrize("pulled", [0, 1, 2])
-def test_close_ends_the_thread(pulled: int) -> None:
-    before = threading.active_count()
-    decoder = open_decoder(AUTO)
-    blocks = decoder.decode(encoded("flac"))
-    for _ in range(pulled):
-        next(blocks)
-    assert threading.active_count() == before + bool(pulled)
-    decoder.close()
-    decoder.close()
-    assert threading.active_count() == before
-    assert list(blocks) == []
-
-
-def test_errors_end_the_thread() -> None:
-    before = threading.active_count()
-    decoder = open_decoder(OPUS)
-    with pytest.raises(AudioError):
-        list(decoder.decode(bytes(5_000)))
-    assert threading.active_count() == before
-    finished = open_decoder(OPUS)
-    list(finished.decode(encoded("ogg opus")))
-    assert threading.active_count() == before + 1
-    list(finished.finish())
-    assert threading.active_count() == before
-
-
-def test_abandoned_decoder() -> None:
-    before = set(threading.enumerate())
-    decoder = open_decoder(OPUS)
-    list(decoder.decode(encoded("ogg opus")[:2_000]))
-    (thread,) = set(threading.enumerate()) - before
-    del decoder
-    thread.join(timeout=30)
-    assert not thread.is_alive()
-
-
 def test_libav_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     damaged = bytearray(encoded("ogg opus, live"))
     damaged[3_000:3_500] = bytes(500)
     decoded([bytes(damaged)], AUTO)
-    decoder = open_decoder(OPUS)
-    list(decoder.decode(encoded("webm opus")[:3_000]))
-    decoder.close()
+    with pytest.raises(AudioError):
+        decoded([b"OggS" + bytes(range(256)) * 400], OPUS)
     assert capfd.readouterr() == ("", "")

@@ -357,8 +357,9 @@ def test_arrival_and_waiting_frames() -> None:
     harness.push(1, 2 * LIVE_FRAMES)
     assert harness.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
     rows = harness.scheduler.next_batch().rows
-    assert [row.arrival for row in rows] == [1.0, None]
+    assert [(row.arrival, row.in_backlog) for row in rows] == [(1.0, False), (2.0, True)]
     assert harness.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
+    assert list(harness.scheduler.waiting_arrivals()) == [(3.0, True)], "the next frame of the stream that is behind"
     harness.scheduler.drop(harness.slots[1])
     assert harness.scheduler.waiting_frames == 0
 

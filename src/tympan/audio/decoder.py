@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from tympan.audio.containers.decoder import ContainerDecoder
+from tympan.audio.containers.remote import RemoteDecoder
 from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.audio.pcm import PcmDecoder
 from tympan.messages import AudioFormat, Pcm
@@ -16,23 +16,24 @@ class Decoder(Protocol):
 
     The samples depend on the bytes, not on how they are split; the caller must not change them. Iterators are lazy (a
     container decodes at most 16 blocks ahead), so a small file with hours of audio needs little memory; the rest
-    follows with the next call. After an `AudioError` only `close` may be called. A decoder is not thread-safe.
+    follows with the next call. An iterator yields `None` where the worker process of a container must be waited for.
+    After an `AudioError` only `close` may be called.
     """
 
-    def decode(self, data: bytes) -> Iterator[Pcm]:
+    def decode(self, data: bytes) -> Iterator[Pcm | None]:
         """Yield the samples of the bytes so far.
 
         Raises:
             AudioError: The bytes cannot be decoded.
         """
 
-    def flush(self) -> Iterator[Pcm]:
+    def flush(self) -> Iterator[Pcm | None]:
         """Yield the samples that the resampler of raw audio holds back, as if silence followed.
 
         For a container it yields nothing: up to a packet and 40 ms remain pending.
         """
 
-    def finish(self) -> Iterator[Pcm]:
+    def finish(self) -> Iterator[Pcm | None]:
         """Yield the remaining samples of codec and resampler; an incomplete last sample is dropped.
 
         Raises:
@@ -43,8 +44,21 @@ class Decoder(Protocol):
         """Release all resources. May be called at any time and more than once."""
 
 
-def open_decoder(format: AudioFormat, sample_rate: int = 24_000) -> Decoder:
-    """Return a decoder of `format` to `format.streams` channels at `sample_rate` Hz."""
+def open_decoder(
+    format: AudioFormat,
+    sample_rate: int = 24_000,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    live: bool = True,
+) -> Decoder:
+    """Return a decoder of `format` to `format.streams` channels at `sample_rate` Hz.
+
+    Args:
+        format: The declared format.
+        sample_rate: Of the samples.
+        on_ready: Called on the event loop when an iterator that has yielded `None` can be continued.
+        live: Whether the stream is live; a container in a file may have its index at its end.
+    """
     if format.encoding in CONTAINER_ENCODINGS:
-        return ContainerDecoder(format, sample_rate)
+        return RemoteDecoder(format, sample_rate, on_ready, live=live)
     return PcmDecoder(format, sample_rate)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import IO
 
-from tympan.audio.containers.pull_thread import More
 from tympan.errors import AudioError
+
+More = Callable[[], bytes]
+"""Waits for the next bytes of the input; empty bytes mean its end."""
 
 _SPOOL_IN_MEMORY = 4 << 20
 _SPOOL_LIMIT = 512 << 20

@@ -20,7 +20,7 @@ from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
-from tympan.messages import Event, Ready, Segment
+from tympan.messages import Event, Segment
 from tympan.transcript.subtitles import to_srt, to_vtt
 from tympan.transcript.transcript import Transcript, TranscriptBuilder, to_json, to_text
 
@@ -132,10 +132,9 @@ async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> R
     await engine.start()
     stack.push_async_callback(engine.stop)
     info = engine.info
-    ready = Ready("local", info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons)
 
     async def recognize(file: Path) -> AsyncGenerator[Event, None]:
-        yield ready
+        yield info.ready("local")
         blocks = decode_file(file, info.sample_rate)
         async for event in transcribe(engine, blocks, config.turns, config.limits):
             yield event

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tympan.messages import EngineEvent, Pcm
+from tympan.messages import EngineEvent, Pcm, Ready
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,10 @@ class EngineInfo:
         """Duration of one frame."""
         return self.frame_samples / self.sample_rate
 
+    def ready(self, session: str) -> Ready:
+        """Return the first event of a session, which describes this engine."""
+        return Ready(session, self.model, self.engine, self.sample_rate, self.delay_seconds, self.pause_horizons)
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -60,7 +64,8 @@ class StepReport:
         seconds: Time from the launch of the step to its result.
         rows: Streams in the step.
         waiting_frames: Frames of all streams that still wait in the engine.
-        lag_seconds: Age of the oldest live frame of the step.
+        lag_seconds: Age of the oldest live frame, run in this step or still waiting; 0 without any.
+        backlog_lag_seconds: The same for the frames of files and of streams that are behind.
         stalls: Streams whose model state was reset in this step because speech gave no words.
         invalid: Streams that failed because the model's output was NaN.
     """
@@ -69,6 +74,7 @@ class StepReport:
     rows: int
     waiting_frames: int
     lag_seconds: float
+    backlog_lag_seconds: float = 0.0
     stalls: int = 0
     invalid: int = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ from tympan.protocols.base import (
     WireMessage,
 )
 from tympan.protocols.errors import close_code, public_error
-from tympan.protocols.wire import base64_audio, decode_json, json_refusal, json_text
+from tympan.protocols.wire import base64_audio, check_command_size, decode_json, json_refusal, json_text
 
 _PCM_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
 FORMATS: Mapping[str, AudioFormat] = {
@@ -41,7 +41,7 @@ class _Message(msgspec.Struct):
     model_name: str | None = None
     input_format: str = "pcm"
     audio: str = ""
-    flush_id: Any = None
+    flush_id: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class GradiumProtocol(ServerProtocol):
@@ -75,9 +75,10 @@ class GradiumProtocol(ServerProtocol):
             if fields.type != "setup":
                 raise FrameError('the first message must be {"type": "setup", …}')
             return self._set_up(fields)
+        if fields.type == "audio":
+            return (Audio(base64_audio(fields.audio)),)
+        check_command_size(message)
         match fields.type:
-            case "audio":
-                return (Audio(base64_audio(fields.audio)),)
             case "flush":
                 return (self._flushes.add(json_text({"type": "flushed", "flush_id": fields.flush_id})),)
             case "end_of_stream":

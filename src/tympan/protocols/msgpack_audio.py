@@ -7,16 +7,19 @@ Clients send samples as an array of floats, each preceded by a tag byte. Such an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tympan.errors import FrameError
+from tympan.errors import FrameError, TooBigError
 
 # By the first byte of a value: how many bytes precede its content.
 _ARRAY_HEADERS: Mapping[int, int] = {**{0x90 | count: 1 for count in range(16)}, 0xDC: 3, 0xDD: 5}
 _BIN_HEADERS: Mapping[int, int] = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+
+MOST_OBJECTS: Final = 1 << 16
 
 _FLOATS = ((0xCA, np.dtype([("tag", "u1"), ("value", ">f4")])), (0xCB, np.dtype([("tag", "u1"), ("value", ">f8")])))
 
@@ -26,6 +29,7 @@ def decode_samples(value: msgspec.Raw) -> bytes:
 
     Raises:
         FrameError: The value is neither.
+        TooBigError: An array has too many numbers of different sizes.
     """
     if (content := _bin_content(value)) is not None:
         return content
@@ -40,7 +44,11 @@ def decode_samples(value: msgspec.Raw) -> bytes:
             # If every tag is where it would be, then so is every item: each one starts where the previous one ends.
             if (records["tag"] == tag).all():
                 return _f32le(records["value"])
-    try:  # slower: integers, or floats of both sizes in one array
+    integers = np.frombuffer(items, np.int8)
+    if (integers >= -32).all():  # the integers from -32 to 127 are encoded as themselves
+        return _f32le(integers)
+    _check_count(packed)
+    try:  # slower: other integers, or numbers of several sizes in one array
         return _f32le(np.array(msgspec.msgpack.decode(value, type=list[float]), np.float64))
     except msgspec.DecodeError:
         raise FrameError("pcm must be an array of numbers") from None
@@ -54,10 +62,21 @@ def decode_bytes(value: msgspec.Raw) -> bytes:
     """
     if (content := _bin_content(value)) is not None:
         return content
+    _check_count(memoryview(value))
     try:
         return bytes(msgspec.msgpack.decode(value, type=list[int]))
     except ValueError:  # msgspec's errors are ValueErrors, too
         raise FrameError("data must be bytes, or an array of integers from 0 to 255") from None
+
+
+def _check_count(packed: memoryview) -> None:
+    """Limit the numbers of an array that is decoded to a Python object each."""
+    header = _ARRAY_HEADERS.get(packed[0], 1) if packed else 1
+    if int.from_bytes(packed[1:header], "big") > MOST_OBJECTS:
+        raise TooBigError(
+            f"an array of more than {MOST_OBJECTS} numbers must be sent as bin, or as floats of one size; or send less "
+            "audio at a time"
+        )
 
 
 def _bin_content(value: msgspec.Raw) -> bytes | None:
@@ -66,6 +85,6 @@ def _bin_content(value: msgspec.Raw) -> bytes | None:
     return None if header is None else bytes(packed[header:])
 
 
-def _f32le(samples: npt.NDArray[np.floating]) -> bytes:
+def _f32le(samples: npt.NDArray[np.floating | np.integer]) -> bytes:
     with np.errstate(over="ignore", invalid="ignore"):  # the audio decoder handles infinities
         return samples.astype("<f4").tobytes()

@@ -40,7 +40,7 @@ from tympan.protocols.base import (
     WireMessage,
 )
 from tympan.protocols.errors import close_code, public_error
-from tympan.protocols.wire import decode_json, json_refusal, json_text
+from tympan.protocols.wire import check_command_size, decode_json, json_refusal, json_text
 
 SELECTABLE: Mapping[str, type[Event]] = {
     "ready": Ready,
@@ -134,6 +134,7 @@ class NativeProtocol(ResumableProtocol):
         expected = (
             'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
         )
+        check_command_size(message)
         command = decode_json(message, _Command, expected)
         match command.type:
             case "flush":

@@ -5,15 +5,28 @@ from __future__ import annotations
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tympan.errors import AudioError, CapacityError, FrameError, QuotaError, RestartingError, TympanError
+from tympan.errors import AudioError, CapacityError, FrameError, QuotaError, RestartingError, TooBigError, TympanError
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.protocols.errors import http_status
 
 Decoded = TypeVar("Decoded")
+
+MOST_COMMAND_BYTES: Final = 64 * 1024
+"""Size of a message without audio. A larger one can take seconds to decode: `[{},{},…]` becomes millions of objects."""
+
+
+def check_command_size(message: WireMessage) -> None:
+    """Check the size of a message that contains no audio, before it is decoded.
+
+    Raises:
+        TooBigError: The message is too big.
+    """
+    if len(message) > MOST_COMMAND_BYTES:
+        raise TooBigError(f"a message without audio has {len(message)} bytes; the limit is {MOST_COMMAND_BYTES} bytes")
 
 
 def decode_json(message: WireMessage, type: type[Decoded], expected: str) -> Decoded:

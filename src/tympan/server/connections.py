@@ -12,6 +12,8 @@ from tympan.server.transport import Transport, TransportListener
 
 logger = logging.getLogger(__name__)
 
+EVICT_AFTER_SECONDS = 2.0
+
 
 class ManagedConnection(Protocol):
     """A connection or an upload, as far as the server manages it."""
@@ -24,11 +26,20 @@ class ManagedConnection(Protocol):
 
 
 class ResumableConnection(ManagedConnection, TransportListener, Protocol):
-    """A connection that another transport can take over."""
+    """A connection that another transport can take over.
+
+    Attributes:
+        lost_at: When the transport was lost, in the event loop's time; `None` while there is one.
+    """
+
+    lost_at: float | None
 
     @property
     def credential(self) -> str | None:
         """The credential that opened the stream."""
+
+    def release(self) -> None:
+        """Give the slots back; the client can no longer resume the stream."""
 
     def take_over(self, transport: Transport, received: int) -> None:
         """Continue on `transport` after the first `received` messages."""
@@ -74,6 +85,26 @@ class Connections:
         ):
             raise ResumeError("the stream to resume does not exist or has ended; open a new one")
         return connection
+
+    @property
+    def lost(self) -> int:
+        """Number of streams whose connection was lost and that a client can resume."""
+        return sum(connection.lost_at is not None for connection in self.resumable.values())
+
+    def evict(self, now: float) -> bool:
+        """Release the stream whose connection was lost first, to make room for a client that is here.
+
+        A client that returns at once keeps its stream: the connection must have been lost for `EVICT_AFTER_SECONDS`.
+
+        Returns:
+            Whether there was such a stream.
+        """
+        lost = [(at, connection) for connection in self.resumable.values() if (at := connection.lost_at) is not None]
+        at, connection = min(lost, key=lambda each: each[0], default=(now, None))
+        if connection is None or now - at < EVICT_AFTER_SECONDS:
+            return False
+        connection.release()
+        return True
 
     def check_limits(self, now: float) -> None:
         """Have every connection check its limits; `now` is the event loop's time."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tympan.audio.budget import ByteBudget
+from tympan.audio.containers.launcher import launcher
 from tympan.config import Config
 from tympan.engine.base import Engine, describe_startup
 from tympan.errors import TympanError
@@ -16,6 +18,7 @@ from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
 
 CHECK_EVERY_SECONDS = 1.0
+BUFFERED_BYTES = 256 << 20  # of the bodies that are kept until they are complete
 
 
 class Service:
@@ -27,6 +30,7 @@ class Service:
         metrics: The Prometheus metrics.
         keys: The accepted API keys.
         connections: The open connections.
+        buffered: The budget of the bodies that are kept until they are complete.
         admission: Admits clients and opens their sessions.
         observers: Makes the recordings and traces of sessions.
         fatal_error: Fatal error that requires a restart of the process; empty while the engine can recover.
@@ -41,7 +45,9 @@ class Service:
         self.keys = Keyring(server.api_keys, server.token_secret, file, config.keys)
         self.metrics.show_keys(lambda: self.keys.accounts)
         self.connections = Connections()
-        self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason)
+        self.buffered = ByteBudget(BUFFERED_BYTES)
+        self.metrics.show_budgets(self.buffered, launcher().undecoded, lambda: self.connections.lost)
+        self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict)
         self.observers = Observers(config, lambda outcome: self.metrics.recordings.labels(outcome=outcome).inc())
         self.fatal_error = ""
         self._checks: asyncio.Task[None] | None = None
@@ -55,6 +61,7 @@ class Service:
         if not self.engine.ready:
             await self.engine.start()
         self.observers.start()
+        launcher().prepare()  # so that the first container need not wait for it
         self._checks = asyncio.create_task(self._check_regularly())
 
     async def stop(self) -> None:
@@ -95,6 +102,11 @@ class Service:
         if self.engine.ready:
             return ""
         return describe_startup(self.engine) if self.engine.stage else "the engine is not running"
+
+    def _evict(self, now: float) -> bool:
+        evicted = self.connections.evict(now)
+        self.metrics.evicted.inc(evicted)
+        return evicted
 
     def count_refusal(self, error: TympanError) -> None:
         """Count a client that was refused, by the code of the error."""

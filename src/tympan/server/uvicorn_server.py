@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,8 +13,10 @@ from tympan.config import Config
 from tympan.server.app import PROTOCOLS
 from tympan.server.listen.http_protocol import HttpProtocol
 from tympan.server.listen.listener import listen, tls_context
+from tympan.server.listen.socket_limit import SocketLimit, most_sockets
 from tympan.server.listen.websocket import protocol_class
 from tympan.server.observability.logs import log_config
+from tympan.server.observability.metrics import Metrics
 from tympan.server.service import Service
 from tympan.version import version
 
@@ -32,11 +35,16 @@ class UvicornServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, config: Config) -> None:
         tls = tls_context(config.server)
+        limits = config.limits
+        metrics: Metrics = app.state.service.metrics
+        refused = metrics.refused.labels(reason="connections")
+        sockets = SocketLimit(limits.max_connections or most_sockets(), limits.address_connections, refused.inc)
+        metrics.show_sockets(sockets)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=HttpProtocol,
-                ws=protocol_class(app.state.service, PROTOCOLS),
+                http=partial(HttpProtocol, sockets),  # type: ignore[arg-type]  # a class or a factory
+                ws=protocol_class(app.state.service, PROTOCOLS, sockets),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
                 log_config=log_config(config.server),
                 ssl_context_factory=None if tls is None else lambda *_: tls,

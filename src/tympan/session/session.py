@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from tympan.audio.decoder import open_decoder
@@ -24,17 +24,19 @@ from tympan.messages import (
     Finish,
     Flush,
     Flushed,
-    KeepAlive,
     Pcm,
-    Ready,
     Reset,
     Restarting,
     SetFormat,
 )
 from tympan.session.channel import Channel
+from tympan.session.flush_answers import FlushAnswers
 from tympan.session.listener import Observer, SessionListener
 
 logger = logging.getLogger(__name__)
+
+Blocks = Iterator[Pcm | None]
+Then = Callable[[], None] | None
 
 
 class Session:
@@ -72,25 +74,20 @@ class Session:
         self._engine = engine
         self._listener = listener
         self._format = audio_format
-        self._decoder = open_decoder(audio_format, engine.info.sample_rate)
+        sample_rate = engine.info.sample_rate
+        self._open_decoder = functools.partial(open_decoder, sample_rate=sample_rate, on_ready=self.on_room, live=live)
+        self._decoder = self._open_decoder(audio_format)
+        most_frames = config.limits.backlog_seconds / engine.info.frame_seconds
         self._open_channel = functools.partial(
-            Channel,
-            engine,
-            turns=config.turns,
-            listener=self,
-            most_frames=config.limits.backlog_seconds / engine.info.frame_seconds,
-            wants_vad=wants_vad,
-            live=live,
+            Channel, engine, turns=config.turns, listener=self, most_frames=most_frames, wants_vad=wants_vad, live=live
         )
         self._channels: list[Channel] = []
         self._over = False
         self._finishing = False
         self._end: TympanError | None = None  # reported after the last word
         self._held = False  # whether commands wait for room
-        self._waiting: deque[Command] = deque()
-        self._remaining: Iterator[Pcm] = iter(())  # of the audio command that did not fit
-        self._then: Callable[[], None] | None = None  # to be done after it
-        self._flushes: Counter[int] = Counter()  # channels that have not answered yet, by marker
+        self._waiting: deque[Command | tuple[Blocks, Then]] = deque()  # first the rest of a command that did not fit
+        self._flushes = FlushAnswers()
         self._seconds_before_reset = 0.0
         try:
             self._open_channels()
@@ -121,9 +118,7 @@ class Session:
 
     def start(self) -> None:
         """Report `Ready`."""
-        info = self._engine.info
-        ready = Ready(self.id, info.model, info.engine, info.sample_rate, info.delay_seconds, info.pause_horizons)
-        self.on_event(ready, 0)
+        self.on_event(self._engine.info.ready(self.id), 0)
 
     def execute(self, command: Command) -> bool:
         """Execute a command after those before it.
@@ -157,8 +152,7 @@ class Session:
 
     def stop(self, error: TympanError) -> None:
         """Transcribe the audio sent to the engine so far, discard what waits for room, then end with `error`."""
-        all_sent = self._finishing and not self._held
-        if not (self._over or all_sent):
+        if not self._over and (self._held or not self._finishing):
             self._end = error
             self._held = False
             self._waiting.clear()
@@ -185,37 +179,46 @@ class Session:
             case Reset():
                 self._reset()
             case Flush():
-                flush = functools.partial(self._flush, command.marker, with_partial_frame=True)
-                self._push(self._decoder.flush(), flush)
+                self._push(
+                    self._decoder.flush(), functools.partial(self._flush, command.marker, with_partial_frame=True)
+                )
             case Finish():
                 self._finishing = True
                 self._push(self._decoder.finish(), self._finish)
-            case KeepAlive():
-                pass
 
-    def _push(self, blocks: Iterator[Pcm], then: Callable[[], None] | None) -> None:
-        """Send `blocks`, each `[n, channels]`, then call `then`; both wait once a channel is full."""
+    def _push(self, blocks: Blocks, then: Then) -> None:
+        """Send `blocks`, each `[n, channels]`, then call `then`.
+
+        Both wait once a channel is full, and where the decoder yields `None` until it calls `on_room`.
+        """
         for block in blocks:
-            for observer in self.observers:
-                observer.on_audio(block)
-            while block.shape[1] < len(self._channels):
-                self._drop_channel()
-            full = False
-            for channel in self._channels:
-                channel.push(block[:, channel.number])
-                full = full or channel.is_full
-            if full:
-                self._held, self._remaining, self._then = not self._over, blocks, then
+            if block is not None:
+                self._push_block(block)
+            if block is None or any(channel.is_full for channel in self._channels):
+                if not self._over:
+                    self._held = True
+                    self._waiting.appendleft((blocks, then))
                 return
         if then is not None and not self._over:
             then()
 
+    def _push_block(self, block: Pcm) -> None:
+        for observer in self.observers:
+            observer.on_audio(block)
+        while block.shape[1] < len(self._channels):
+            self._drop_channel()
+        for channel in self._channels:
+            channel.push(block[:, channel.number])
+
     def _resume(self) -> None:
         self._held = False
         try:
-            self._push(self._remaining, self._then)
             while self._waiting and not self._held:
-                self._execute(self._waiting.popleft())
+                waiting = self._waiting.popleft()
+                if isinstance(waiting, tuple):
+                    self._push(*waiting)
+                else:
+                    self._execute(waiting)
         except Exception as error:
             self._fail(error)
         if not (self._held or self._over):
@@ -228,15 +231,16 @@ class Session:
         self._listener.on_end(error)
 
     def _flush(self, marker: int, *, with_partial_frame: bool) -> None:
-        self._flushes[marker] += len(self._channels)
+        self._flushes.add(marker, len(self._channels))
         for channel in self._channels:
             channel.flush(marker, with_partial_frame=with_partial_frame)
+        self._held = self._held or self._flushes.is_full
 
     def _set_format(self, audio_format: AudioFormat) -> None:
         assert audio_format.streams == len(self._channels)
         self._decoder.close()
         self._format = audio_format
-        self._decoder = open_decoder(audio_format, self._engine.info.sample_rate)
+        self._decoder = self._open_decoder(audio_format)
         if not self.received_seconds:
             for channel in self._channels:
                 channel.set_format(audio_format)
@@ -269,18 +273,19 @@ class Session:
     def on_event(self, event: Event, channel: int) -> None:
         """Forward an event of a channel; a flush is answered once every channel has answered it."""
         if isinstance(event, Flushed):
-            self._flushes[event.marker] -= 1
-            if self._flushes[event.marker] % len(self._channels):
+            if not self._flushes.answer(event.marker):
                 return
             channel = 0
         if not self._over:
             for observer in self.observers:
                 observer.on_event(event, channel)
             self._listener.on_event(event, channel)
+        if isinstance(event, Flushed):
+            self.on_room()
 
     def on_room(self) -> None:
-        """Resume the commands that wait once no channel is full any longer."""
-        if self._held and not any(channel.is_full for channel in self._channels):
+        """Resume the commands that wait once no channel is full any longer and flushes have been answered."""
+        if self._held and not (self._flushes.is_full or any(channel.is_full for channel in self._channels)):
             self._resume()
 
     def on_end(self, error: Exception | None) -> None:

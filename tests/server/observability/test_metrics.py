@@ -12,18 +12,26 @@ from tympan.engine.registry import create_engine
 from tympan.server.observability.metrics import STEP_BUCKETS, Metrics
 
 
-def test_step_metrics() -> None:
+async def test_step_metrics() -> None:
     engine = create_engine(ModelSettings(model="scripted"))
+    await engine.start()
     metrics = Metrics(engine)
     assert engine.observe is not None
+    stream = engine.open(lambda events: None)
     engine.observe(StepReport(seconds=0.035, rows=7, waiting_frames=3, lag_seconds=0.05))
-    engine.observe(StepReport(seconds=0.09, rows=7, waiting_frames=12, lag_seconds=0.25))
+    engine.observe(StepReport(seconds=0.09, rows=7, waiting_frames=12, lag_seconds=0.25, backlog_lag_seconds=3.5))
     text = metrics.render().decode()
     assert 'tympan_step_seconds_bucket{le="0.08"} 1.0' in text, "a bucket ends at the duration of a frame"
     assert "tympan_step_seconds_count 2.0" in text
     assert "tympan_backlog_frames 12.0" in text
-    assert "tympan_engine_lag_seconds 0.25" in text
+    assert 'tympan_engine_lag_seconds{work="live"} 0.25' in text
+    assert 'tympan_engine_lag_seconds{work="backlog"} 3.5' in text
     assert 0.08 in STEP_BUCKETS
+    stream.close()
+    text = metrics.render().decode()
+    assert "tympan_backlog_frames 0.0" in text, "an idle engine reports no step"
+    assert 'tympan_engine_lag_seconds{work="live"} 0.0' in text
+    await engine.stop()
 
 
 def test_every_step_is_observed() -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import IO
 
 import av
 from av.error import FFmpegError
 
+from tympan.audio.containers.inspect import check_header, check_index_at_end
 from tympan.audio.containers.libav import OPTIONS, decode_input, plain
 from tympan.audio.containers.ogg import OggLink
-from tympan.audio.containers.pull_thread import More, PullThread
 from tympan.audio.containers.sniff import KNOWN, Container, sniff
 from tympan.audio.containers.wav import read_header, wav_samples
 from tympan.audio.mixing import Mixer
-from tympan.audio.source import BlockSource, ByteSource
+from tympan.audio.source import BlockSource, ByteSource, More
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat, Samples
 
@@ -27,38 +26,19 @@ _BLOCK_BYTES = 1024
 _File = IO[bytes] | ByteSource | BlockSource | OggLink
 
 
-class ContainerDecoder:
-    """Decodes `opus` and `auto`; the contract is `tympan.audio.decoder.Decoder`.
+def decode_container(format: AudioFormat, sample_rate: int, more: More) -> Generator[Samples]:
+    """Yield the samples of a stream, `[n, channels]` float32; `more` waits for its next bytes, empty at the end.
 
-    libav reads from a blocking file, so each decoder has a thread, which runs only while an iterator is advanced.
+    Raises:
+        AudioError: The stream cannot be decoded.
     """
-
-    def __init__(self, format: AudioFormat, sample_rate: int) -> None:
-        self._coroutine = PullThread(partial(_decode, format, sample_rate), name="tympan-decoder")
-
-    def decode(self, data: bytes) -> Iterator[Samples]:
-        self._coroutine.feed(data)
-        return self._coroutine.results()
-
-    def flush(self) -> Iterator[Samples]:
-        return iter(())
-
-    def finish(self) -> Iterator[Samples]:
-        self._coroutine.end()
-        return self._coroutine.results()
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-
-def _decode(format: AudioFormat, sample_rate: int, more: More) -> Generator[Samples]:
-    """Yield the samples of a stream; runs in the thread."""
     source = ByteSource(more)
     if not source.peek(1):
         return
     only_opus = format.encoding == "opus"
     kind = _container(source, only_opus=only_opus)
     mixer = Mixer(sample_rate, format.streams, or_fewer=format.or_fewer)
+    check_header(source, kind.name)
     header = read_header(source) if kind.name == "wav" else None
     if header is not None:
         yield from wav_samples(source, header, mixer)
@@ -93,7 +73,13 @@ def _closed(file: _File) -> AbstractContextManager[object]:
 def _files(source: ByteSource, kind: Container) -> Iterator[_File]:
     """Yield the input as files for libav: several for a chained Ogg, one for all others."""
     if kind.seeks:
-        yield source.spool()
+        file = source.spool()
+        try:
+            check_index_at_end(file)
+        except BaseException:
+            file.close()
+            raise
+        yield file
     elif kind.name == "ogg":
         while source.peek(1):
             yield OggLink(source)

@@ -73,11 +73,13 @@ def _index_follows_samples(source: ByteSource) -> bool:
     """Return whether `mdat` precedes `moov` among the top-level boxes (ISO/IEC 14496-12 §4.2)."""
     offset = 0
     for _ in range(_MOST_BOXES):
+        if offset > _LONGEST_PEEK:
+            return True
         head = source.peek(16, offset)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if kind in (b"moov", b"moof"):
             return False
-        if len(head) < 16 or kind == b"mdat" or size == 0 or offset > _LONGEST_PEEK:
+        if len(head) < 16 or kind == b"mdat" or size == 0:
             return True
         size = int.from_bytes(head[8:16], "big") if size == 1 else size
         offset += max(size, 8)

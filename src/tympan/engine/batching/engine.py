@@ -248,7 +248,7 @@ class BatchedEngine:
                 continue
             if not isinstance(result, StepResult):
                 result.wait()
-            previous = batch, result, step_report(batch, launched, scheduler.waiting_frames)
+            previous = batch, result, step_report(batch, launched, scheduler)
             if isinstance(result, StepResult):
                 self._post_events(scheduler, *previous)
                 previous = None

@@ -11,14 +11,13 @@ each stream. Batches therefore grow with the load. There are three kinds of work
    live frames; without live frames it fills the whole batch. If live frames fill their bucket, a small batch grows to
    the next bucket, which costs little; a large batch grows only after backlog has waited for `PATIENCE_STEPS` steps.
    Replays, which run earlier frames again from their codes after a restart of the model, precede other backlog.
-
-Files therefore delay a live frame by little more than the one step of backlog that was running when it arrived.
+   A live frame therefore waits for little more than the one step of backlog that was running when it arrived.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -56,7 +55,7 @@ class Slot:
         work: Frames with their arrival times, and markers.
         waiting_frames: Frames to run, replays included.
         fresh: Whether the model's state is reset in the next row.
-        silent_frames: Frames of the current flush that remain to run, a partial frame included.
+        silent_frames: Frames of the current flush that remain, a partial frame included.
         needs_flush: Whether audio ran since the last flush.
         number: Number of the next frame; counts all frames that the codec got, audio or silence.
         replay_start: First frame that may be replayed; the words before it are final.
@@ -83,9 +82,7 @@ class Slot:
     @property
     def arrival(self) -> float:
         """Arrival time of the frame at the head."""
-        head = self.work[0]
-        assert isinstance(head, tuple)
-        return head[0]
+        return self.work[0][0]  # type: ignore[index]  # a frame: the slot is ready
 
     def take_fresh(self) -> bool:
         """Return whether the model's state is reset in the row that is made now."""
@@ -101,7 +98,8 @@ class Row(Struct, frozen=True, gc=False):
         frame: Samples, `[frame_samples]`; None for a silent frame.
         fresh: Whether the model's state is reset first; in a replayed row, only that of the language model.
         marker: Marker to answer once the result of this row is known.
-        arrival: Arrival time of a live frame; None for silence and backlog.
+        arrival: Arrival time of a frame; None for silence and replays.
+        in_backlog: Whether the frame is one of a file or of a stream that is behind.
         injected: Whether the frame belongs to a flush or a prefix, which do not advance the stream's clock.
         number: The frame's number in its slot.
         replayed: Whether the frame runs again: the language model on its stored codes, the codec not at all.
@@ -112,6 +110,7 @@ class Row(Struct, frozen=True, gc=False):
     fresh: bool
     marker: Marker | None = None
     arrival: float | None = None
+    in_backlog: bool = False
     injected: bool = False
     number: int = 0
     replayed: bool = False
@@ -151,6 +150,10 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether there is no work."""
         return not (self._ready or self._flush_queue or self._replay_queue or self._answers)
+
+    def waiting_arrivals(self) -> Iterator[tuple[float, bool]]:
+        """Yield the arrival time of each waiting slot's first frame, and whether the slot is in the backlog."""
+        return ((slot.arrival, slot.in_backlog) for slot in self._ready)
 
     def push(self, slot: Slot, arrival: float, frame: Pcm) -> None:
         """Queue a frame that arrived at `arrival`, in seconds of the monotonic clock."""
@@ -231,8 +234,7 @@ class Scheduler:
         in_backlog = slot.in_backlog
         head = slot.work.popleft()
         assert isinstance(head, tuple)
-        arrival, frame = head
-        row = Row(slot, frame, slot.take_fresh(), arrival=None if in_backlog else arrival, number=slot.number)
+        row = Row(slot, head[1], slot.take_fresh(), arrival=head[0], in_backlog=in_backlog, number=slot.number)
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
         slot.needs_flush = True

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Protocol
 
 from tympan.engine.base import EngineInfo, StepReport
@@ -74,9 +74,19 @@ def scheduler_for(runner: Runner) -> Scheduler:
     return Scheduler(flush_frames(runner.info), runner.slots, prefix_frames(runner.info))
 
 
-def step_report(batch: Batch, launched: float, waiting_frames: int) -> StepReport:
+def step_report(batch: Batch, launched: float, scheduler: Scheduler) -> StepReport:
     """Return the report of a step that has just finished; `launched` is in seconds of the monotonic clock."""
     now = time.monotonic()
-    lag = max((now - row.arrival for row in batch.rows if row.arrival is not None), default=0.0)
+    oldest = [now, now]  # arrivals of frames, live ones and those of the backlog
+    ran = ((row.arrival, row.in_backlog) for row in batch.rows if row.arrival is not None)
+    for arrival, in_backlog in chain(ran, scheduler.waiting_arrivals()):
+        oldest[in_backlog] = min(oldest[in_backlog], arrival)
     replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
-    return StepReport(now - launched, len(batch.rows), waiting_frames, lag, sum(row.fresh for row in replayed))
+    return StepReport(
+        seconds=now - launched,
+        rows=len(batch.rows),
+        waiting_frames=scheduler.waiting_frames,
+        lag_seconds=now - oldest[0],
+        backlog_lag_seconds=now - oldest[1],
+        stalls=sum(row.fresh for row in replayed),
+    )

@@ -12,7 +12,7 @@ import msgspec
 
 from tympan.messages import Partial, Segment, Word
 from tympan.protocols.base import Request, ServerInfo, WireMessage
-from tympan.protocols.wire import decode_json
+from tympan.protocols.wire import check_command_size, decode_json
 
 _PUNCTUATION = string.punctuation + "«»“”„…¿¡—–"
 
@@ -24,7 +24,13 @@ class _GrantRequest(msgspec.Struct):
 
 
 def parse_command(message: WireMessage) -> Fields:
-    """Decode a text frame of a client. Raises `FrameError` if it is not an object."""
+    """Decode a text frame of a client.
+
+    Raises:
+        FrameError: The frame is not a JSON object.
+        TooBigError: The frame is too big.
+    """
+    check_command_size(message)
     expected = 'audio is sent in binary frames; a text frame is a command such as {"type": "KeepAlive"}'
     return decode_json(message, Fields, expected)
 

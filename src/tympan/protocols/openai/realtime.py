@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+import msgspec
+
 from tympan.errors import FrameError, TympanError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
 from tympan.protocols.base import (
@@ -27,10 +29,15 @@ from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.openai import access
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.openai.vllm import VllmDialect
-from tympan.protocols.wire import base64_audio, decode_json, json_text
+from tympan.protocols.wire import MOST_COMMAND_BYTES, base64_audio, check_command_size, decode_json, json_text
 from tympan.transcript.turns import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+class _Append(msgspec.Struct):
+    type: str
+    audio: str | None = None
 
 
 class OpenAIProtocol(ServerProtocol):
@@ -70,7 +77,7 @@ class OpenAIProtocol(ServerProtocol):
         expected = "events are JSON objects in text frames; audio is sent with input_audio_buffer.append"
         if isinstance(message, bytes):
             raise FrameError(expected)
-        event = decode_json(message, dict[str, Any], expected)
+        event = _decode(message, expected)
         if self._dialect is not None:
             return self._dialect.receive(event)
         match event.get("type"):
@@ -201,3 +208,12 @@ class OpenAIProtocol(ServerProtocol):
         else:
             text = self._encode("error", error={**access.error_fields(error), "event_id": None})
         return CloseInfo((text,), close_code(error), message)
+
+
+def _decode(message: str, expected: str) -> dict[str, Any]:
+    """Decode an event; a large one must contain audio, and only the fields of audio are decoded."""
+    append = decode_json(message, _Append, expected) if len(message) > MOST_COMMAND_BYTES else None
+    if append is not None and append.type == "input_audio_buffer.append":
+        return {"type": append.type, "audio": append.audio}
+    check_command_size(message)
+    return decode_json(message, dict[str, Any], expected)

@@ -28,13 +28,22 @@ class Admission:
         engine: The engine whose slots sessions take.
         keys: The accepted API keys.
         unavailable_reason: Returns why no session can be opened at the moment, or an empty string.
+        evict: Releases a stream whose client is gone, given the event loop's time; returns whether there was one.
     """
 
-    def __init__(self, config: Config, engine: Engine, keys: Keyring, unavailable_reason: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        keys: Keyring,
+        unavailable_reason: Callable[[], str],
+        evict: Callable[[float], bool],
+    ) -> None:
         self._config = config
         self._engine = engine
         self._keys = keys
         self._unavailable_reason = unavailable_reason
+        self._evict = evict
         self._upload_streams = 0  # slots taken by files
 
     def check_client(self, credential: str | None, headers: Mapping[str, str]) -> Account:
@@ -71,9 +80,18 @@ class Admission:
         streams = audio_format.streams
         if not live:
             self._check_upload_share(streams)
-        session = Session(id, self._engine, audio_format, self._config, listener, wants_vad=wants_vad, live=live)
+        now = asyncio.get_running_loop().time()
+        while True:
+            try:
+                session = Session(
+                    id, self._engine, audio_format, self._config, listener, wants_vad=wants_vad, live=live
+                )
+                break
+            except CapacityError:
+                if not (live and self._evict(now)):
+                    raise
         try:
-            usage = account.open(session, streams, asyncio.get_running_loop().time())
+            usage = account.open(session, streams, now)
         except TympanError:
             session.close()
             raise

@@ -6,9 +6,12 @@ Without them, a client that sends nothing, or one header a minute, keeps its con
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from tympan.server.listen.socket_limit import SocketLimit
 
 HEAD_TIMEOUT_SECONDS = 10.0  # for the request line and headers, from the connection or the end of the last response on
 MAX_HEAD_BYTES = 15 * 1024  # picows, which parses the opening request of a WebSocket again, accepts 16 KiB
@@ -16,10 +19,24 @@ WRITE_TIMEOUT_SECONDS = 30.0  # for the client to read any part of a response
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection, until it is closed or becomes a WebSocket."""
+    """One HTTP connection, until it is closed or becomes a WebSocket; the arguments after `sockets` are uvicorn's."""
+
+    def __init__(self, sockets: SocketLimit, *arguments: Any, **named_arguments: Any) -> None:
+        super().__init__(*arguments, **named_arguments)
+        self.sockets = sockets
+
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
+        return self.client[0] if self.client else ""
+
+    def evict(self) -> None:
+        """Close the socket at once."""
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(transport)
+        self.sockets.add(self)
         self._running_cycle: RequestResponseCycle | None = None
         self._in_head = False
         self._head_bytes = 0
@@ -31,6 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._cancel_head_timer()
         self._cancel_write_timer()
         self._disconnect_running_cycle()
+        self.sockets.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -89,10 +107,12 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_head_timer(self) -> None:
         self._cancel_head_timer()
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
+        self.sockets.set_idle(self, idle=True)
 
     def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
+            self.sockets.set_idle(self, idle=False)
 
     def _cancel_write_timer(self) -> None:
         if self._write_timer is not None:

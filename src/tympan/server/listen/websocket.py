@@ -31,6 +31,7 @@ from uvicorn.server import ServerState
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
+from tympan.server.listen.socket_limit import SocketLimit
 from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
@@ -187,13 +188,14 @@ class PicowsTransport(BaseTransport, WSListener):
 
 
 class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
-    """The protocol class for uvicorn's `ws` setting; the arguments after `coalescer` are uvicorn's."""
+    """The protocol class for uvicorn's `ws` setting; the arguments after `sockets` are uvicorn's."""
 
     def __init__(
         self,
         service: Service,
         endpoints: Mapping[str, MakeProtocol],
         coalescer: MessageCoalescer,
+        sockets: SocketLimit,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -217,12 +219,14 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
         )
         self.coalescer = coalescer
         self._service = service
+        self._sockets = sockets
         self._endpoints = endpoints
         self._open_connections = server_state.connections
         self._websocket = PicowsTransport(self, config.ws_max_size)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._open_connections.add(cast(Any, self))
+        self._sockets.replace(cast(asyncio.Transport, transport).get_protocol(), self)
         super().connection_made(transport)
 
     def get_buffer(self, size_hint: int) -> memoryview:
@@ -235,6 +239,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open_connections.discard(cast(Any, self))
+        self._sockets.remove(self)
         super().connection_lost(error)
         self._websocket.gone()
 
@@ -274,6 +279,7 @@ def _to_latin1(value: str) -> str:
     return value.encode("ascii", "surrogateescape").decode("latin-1")
 
 
-def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol]) -> Any:
+def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol], sockets: SocketLimit) -> Any:
     """Return the value for uvicorn's `ws` setting; `endpoints` maps paths to protocols."""
-    return functools.partial(WebSocketProtocol, service, endpoints, MessageCoalescer(asyncio.get_running_loop()))
+    coalescer = MessageCoalescer(asyncio.get_running_loop())
+    return functools.partial(WebSocketProtocol, service, endpoints, coalescer, sockets)

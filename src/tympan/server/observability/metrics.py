@@ -7,11 +7,13 @@ they cover the streams of all protocols.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from tympan.audio.budget import ByteBudget
 from tympan.engine.base import Engine, StepReport
 from tympan.server.access.quota import Account
 
@@ -20,11 +22,24 @@ CONNECTION_STEPS_BUCKETS = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4
 STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.12, 0.16, 0.32)
 LAG_BUCKETS = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
+_NO_STEP = StepReport(seconds=0.0, rows=0, waiting_frames=0, lag_seconds=0.0)
+
+
+class SocketCount(Protocol):
+    """Counts open sockets; `most` is the limit."""
+
+    most: int
+
+    @property
+    def open(self) -> int:
+        """Number of open sockets."""
+
 
 class StepMetrics:
     """Metrics of the engine's steps: duration, backlog, lag and faults of the model."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, engine: Engine) -> None:
+        self._engine = engine
         self._step = Histogram(
             "tympan_step_seconds",
             "Duration of an engine step; a frame lasts 0.08 s",
@@ -37,12 +52,19 @@ class StepMetrics:
             buckets=ASR_STEP_BUCKETS,
             registry=registry,
         )
-        self._backlog = Gauge(
+        self._last = _NO_STEP
+        backlog = Gauge(
             "tympan_backlog_frames", "Frames of all streams that the engine has not processed", registry=registry
         )
-        self._lag = Gauge(
-            "tympan_engine_lag_seconds", "Age of the oldest live frame in the last step", registry=registry
+        backlog.set_function(lambda: self._current.waiting_frames)
+        lag = Gauge(
+            "tympan_engine_lag_seconds",
+            "Age of the oldest frame in the last step, run or waiting: work=live, or backlog (files, streams behind)",
+            ["work"],
+            registry=registry,
         )
+        lag.labels(work="live").set_function(lambda: self._current.lag_seconds)
+        lag.labels(work="backlog").set_function(lambda: self._current.backlog_lag_seconds)
         self._stalls = Counter(
             "tympan_stalls_total", "Resets of a stream's model state after speech without output", registry=registry
         )
@@ -52,12 +74,16 @@ class StepMetrics:
             registry=registry,
         )
 
+    @property
+    def _current(self) -> StepReport:
+        """The last step, or an empty one if no stream is open: an idle engine reports no step."""
+        return self._last if self._engine.active else _NO_STEP
+
     def observe(self, step: StepReport) -> None:
         """Record one step of the engine; called on the event loop."""
         self._step.observe(step.seconds)
         self._asr_step.observe(step.seconds)
-        self._backlog.set(step.waiting_frames)
-        self._lag.set(step.lag_seconds)
+        self._last = step
         if step.stalls:
             self._stalls.inc(step.stalls)
         if step.invalid:
@@ -72,11 +98,9 @@ class Metrics:
     def __init__(self, engine: Engine) -> None:
         registry = self._registry = CollectorRegistry()
         self._engine = engine
-        engine.observe = StepMetrics(registry).observe
-        capacity = Gauge("tympan_capacity_streams", "Streams that the engine can process at once", registry=registry)
-        capacity.set_function(lambda: engine.capacity)
-        active = Gauge("tympan_active_streams", "Streams open in the engine", registry=registry)
-        active.set_function(lambda: engine.active)
+        engine.observe = StepMetrics(registry, engine).observe
+        self._gauge("tympan_capacity_streams", "Streams that the engine can process at once", lambda: engine.capacity)
+        self._gauge("tympan_active_streams", "Streams open in the engine", lambda: engine.active)
         self.sessions = Counter(
             "tympan_sessions_total",
             "Ended sessions by protocol and close code",
@@ -84,6 +108,11 @@ class Metrics:
             registry=registry,
         )
         self.resumed = Counter("tympan_resumed_total", "Streams resumed on a new connection", registry=registry)
+        self.evicted = Counter(
+            "tympan_evicted_total",
+            "Streams whose connection was lost and that made room for new ones",
+            registry=registry,
+        )
         self.refused = Counter(
             "tympan_refused_total", "Refused connections and requests by reason", ["reason"], registry=registry
         )
@@ -117,6 +146,26 @@ class Metrics:
     def show_keys(self, accounts: Callable[[], Iterable[Account]]) -> None:
         """Export the usage of the keys that have names."""
         self._registry.register(_KeyCollector(accounts))
+
+    def show_sockets(self, sockets: SocketCount) -> None:
+        """Export how many sockets are open."""
+        self._gauge("tympan_connections", "Open connections, HTTP and WebSocket", lambda: sockets.open)
+        self._gauge("tympan_connections_limit", "Most open connections", lambda: sockets.most)
+
+    def show_budgets(self, buffered: ByteBudget, undecoded: ByteBudget, lost: Callable[[], int]) -> None:
+        """Export what waits in this process: bytes, and streams whose connection was lost."""
+        waiting = Gauge(
+            "tympan_waiting_bytes",
+            "Bytes received and not usable yet: buffered (bodies of requests), undecoded (containers without audio)",
+            ["kind"],
+            registry=self._registry,
+        )
+        waiting.labels(kind="buffered").set_function(lambda: buffered.used)
+        waiting.labels(kind="undecoded").set_function(lambda: undecoded.used)
+        self._gauge("tympan_lost_streams", "Streams whose connection was lost and that a client can resume", lost)
+
+    def _gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
+        Gauge(name, help, registry=self._registry).set_function(value)
 
     def connected(self) -> None:
         """Count an opened WebSocket."""

@@ -16,7 +16,7 @@ from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import access, messages
 from tympan.protocols.deepgram.parameters import parse_file_format, wants_utterances
 from tympan.server.access.quota import Account
-from tympan.server.routes.body import Body
+from tympan.server.routes.body import Body, read_small
 from tympan.server.routes.responses import answer, request_of
 from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
@@ -53,8 +53,7 @@ async def _listen(service: Service, opening: Opening, request: Request) -> Respo
 async def _grant(service: Service, opening: Opening, request: Request) -> Response:
     credential = access.credential(opening)
     service.keys.check(credential)
-    limits = service.config.limits
-    wanted = messages.parse_grant(await Body(request, limits, limits.message_bytes).request.body())
+    wanted = messages.parse_grant(await read_small(request, service.config.limits, service.buffered))
     token, seconds = service.keys.grant(credential, wanted)
     return _json(opening, {"access_token": token, "expires_in": seconds})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
@@ -21,7 +22,7 @@ from tympan.protocols.openai import access, files
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.wire import decode_json, json_text
 from tympan.server.access.auth import TOKEN_PREFIX
-from tympan.server.routes.body import Body, chunks_of
+from tympan.server.routes.body import Body, chunks_of, read_small
 from tympan.server.routes.responses import answer, request_of
 from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
@@ -29,6 +30,7 @@ from tympan.transcript.transcript import TranscriptBuilder
 
 DEFAULT_SECRET_SECONDS = 600
 MAX_FIELDS = 64
+MAX_FIELD_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -70,33 +72,36 @@ async def _transcriptions(service: Service, request: Request) -> Response:
     opening = request_of(request)
     account = service.admission.check_client(access.credential(opening), opening.headers)
     limits = service.config.limits
-    upload_body = Body(request, limits, limits.upload_bytes, account)
-    form = await _form(upload_body.request)
-    try:
+    upload_body = Body(request, limits, limits.upload_bytes, account, service.buffered)
+    async with AsyncExitStack() as stack:
+        stack.callback(upload_body.release)
+        form = await _form(upload_body.request)
+        stack.push_async_callback(form.close)
         service.server_info.check_model(_text(form, "model"))
         options = _parse_form(form, service.server_info.languages)
         upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
-    except TympanError:
-        await form.close()
-        raise
-    events = _closing(form, upload.events(chunks_of(options.file), upload_body))
-    transcript = TranscriptBuilder(options.file.filename or "", service.server_info.model)
-    if options.stream:
-        return StreamingResponse(_server_sent(events, transcript), media_type="text/event-stream")
-    async for event, _ in events:
-        transcript.on_event(event)
+        stack.callback(upload.close)
+        events = upload.events(chunks_of(options.file), upload_body)
+        stack.push_async_callback(events.aclose)
+        transcript = TranscriptBuilder(options.file.filename or "", service.server_info.model)
+        if options.stream:
+            return _EventStream(_server_sent(events, transcript), stack.pop_all())
+        async for event, _ in events:
+            transcript.on_event(event)
     body = files.response_body(transcript.transcript, options.format, options.language, options.granularities)
     return Response(body, media_type=files.MEDIA_TYPES[options.format])
 
 
-async def _closing(form: FormData, events: AsyncGenerator[tuple[Event, int]]) -> AsyncGenerator[tuple[Event, int]]:
-    """Yield the events, and close the form's file after the last one."""
-    try:
-        async with aclosing(events):
-            async for each in events:
-                yield each
-    finally:
-        await form.close()
+class _EventStream(StreamingResponse):
+    """Server-sent events; releases what they need, even if the client is gone before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], stack: AsyncExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            await super().__call__(scope, receive, send)
 
 
 async def _translations(service: Service, request: Request) -> Response:
@@ -123,7 +128,7 @@ async def _server_sent(events: AsyncGenerator[tuple[Event, int]], transcript: Tr
 
 async def _form(request: Request) -> FormData:
     try:
-        return await request.form(max_files=1, max_fields=MAX_FIELDS)
+        return await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except HTTPException:
         raise FrameError("the body must be multipart/form-data with the audio in the field 'file'") from None
 
@@ -182,8 +187,7 @@ def _secret(service: Service, opening: Opening, seconds: int) -> tuple[str, int]
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
-    limits = service.config.limits
-    body = await Body(request, limits, limits.message_bytes).request.body()
+    body = await read_small(request, service.config.limits, service.buffered)
     return decode_json(body or b"{}", dict[str, Any], "the body must be a JSON object")
 
 

@@ -24,7 +24,7 @@ CHECK_EVERY_SECONDS = 0.5  # whether the client is still connected
 
 
 class Upload:
-    """The session of one file; its slots are taken. Iterate over `events` once.
+    """The session of one file; its slots are taken. Iterate over `events` once, or call `close`.
 
     Raises:
         QuotaError: The key has reached one of its limits.
@@ -40,6 +40,8 @@ class Upload:
         self._log = SessionLog(service, request, protocol)
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
+        self._outcome = "cancelled"
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._session, self._usage = service.admission.open_session(
@@ -67,23 +69,29 @@ class Upload:
         """
         self._service.connections.add(self)
         feeder = asyncio.create_task(self._feed(chunks, body))
-        outcome = "cancelled"
         try:
             while isinstance(item := await self._events.get(), tuple):
                 yield item
             if isinstance(item, ClientDisconnect):
                 raise item
-            outcome = "failed" if item is not None else "ok"
+            self._outcome = "failed" if item is not None else "ok"
             if item is not None:
                 self._log.failed(item)
                 raise item
         finally:
             feeder.cancel()
-            self._session.close()
-            self._service.connections.remove(self)
-            self._service.admission.end_upload(self._streams)
-            self._usage.end(self._loop.time())
-            self._log.closed(outcome)
+            self.close()
+
+    def close(self) -> None:
+        """Release the slots. May be called at any time and more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._session.close()
+        self._service.connections.remove(self)
+        self._service.admission.end_upload(self._streams)
+        self._usage.end(self._loop.time())
+        self._log.closed(self._outcome)
 
     def check_limits(self, now: float) -> None:
         """End the session if it is over a limit: a small file may contain days of audio."""

@@ -8,10 +8,9 @@ session continues, its messages wait in the outbox, and a client that returns in
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 
-from tympan.errors import IdleError, RestartingError, SessionTooLongError, SlowReaderError, TooBigError, TympanError
+from tympan.errors import RestartingError, SlowReaderError, TooBigError, TympanError
 from tympan.messages import Event, Flush, Lag
 from tympan.protocols.base import (
     Acceptance,
@@ -26,8 +25,9 @@ from tympan.protocols.base import (
 )
 from tympan.server.access.quota import Usage
 from tympan.server.service import Service
-from tympan.server.sessions.outbox import Outbox, ResumableOutbox
+from tympan.server.sessions.outbox import Outbox, ResumableOutbox, outbox_for
 from tympan.server.sessions.session_log import SessionLog
+from tympan.server.sessions.stream_timer import StreamTimer
 from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS, Transport
 from tympan.session.session import Session
 
@@ -41,7 +41,11 @@ MakeProtocol = Callable[[Request, ServerInfo], ServerProtocol]
 
 
 class Connection:
-    """Call `open`, answer the upgrade, then call `start`. The transport makes all other calls, on the event loop."""
+    """Call `open`, answer the upgrade, then call `start`. The transport makes all other calls, on the event loop.
+
+    Attributes:
+        lost_at: When the transport was lost, in the event loop's time; `None` while there is one.
+    """
 
     def __init__(self, transport: Transport, service: Service, protocol: ServerProtocol, request: Request) -> None:
         self._transport: Transport | None = transport
@@ -61,9 +65,10 @@ class Connection:
         self._close_sent = False
         self._released = False
         self._reading_paused = False
-        self._received = False  # a message since the last check of the limits; reading the clock for each costs more
-        self._opened_at = self._received_at = self._loop.time()
-        self._ended_at = self._lost_at = 0.0
+        self._timer = StreamTimer(self._limits, self._loop.time())
+        self._ended_at = 0.0
+        self.lost_at: float | None = None
+        self._client_code = ABNORMAL_CLOSURE
 
     @property
     def credential(self) -> str | None:
@@ -85,7 +90,9 @@ class Connection:
         observers = service.observers.begin(self._request, self._protocol.name, audio_format, service.engine.info)
         self._session.observers += observers
         self._log.opened(self._session, observers)
-        self._prepare_resume()
+        self._outbox, self._token = outbox_for(self._protocol, self._limits)
+        if self._token:
+            service.connections.resumable[self._token] = self
         service.connections.add(self)
         return self._protocol.accept()
 
@@ -98,14 +105,6 @@ class Connection:
         self._send_close(refusal)
         self._service.connections.add(self)
         return self._protocol.accept()
-
-    def _prepare_resume(self) -> None:
-        protocol, limits = self._protocol, self._limits
-        if isinstance(protocol, ResumableProtocol) and protocol.wants_token() and limits.resume_seconds > 0:
-            self._token = secrets.token_urlsafe()
-            protocol.give_token(self._token)
-            self._outbox = ResumableOutbox(limits.outbox_messages)
-            self._service.connections.resumable[self._token] = self
 
     def take_over(self, transport: Transport, received: int) -> None:
         """Continue on another transport; `start` follows.
@@ -123,14 +122,14 @@ class Connection:
         self._outbox.rewind(received)
         if self._transport is not None:
             self._transport.abandon()
-        self._transport = transport
+        self._transport, self.lost_at = transport, None
         self._started = self._close_sent = False
         self._resumed = True
         self._ended_at = self._loop.time()
 
     def start(self) -> None:
         """Begin to exchange messages: the upgrade has been answered."""
-        self._started = self._received = True
+        self._started = self._timer.received = True
         if self._resumed:
             assert self._transport is not None
             assert isinstance(self._protocol, ResumableProtocol)
@@ -148,7 +147,7 @@ class Connection:
 
     def on_message(self, message: WireMessage) -> None:
         """Handle a complete message. Messages after the end of the session are ignored."""
-        self._received = True
+        self._timer.received = True
         session = self._session
         if self._close_info is not None or session is None:
             return
@@ -178,17 +177,17 @@ class Connection:
             self._transport.close(self._close_info.code, self._close_info.close_reason)
             self._close_sent = True
             if not self._token or self._service.connections.draining:
-                self._release()  # else when the client answers the close frame: then it has received everything
+                self.release()  # else when the client answers the close frame: then it has received everything
 
     def on_gone(self, code: int = ABNORMAL_CLOSURE) -> None:
         """Handle the loss of the transport; `code` is the client's close code. May be called more than once."""
+        self._client_code = code
         intended = code in NORMAL_CLOSURES if self._close_info is None else code != ABNORMAL_CLOSURE
         if intended or not self._token or self._service.connections.draining:
-            self._release()
+            self.release()
         elif self._transport is not None:
             self._log.lost()
-            self._transport = None
-            self._lost_at = self._loop.time()
+            self._transport, self.lost_at = None, self._loop.time()
 
     # --- calls of the session ------------------------------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class Connection:
         """Read the socket again."""
         if self._reading_paused:
             self._reading_paused = False
-            self._received = True
+            self._timer.received = True
             if self._transport is not None:
                 self._transport.resume_reading()
 
@@ -235,26 +234,23 @@ class Connection:
         limits = self._limits
         if self._session is not None and self._usage is not None and (error := self._usage.spent(now)) is not None:
             self._session.stop(error)
-        if self._received or self._reading_paused:
-            self._received, self._received_at = False, now
-        if self._transport is None and now - self._lost_at > limits.resume_seconds:
-            self._release()
+        late = self._timer.check(now, self._session, held=self._reading_paused or self._transport is None)
+        if self.lost_at is not None and now - self.lost_at > limits.resume_seconds:
+            self.release()
         elif self._close_info is not None:
             if self._transport is not None and now - self._ended_at > LAST_WORDS_SECONDS:
                 self._transport.abort()
-        elif limits.handover_seconds is not None and now - self._opened_at > limits.handover_seconds:
+        elif limits.handover_seconds is not None and now - self._timer.opened_at > limits.handover_seconds:
             self.restart()
-        elif now - self._opened_at > limits.session_seconds:
-            self.fail(SessionTooLongError(f"the session reached its limit of {limits.session_seconds:g} s"))
-        elif self._transport is not None and now - self._received_at > limits.idle_seconds:
-            self.fail(IdleError(f"no message was received for {limits.idle_seconds:g} s"))
+        elif late is not None:
+            self.fail(late)
 
     def restart(self) -> None:
         """Send the last words of everything received and ask the client to reconnect."""
         if self._session is not None and self._close_info is None:
             self._session.restart()
         elif self._transport is None or self._close_sent:
-            self._release()
+            self.release()
         else:
             self.on_end(RestartingError("the server is restarting"))
 
@@ -283,9 +279,10 @@ class Connection:
         self.on_room()
         self.on_writable()
         if self._transport is None and self._service.connections.draining:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Release the slots; the client can no longer resume the stream."""
         if self._released:
             return
         self._released = True
@@ -295,5 +292,5 @@ class Connection:
             self._session.close()
         if self._usage is not None:
             self._usage.end(self._loop.time())
-        code = self._close_info.code if self._close_info is not None else ABNORMAL_CLOSURE
+        code = self._close_info.code if self._close_info is not None else self._client_code
         self._log.closed(str(code), self._outbox.dropped)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Sequence
 
+from tympan.config import LimitSettings
 from tympan.errors import ResumeError, SlowReaderError
+from tympan.protocols.base import ResumableProtocol, ServerProtocol
 
 Message = str | bytes
 
@@ -87,3 +90,12 @@ class ResumableOutbox(Outbox):
             self._kept.popleft()
         self._messages = deque(self._kept)
         self._characters = sum(map(len, self._kept))
+
+
+def outbox_for(protocol: ServerProtocol, limits: LimitSettings) -> tuple[Outbox, str]:
+    """Return the outbox of a stream and its token, which is empty if the stream cannot be resumed."""
+    if not isinstance(protocol, ResumableProtocol) or not protocol.wants_token() or not limits.resume_seconds:
+        return Outbox(limits.outbox_messages), ""
+    token = secrets.token_urlsafe()
+    protocol.give_token(token)
+    return ResumableOutbox(limits.outbox_messages), token
