@@ -59,6 +59,11 @@ class ServerProcess:
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     @property
+    def workers(self) -> int:
+        """Number of processes that decode a stream: the children of the launcher."""
+        return sum(len(child.children()) for child in psutil.Process(self._process.pid).children())
+
+    @property
     def connections(self) -> int:
         """Number of accepted sockets that are not closed."""
         opened = psutil.Process(self._process.pid).net_connections("tcp")

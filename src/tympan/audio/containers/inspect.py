@@ -54,12 +54,19 @@ def _check_id3(source: ByteSource) -> None:
     end = min(10 + _synchsafe(head[6:10]), LONGEST_HEADER_BYTES)
     name_bytes, head_bytes = (3, 6) if head[3] == 2 else (4, 10)
     tag = source.peek(end - 10, 10)
-    offset = count = 0
+    count, offset = 0, _extended_header_bytes(head, tag)
     while offset + head_bytes <= len(tag) and tag[offset]:
         size = tag[offset + name_bytes : offset + name_bytes * 2]
         offset += head_bytes + (_synchsafe(size) if head[3] == 4 else int.from_bytes(size, "big"))
         count += 1
         _check_count(count, MOST_TAGS, "tags")
+
+
+def _extended_header_bytes(head: bytes, tag: bytes) -> int:
+    """Return the size of what may precede the frames of a tag (ID3v2.3 §3.2, ID3v2.4 §3.2)."""
+    if not head[5] & 0x40 or head[3] < 3:
+        return 0
+    return _synchsafe(tag[:4]) if head[3] == 4 else 4 + int.from_bytes(tag[:4], "big")
 
 
 def _synchsafe(data: bytes) -> int:
