@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from tympan.config import KeySettings
 from tympan.engine.scripted import scripted_words
 from tympan.errors import AccessError
+from tympan.server import service
 from tympan.server.access.keys import KeyFile
 from tympan.server.app import PROTOCOLS
 
@@ -45,6 +46,12 @@ class KeyStore:
         """Remove the key `gone`, and wait until the server refuses it."""
         self.write("kept")
         wait_until(lambda: httpx.get(self.server.http("/v1/models"), headers=bearer("gone")).status_code == 401)
+
+
+@pytest.fixture(autouse=True)
+def frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the key file ten times a second in place of once."""
+    monkeypatch.setattr(service, "CHECK_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture

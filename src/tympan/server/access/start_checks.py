@@ -46,7 +46,10 @@ def readable_secrets(settings: ServerSettings) -> Iterator[str]:
     for name in (settings.api_keys_file, settings.token_secret_file, settings.tls_key):
         if name is None:
             continue
-        mode = Path(name).stat().st_mode
+        try:
+            mode = Path(name).stat().st_mode
+        except OSError:  # where the file is needed, it is reported as missing
+            continue
         if mode & stat.S_IRWXO:
             yield (
                 f"every user of this machine has access to {name} (mode {stat.S_IMODE(mode):04o}): run chmod o= "
