@@ -56,7 +56,7 @@ def test_invalid_file(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_unknown_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="host, port, api_keys, api_keys_file, token_secret, allowed_origins"):
+    with pytest.raises(ConfigError, match="host, port, api_keys, api_keys_file, token_secret, token_secret_file"):
         load_config(write(tmp_path / "t.toml", "[server]\nprot = 1"), {})
     with pytest.raises(ConfigError, match="TYMPAN_PORT"):
         load_config(environment={"TYMPAN_PROT": "1"})
@@ -70,7 +70,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_other_variables() -> None:
-    assert load_config(environment={"PATH": "/bin", "TYMPAN_CONFIG": "elsewhere.toml"}) == Config()
+    assert load_config(environment={"PATH": "/bin", "TYMPAN_CONFIG": "elsewhere.toml", "TYMPAN_TOKEN": "k"}) == Config()
 
 
 def test_loopback_without_keys() -> None:

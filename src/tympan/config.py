@@ -40,13 +40,15 @@ __all__ = [
     "as_environment",
     "cache_folder",
     "child_environment",
+    "client_token",
     "config_file",
     "load_config",
     "settings",
     "wants_spans",
 ]
 
-SECRETS = ("api_keys", "token_secret")
+SECRETS = ("api_keys", "token_secret", "metrics_keys")
+NOT_SETTINGS = ("TYMPAN_CONFIG", "TYMPAN_TOKEN")
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -154,7 +156,7 @@ def _merge_file(values: dict[str, dict[str, Any]], file: Path) -> None:
 def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[str, str]) -> None:
     known = {setting.variable: setting for setting in settings()}
     for variable, text in environment.items():
-        if not variable.startswith("TYMPAN_") or variable == "TYMPAN_CONFIG":
+        if not variable.startswith("TYMPAN_") or variable in NOT_SETTINGS:
             continue
         if variable not in known:
             raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
@@ -177,6 +179,11 @@ def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
     """Return the settings file named by `TYMPAN_CONFIG`, or None."""
     name = (os.environ if environment is None else environment).get("TYMPAN_CONFIG")
     return Path(name) if name else None
+
+
+def client_token(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return the API key that client commands use, from `TYMPAN_TOKEN`, or None."""
+    return (os.environ if environment is None else environment).get("TYMPAN_TOKEN") or None
 
 
 def cache_folder(environment: Mapping[str, str] | None = None) -> Path:

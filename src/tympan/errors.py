@@ -11,7 +11,8 @@
     │   ├── AudioError           audio that cannot be decoded
     │   └── TooBigError          a message above the size limit
     ├── AccessError          the API key is missing or unknown
-    │   └── OriginError          a web page that may not connect
+    │   ├── OriginError          a web page that may not connect
+    │   └── HostError            a Host header that is not one of the server's
     ├── LimitError           a limit of the service was reached
     │   ├── IdleError            no message for too long
     │   ├── SessionTooLongError  the session's longest duration
@@ -78,6 +79,10 @@ class AccessError(TympanError):
 
 class OriginError(AccessError):
     code = "origin"
+
+
+class HostError(AccessError):
+    code = "host"
 
 
 class LimitError(TympanError):

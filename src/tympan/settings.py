@@ -70,15 +70,36 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     token_secret: Annotated[
         str,
         Meta(
-            description="Secret that signs short-lived tokens; use the same one on all servers of a fleet (default: "
-            "random)."
+            description="Secret of at least 32 bytes that signs short-lived tokens; use the same one on all servers of "
+            "a fleet (default: random)."
         ),
     ] = ""
+    token_secret_file: Annotated[
+        str | None, Meta(description="File that contains the token secret, in place of token_secret.")
+    ] = None
+    accept_foreign_tokens: Annotated[
+        bool,
+        Meta(
+            description="Accept tokens of keys that this server does not have, for fleets with one token secret and "
+            "different keys; they then outlive the removal of their key."
+        ),
+    ] = False
+    metrics_keys: Annotated[
+        tuple[str, ...],
+        Meta(description="Keys or hashes for /metrics, which is refused without them if API keys are required."),
+    ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
         Meta(
             description="Origins of web pages that may connect, such as https://app.example, or *; by default all if "
             "API keys are required, else only the server's own page."
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Host names by which clients reach a server without API keys, or *; IP addresses and localhost "
+            "are always allowed."
         ),
     ] = ()
     tls_certificate: Annotated[

@@ -45,7 +45,9 @@ def minute(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from running(tmp_path_factory.mktemp("embedded") / "server.log", "--model", "embedded")
+    yield from running(
+        tmp_path_factory.mktemp("embedded") / "server.log", "--model", "embedded", "--allowed-host", "tympan.test"
+    )
 
 
 @pytest.fixture

@@ -48,6 +48,19 @@ def test_open_server_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["keys"], found["model"]) == ("warn", "warn")
 
 
+def test_short_secret_and_readable_key_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("key")
+    keys.chmod(0o644)
+    command = ["doctor", "--model", "scripted", "--port", str(free_port()), "--api-keys-file", str(keys)]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert f"every user of this machine has access to {keys} (mode 0644)" in output
+    assert f"→ run chmod o= {keys}" in output
+    assert main([*command, "--token-secret", "x"]) == 1
+    assert "error  keys     the secret in token_secret has 1 bytes" in capsys.readouterr().out
+
+
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def without(name: str) -> ModuleType:
         if name in ("picows", "pocketsphinx"):

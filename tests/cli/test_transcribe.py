@@ -122,11 +122,30 @@ def test_unreachable_server_is_reported_once(silent_file: Path, capsys: pytest.C
     assert error.count("\n") == 1
 
 
-def test_a_key(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key(
+    silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
     with LiveServer(model="scripted", api_keys=["secret"], host="127.0.0.1") as server:
-        assert main(["transcribe", "--url", server.url(""), str(silent_file)]) == 2
-        assert main(["transcribe", "--url", server.url(""), "--token", "secret", str(silent_file)]) == 0
-    assert capsys.readouterr().out == f"{TEN}\n{TWENTY}\n"
+        command = ["transcribe", "--url", server.url(""), str(silent_file)]
+        assert main(command) == 2
+        assert main([*command, "--token", "secret"]) == 0
+        assert main([*command, "--token-file", str(file)]) == 0
+        monkeypatch.setenv("TYMPAN_TOKEN", "secret")
+        assert main(command) == 0
+        assert main([*command, "--token", "wrong"]) == 2, "options override the environment"
+    assert capsys.readouterr().out == f"{TEN}\n{TWENTY}\n" * 3
+
+
+def test_token_file_errors(silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").touch()
+    command = ["transcribe", "--url", "ws://127.0.0.1:1", str(silent_file), "--token-file"]
+    for name, message in (("empty", "is empty: expected an API key"), ("missing", "cannot read the API key in")):
+        assert main([*command, str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_progress_bar() -> None:

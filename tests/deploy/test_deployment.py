@@ -67,8 +67,16 @@ def test_container_resolves_the_same_settings() -> None:
     assert here.config.limits.handover_seconds == 3600 - 30
 
 
+def test_host_of_the_platform_is_allowed() -> None:
+    assert resolve_deployment(config()).config.server.allowed_hosts == ("*",)
+    named = config(allowed_hosts=["asr.example"])
+    assert resolve_deployment(named).config.server.allowed_hosts == ("asr.example",)
+    assert resolve_ray_deployment(config()).config.server.allowed_hosts == ()
+
+
 def test_environment_has_no_keys() -> None:
-    secrets = load_config(environment={}, overrides={"api_keys": ["k"], "token_secret": "t"})
+    overrides = {"api_keys": ["k"], "token_secret": "t", "metrics_keys": ["m"]}
+    secrets = load_config(environment={}, overrides=overrides)
     assert as_environment(secrets) == {}
 
 

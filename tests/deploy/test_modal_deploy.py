@@ -165,6 +165,7 @@ def test_secret_has_keys_and_variables_settings(server: ControlPlane) -> None:
     assert variables == {
         "HF_HUB_OFFLINE": "1",
         "TYMPAN_HOST": "0.0.0.0",
+        "TYMPAN_ALLOWED_HOSTS": "*",
         "TYMPAN_MODEL": PINNED,
         "TYMPAN_CONTAINER_MAX_STREAMS": "179",
         "TYMPAN_CONTAINER_TARGET_STREAMS": "143",

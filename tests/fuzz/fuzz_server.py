@@ -97,7 +97,8 @@ class ServerProcess:
 def opening(path: str = "/v1/stream", more: str = "") -> bytes:
     key = base64.b64encode(bytes(16)).decode()
     return (
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\n"
         f"Sec-WebSocket-Key: {key}\r\n{more}\r\n"
     ).encode()
 

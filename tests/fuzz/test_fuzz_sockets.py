@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(180)]
 
 CONNECTIONS = 1500
 HEADS = (
-    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n",
+    b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n",
     b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n",
     b"Sec-WebSocket-Protocol: realtime, token\r\n",

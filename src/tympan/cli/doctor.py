@@ -187,18 +187,24 @@ def _files(config: Config) -> Iterator[Finding]:
 
 
 def _keys(config: Config) -> Iterator[Finding]:
+    from tympan.server.access.start_checks import read_token_secret, readable_secrets
+
     server = config.server
+    secret = read_token_secret(server)
     if server.asks_for_keys:
         from tympan.server.access.auth import Keyring
 
         file = server.api_keys_file
-        keyring = Keyring(server.api_keys, file=Path(file) if file else None, limits=config.keys)
+        keyring = Keyring(server.api_keys, secret, Path(file) if file else None, config.keys)
         yield Finding("keys", OK, f"{len(keyring.accounts)} API keys{f', with those in {file}' if file else ''}")
     elif server.bind_host in ("127.0.0.1", "::1", "localhost"):
         yield Finding("keys", OK, "no API keys; only this machine can connect")
     else:
         text = f"no API keys, and {server.bind_host} is reachable from the network"
         yield Finding("keys", WARNING, text, "set TYMPAN_API_KEYS, unless a proxy in front of the server checks keys")
+    for text in readable_secrets(server):
+        problem, _, fix = text.partition(": ")
+        yield Finding("keys", WARNING, problem, fix)
 
 
 def _missing(modules: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
+from tympan.cli.options import add_token, token_from
 from tympan.cli.terminal import Screen, open_screen
 from tympan.client.microphone import Microphone
 from tympan.client.stream import connect
@@ -21,13 +22,13 @@ DEFAULT_URL: Final = "ws://localhost:8000"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default=DEFAULT_URL, help=f"Server (default: {DEFAULT_URL}).")
-    parser.add_argument("--token", help="API key of the server.")
+    add_token(parser)
     parser.add_argument("--device", help="Number or name of the microphone, as listed by `python -m sounddevice`.")
 
 
 def run(arguments: argparse.Namespace) -> int:
     device = int(arguments.device) if (arguments.device or "").isdecimal() else arguments.device
-    asyncio.run(listen(arguments.url, arguments.token, Microphone(device), open_screen(Console())))
+    asyncio.run(listen(arguments.url, token_from(arguments), Microphone(device), open_screen(Console())))
     return 0
 
 

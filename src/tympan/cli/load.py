@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tympan.bench.load.dialects import DIALECTS
 from tympan.bench.load.spec import LoadSpec
+from tympan.cli.options import add_token, token_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--chunk-ms", type=int, default=80, metavar="MS", help="of a message (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the streams' phases (default: %(default)s)")
-    parser.add_argument("--token", help="an API key of that server")
+    add_token(parser)
     parser.add_argument("--report", type=Path, metavar="FILE", help="write .html or .png (needs matplotlib)")
 
 
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         flush_every=arguments.flush_every,
         chunk_ms=arguments.chunk_ms,
         seed=arguments.seed,
-        token=arguments.token,
+        token=token_from(arguments),
     )
     if arguments.report is not None:
         check_file(arguments.report)

@@ -7,12 +7,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tympan.config import Config, Setting, config_file, load_config, settings
+from tympan.config import Config, Setting, client_token, config_file, load_config, settings
+from tympan.errors import ConfigError
 
 COMMON: Final = frozenset(
     (
         *("model", "device", "dtype", "kv_dtype", "max_streams"),
-        *("host", "port", "api_keys", "api_keys_file", "allowed_origins", "tls_certificate", "tls_key"),
+        *("host", "port", "api_keys", "api_keys_file", "metrics_keys", "allowed_origins", "allowed_hosts"),
+        *("tls_certificate", "tls_key"),
         *("log_level", "log_format", "record_folder"),
         *("gpus", "container_target_streams", "container_max_streams", "min_containers", "max_containers"),
     )
@@ -74,6 +76,33 @@ def config_from(arguments: argparse.Namespace) -> Config:
     names = {setting.name for setting in settings()}
     overrides = {name: value for name, value in given.items() if name in names}
     return load_config(given.get("config") or config_file(), overrides=overrides)
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the API key that a client command presents."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--token", help="API key of the server; other users of this machine can see it in `ps`.")
+    group.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="File that contains the API key; also TYMPAN_TOKEN."
+    )
+
+
+def token_from(arguments: argparse.Namespace) -> str | None:
+    """Return the API key of the options or the environment, or None.
+
+    Raises:
+        ConfigError: The file cannot be read or is empty.
+    """
+    file: Path | None = arguments.token_file
+    if file is None:
+        return arguments.token or client_token()
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the API key in {file}: {error}") from None
+    if not token:
+        raise ConfigError(f"{file} is empty: expected an API key")
+    return token
 
 
 def _help(setting: Setting) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from tympan.audio.files import decode_file, duration_seconds
-from tympan.cli.options import add_settings, config_from
+from tympan.cli.options import add_settings, add_token, config_from, token_from
 from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="Server to use, such as ws://localhost:8000; by default this machine transcribes."
     )
-    parser.add_argument("--token", help="API key of the server.")
+    add_token(parser)
     parser.add_argument("--format", choices=[*FORMATS, "tokens"], default="text", help="Output format (default: text).")
     parser.add_argument("--output", type=Path, metavar="DIR", help="Write one file per input into DIR.")
     add_settings(parser, ["model"], config=True)
@@ -123,7 +123,8 @@ async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Pat
 
 async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> Recognize:
     if arguments.url:
-        return lambda file: _recognize_remotely(arguments.url, arguments.token, file)
+        token = token_from(arguments)
+        return lambda file: _recognize_remotely(arguments.url, token, file)
     config = _one_stream(config_from(arguments))
     from tympan.engine.registry import create_engine
     from tympan.session.local import transcribe

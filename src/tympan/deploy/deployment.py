@@ -64,7 +64,8 @@ def resolve_deployment(config: Config, *, check: bool = True) -> Deployment:
         handover_seconds = float(config.deploy.timeout_seconds - HANDOVER_SECONDS)
     config = replace(
         config,
-        server=replace(config.server, host="0.0.0.0", port=PORT),
+        # Any client can reach the platform's address, so a rebound name gives a web page access to nothing more.
+        server=replace(config.server, host="0.0.0.0", port=PORT, allowed_hosts=config.server.allowed_hosts or ("*",)),
         limits=replace(config.limits, handover_seconds=handover_seconds),
         deploy=_with_streams(config, gpus, MAX_INPUTS, check=check),
     )

@@ -9,6 +9,7 @@ from tympan.errors import (
     AudioError,
     CapacityError,
     FrameError,
+    HostError,
     IdleError,
     LimitError,
     OriginError,
@@ -39,6 +40,7 @@ CLOSE_CODES: Mapping[type[TympanError], int] = {
 
 HTTP_STATUSES: Mapping[type[TympanError], int] = {
     OriginError: 403,
+    HostError: 421,
     AccessError: 401,
     RequestError: 400,
     TooBigError: 413,

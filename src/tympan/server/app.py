@@ -18,6 +18,7 @@ from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai.realtime import OpenAIProtocol
 from tympan.server.listen import asgi_websocket
 from tympan.server.routes import deepgram, health, kyutai, openai, page
+from tympan.server.routes.security import SecurityMiddleware
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.version import version
@@ -43,7 +44,9 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Tympan", version=version(), lifespan=lifespan)
+    # FastAPI's pages load scripts from a third party, and its schema needs no key; `health` serves the schema.
+    app = FastAPI(title="Tympan", version=version(), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(SecurityMiddleware, service=service)
     app.state.service = service
     for module in (health, kyutai, openai, deepgram):
         app.include_router(module.routes(service))

@@ -12,7 +12,8 @@ from tympan.engine.base import Engine, describe_startup
 from tympan.errors import TympanError
 from tympan.protocols.base import ServerInfo
 from tympan.server.access.admission import Admission
-from tympan.server.access.auth import Keyring
+from tympan.server.access.auth import Keyring, MetricsAccess
+from tympan.server.access.start_checks import read_token_secret
 from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
@@ -29,6 +30,7 @@ class Service:
         engine: The engine that transcribes.
         metrics: The Prometheus metrics.
         keys: The accepted API keys.
+        metrics_access: Checks the keys for the metrics.
         connections: The open connections.
         buffered: The budget of the bodies that are kept until they are complete.
         admission: Admits clients and opens their sessions.
@@ -42,7 +44,14 @@ class Service:
         self.metrics = Metrics(engine)
         server = config.server
         file = None if server.api_keys_file is None else Path(server.api_keys_file)
-        self.keys = Keyring(server.api_keys, server.token_secret, file, config.keys)
+        self.keys = Keyring(
+            server.api_keys,
+            read_token_secret(server),
+            file,
+            config.keys,
+            accept_foreign_tokens=server.accept_foreign_tokens,
+        )
+        self.metrics_access = MetricsAccess(server.metrics_keys, public=not server.asks_for_keys)
         self.metrics.show_keys(lambda: self.keys.accounts)
         self.connections = Connections()
         self.buffered = ByteBudget(BUFFERED_BYTES)

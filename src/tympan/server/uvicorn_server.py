@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tympan.config import Config
+from tympan.server.access.start_checks import open_to_network, readable_secrets
 from tympan.server.app import PROTOCOLS
 from tympan.server.listen.http_protocol import HttpProtocol
 from tympan.server.listen.listener import listen, tls_context
@@ -84,6 +85,8 @@ class UvicornServer(uvicorn.Server):
         logger.info("Tympan %s serves %s on %s://%s:%d", version(), model, scheme, _host_in_url(host), port)
         if self._service.observers.recorder is not None:
             logger.warning("streams are recorded in %s", self._service.observers.recorder.folder)
+        for text in (*open_to_network(self._settings, host), *readable_secrets(self._settings)):
+            logger.warning("%s", text)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
@@ -98,5 +101,4 @@ class UvicornServer(uvicorn.Server):
 
 
 def _host_in_url(host: str) -> str:
-    host = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
     return f"[{host}]" if ":" in host else host

@@ -1,11 +1,11 @@
-"""The check of the `Origin` header."""
+"""The checks of the `Origin` and `Host` headers."""
 
 from __future__ import annotations
 
 import pytest
 
-from tympan.errors import OriginError
-from tympan.server.access.origins import check_origin
+from tympan.errors import HostError, OriginError
+from tympan.server.access.origins import check_host, check_origin
 
 APP = "https://app.example"
 OTHER = "https://other.example"
@@ -37,8 +37,9 @@ def test_allowed(headers: dict[str, str], allowed_origins: tuple[str, ...], keys
         ({"origin": "http://server", "host": "server:8000"}, (), False),
         ({"origin": OTHER, "host": "server"}, (APP,), False),
         ({"origin": OTHER, "host": "server"}, (APP,), True),
+        ({"origin": "http://[", "host": "["}, (), False),
     ],
-    ids=["other page", "opaque", "no host", "other port", "not listed", "not listed, keys"],
+    ids=["other page", "opaque", "no host", "other port", "not listed", "not listed, keys", "no URL"],
 )
 def test_refused(headers: dict[str, str], allowed_origins: tuple[str, ...], keys_required: bool) -> None:
     with pytest.raises(OriginError, match=r"is not allowed; .* allowed_origins"):
@@ -49,3 +50,24 @@ def test_message_is_short() -> None:
     with pytest.raises(OriginError) as caught:
         check_origin({"origin": "https://" + "a" * 1000, "host": "server"}, (), False)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.1.2.3:8000", "[::1]:8000", "[fd00::1]", "localhost", "LOCALHOST:80", "localhost.", "a.localhost",
+     "asr.example", "ASR.example:8000", None],
+)  # fmt: skip
+def test_allowed_hosts(host: str | None) -> None:
+    check_host({} if host is None else {"host": host}, ("Asr.example",), keys_required=False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "asr.example.evil",
+     "xasr.example", "[", "[::1", "", ":8000", "server"],
+)  # fmt: skip
+def test_refused_hosts(host: str) -> None:
+    with pytest.raises(HostError, match=r"is not allowed without API keys; .* allowed_hosts"):
+        check_host({"host": host}, ("asr.example",), keys_required=False)
+    check_host({"host": host}, (), keys_required=True)
+    check_host({"host": host}, ("*",), keys_required=False)

@@ -110,7 +110,8 @@ KEYS = ("acme name=acme streams=1", "few opens_per_minute=1", "spent minutes_per
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
     limits = {"key_upload_bytes_per_minute": 2 * len(SMALL)}
-    with LiveServer(max_streams=8, step_ms=0, api_keys=KEYS, host="127.0.0.1", token_secret="s", **limits) as server:
+    keys = {"api_keys": KEYS, "metrics_keys": ["scraper"]}
+    with LiveServer(max_streams=8, step_ms=0, host="127.0.0.1", **keys, **limits) as server:
         yield server
 
 
@@ -247,11 +248,11 @@ def test_minutes_limit_ends_file_with_429() -> None:
 def test_metrics_of_named_keys_only(server: LiveServer) -> None:
     with connect(server.url(token="acme")) as socket:
         socket.send(bytes(3840 * 25))
-        text = httpx.get(server.http("/metrics")).text
+        text = httpx.get(server.http("/metrics"), headers=bearer("scraper")).text
         assert 'tympan_key_streams{key="acme"} 1.0' in text
         socket.send("EOS")
         end(socket)
-    text = httpx.get(server.http("/metrics")).text
+    text = httpx.get(server.http("/metrics"), headers=bearer("scraper")).text
     assert 'tympan_key_streams{key="acme"} 0.0' in text
     assert 'tympan_key_audio_seconds_total{key="acme"}' in text
     assert 'tympan_refused_total{reason="quota"}' in text

@@ -17,7 +17,8 @@ from tympan.server.listen import http_protocol, websocket
 
 KEY = "secret"
 UPGRADE = (
-    "GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\n"
     f"Authorization: Bearer {KEY}\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n"
 )
 
@@ -81,7 +82,9 @@ def test_silent_connection_is_closed(server: LiveServer) -> None:
         assert peer.read() == b""
 
 
-@pytest.mark.parametrize("head", ["GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: " + "a" * 100, UPGRADE, "\r\n" * 100])
+@pytest.mark.parametrize(
+    "head", ["GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: " + "a" * 100, UPGRADE, "\r\n" * 100]
+)
 def test_slow_request_is_closed(server: LiveServer, head: str) -> None:
     with Peer(server) as peer:
         assert peer.drip(head) == b""
@@ -92,7 +95,8 @@ def test_slow_second_request_is_closed(server: LiveServer) -> None:
     for method in ("GET", "DELETE"):
         with Peer(server) as peer:
             peer.send(
-                f"{method} /health HTTP/1.1\r\nHost: x\r\nContent-Length: {0 if method == 'GET' else 999}\r\n\r\n"
+                f"{method} /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Content-Length: {0 if method == 'GET' else 999}\r\n\r\n"
             )
             assert peer.socket.recv(1 << 16).startswith(b"HTTP/1.1 ")
             peer.drip("\r\n" * 100 if method == "GET" else "x" * 100)
@@ -101,7 +105,7 @@ def test_slow_second_request_is_closed(server: LiveServer) -> None:
 def test_keepalive(server: LiveServer) -> None:
     with Peer(server) as peer:
         for _ in range(4):
-            peer.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            peer.send("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             answer = peer.socket.recv(1 << 16)
             while not answer.endswith(b"}"):
                 answer += peer.socket.recv(1 << 16)
@@ -113,7 +117,7 @@ def test_endless_headers(server: LiveServer) -> None:
     before = psutil.Process().memory_info().rss
     for line in ("a" * 100, "x: " + "a" * 100 + "\r\n"):
         with Peer(server) as peer:
-            peer.send("GET /health HTTP/1.1\r\nHost: x\r\n" + "y: ")
+            peer.send("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + "y: ")
             sent = 0
             try:
                 while sent < 64 << 20:
@@ -125,7 +129,7 @@ def test_endless_headers(server: LiveServer) -> None:
     assert psutil.Process().memory_info().rss - before < 32 << 20
 
 
-@pytest.mark.parametrize("head", ["GET /health HTTP/1.1\r\nHost: x\r\n", UPGRADE])
+@pytest.mark.parametrize("head", ["GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", UPGRADE])
 def test_long_headers_in_one_packet(server: LiveServer, head: str) -> None:
     with Peer(server) as peer:
         peer.send(head + "x: " + "a" * 20_000 + "\r\n\r\n")
@@ -141,7 +145,7 @@ def test_stalled_body_takes_no_slot(server: LiveServer, path: str) -> None:
     kind, body = ("multipart/form-data; boundary=x", "--x\r") if form else ("audio/wav", "RIFF")
     with Peer(server) as peer:
         peer.send(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nkyutai-api-key: {KEY}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nkyutai-api-key: {KEY}\r\n"
             f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{body}\r\n"
         )
         answer = peer.read()
@@ -152,7 +156,7 @@ def test_stalled_body_takes_no_slot(server: LiveServer, path: str) -> None:
 
 def test_unread_response_is_dropped(server: LiveServer) -> None:
     with Peer(server, receive_buffer=4096) as peer:
-        request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = "GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         peer.send(request * 2000)
         wait_until(lambda: not is_connected(server))
 

@@ -148,7 +148,7 @@ def test_unknown_path(server: LiveServer, sockets: list[socket.socket]) -> None:
     sockets.append(raw)
     key = base64.b64encode(bytes(16)).decode()
     raw.sendall(
-        f"GET /v1/nothing HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /v1/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     assert raw.recv(64).startswith(b"HTTP/1.1 404")

@@ -159,7 +159,7 @@ def test_aborted_upload_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(step_ms=20, **JSON_FORM) as server:
         with create_connection(("127.0.0.1", server.port)) as socket:
             path = "/v1/listen?encoding=linear16&sample_rate=24000"
-            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
+            head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n\r\n"
             socket.sendall(head.encode() + bytes(48_000 * 10))
             wait_until(lambda: server.service.engine.active == 1)
         wait_until(lambda: server.service.engine.active == 0)

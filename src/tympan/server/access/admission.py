@@ -1,7 +1,7 @@
 """Admission: whether a client may open a session, checked in one place.
 
-In this order: the origin of the page, the API key, whether the server is ready, the share of the slots that files may
-take, free slots, the limits of the key.
+In this order: host and origin of the request, the API key, whether the server is ready, the share of the slots that
+files may take, free slots, the limits of the key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tympan.engine.base import Engine
 from tympan.errors import CapacityError, RestartingError, TympanError
 from tympan.messages import AudioFormat
 from tympan.server.access.auth import Keyring
-from tympan.server.access.origins import check_origin
+from tympan.server.access.origins import check_host, check_origin
 from tympan.server.access.quota import Account, Usage
 from tympan.session.listener import SessionListener
 from tympan.session.session import Session
@@ -50,10 +50,12 @@ class Admission:
         """Return the account of a client that may connect; header names are in lower case.
 
         Raises:
+            HostError: The request was sent to a host name that is not allowed.
             OriginError: The request comes from a web page that is not allowed.
-            AccessError: The key is missing or unknown, or the token has expired.
+            AccessError: The key is missing or unknown, or the token has expired or its key was removed.
             RestartingError: The server is starting or shutting down.
         """
+        check_host(headers, self._config.server.allowed_hosts, self._keys.asked_for)
         check_origin(headers, self._config.server.allowed_origins, self._keys.asked_for)
         account = self._keys.check(credential)
         if reason := self._unavailable_reason():

@@ -1,13 +1,12 @@
 """Authentication by the operator's API keys, and by short-lived tokens that the holder of a key requests.
 
 Tokens are JSON Web Tokens (RFC 7519), signed with HMAC-SHA256. They are for browsers, which cannot keep a key secret. A
-token carries the id of the key that requested it, and its usage counts for that key.
+token carries the id of the key that requested it: its usage counts for that key, and it is void without the key.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Collection, Sequence
@@ -17,7 +16,7 @@ import jwt
 
 from tympan.config import KeySettings
 from tympan.errors import AccessError
-from tympan.server.access.keys import HASH_PREFIX, KeyFile, parse_key
+from tympan.server.access.keys import KeyFile, find_hash, parse_key
 from tympan.server.access.quota import Account
 
 MIN_TOKEN_SECONDS, MAX_TOKEN_SECONDS = 1, 3600
@@ -32,7 +31,13 @@ class Keyring:
     """
 
     def __init__(
-        self, keys: Sequence[str], secret: str = "", file: Path | None = None, limits: KeySettings | None = None
+        self,
+        keys: Sequence[str],
+        secret: str = "",
+        file: Path | None = None,
+        limits: KeySettings | None = None,
+        *,
+        accept_foreign_tokens: bool = False,
     ) -> None:
         """Load the keys.
 
@@ -41,6 +46,7 @@ class Keyring:
             secret: Secret that signs tokens. Servers with the same secret accept each other's tokens.
             file: File with more keys; `refresh` reloads it.
             limits: Limits of keys that have none of their own.
+            accept_foreign_tokens: Whether to accept tokens of keys that are not in the keyring.
 
         Raises:
             ConfigError: A key is invalid, or the file cannot be read.
@@ -50,6 +56,7 @@ class Keyring:
         self._file = None if file is None else KeyFile(file, self._limits)
         self._secret = hashlib.sha256((secret or secrets.token_hex()).encode()).digest()
         self._accounts: dict[str, Account] = {}
+        self._accept_foreign_tokens = accept_foreign_tokens
         # Shared by requests without a key, where none is required, and by tokens of keys that this server lacks.
         self._shared_account = Account(self._limits)
         self._update_accounts()
@@ -65,7 +72,7 @@ class Keyring:
         return self._accounts.values()
 
     def refresh(self) -> None:
-        """Reload the key file if it has changed; keys that remain keep their usage."""
+        """Reload the key file if it has changed; keys that remain keep their usage, and removed ones are revoked."""
         if self._file is not None and self._file.refresh():
             self._update_accounts()
 
@@ -73,7 +80,7 @@ class Keyring:
         """Return the account that a key or token belongs to.
 
         Raises:
-            AccessError: Keys are required, and this is neither a key nor a valid token.
+            AccessError: Keys are required, and this is neither a key nor a valid token of one.
         """
         account = self._account_of_key(credential)
         if account is not None:
@@ -93,7 +100,12 @@ class Keyring:
             raise AccessError("the token has expired; request a new one") from None
         except jwt.InvalidTokenError:
             raise AccessError("the API key is invalid") from None
-        return next((each for each in self.accounts if each.id == claims.get("key")), self._shared_account)
+        account = next((each for each in self.accounts if each.id == claims.get("key")), None)
+        if account is not None:
+            return account
+        if not self._accept_foreign_tokens:
+            raise AccessError("the API key that requested the token is not valid here, so neither is the token")
+        return self._shared_account
 
     def grant(self, credential: str | None, seconds: int) -> tuple[str, int]:
         """Return a new token and its lifetime in seconds.
@@ -113,15 +125,48 @@ class Keyring:
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), seconds
 
     def _account_of_key(self, credential: str | None) -> Account | None:
-        presented = HASH_PREFIX + hashlib.sha256((credential or "").encode()).hexdigest()
-        found = None
-        for hash, account in self._accounts.items():  # compare with all keys, so that the time is constant
-            if hmac.compare_digest(presented, hash):
-                found = account
-        return found
+        hash = find_hash(credential, self._accounts)
+        return None if hash is None else self._accounts[hash]
 
     def _update_accounts(self) -> None:
         previous, self._accounts = self._accounts, {}
         for key in [*self._keys, *(self._file.keys if self._file is not None else ())]:
             account = self._accounts[key.hash] = previous.get(key.hash) or Account(self._limits)
             account.limits, account.id, account.name = key.limits, key.id, key.name
+        for hash in previous.keys() - self._accounts.keys():
+            previous[hash].revoked = True
+
+
+class MetricsAccess:
+    """Who may read the metrics, which show the names and the usage of all keys: the holders of keys of their own.
+
+    Without such keys the metrics are public, unless streams need a key.
+    """
+
+    def __init__(self, keys: Sequence[str], *, public: bool) -> None:
+        """Load the keys.
+
+        Args:
+            keys: Keys or their hashes.
+            public: Whether the metrics are public without keys.
+
+        Raises:
+            ConfigError: A key is invalid.
+        """
+        unlimited = KeySettings()
+        self._hashes = [
+            parse_key(key, unlimited, f"key {number} of metrics_keys").hash for number, key in enumerate(keys, 1)
+        ]
+        self._public = public
+
+    def check(self, credential: str | None) -> None:
+        """Check the key of a request.
+
+        Raises:
+            AccessError: A key is required, and this is none.
+        """
+        if self._hashes:
+            if find_hash(credential, self._hashes) is None:
+                raise AccessError("a metrics key is required: send one of metrics_keys as Authorization: Bearer KEY")
+        elif not self._public:
+            raise AccessError("the metrics show all API keys' usage, so they need a key of their own: set metrics_keys")

@@ -6,8 +6,10 @@ sha256:2c26b46b68ffc68ff99b453c1d3041… name=acme streams=20 minutes_per_day=60
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,10 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID_DIGITS = 16
 _SETTING_PREFIX = "key_"  # the setting key_streams is the limit `streams` of a line
 _LIMITS = [name.removeprefix(_SETTING_PREFIX) for name in KeySettings.__struct_fields__]
+
+
+_Stamp = tuple[int, int, int, int, int]
+"""Device, inode, times of change and size: a file that replaces another may have the same size and time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,16 @@ def hash_of(key: str) -> str:
     if _HASH.fullmatch(key):
         return key
     return HASH_PREFIX + hashlib.sha256(key.encode()).hexdigest()
+
+
+def find_hash(key: str | None, hashes: Iterable[str]) -> str | None:
+    """Return the one of the hashes that is the key's, or `None`; the time does not depend on which one it is."""
+    presented = HASH_PREFIX + hashlib.sha256((key or "").encode()).hexdigest()
+    found = None
+    for hash in hashes:
+        if hmac.compare_digest(presented, hash):
+            found = hash
+    return found
 
 
 def parse_key(line: str, limits: KeySettings, where: str) -> Key:
@@ -99,7 +115,8 @@ class KeyFile:
         self._path = path
         self._limits = limits
         self.keys: list[Key] = []
-        self._loaded_stamp: tuple[int, int] | None = None
+        self._loaded_stamp: _Stamp | None = None
+        self._seen_stamp: _Stamp | None = None
         self._logged_error = ""
         try:
             self._read()
@@ -107,13 +124,17 @@ class KeyFile:
             raise ConfigError(f"cannot read the keys in {path}: {error}") from None
 
     def refresh(self) -> bool:
-        """Reload the file if it has changed; keep the previous keys while it is invalid.
+        """Reload the file if it has changed since it was read and not since the last call.
+
+        A file that is being written may lack keys, whose streams would be closed; it is read once it has settled. The
+        previous keys are kept while the file is invalid.
 
         Returns:
             Whether the keys were reloaded.
         """
         try:
-            if self._stamp() == self._loaded_stamp:
+            previous, self._seen_stamp = self._seen_stamp, self._stamp()
+            if self._seen_stamp == self._loaded_stamp or self._seen_stamp != previous:
                 return False
             self._read()
         except (OSError, UnicodeDecodeError, ConfigError) as error:
@@ -135,6 +156,6 @@ class KeyFile:
             if line and not line.startswith("#")
         ]
 
-    def _stamp(self) -> tuple[int, int]:
+    def _stamp(self) -> _Stamp:
         status = self._path.stat()
-        return status.st_mtime_ns, status.st_size
+        return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size

@@ -1,11 +1,12 @@
-"""The check of the `Origin` header, which browsers send with every WebSocket and cross-origin request."""
+"""The checks of the `Origin` and `Host` headers, which keep other web pages from a server that a browser can reach."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from tympan.errors import OriginError
+from tympan.errors import HostError, OriginError
 
 
 def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], keys_required: bool) -> None:
@@ -25,5 +26,49 @@ def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], k
     origin = headers.get("origin")
     if origin is None or "*" in allowed_origins or origin in allowed_origins or (not allowed_origins and keys_required):
         return
-    if urlsplit(origin).netloc != headers.get("host"):
-        raise OriginError(f"the origin {origin:.80} is not allowed; the operator can add it to allowed_origins")
+    if _is_valid_url(origin) and urlsplit(origin).netloc == headers.get("host"):
+        return
+    raise OriginError(f"the origin {origin:.80} is not allowed; the operator can add it to allowed_origins")
+
+
+def check_host(headers: Mapping[str, str], allowed_hosts: Collection[str], keys_required: bool) -> None:
+    """Check that a request was sent to this server by a name that belongs to it.
+
+    A page of evil.example whose name has come to resolve to this server's address (DNS rebinding) has the same origin
+    as the server to a browser; only the `Host` header shows it. Addresses and localhost cannot be rebound. A page
+    without an API key achieves nothing, so servers with keys accept any host. Browsers always send the header.
+
+    Args:
+        headers: Headers of the request; names in lower case.
+        allowed_hosts: Configured names, without ports; `*` allows all of them.
+        keys_required: Whether requests need an API key.
+
+    Raises:
+        HostError: The name is not allowed.
+    """
+    host = headers.get("host")
+    if host is None or keys_required or "*" in allowed_hosts:
+        return
+    name = (urlsplit(f"//{host}").hostname or "") if _is_valid_url(f"//{host}") else ""
+    name = name.removesuffix(".")
+    is_local = name == "localhost" or name.endswith(".localhost")
+    if not (is_local or _is_address(name) or name in (allowed.lower() for allowed in allowed_hosts)):
+        raise HostError(
+            f"the host {host:.80} is not allowed without API keys; the operator can add it to allowed_hosts"
+        )
+
+
+def _is_valid_url(url: str) -> bool:
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

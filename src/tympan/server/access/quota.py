@@ -11,7 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from tympan.config import KeySettings
-from tympan.errors import QuotaError
+from tympan.errors import AccessError, QuotaError
 
 MINUTE_SECONDS = 60.0
 DAY_SECONDS = 86_400.0
@@ -64,6 +64,7 @@ class Account:
         name: The key's name in metrics; empty if it has none.
         streams: Streams in use now.
         audio_seconds: Audio received so far, summed over channels.
+        revoked: Whether the key has been removed.
     """
 
     def __init__(self, limits: KeySettings) -> None:
@@ -72,6 +73,7 @@ class Account:
         self.name = ""
         self.streams = 0
         self.audio_seconds = 0.0
+        self.revoked = False
         self._openings = SlidingWindow(MINUTE_SECONDS)
         self._file_bytes = SlidingWindow(MINUTE_SECONDS)
         self._audio = SlidingWindow(DAY_SECONDS)
@@ -80,8 +82,11 @@ class Account:
         """Reserve all of a new session's streams.
 
         Raises:
+            AccessError: The key has been removed.
             QuotaError: A limit is reached; no stream is reserved.
         """
+        if self.revoked:
+            raise self._revoked_error()
         limit = self.limits.key_streams
         if limit is not None and self.streams + streams > limit:
             raise QuotaError(f"the limit of {limit} concurrent streams is reached", STREAM_RETRY_SECONDS)
@@ -89,7 +94,7 @@ class Account:
         if limit is not None and self._openings.total(now) >= limit:
             wait = self._openings.seconds_until_below(limit, now)
             raise QuotaError(f"the limit of {limit} new streams and files per minute is reached", wait)
-        error = self.audio_error(now)
+        error = self._audio_error(now)
         if error is not None:
             raise error
         self._openings.add(1, now)
@@ -103,8 +108,14 @@ class Account:
         self._audio.add(seconds, now)
         self.audio_seconds += seconds
 
-    def audio_error(self, now: float) -> QuotaError | None:
-        """Return an error if the limit on audio is reached."""
+    def error(self, now: float) -> AccessError | QuotaError | None:
+        """Return an error if open streams of the key have to end: it was removed, or its audio is used up."""
+        return self._revoked_error() if self.revoked else self._audio_error(now)
+
+    def _revoked_error(self) -> AccessError:
+        return AccessError("the API key of this stream has been removed; use another key")
+
+    def _audio_error(self, now: float) -> QuotaError | None:
         limit = self.limits.key_minutes_per_day
         if limit is None or self._audio.total(now) < 60 * limit:
             return None
@@ -141,13 +152,13 @@ class Usage:
         self._streams = streams
         self._counted_seconds = 0.0
 
-    def spent(self, now: float) -> QuotaError | None:
-        """Count the audio received since the last call; return an error if the limit on audio is reached."""
+    def spent(self, now: float) -> AccessError | QuotaError | None:
+        """Count the audio received since the last call; return an error if the session has to end."""
         seconds = self._session.heard_seconds
         if seconds > self._counted_seconds:
             self._account.add_audio(seconds - self._counted_seconds, now)
             self._counted_seconds = seconds
-        return self._account.audio_error(now)
+        return self._account.error(now)
 
     def end(self, now: float) -> None:
         """Count the remaining audio and release the streams; later calls have no effect."""

@@ -1,4 +1,4 @@
-"""Routes that describe the server: health, readiness, models and metrics."""
+"""Routes that describe the server: health, readiness, models, metrics and the OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from tympan.errors import AccessError
+from tympan.protocols.errors import http_status
 from tympan.protocols.native import NativeProtocol
 from tympan.server.routes.responses import request_of
 from tympan.server.service import Service
@@ -17,7 +18,7 @@ RECORDING_NOTICE = "Streams of this server are recorded by its operator."
 
 
 def routes(service: Service) -> APIRouter:
-    """Return the routes `/health`, `/ready`, `/v1/models` and `/metrics`."""
+    """Return the routes `/health`, `/ready`, `/v1/models`, `/metrics` and `/openapi.json`."""
     router = APIRouter()
 
     @router.get("/health")
@@ -54,8 +55,16 @@ def routes(service: Service) -> APIRouter:
         return JSONResponse({"error": {"code": "model_not_found", "message": "this model is not served here"}}, 404)
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        try:
+            service.metrics_access.check(request_of(request).authorization("bearer"))
+        except AccessError as error:
+            return _refuse(error)
         return Response(service.metrics.render(), media_type=service.metrics.content_type)
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def schema(request: Request) -> JSONResponse:
+        return _check_key(service, request) or JSONResponse(request.app.openapi())
 
     return router
 
@@ -65,8 +74,13 @@ def _check_key(service: Service, request: Request) -> JSONResponse | None:
     try:
         service.keys.check(NativeProtocol(request_of(request), service.server_info).credential())
     except AccessError as error:
-        return JSONResponse({"error": {"code": error.code, "message": str(error)}}, 401)
+        return _refuse(error)
     return None
+
+
+def _refuse(error: AccessError) -> JSONResponse:
+    body = {"error": {"code": error.code, "message": str(error)}}
+    return JSONResponse(body, http_status(error), {"WWW-Authenticate": "Bearer"})
 
 
 def _model_fields(service: Service) -> dict[str, Any]:
