@@ -29,16 +29,24 @@ MIB = 1 << 20
 
 
 class ServerProcess:
-    """A `tympan serve --model scripted`; `logged_errors` is the log from the first error on."""
+    """A `tympan serve --model scripted`; `logged_errors` is the log from the first error on.
 
-    def __init__(self, log: Path, **settings: object) -> None:
+    Args:
+        log: File for its output.
+        descriptors: Most file descriptors that it may have.
+        settings: Options.
+    """
+
+    def __init__(self, log: Path, *, descriptors: int | None = None, **settings: object) -> None:
         self._log = log
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         command = [sys.executable, "-m", "tympan", "serve", "--model=scripted", "--port=0", *options]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"', *command]
         with log.open("wb") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 60
-        while (found := re.search(r"on http://\S+:(\d+)", log.read_text())) is None:
+        while (found := re.search(r"on https?://\S+:(\d+)", log.read_text())) is None:
             assert self._process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)

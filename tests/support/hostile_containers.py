@@ -67,10 +67,8 @@ def mp4_with_table(entries: int) -> bytes:
 SOUNDS: dict[str, Callable[[], bytes]] = {
     "flac": lambda: sound("flac", "flac"),
     "ogg": lambda: sound("ogg", "libopus"),
-    "ogg flac": lambda: sound("ogg", "flac"),
     "webm": lambda: sound("webm", "libopus"),
     "live webm": lambda: sound("webm", "libopus", live=True),
-    "mp4": lambda: sound("mp4", "aac", options=(("movflags", "faststart"),)),
     "mp4, index last": lambda: sound("mp4", "aac"),
     "mp4, fragments": lambda: sound("mp4", "aac", live=True, options=(("movflags", "frag_keyframe+empty_moov"),)),
     "mp3": lambda: sound("mp3", "libmp3lame"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import uvicorn
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # uvicorn cuts a socket at this factor of the message limit, to bound memory; the connection's limit explains itself.
 HARD_LIMIT_FACTOR = 4
+
+TLS_HANDSHAKE_SECONDS = 10.0
 
 
 class UvicornServer(uvicorn.Server):
@@ -75,9 +79,13 @@ class UvicornServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections, and log where."""
-        await super().startup(sockets)
+        await super().startup([])
         if self.should_exit:
             return
+        self.started = False
+        for listener in sockets or ():
+            self.servers.append(await self._accept_from(listener))
+        self.started = True
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         info, capacity = self._service.engine.info, self._service.engine.capacity
         model = f"model {info.model} ({info.engine} on {info.device}, {capacity} streams)"
@@ -87,6 +95,19 @@ class UvicornServer(uvicorn.Server):
             logger.warning("streams are recorded in %s", self._service.observers.recorder.folder)
         for text in (*open_to_network(self._settings, host), *readable_secrets(self._settings)):
             logger.warning("%s", text)
+
+    async def _accept_from(self, listener: socket.socket) -> asyncio.Server:
+        """Accept connections as uvicorn does, but with a short time limit for the TLS handshake."""
+        config = self.config
+
+        def make_protocol() -> asyncio.Protocol:
+            factory: Callable[..., asyncio.Protocol] = config.http_protocol_class
+            return factory(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        seconds = TLS_HANDSHAKE_SECONDS if config.ssl else None
+        return await asyncio.get_running_loop().create_server(
+            make_protocol, sock=listener, backlog=config.backlog, ssl=config.ssl, ssl_handshake_timeout=seconds
+        )
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
