@@ -29,18 +29,21 @@ MIB = 1 << 20
 
 
 class ServerProcess:
-    """A `tympan serve --model scripted`; `logged_errors` is the log from the first error on.
+    """A `tympan serve`; `logged_errors` is the log from the first error on.
 
     Args:
         log: File for its output.
+        model: The model that it serves.
         descriptors: Most file descriptors that it may have.
-        settings: Options.
+        settings: Further options.
     """
 
-    def __init__(self, log: Path, *, descriptors: int | None = None, **settings: object) -> None:
+    def __init__(
+        self, log: Path, *, model: str = "scripted", descriptors: int | None = None, **settings: object
+    ) -> None:
         self._log = log
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        command = [sys.executable, "-m", "tympan", "serve", "--model=scripted", "--port=0", *options]
+        command = [sys.executable, "-m", "tympan", "serve", f"--model={model}", "--port=0", *options]
         if descriptors is not None:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"', *command]
         with log.open("wb") as file:
@@ -63,18 +66,22 @@ class ServerProcess:
         return f"http://127.0.0.1:{self.port}{path}"
 
     @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self._process.pid)
+
+    @property
     def memory(self) -> int:
-        return int(psutil.Process(self._process.pid).memory_info().rss)
+        return int(self.process.memory_info().rss)
 
     @property
     def workers(self) -> int:
         """Number of processes that decode a stream: the children of the launcher."""
-        return sum(len(child.children()) for child in psutil.Process(self._process.pid).children())
+        return sum(len(child.children()) for child in self.process.children())
 
     @property
     def connections(self) -> int:
         """Number of accepted sockets that are not closed."""
-        opened = psutil.Process(self._process.pid).net_connections("tcp")
+        opened = self.process.net_connections("tcp")
         return sum(each.status in ("ESTABLISHED", "CLOSE_WAIT") for each in opened)
 
     @property
