@@ -19,7 +19,7 @@ from support.waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
@@ -70,7 +70,7 @@ class OnDevice(CountingRunner):
 
 @pytest.fixture
 def restarts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.01,))
 
 
 @pytest.mark.usefixtures("restarts_at_once")

@@ -24,7 +24,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tympan.config import ServerSettings
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.errors import ConfigError
@@ -126,7 +126,7 @@ def test_start_of_the_process() -> None:
 
 
 def test_not_ready_while_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.5,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.5,))
     slow = SlowStart()
     slow.done.set()
     with LiveServer(engine=slow.engine) as server:
