@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Final
 
 import tympan
+from tympan.config import provide_home
 from tympan.errors import TympanError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s")
+    if home := provide_home():
+        logger.warning("there is no home folder; caches are in %s, set HOME to keep them", home)
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # raises here if the pipe is closed

@@ -14,6 +14,7 @@ from tympan.server.access.auth import Keyring
 from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
+from tympan.server.observability.refusals import RefusalLog
 
 CHECK_EVERY_SECONDS = 1.0
 
@@ -29,6 +30,7 @@ class Service:
         connections: The open connections.
         admission: Admits clients and opens their sessions.
         observers: Makes the recordings and traces of sessions.
+        refusals: Logs refused clients.
         fatal_error: Fatal error that requires a restart of the process; empty while the engine can recover.
     """
 
@@ -43,6 +45,7 @@ class Service:
         self.connections = Connections()
         self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason)
         self.observers = Observers(config, lambda outcome: self.metrics.recordings.labels(outcome=outcome).inc())
+        self.refusals = RefusalLog()
         self.fatal_error = ""
         self._checks: asyncio.Task[None] | None = None
 
@@ -64,6 +67,7 @@ class Service:
             self._checks.cancel()
         await self.engine.stop()
         await self.observers.stop()
+        self.refusals.report()
 
     async def drain(self) -> None:
         """Accept no more connections and end the open ones within the grace time."""
@@ -96,6 +100,11 @@ class Service:
             return ""
         return describe_startup(self.engine) if self.engine.stage else "the engine is not running"
 
+    @property
+    def not_ready_reason(self) -> str:
+        """Why `/ready` answers 503. A server that leaves may accept clients for a while: see `drain_delay_seconds`."""
+        return "draining" if self.connections.leaving else self.unavailable_reason
+
     def count_refusal(self, error: TympanError) -> None:
         """Count a client that was refused, by the code of the error."""
         self.metrics.refused.labels(reason=error.code).inc()
@@ -107,3 +116,4 @@ class Service:
             self.keys.refresh()
             self.fatal_error = self.engine.check(self.config.limits.engine_seconds)
             self.connections.check_limits(loop.time())
+            self.refusals.check(loop.time())
