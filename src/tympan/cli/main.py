@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import Final
 
 import tympan
-from tympan.config import provide_home
 from tympan.errors import TympanError
 
 logger = logging.getLogger(__name__)
@@ -45,8 +44,6 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s")
-    if home := provide_home():
-        logger.warning("there is no home folder; caches are in %s, set HOME to keep them", home)
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # raises here if the pipe is closed
@@ -69,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     chosen = next((argument for argument in argv if argument in COMMANDS), None)
     arguments = _parser(chosen).parse_args(argv)
+    from tympan.config import provide_home  # `tympan --help` imports only what it shows
+
+    if home := provide_home():
+        logger.warning("there is no home folder; caches are in %s, set HOME to keep them", home)
     code: int = import_module(COMMANDS[arguments.command].module).run(arguments)
     return code
 

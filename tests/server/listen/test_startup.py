@@ -155,7 +155,7 @@ def test_not_ready_while_draining() -> None:
             server.terminate()
             wait_until(lambda: server.service.connections.draining)
             answer = client.get(server.http("/ready"))
-            assert (answer.status_code, answer.json()["reason"]) == (503, "the server is restarting")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "draining")
             client.close()
 
 
