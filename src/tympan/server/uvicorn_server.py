@@ -17,6 +17,7 @@ from tympan.server.listen.http_protocol import HttpProtocol
 from tympan.server.listen.listener import listen, tls_context
 from tympan.server.listen.websocket import protocol_class
 from tympan.server.observability.logs import log_config
+from tympan.server.observability.stderr_writer import stderr_handler
 from tympan.server.service import Service
 from tympan.version import version
 
@@ -78,6 +79,7 @@ class UvicornServer(uvicorn.Server):
         """
         with listener or listen(self._settings) as bound:
             await self.serve([bound])
+        await asyncio.to_thread(stderr_handler().wait)
         return self._service.fatal_error
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import httpx2 as httpx
@@ -24,17 +25,18 @@ from tympan.server.observability.logs import JsonFormatter
 from tympan.server.observability.stderr_writer import StderrHandler
 
 PIPE_BYTES = 4096
+FULL_LINES = 60  # of about 90 bytes fill the pipe
 
 
-@pytest.fixture
-def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Standard error is a small pipe; the value is the end to read."""
+@contextmanager
+def stderr_is_a_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Make standard error a small pipe, whose reading end is returned."""
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    with os.fdopen(write, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
+    with os.fdopen(write, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
         yield read
-        os.close(read)
+    os.close(read)
 
 
 def record(text: str) -> logging.LogRecord:
@@ -48,31 +50,33 @@ def read_until(pipe: int, end: bytes) -> bytes:
     return text
 
 
-def test_lines_are_dropped_and_counted(pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stderr_writer, "MAX_WAITING_BYTES", 10_000)
-    handler = StderrHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    for number in range(1000):
-        handler.handle(record(f"line {number} {'x' * 80}"))
-    assert not handler.wait(0.1)
-    lines = read_until(pipe, b"stderr was not read").decode().splitlines()
-    written = [line for line in lines if line.startswith("INFO line ")]
-    assert [line.split()[2] for line in written] == [str(number) for number in range(len(written))]
-    assert lines[-1] == f"WARNING {1000 - len(written)} log lines were dropped, because stderr was not read"
-    handler.handle(record("one more"))
-    assert handler.wait(10)
-    assert os.read(pipe, 1000) == b"INFO one more\n"
+    with stderr_is_a_pipe(monkeypatch) as pipe:
+        handler = StderrHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        for number in range(1000):
+            handler.handle(record(f"line {number} {'x' * 80}"))
+            if number == FULL_LINES:
+                assert not handler.wait(0.2)  # the thread waits for the reader
+        lines = read_until(pipe, b"stderr was not read").decode().splitlines()
+        written = [int(line.split()[2]) for line in lines if line.startswith("INFO line ")]
+        assert written == list(range(len(written)))
+        assert lines[-1] == f"WARNING {1000 - len(written)} log lines were dropped, because stderr was not read"
+        handler.handle(record("one more"))
+        assert handler.wait(10)
+        assert read_until(pipe, b"\n").endswith(b"INFO one more\n")
 
 
-def test_non_blocking_pipe(pipe: int) -> None:
+def test_non_blocking_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that shares the pipe may have made it non-blocking."""
-    assert isinstance(sys.stderr, object)
-    os.set_blocking(sys.stderr.fileno(), False)
-    handler = StderrHandler()
-    for number in range(200):
-        handler.handle(record(f"line {number} {'x' * 80}"))
-    lines = read_until(pipe, b"line 199 ").decode().splitlines()
-    assert len(lines) == 200
+    with stderr_is_a_pipe(monkeypatch) as pipe:
+        os.set_blocking(sys.stderr.fileno(), False)
+        handler = StderrHandler()
+        for number in range(200):
+            handler.handle(record(f"line {number} {'x' * 80}"))
+        lines = read_until(pipe, b"line 199 ").decode().splitlines()
+        assert len(lines) == 200
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
@@ -85,11 +89,12 @@ def test_no_stderr(monkeypatch: pytest.MonkeyPatch, stream: str | None) -> None:
     assert handler.wait(10)
 
 
-def test_line_that_cannot_be_formatted(pipe: int) -> None:
-    handler = StderrHandler()
-    handler.setFormatter(JsonFormatter())
-    handler.handle(logging.LogRecord("a", logging.INFO, "", 0, "%d words", ("many",), None))
-    assert b"cannot be formatted: '%d words'" in read_until(pipe, b"\n")
+def test_line_that_cannot_be_formatted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stderr_is_a_pipe(monkeypatch) as pipe:
+        handler = StderrHandler()
+        handler.setFormatter(JsonFormatter())
+        handler.handle(logging.LogRecord("a", logging.INFO, "", 0, "%d words", ("many",), None))
+        assert b"cannot be formatted: '%d words'" in read_until(pipe, b"\n")
 
 
 def test_unread_pipe_does_not_stop_the_server() -> None:
