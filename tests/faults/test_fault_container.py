@@ -75,9 +75,11 @@ def test_home_folder_prepared_by_another_user(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     target.mkdir(mode=0o700)
     (tmp_path / f"tympan-{USER}").symlink_to(target)
-    log = serve("some/model", {**NO_HOME, "TMPDIR": str(tmp_path), "HF_ENDPOINT": unreachable_hub()}, OTHER_USER)
-    assert f"caches are in {tmp_path}/tympan-{USER}-" in log
-    assert not list(target.iterdir())
+    variables = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+    variables = {name: value for name, value in variables.items() if name not in NO_HOME}
+    command = [*OTHER_USER, sys.executable, "-c", "from tympan.config import provide_home; print(provide_home())"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, env=variables, check=True)
+    assert done.stdout.startswith(f"{tmp_path}/tympan-{USER}-")
 
 
 def test_no_folder_is_writable(monkeypatch: pytest.MonkeyPatch) -> None:

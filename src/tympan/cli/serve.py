@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    signals = StopSignals()
     raise_file_limit()
-    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+    with StopSignals() as signals, asyncio.Runner(loop_factory=_fastest_loop()) as runner:
         runner.run(_serve(config_from(arguments), signals))
     return 0
 

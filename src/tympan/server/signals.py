@@ -12,8 +12,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import Final, NoReturn
+from types import FrameType, TracebackType
+from typing import Any, Final, NoReturn, Self
 
 from tympan.server.observability.stderr_writer import stderr_handler
 
@@ -25,7 +25,7 @@ _NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP")  # Windows has no SIGHUP
 
 
 class StopSignals:
-    """Handles the signals from now on; create it in the main thread.
+    """Context manager that handles the signals, in the main thread.
 
     Until `forward` is called, a signal ends the process at once: it has no streams yet, and the load of a model cannot
     be interrupted. After it, the first signal stops the server, the second one cuts the shutdown short, and the third
@@ -37,11 +37,21 @@ class StopSignals:
         self._received_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], None] = lambda: None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
                 continue
-            signal.signal(number, self._handle)
+            self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     @property
     def received(self) -> int:

@@ -79,7 +79,7 @@ class UvicornServer(uvicorn.Server):
         """
         with listener or listen(self._settings) as bound:
             await self.serve([bound])
-        await asyncio.to_thread(stderr_handler().wait)
+        stderr_handler().wait()  # the event loop has nothing left to do
         return self._service.fatal_error
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
