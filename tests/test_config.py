@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tympan.config import Config, load_config, settings
+from tympan.config import Config, ignored_variables, load_config, settings
 from tympan.errors import ConfigError
 
 
@@ -62,6 +62,38 @@ def test_unknown_key(tmp_path: Path) -> None:
         load_config(environment={"TYMPAN_PROT": "1"})
     with pytest.raises(ConfigError, match="idle_seconds"):
         load_config(environment={}, overrides={"idle_second": "1"})
+
+
+KUBERNETES = {
+    "TYMPAN_SERVICE_HOST": "10.0.0.1",
+    "TYMPAN_SERVICE_PORT": "8000",
+    "TYMPAN_SERVICE_PORT_HTTP": "8000",
+    "TYMPAN_PORT": "tcp://10.0.0.1:8000",
+    "TYMPAN_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "TYMPAN_PORT_8000_TCP_PROTO": "tcp",
+    "TYMPAN_PORT_8000_TCP_PORT": "8000",
+    "TYMPAN_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "TYMPAN_API_SERVICE_HOST": "10.0.0.2",
+    "TYMPAN_API_SERVICE_PORT": "80",
+    "TYMPAN_API_PORT": "tcp://10.0.0.2:80",
+    "TYMPAN_API_PORT_80_TCP": "tcp://10.0.0.2:80",
+}
+"""What Kubernetes sets for the Services `tympan` and `tympan-api`."""
+
+
+def test_variables_of_kubernetes_services() -> None:
+    environment = {**KUBERNETES, "TYMPAN_API_KEYS": "k", "TYMPAN_IDLE_SECONDS": "5"}
+    config = load_config(environment=environment)
+    assert (config.server.port, config.server.api_keys, config.limits.idle_seconds) == (8000, ("k",), 5)
+    assert ignored_variables(environment) == sorted(KUBERNETES)
+    assert load_config(environment={**KUBERNETES, "TYMPAN_PORT": "9000"}).server.port == 9000
+    for name in ("TYMPAN_SERVICE_NAME", "TYMPAN_API_PORT", "TYMPAN_PORTS", "TYMPAN_PORT_8000"):
+        with pytest.raises(ConfigError, match=name):
+            load_config(environment={name: "80"})
+
+
+def test_no_setting_looks_like_a_variable_of_kubernetes() -> None:
+    assert ignored_variables({setting.variable: "1" for setting in settings()}) == []
 
 
 def test_missing_file(tmp_path: Path) -> None:

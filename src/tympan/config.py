@@ -8,6 +8,8 @@ environment.
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,13 +44,21 @@ __all__ = [
     "child_environment",
     "client_token",
     "config_file",
+    "ignored_variables",
     "load_config",
+    "provide_home",
     "settings",
     "wants_spans",
 ]
 
 SECRETS = ("api_keys", "token_secret", "metrics_keys")
 NOT_SETTINGS = ("TYMPAN_CONFIG", "TYMPAN_TOKEN")
+
+# Kubernetes sets these in every container of a namespace that has a Service `tympan`, or `tympan-…`.
+_SERVICE_VARIABLE = re.compile(
+    r"TYMPAN_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")  # the value of TYMPAN_PORT and TYMPAN_…_PORT
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -156,12 +166,25 @@ def _merge_file(values: dict[str, dict[str, Any]], file: Path) -> None:
 def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[str, str]) -> None:
     known = {setting.variable: setting for setting in settings()}
     for variable, text in environment.items():
-        if not variable.startswith("TYMPAN_") or variable in NOT_SETTINGS:
+        if not variable.startswith("TYMPAN_") or variable in NOT_SETTINGS or _is_of_service(variable, text):
             continue
         if variable not in known:
             raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
         setting = known[variable]
         values[setting.section][setting.name] = setting.read(text)
+
+
+def _is_of_service(variable: str, text: str) -> bool:
+    """Return whether Kubernetes sets this variable for a Service, so that it is no setting."""
+    if variable.startswith("TYMPAN_") and variable.endswith("_PORT") and _SERVICE_URL.match(text):
+        return True
+    return _SERVICE_VARIABLE.fullmatch(variable) is not None
+
+
+def ignored_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of the variables that begin as settings do but that Kubernetes sets for a Service."""
+    variables = os.environ if environment is None else environment
+    return sorted(variable for variable, text in variables.items() if _is_of_service(variable, text))
 
 
 def as_environment(config: Config) -> dict[str, str]:
@@ -195,6 +218,30 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
 def child_environment(**variables: str) -> dict[str, str]:
     """Return the environment of this process with further variables, for a child process."""
     return {**os.environ, **variables}
+
+
+def provide_home() -> Path | None:
+    """Give a process without a home folder a temporary one, which other packages put their caches in as well.
+
+    A container that runs with an arbitrary user id has neither the variable HOME nor an entry in the password database.
+
+    Returns:
+        The new folder, or None if there is a home folder.
+    """
+    if os.path.expanduser("~") != "~" or not hasattr(os, "getuid"):
+        return None
+    name = f"tympan-{os.getuid()}"
+    try:
+        folder = Path(tempfile.gettempdir()) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:  # prepared by another user
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    except OSError:  # no folder is writable; the packages continue without a cache
+        folder = Path(os.sep)
+    os.environ["HOME"] = str(folder)
+    os.environ.setdefault("LOGNAME", name)  # for `getpass.getuser`
+    return folder
 
 
 def wants_spans(environment: Mapping[str, str] | None = None) -> bool:

@@ -182,6 +182,14 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         float, Meta(description="Seconds that open streams have at shutdown to receive their last words.", gt=0)
     ] = 10.0
+    drain_delay_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds for which a server that was stopped still accepts clients while /ready is false, so "
+            "that load balancers notice.",
+            ge=0,
+        ),
+    ] = 0.0
     backlog_seconds: Annotated[
         float, Meta(description="Seconds of untranscribed audio above which the socket is not read.", gt=0)
     ] = 4.0

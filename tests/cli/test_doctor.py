@@ -39,7 +39,7 @@ def test_findings_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "error  model    " in output
     assert f"cannot listen on 127.0.0.1 port {port}" in output
     assert "→ choose another --port" in output
-    assert "→ run ulimit -n 100000064" in output
+    assert "→ raise the hard limit to 100000064" in output
 
 
 def test_open_server_without_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from support.waiting import until
 
 from tympan.engine.base import StepReport
 from tympan.engine.batching import engine as batched
-from tympan.engine.batching import step, stream
+from tympan.engine.batching import restarts, step, stream
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult, flush_frames
@@ -35,7 +35,7 @@ def runners() -> list[CountingRunner]:
 
 @pytest.fixture
 async def engine(runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BatchedEngine]:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.01,))
 
     def load() -> CountingRunner:
         runners.append(CountingRunner())
@@ -114,7 +114,7 @@ async def test_long_run_resets_restart_delay(
     engine: BatchedEngine, runners: list[CountingRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first delay applies after a run of more than five minutes, and the next one after a shorter run."""
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01, 1000.0))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.01, 1000.0))
 
     async def restart_delay(run_seconds: float) -> float:
         """Let the model crash as if it had run for that long; return the delay of its restart."""

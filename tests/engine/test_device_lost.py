@@ -19,7 +19,7 @@ from support.waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
@@ -70,7 +70,7 @@ class OnDevice(CountingRunner):
 
 @pytest.fixture
 def restarts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.01,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.01,))
 
 
 @pytest.mark.usefixtures("restarts_at_once")
@@ -113,6 +113,30 @@ async def test_device_lost_during_restart() -> None:
     await asyncio.sleep(0.1)
     assert device.runners == 2
     await engine.stop()
+
+
+@pytest.mark.usefixtures("restarts_at_once")
+async def test_failed_restarts_are_fatal() -> None:
+    """The device is not recognized as lost, but no restart succeeds."""
+    device, listener = Device(), Listener()
+    engine = BatchedEngine(device.runner)
+    await engine.start()
+    stream = engine.open(listener)
+    device.error = RuntimeError("CUDA error: unknown error")
+    stream.push(FRAME)
+    await until(lambda: engine.check(60))
+    assert engine.check(60) == "the engine failed again after 5 restarts in a row"
+    await asyncio.sleep(0.1)
+    assert device.runners == 1 + restarts.MAX_RESTARTS
+    await engine.stop()
+
+
+def test_restarts_in_a_row() -> None:
+    """A good run is the end of a row; the delays grow within a row."""
+    policy = restarts.RestartPolicy()
+    assert [policy.next_delay(0) for _ in range(5)] == [1, 2, 5, 10, 30]
+    assert policy.next_delay(restarts.GOOD_RUN_SECONDS + 1) == 1
+    assert [policy.next_delay(1) for _ in range(5)] == [2, 5, 10, 30, None]
 
 
 def _raise(error: Exception) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.listener import Listener, frames_of, hear
@@ -89,6 +93,36 @@ async def test_worker_start_is_retried(
         assert not engine.ready
     await until(lambda: all(worker.alive for worker in engine._workers))
     assert (await hear(engine, clip("hello_world").at(16_000))).words[0].text == "hello"
+
+
+async def test_worker_that_hangs_at_its_start_is_killed(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine is broken for good if no process can be started."""
+    monkeypatch.setattr(process, "START_SECONDS", 0.1)
+    monkeypatch.setattr(process, "RESTART_AFTER_SECONDS", 0.001)
+    hung = tmp_path / "python"
+    hung.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hung.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(hung))
+    started = []
+    spawn = asyncio.create_subprocess_exec
+
+    async def record(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await spawn(*command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", record)
+    for worker in engine._workers:
+        assert worker._process is not None
+        worker._process.kill()
+    await until(lambda: "did not start within" in caplog.text)
+    assert engine.check(60) == ""
+    await until(lambda: engine.check(60))
+    assert engine.check(60) == "no recognizer process started in 5 restarts in a row"
+    await engine.stop()
+    assert len(started) >= 12
+    assert all(each.returncode == -signal.SIGKILL for each in started)
 
 
 def test_slots_are_distributed_evenly() -> None:

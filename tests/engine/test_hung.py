@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 
 from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
@@ -101,7 +101,7 @@ def test_server_exits_on_hung_engine(kind: type[LiveServer], caplog: pytest.LogC
 
 async def test_wait_for_restart_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """After several errors in a row, the wait is longer than the time after which work counts as hung."""
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (60.0,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (60.0,))
     runner, listener = CountingRunner(), Listener()
     runner.broken = RuntimeError("broken")
     engine = BatchedEngine(lambda: runner)
@@ -119,7 +119,7 @@ class OutOfMemoryRunner(CountingRunner):
 
 async def test_broken_runner_is_freed_before_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runners would not fit into the device's memory, and the log may keep the error."""
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.1,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.1,))
     made: list[weakref.ref[CountingRunner]] = []
     gone: list[bool] = []
 

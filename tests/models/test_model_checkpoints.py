@@ -215,7 +215,7 @@ def test_invalid_name(name: str) -> None:
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    expected = r"cannot be reached and config\.json of kyutai/stt-1b-en_fr-candle@abc is not .*--model embedded"
+    expected = r"HF_HUB_OFFLINE is set, and config\.json of kyutai/stt-1b-en_fr-candle@abc is not .*--model embedded"
     with pytest.raises(ModelError, match=expected) as caught:
         open_checkpoint("kyutai/stt-1b-en_fr-candle@abc")
     assert "\n" not in str(caught.value)

@@ -227,18 +227,21 @@ def test_credential(headers: dict[str, str], query: dict[str, str], key: str | N
     assert protocol(headers, **query).credential() == key
 
 
-def test_refusal_before_the_upgrade() -> None:
-    refusal = protocol().refuse(AccessError("this API key is not known"))
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(AccessError("this API key is not known"), 401), (RestartingError("the server is restarting"), 503)],
+)
+def test_refusal_before_the_upgrade(error: TympanError, status: int) -> None:
+    refusal = protocol().refuse(error)
     assert isinstance(refusal, Refusal)
-    assert refusal.status == 401
-    assert json.loads(refusal.body) == {"type": "Error", "message": "this API key is not known"}
+    assert refusal.status == status
+    assert json.loads(refusal.body) == {"type": "Error", "message": str(error)}
 
 
 @pytest.mark.parametrize(
     ("error", "sentence", "code"),
     [
         (CapacityError("all 4 streams are taken"), "no free channels", 1013),
-        (RestartingError("the server is restarting"), "the server is restarting", 1012),
         (EngineError("cuda error"), "internal error", 1011),
     ],
 )

@@ -176,12 +176,13 @@ def _files(config: Config) -> Iterator[Finding]:
         return
     import resource
 
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its limit to the hard one
     streams = max(0, most - SPARE_FILES)
     wanted = config.model.max_streams or 0
     text = f"{most} open files: sockets for {streams} streams"
     if streams < wanted:
-        yield Finding("files", ERROR, f"{text}, but max_streams is {wanted}", f"run ulimit -n {wanted + SPARE_FILES}")
+        fix = f"raise the hard limit to {wanted + SPARE_FILES}"
+        yield Finding("files", ERROR, f"{text}, but max_streams is {wanted}", fix)
     else:
         yield Finding("files", OK, text)
 

@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     chosen = next((argument for argument in argv if argument in COMMANDS), None)
     arguments = _parser(chosen).parse_args(argv)
+    from tympan.config import provide_home  # `tympan --help` imports only what it shows
+
+    if home := provide_home():
+        logger.warning("there is no home folder; caches are in %s, set HOME to keep them", home)
     code: int = import_module(COMMANDS[arguments.command].module).run(arguments)
     return code
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import logging.config
 import os
-import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from tympan.cli.options import add_settings, config_from
-from tympan.config import Config, settings
-from tympan.engine.base import Engine
+from tympan.config import Config, ignored_variables, settings
+from tympan.engine.base import Engine, describe_startup
 from tympan.engine.registry import create_engine
 from tympan.errors import missing_package
 from tympan.server.access.keys import HASH_PREFIX
-from tympan.server.listen.listener import listen
+from tympan.server.listen.listener import listen, raise_file_limit
 from tympan.server.listen.startup import StartupServer
 from tympan.server.observability.logs import log_config
+from tympan.server.observability.stderr_writer import stderr_handler
+from tympan.server.signals import StopSignals, end_process
 
 if TYPE_CHECKING:
     from tympan.server.uvicorn_server import UvicornServer
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 30.0
 
 
 VISIBLE_SECRETS: Final = {
@@ -32,19 +38,15 @@ VISIBLE_SECRETS: Final = {
 }
 """Settings whose options show a secret in the list of processes, and what to use in their place."""
 
-logger = logging.getLogger(__name__)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ("model", "server", "limits", "keys", "turns", "recording"), config=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        fatal_error = runner.run(_serve(config_from(arguments), _visible_secrets(arguments)))
-    if fatal_error:
-        print(f"tympan: {fatal_error}: restart the server", file=sys.stderr, flush=True)
-        os._exit(1)  # the interpreter's shutdown may wait for a thread that hangs in a library
+    raise_file_limit()
+    with StopSignals() as signals, asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+        runner.run(_serve(config_from(arguments), signals, _visible_secrets(arguments)))
     return 0
 
 
@@ -60,21 +62,41 @@ def _visible_secrets(arguments: argparse.Namespace) -> list[str]:
     return sentences
 
 
-async def _serve(config: Config, warnings: Sequence[str]) -> str:
-    """Serve, and return the fatal error that requires a new process; empty after a signal."""
+async def _serve(config: Config, signals: StopSignals, warnings: Sequence[str]) -> None:
+    """Serve until a signal arrives or a fatal error requires a new process, then end the process."""
     logging.config.dictConfig(log_config(config.server))
     for warning in warnings:
         logger.warning("%s", warning)
+    if ignored := ignored_variables():
+        logger.info("these variables, as Kubernetes sets them for a Service, are no settings: %s", ", ".join(ignored))
     engine = create_engine(config.model)
     with listen(config.server) as listener:
         try:
             async with StartupServer(listener, config.server, engine):
                 # Both take seconds. The engine is started here and not by the application, so that its errors are one
                 # sentence and not a traceback.
-                runner, _ = await asyncio.gather(_make_runner(config, engine), engine.start())
-            return await runner.serve_until_stopped(listener)
+                runner, _ = await asyncio.gather(_make_runner(config, engine), _start(engine))
+            signals.forward(runner.stop)
+            fatal_error = await runner.serve_until_stopped(listener)
         finally:
             await engine.stop()
+    # The process ends here, because the interpreter's shutdown may wait for a thread that hangs in a library.
+    if fatal_error:
+        logger.critical("%s: restart the server", fatal_error)
+        stderr_handler().wait()
+        os._exit(1)
+    if signals.received:
+        end_process(signals.received)
+
+
+async def _start(engine: Engine) -> None:
+    """Start the engine, and log its stage while that takes long; there is no limit, as a download may take hours."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    starting = asyncio.ensure_future(engine.start())
+    while not (await asyncio.wait((starting,), timeout=PROGRESS_SECONDS))[0]:
+        logger.info("%s (%.0f s so far)", describe_startup(engine), loop.time() - began)
+    await starting
 
 
 async def _make_runner(config: Config, engine: Engine) -> UvicornServer:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tympan.errors import AccessError, CapacityError, FrameError, TympanError
+from tympan.errors import AccessError, CapacityError, FrameError, RestartingError, TympanError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, Lag, Ready, Reset, SetFormat, Vad, Word
 from tympan.protocols.base import (
     Action,
@@ -76,7 +76,7 @@ class KyutaiProtocol(ServerProtocol):
         return self._request.headers.get(KEY_HEADER, self._request.query.get("auth_id"))
 
     def refuse(self, error: TympanError) -> Refusal | CloseInfo:
-        if isinstance(error, AccessError):
+        if isinstance(error, (AccessError, RestartingError)):
             return json_refusal(error, error_fields(error))
         return self.close_with_error(error)
 

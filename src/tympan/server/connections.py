@@ -49,12 +49,15 @@ class Connections:
     """All open connections of a server.
 
     Attributes:
+        leaving: Whether the server will shut down, so that load balancers should send it no new clients.
         draining: Whether the server is shutting down, so that no connection is accepted.
         resumable: The connections that a client can resume, by token.
     """
 
     def __init__(self) -> None:
+        self.leaving = False
         self.draining = False
+        self._drained = False
         self.resumable: dict[str, ResumableConnection] = {}
         self._open: set[ManagedConnection] = set()
         self._none_open = asyncio.Event()
@@ -112,9 +115,12 @@ class Connections:
             connection.check_limits(now)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Accept no more connections, send every open one its last words, and wait up to `grace_seconds` for them."""
-        self.draining = True
-        if not self._open:
+        """Accept no more connections, send every open one its last words, and wait up to `grace_seconds` for them.
+
+        Another call after the first one has ended does not wait again.
+        """
+        self.leaving = self.draining = True
+        if not self._open or self._drained:
             return
         logger.info("shutting down: waiting up to %.0f s for %d connections to end", grace_seconds, len(self._open))
         try:
@@ -124,3 +130,5 @@ class Connections:
                 await self._none_open.wait()
         except TimeoutError:
             logger.warning("%d connections did not end within the grace time", len(self._open))
+        finally:
+            self._drained = True

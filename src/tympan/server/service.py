@@ -17,6 +17,7 @@ from tympan.server.access.start_checks import read_token_secret
 from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
+from tympan.server.observability.refusals import RefusalLog
 
 CHECK_EVERY_SECONDS = 1.0
 BUFFERED_BYTES = 256 << 20  # of the bodies that are kept until they are complete
@@ -35,6 +36,7 @@ class Service:
         buffered: The budget of the bodies that are kept until they are complete.
         admission: Admits clients and opens their sessions.
         observers: Makes the recordings and traces of sessions.
+        refusals: Logs refused clients.
         fatal_error: Fatal error that requires a restart of the process; empty while the engine can recover.
     """
 
@@ -58,6 +60,7 @@ class Service:
         self.metrics.show_budgets(self.buffered, launcher().undecoded, lambda: self.connections.lost)
         self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict)
         self.observers = Observers(config, lambda outcome: self.metrics.recordings.labels(outcome=outcome).inc())
+        self.refusals = RefusalLog()
         self.fatal_error = ""
         self._checks: asyncio.Task[None] | None = None
 
@@ -80,6 +83,7 @@ class Service:
             self._checks.cancel()
         await self.engine.stop()
         await self.observers.stop()
+        self.refusals.report()
 
     async def drain(self) -> None:
         """Accept no more connections and end the open ones within the grace time."""
@@ -112,6 +116,11 @@ class Service:
             return ""
         return describe_startup(self.engine) if self.engine.stage else "the engine is not running"
 
+    @property
+    def not_ready_reason(self) -> str:
+        """Why `/ready` answers 503. A server that leaves may accept clients for a while: see `drain_delay_seconds`."""
+        return "draining" if self.connections.leaving else self.unavailable_reason
+
     def _evict(self, now: float) -> bool:
         evicted = self.connections.evict(now)
         self.metrics.evicted.inc(evicted)
@@ -128,3 +137,4 @@ class Service:
             self.keys.refresh()
             self.fatal_error = self.engine.check(self.config.limits.engine_seconds)
             self.connections.check_limits(loop.time())
+            self.refusals.check(loop.time())

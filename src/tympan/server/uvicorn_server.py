@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
@@ -20,6 +21,7 @@ from tympan.server.listen.socket_limit import SocketLimit, most_sockets
 from tympan.server.listen.websocket import protocol_class
 from tympan.server.observability.logs import log_config
 from tympan.server.observability.metrics import Metrics
+from tympan.server.observability.stderr_writer import stderr_handler
 from tympan.server.service import Service
 from tympan.version import version
 
@@ -32,7 +34,7 @@ TLS_HANDSHAKE_SECONDS = 10.0
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn's server; on SIGTERM and SIGINT streams receive their last words before sockets are closed.
+    """uvicorn's server; when it is stopped, streams receive their last words before sockets are closed.
 
     Raises:
         ConfigError: The TLS certificate cannot be used.
@@ -60,6 +62,19 @@ class UvicornServer(uvicorn.Server):
         )
         self._service: Service = app.state.service
         self._settings = config.server
+        self._drain_delay_seconds = config.limits.drain_delay_seconds
+        self._hurried = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop the server; at a second call, without waiting for its streams. Call it on the event loop."""
+        if self.should_exit:
+            self._hurried.set()
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the caller (`tympan.server.signals`)."""
+        yield
 
     async def serve_until_stopped(self, listener: socket.socket | None = None) -> str:
         """Serve until a signal arrives, `should_exit` is set, or the engine cannot recover.
@@ -75,6 +90,7 @@ class UvicornServer(uvicorn.Server):
         """
         with listener or listen(self._settings) as bound:
             await self.serve([bound])
+        stderr_handler().wait()  # the event loop has nothing left to do
         return self._service.fatal_error
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -114,11 +130,23 @@ class UvicornServer(uvicorn.Server):
         return await super().on_tick(counter) or bool(self._service.fatal_error)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop to accept connections, let open streams end, then stop."""
+        """Let open streams end while probes and new clients still get an answer, then close the listener and stop."""
+        draining = asyncio.create_task(self._drain())
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurried):
+            task.cancel()
+        await asyncio.gather(draining, hurried, return_exceptions=True)
         for server in self.servers:
             server.close()
-        await self._service.drain()
         await super().shutdown(sockets)
+
+    async def _drain(self) -> None:
+        self._service.connections.leaving = True
+        if self._drain_delay_seconds and not self._service.fatal_error:
+            logger.info("/ready is false; clients are accepted for %g s", self._drain_delay_seconds)
+            await asyncio.sleep(self._drain_delay_seconds)
+        await self._service.drain()
 
 
 def _host_in_url(host: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import ssl
 import subprocess
@@ -23,8 +24,9 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tympan.cli import serve
 from tympan.config import ServerSettings
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.errors import ConfigError
@@ -71,6 +73,19 @@ async def test_reports_startup_stage() -> None:
             await start
         await slow.engine.stop()
         assert listener.fileno() >= 0, "the socket is left to the server"
+
+
+async def test_logs_startup_stage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A start has no time limit, so the log says what it does."""
+    monkeypatch.setattr(serve, "PROGRESS_SECONDS", 0.05)
+    slow = SlowStart()
+    with caplog.at_level(logging.INFO, "tympan"):
+        start = asyncio.create_task(serve._start(slow.engine))
+        while "the engine is starting: calibration (0 s so far)" not in caplog.text:
+            await asyncio.sleep(0.01)
+        slow.done.set()
+        await start
+    await slow.engine.stop()
 
 
 async def test_survives_clients_without_http() -> None:
@@ -126,7 +141,7 @@ def test_start_of_the_process() -> None:
 
 
 def test_not_ready_while_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (0.5,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (0.5,))
     slow = SlowStart()
     slow.done.set()
     with LiveServer(engine=slow.engine) as server:
@@ -155,7 +170,7 @@ def test_not_ready_while_draining() -> None:
             server.terminate()
             wait_until(lambda: server.service.connections.draining)
             answer = client.get(server.http("/ready"))
-            assert (answer.status_code, answer.json()["reason"]) == (503, "the server is restarting")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "draining")
             client.close()
 
 

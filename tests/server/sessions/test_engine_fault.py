@@ -13,7 +13,7 @@ from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tympan.engine.batching import engine as batched
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.protocols.native import NativeProtocol
 
@@ -40,7 +40,7 @@ def test_protocol_error_ends_one_stream(monkeypatch: pytest.MonkeyPatch, capfd: 
 
 
 def test_broken_engine_restarts(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(batched, "RESTART_SECONDS", (1.0,))
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", (1.0,))
     runners: list[CountingRunner] = []
 
     def load() -> CountingRunner:

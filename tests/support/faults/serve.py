@@ -5,6 +5,8 @@
 memory  the next step allocates more memory than there is
 hang    the next step blocks in native code for ever
 clock   the wall clock jumps an hour ahead, and two hours back at the next signal
+broken  the next step fails, and no other runner can be made
+load    the model never finishes to load, without a signal
 none    nothing
 """
 
@@ -25,6 +27,7 @@ from tympan.cli.main import main
 from tympan.config import ModelSettings
 from tympan.engine import registry
 from tympan.engine.base import Engine
+from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row
 from tympan.engine.batching.step import StepResult
@@ -50,11 +53,17 @@ class Runner:
 
     Attributes:
         faults: Faults that the next step triggers.
+        broken: Whether no runner can be made.
     """
 
     faults: list[Callable[[], None]]
+    broken = False
 
     def __init__(self) -> None:
+        if self.broken:
+            raise RuntimeError("the device is broken")
+        if sys.argv[1] == "load":
+            hang()
         self.info = COUNTING_INFO
         self.slots = SLOTS
         self.tokenizer = Tokenizer()
@@ -95,7 +104,21 @@ def shift_clock() -> None:
 
 
 jumps = list(JUMPS_SECONDS)
-FAULTS = {"memory": exhaust_memory, "hang": hang, "clock": shift_clock, "none": lambda: None}
+
+
+def break_device() -> None:
+    Runner.broken = True
+    raise RuntimeError("the device is broken")
+
+
+FAULTS = {
+    "memory": exhaust_memory,
+    "hang": hang,
+    "clock": shift_clock,
+    "broken": break_device,
+    "load": hang,
+    "none": lambda: None,
+}
 
 
 def create_engine(settings: ModelSettings, most_streams: int | None = None) -> Engine:
@@ -104,6 +127,7 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
 
 if __name__ == "__main__":
     Runner.faults = []
+    restarts.RESTART_SECONDS = (1.0, 0.1)
     registry.create_engine = create_engine
     signal.signal(signal.SIGUSR1, lambda number, frame: Runner.faults.append(FAULTS[sys.argv[1]]))
     sys.exit(main(["serve", *sys.argv[2:]]))

@@ -24,6 +24,7 @@ from dataclasses import replace
 import numpy as np
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport, deliver_events
+from tympan.engine.batching.restarts import MAX_RESTARTS, RestartPolicy
 from tympan.engine.batching.scheduler import Batch, Scheduler
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.batching.step import PendingStep, Runner, StepResult, scheduler_for, step_report
@@ -35,8 +36,6 @@ from tympan.transcript.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # delays before the first, second, … restart in a row
-GOOD_RUN_SECONDS = 300.0  # a crash after a longer run than this counts as the first in a row
 _SWITCH_SECONDS = 0.0005  # by default a busy event loop may hold the GIL for 5 ms, while the device idles
 
 OnToken = Callable[[int, Sequence[float]], None]
@@ -90,7 +89,7 @@ class BatchedEngine:
         self._watchdog = Watchdog()
         self._fatal_error = ""
         self._kept_on_lost_device: tuple[object, ...] = ()
-        self._crashes = 0
+        self._restarts = RestartPolicy()
         self._running_since = 0.0
         self._restart_timer: asyncio.TimerHandle | None = None
 
@@ -182,17 +181,17 @@ class BatchedEngine:
             self.observe(report)
 
     def _on_crash(self, error: Exception) -> None:
+        delay = self._restarts.next_delay(self._loop.time() - self._running_since if self.ready else 0.0)
         if self._kept_on_lost_device:
             self._fatal_error = "the device is lost: only a new process can use it"
+        elif delay is None:
+            self._fatal_error = f"the engine failed again after {MAX_RESTARTS} restarts in a row"
+        if self._fatal_error or delay is None:
             logger.critical("the engine thread crashed, and %s", self._fatal_error, exc_info=error)
             return self._fail_streams(error)
         logger.error("the engine thread crashed; its streams end, and it is restarted", exc_info=error)
-        if self.ready and self._loop.time() - self._running_since > GOOD_RUN_SECONDS:
-            self._crashes = 0
         self._fail_streams(error)
         if not self._stopping:
-            delay = RESTART_SECONDS[min(self._crashes, len(RESTART_SECONDS) - 1)]
-            self._crashes += 1
             self._restart_timer = self._loop.call_later(delay, lambda: self._loop.create_task(self._restart()))
 
     async def _restart(self) -> None:

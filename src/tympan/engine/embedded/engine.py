@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe
+from tympan.engine.batching.restarts import MAX_RESTARTS
 from tympan.engine.embedded.process import EmbeddedStream, WorkerProcess
 from tympan.errors import CapacityError, EngineError, missing_package
 
@@ -70,9 +71,11 @@ class EmbeddedEngine:
         return worker.open(deliver)
 
     def check(self, longest_seconds: int) -> str:
-        """Kill worker processes that hang; they are restarted, so there is no fatal error."""
+        """Kill worker processes that hang, which are restarted; it is a fatal error if no process can be started."""
         for worker in self._workers:
             worker.check(longest_seconds)
+        if all(worker.failed_starts > MAX_RESTARTS for worker in self._workers):
+            return f"no recognizer process started in {MAX_RESTARTS} restarts in a row"
         return ""
 
     async def stop(self) -> None:

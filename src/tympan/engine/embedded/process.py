@@ -10,6 +10,7 @@ from collections import deque
 
 from tympan.audio.samples import as_integers
 from tympan.engine.base import Deliver, deliver_events
+from tympan.engine.batching.restarts import MAX_RESTARTS
 from tympan.engine.batching.watchdog import Watchdog
 from tympan.engine.embedded.pipe import Request, pack, read_item_async
 from tympan.errors import EngineError
@@ -17,7 +18,8 @@ from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
 logger = logging.getLogger(__name__)
 
-RESTART_AFTER_SECONDS = 0.5
+START_SECONDS = 60  # for the process to report that its decoders are ready; on a free core it takes one
+RESTART_AFTER_SECONDS = 0.5  # doubled after each start in a row that has failed
 
 
 class EmbeddedStream:
@@ -50,9 +52,14 @@ class EmbeddedStream:
 
 
 class WorkerProcess:
-    """Starts a worker process, sends it one request at a time, and restarts it if it dies."""
+    """Starts a worker process, sends it one request at a time, and restarts it if it dies.
+
+    Attributes:
+        failed_starts: Restarts in a row that have failed.
+    """
 
     def __init__(self, slots: int) -> None:
+        self.failed_starts = 0
         self._slots = slots
         self._free = list(range(slots))
         self._streams: deque[EmbeddedStream] = deque()
@@ -77,7 +84,11 @@ class WorkerProcess:
         return self._ready and self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the process and wait until its decoders are ready; raise `EngineError` if it does not start."""
+        """Start the process and wait until its decoders are ready.
+
+        Raises:
+            EngineError: The process exited, or was not ready within `START_SECONDS`.
+        """
         await self._spawn()
         self._task = asyncio.create_task(self._run())
 
@@ -111,13 +122,18 @@ class WorkerProcess:
 
     async def _spawn(self) -> None:
         command = (sys.executable, "-m", "tympan.engine.embedded.worker", str(self._slots))
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+        # In a session of its own the process gets no signal that is meant for the server and its process group.
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
         assert self._process.stdout is not None
         try:
-            await read_item_async(self._process.stdout)
+            async with asyncio.timeout(START_SECONDS):
+                await read_item_async(self._process.stdout)
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
+        except TimeoutError:
+            raise EngineError(f"a recognizer process did not start within {START_SECONDS} s and is killed") from None
         self._ready = True
+        self.failed_starts = 0
         self._ended = asyncio.create_task(self._process.wait())
         self._ended.add_done_callback(lambda ended: self.wake())
 
@@ -125,13 +141,14 @@ class WorkerProcess:
         while True:
             try:
                 if not self.alive:
+                    self.failed_starts += 1
                     await self._spawn()
                 await self._serve()
             except (EngineError, OSError, asyncio.IncompleteReadError) as error:
                 logger.error("a recognizer process died; its streams end, and it is restarted: %r", error)
                 await self._end_process()
                 self._fail_streams(error)
-                await asyncio.sleep(RESTART_AFTER_SECONDS)
+                await asyncio.sleep(RESTART_AFTER_SECONDS * 2 ** min(self.failed_starts, MAX_RESTARTS))
 
     async def _serve(self) -> None:
         """Work off the queues of the streams, in turn, until the process ends."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from tympan.errors import ModelError, missing_package
+
+PROBE_SECONDS = 5.0
 
 _HINT = "`--model embedded` runs without any download"
 
@@ -57,13 +60,14 @@ class Repository(Files):
             ModelError: The download failed.
         """
         try:
-            from huggingface_hub import errors, hf_hub_download
+            from huggingface_hub import constants, errors, hf_hub_download
         except ImportError:
             raise missing_package("a model from the hub", "huggingface_hub", "torch") from None
         # Each retry would log a warning; the errors below report the result.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        unreachable = "" if constants.HF_HUB_OFFLINE else _why_unreachable(constants.ENDPOINT)
         try:
-            return Path(hf_hub_download(self.name, name, revision=self.revision))
+            return Path(hf_hub_download(self.name, name, revision=self.revision, local_files_only=bool(unreachable)))
         except errors.GatedRepoError:
             problem = f"accept the terms of {self.name} on its page first, then run `hf auth login`"
         except errors.RepositoryNotFoundError:
@@ -71,7 +75,11 @@ class Repository(Files):
         except errors.RevisionNotFoundError:
             problem = f"the repository {self.name} has no revision {self.revision}"
         except errors.LocalEntryNotFoundError:
-            problem = f"the hub cannot be reached and {name} of {self} is not in the local cache"
+            cause = f"the hub {constants.ENDPOINT} cannot be reached" if unreachable else "HF_HUB_OFFLINE is set"
+            problem = (
+                f"{cause}{unreachable}, and {name} of {self} is not in the local cache: set HF_ENDPOINT to a mirror, "
+                "or copy the model's folder or huggingface_hub's cache from another machine to work offline"
+            )
         except errors.EntryNotFoundError:
             return None
         except (errors.HfHubHTTPError, OSError, ValueError) as error:
@@ -81,6 +89,25 @@ class Repository(Files):
 
     def __str__(self) -> str:
         return self.name + (f"@{self.revision}" if self.revision else "")
+
+
+@functools.cache
+def _why_unreachable(endpoint: str) -> str:
+    """Return why the hub does not answer, in brackets; empty if it does.
+
+    Without this probe, `hf_hub_download` retries for half a minute or more before it looks into its cache. The result
+    is kept: a model has several files, and a server that loads it again has them in the cache.
+    """
+    from huggingface_hub import errors, get_hf_file_metadata
+
+    try:
+        get_hf_file_metadata(endpoint, timeout=PROBE_SECONDS)
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        return f" (status {status})" if status >= 500 else ""
+    except Exception as error:  # those of huggingface_hub's HTTP client, which depends on its version
+        return f" ({str(error).strip() or type(error).__name__})".replace("\n", " ")
+    return ""
 
 
 def locate(model: str) -> Files:

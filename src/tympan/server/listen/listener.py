@@ -1,9 +1,11 @@
-"""The server's listening socket and its TLS configuration."""
+"""The server's listening socket, its TLS configuration, and the limit of open files."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import sys
+from contextlib import suppress
 from typing import Final
 
 from tympan.config import ServerSettings
@@ -43,3 +45,14 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     except OSError as error:  # includes ssl.SSLError
         raise ConfigError(f"cannot serve TLS with {settings.tls_certificate}: {error.strerror or error}") from None
     return context
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard limit: every client needs a file descriptor."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS reports a hard limit that it does not accept
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tympan.config import ServerSettings
+from tympan.server.observability.stderr_writer import stderr_handler
 
 TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -42,7 +43,7 @@ def log_config(settings: ServerSettings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"chosen": formatter},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen"}},
+        "handlers": {"stderr": {"()": stderr_handler, "formatter": "chosen"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {"tympan": {"level": settings.log_level.upper()}},
     }

@@ -39,7 +39,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/ready")
     async def ready() -> JSONResponse:
         """200 while the server accepts streams, even if all slots are in use; otherwise 503 with the reason."""
-        reason = service.unavailable_reason
+        reason = service.not_ready_reason
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @router.get("/v1/models", response_model=None)

@@ -37,8 +37,7 @@ class SessionLog:
     def refused(self, error: TympanError) -> None:
         """Report a client that gets no session."""
         self._service.count_refusal(error)
-        fields = {"protocol": self._protocol, "path": self._request.path, "error": error.code}
-        logger.info("refused %s: %s", self._request.path, error, extra=fields)
+        self._service.refusals.add(self._protocol, self._request.path, error)
 
     def lost(self) -> None:
         """Report that the connection was lost; the client may resume the stream."""
