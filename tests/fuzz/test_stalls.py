@@ -168,7 +168,7 @@ def test_half_sent_forms(server: ServerProcess) -> None:
         waiting = next(line for line in text.splitlines() if line.startswith('tympan_waiting_bytes{kind="buffered"}'))
         highest = max(highest, float(waiting.split()[1]))
         time.sleep(0.2)
-    assert 64 * MIB < highest <= 256 * MIB
+    assert 8 * MIB < highest <= 256 * MIB
     assert 'tympan_waiting_bytes{kind="buffered"} 0.0' in httpx.get(server.http("/metrics")).text
     refused = [line for line in text.splitlines() if line.startswith('tympan_refused_total{reason="full"}')]
     assert refused, "those that exceeded the budget"

@@ -85,7 +85,10 @@ class Launcher:
             command = (sys.executable, "-m", worker.__name__)
             # One thread: each worker decodes one stream, and a process with several threads should not fork.
             self._process = subprocess.Popen(
-                command, stdin=theirs.fileno(), env=child_environment(OPENBLAS_NUM_THREADS="1")
+                command,
+                stdin=theirs.fileno(),
+                env=child_environment(OPENBLAS_NUM_THREADS="1"),
+                start_new_session=True,
             )
 
 

@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from tympan.audio.containers.decoder import decode_container
+from tympan.child_process import end_with_parent, ignore_stop_signals
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat
 
@@ -53,9 +54,7 @@ class Request(msgspec.Struct):
 
 def launch(control: socket.socket) -> None:
     """Fork a worker for every request, until the server is gone."""
-    with suppress(OSError):
-        os.setsid()  # a signal to the server's process group must not end streams that drain
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_stop_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel reaps workers
     gc.freeze()
     while True:
@@ -71,6 +70,7 @@ def launch(control: socket.socket) -> None:
 def _work(connection: socket.socket, request: Request) -> None:
     """Decode one stream, then end this process without the interpreter's shutdown."""
     try:
+        end_with_parent()
         _limit_memory()
         _send(connection, Reply.STARTED, struct.pack("<I", os.getpid()))
         for samples in decode_container(request.audio_format, request.sample_rate, lambda: _next_chunk(connection)):
