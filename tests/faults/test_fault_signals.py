@@ -116,7 +116,7 @@ def test_process_1(tmp_path: Path, command: tuple[str, ...], settings: dict[str,
     """The kernel withholds default actions from process 1, whose exit code is therefore that of a shell."""
     with ServerProcess(tmp_path / "log", command, PID_1, wait_for="", **settings) as server:
         server.until(lambda: answers(server))
-        (process,) = server.children()
+        process, *_ = server.children()
         process.send_signal(signal.SIGTERM)
         assert server.process.wait(END_SECONDS) == 128 + signal.SIGTERM
 

@@ -25,6 +25,7 @@ TESTS = HERE.parent.parent
 SOURCES = Path(tympan.__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, SOURCES)))}
 WITH_STAND_IN = {**ENVIRONMENT, "PYTHONPATH": f"{HERE / 'stand_in'}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+DECODER = "tympan.audio.containers.worker"
 READY_SECONDS = 60
 RESTART_SECONDS = 0.5
 POLL_SECONDS = 0.05
@@ -84,7 +85,8 @@ class SupervisedServer:
 
     def workers(self) -> list[psutil.Process]:
         """Return the recognizer processes."""
-        return psutil.Process(self._process.pid).children()
+        children = psutil.Process(self._process.pid).children()
+        return [child for child in children if DECODER not in child.cmdline()]
 
     def ready(self) -> tuple[int, str]:
         """Return the status and the body of `/ready`; (0, "") without a response."""
