@@ -100,6 +100,39 @@ def abuse(figures: Result) -> str:
     )
 
 
+def hostile(figures: Result) -> str:
+    (line,) = (each for each in figures["lines"] if "files" in each)
+    ends = ", ".join(f"{end}: {count}" for end, count in line["ends"].items())
+    return (
+        f"{line['files']:,} generated containers (FLAC, Ogg, MP4, WebM, MP3, WAV, AAC, AIFF: tags, tracks, tables, "
+        "nesting, lengths that lie, boxes that do not end, flipped and spliced bytes) through uploads and live "
+        f"streams: no crash, no connection left, {line['grown']:.2f} times the memory, longest time without an answer "
+        f"to a ping {line['stall_ms']} ms (ends: {ends}). With the tests of costly messages, floods of flushes, "
+        f"half-sent forms and idle sockets, {figures['passed']} tests passed."
+    )
+
+
+def churn(figures: Result) -> str:
+    ends = ", ".join(f"{end} {count:,}" for end, count in figures["ended"].items())
+    attacks = ", ".join(f"{attack.replace('_', ' ')} {count:,}" for attack, count in figures["attacks"].items())
+    left = {name: value for name, value in figures["gauges"].items() if value}
+    rows = {
+        "streams, by end": ends,
+        "attacks": attacks,
+        "memory of all processes, first and last fifth of the time after the first 10 minutes": (
+            f"{figures['memory_first_mib']} and {figures['memory_last_mib']} MiB"
+        ),
+        "memory after the end": f"{figures['memory_after_mib']} MiB",
+        "gauges after the end": "all zero" if not left else str(left),
+        "time to answer a ping, 99.9th percentile and longest": (
+            f"{figures['stall_p999_ms']} and {figures['longest_stall_ms']} ms"
+        ),
+    }
+    minutes = round(figures["seconds"] / 60)
+    head = f"{figures['streams']} clients and {figures['attackers']} attackers for {minutes} min, `{figures['model']}`"
+    return table([head, ""], rows.items())
+
+
 def connections(figures: Result) -> str:
     return (
         "A proxy cuts connections at random moments, within a message, during a flush and after the end. Every word "
@@ -126,6 +159,9 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Result], str]]] = {
     "connections": ("Lost connections", connections),
     "fuzz": ("Fuzzing", fuzz),
     "abuse": ("Abuse", abuse),
+    "hostile": ("Hostile files and messages", hostile),
+    "churn": ("Half an hour of churn", churn),
+    "churn_model": ("Half an hour of churn with a model", churn),
     "day": ("A day of audio on one stream", day),
 }
 

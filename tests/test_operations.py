@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
+import httpx2 as httpx
 import yaml
-
-from tympan.config import ModelSettings
-from tympan.engine.scripted import ScriptedEngine
-from tympan.server.observability.metrics import Metrics
+from support.server import LiveServer
 
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations"
 
 
+@cache
 def served_metrics() -> set[str]:
-    text = Metrics(ScriptedEngine(ModelSettings(model="scripted"))).render().decode()
+    with LiveServer() as server:
+        text = httpx.get(server.http("/metrics")).text
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     names = {name for name in names if not name.endswith("_created")}
     return names | {f"{name}_bucket" for name in names}

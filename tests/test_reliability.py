@@ -67,9 +67,9 @@ def test_stage_reads_the_output_of_its_command(reliability: ModuleType, tmp_path
     script = tmp_path / "prints.py"
     script.write_text("""print('native: 5 frames, 2 conversations, ends\\n{"fault": 1}\\n1 passed')""")
     stage = reliability.Stage("x", f"python {script}", "", 20, reliability.fuzzed)
-    found = reliability.run(stage, stage.command, "abc")
+    found = reliability.run(stage, stage.command, "abc", quick=True)
     assert found["figures"] == {"frames": {"native": 5}, "passed": 1, "skipped": 0, "lines": [{"fault": 1}]}
     assert found["commit"] == "abc"
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     failing = reliability.Stage("x", "python -c 1/0", "", 20, reliability.last_line)
-    assert "ZeroDivisionError" in reliability.run(failing, failing.command, "abc")["failed"]
+    assert "ZeroDivisionError" in reliability.run(failing, failing.command, "abc", quick=True)["failed"]

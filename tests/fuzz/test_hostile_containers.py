@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -67,9 +68,13 @@ def test_hostile_containers(server: ServerProcess) -> None:
             outcomes.update(each.result() for each in attacks)
 
     stall = longest_stall(server, attack)
-    print(
-        f"{dict(sorted(outcomes.items()))}, longest stall {1000 * stall:.0f} ms, {server.memory / before:.2f} x memory"
-    )
+    figures = {
+        "files": FILES,
+        "ends": dict(sorted(outcomes.items())),
+        "stall_ms": round(1000 * stall),
+        "grown": server.memory / before,
+    }
+    print(f"\n{json.dumps(figures)}")
     assert len(outcomes) == 4, "both kinds of clients, both ends"
     assert server.memory < 1.2 * before + 8 * MIB
     assert httpx.get(server.http("/health")).json()["active"] == 0

@@ -1,7 +1,7 @@
 """The limit on open sockets, in total and for each client address.
 
 At the limit, the socket that has waited longest for its client's request makes room for the new one: otherwise clients
-that open sockets and send nothing could keep everybody else out, health checks included.
+that open sockets and send nothing could keep all others out, health checks included.
 """
 
 from __future__ import annotations
