@@ -48,6 +48,7 @@ __all__ = [
     "load_config",
     "provide_home",
     "settings",
+    "visible_gpus",
     "wants_spans",
 ]
 
@@ -242,6 +243,12 @@ def provide_home() -> Path | None:
     os.environ["HOME"] = str(folder)
     os.environ.setdefault("LOGNAME", name)  # for `getpass.getuser`
     return folder
+
+
+def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the GPUs that `CUDA_VISIBLE_DEVICES` names; empty if it is not set."""
+    text = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def wants_spans(environment: Mapping[str, str] | None = None) -> bool:

@@ -12,18 +12,20 @@ from msgspec.structs import replace
 from support.listener import Listener, frames_of, hear
 from support.speech import clip
 
-from tympan.config import ModelSettings
+from tympan.config import Config, ModelSettings
 from tympan.engine.base import Engine
-from tympan.engine.registry import create_engine
 from tympan.errors import CapacityError, EngineError
 from tympan.messages import Failed, Finished, Flushed, Progress, Samples, Word
+from tympan.server.engine_process import make_engine
 
-ENGINES = ["scripted", "embedded", "random:tiny"]
+ENGINES = ["scripted", "embedded", "random:tiny", "scripted in a process", "random:tiny in a process"]
 
 
 @pytest.fixture(params=ENGINES)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    engine = create_engine(ModelSettings(model=request.param, max_streams=2))
+    model, _, in_process = request.param.partition(" in a ")
+    settings = ModelSettings(model=model, max_streams=2, engine_processes=int(bool(in_process)))
+    engine = make_engine(Config(model=settings))
     await engine.start()
     yield engine
     await engine.stop()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from tympan.cli.options import add_settings, config_from
 from tympan.config import Config, ignored_variables, settings
 from tympan.engine.base import Engine, describe_startup
-from tympan.engine.registry import create_engine
 from tympan.errors import missing_package
 from tympan.server.access.keys import HASH_PREFIX
+from tympan.server.engine_process import make_engine
 from tympan.server.listen.listener import listen, raise_file_limit
 from tympan.server.listen.startup import StartupServer
 from tympan.server.observability.logs import log_config
@@ -69,7 +69,7 @@ async def _serve(config: Config, signals: StopSignals, warnings: Sequence[str]) 
         logger.warning("%s", warning)
     if ignored := ignored_variables():
         logger.info("these variables, as Kubernetes sets them for a Service, are no settings: %s", ", ".join(ignored))
-    engine = create_engine(config.model)
+    engine = make_engine(config)
     with listen(config.server) as listener:
         try:
             async with StartupServer(listener, config.server, engine):

@@ -47,6 +47,13 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 8.0
+    engine_processes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Processes that run the model, each on a GPU of its own if there are several; 0 runs it in the "
+            "server's process. By default 1, or 0 for the models embedded and scripted."
+        ),
+    ] = None
     max_streams: Annotated[
         Annotated[int, Meta(gt=0)] | None,
         Meta(description="Streams that the engine serves at once; by default as many as the device carries."),

@@ -1,0 +1,164 @@
+"""An `Engine` whose model runs in other processes; streams outlive the process that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport
+from tympan.engine.remote.process import EngineProcess
+from tympan.engine.remote.stream import RemoteStream
+from tympan.errors import CapacityError, EngineError
+from tympan.messages import EngineEvent
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteEngine:
+    """Gives each stream to the process with the most room, and moves it if that process is lost.
+
+    Args:
+        commands: For each process, the arguments of the Python interpreter and additional environment variables.
+
+    Attributes:
+        moved_streams: How often a stream has continued in another process.
+        processes: The processes.
+    """
+
+    def __init__(self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> None:
+        self.observe: Observe | None = None
+        self.moved_streams = 0
+        self.processes = [
+            EngineProcess(number, command, self, environment)
+            for number, (command, environment) in enumerate(commands, 1)
+        ]
+        self._streams: dict[tuple[EngineProcess, int], RemoteStream] = {}
+        self._waiting: dict[RemoteStream, None] = {}  # for a process with room
+        self._numbers = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        """Description of the engine, after its start."""
+        return self.processes[0].info
+
+    @property
+    def capacity(self) -> int:
+        """Streams of all processes that run."""
+        return sum(process.capacity for process in self.processes if process.ready)
+
+    @property
+    def active(self) -> int:
+        return len(self._streams) + len(self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        return any(process.ready for process in self.processes)
+
+    @property
+    def stage(self) -> str:
+        return next((process.stage for process in self.processes if process.stage), "")
+
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        return self.processes[0].start_seconds
+
+    def load(self) -> None:
+        """Do nothing: the processes read the model."""
+
+    async def start(self) -> None:
+        if self.ready:
+            return
+        await asyncio.gather(*(process.start() for process in self.processes))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.processes))
+        for stream in [*self._streams.values(), *self._waiting]:
+            stream.fail(EngineError("the engine was stopped"))
+
+    def open(self, deliver: Deliver, *, live: bool = True) -> RemoteStream:
+        if not self.ready:
+            raise EngineError("the engine is not running")
+        process = self._roomiest()
+        if process is None or self._waiting:
+            raise CapacityError(f"all {self.capacity} streams are taken; try again later")
+        stream = RemoteStream(self, deliver, live=live)
+        self._attach(stream, process)
+        return stream
+
+    def check(self, longest_seconds: int) -> str:
+        """Kill processes that hang; it is a fatal error if none can be started."""
+        for process in self.processes:
+            process.check(longest_seconds)
+        errors = [process.fatal_error for process in self.processes]
+        return errors[0] if all(errors) else ""
+
+    # --- calls of streams ----------------------------------------------------------------------------------------
+
+    def release(self, stream: RemoteStream) -> None:
+        """Close a stream in its process."""
+        process = stream.process
+        if self.forget(stream) and process is not None:
+            process.close(stream.number)
+
+    def forget(self, stream: RemoteStream) -> bool:
+        """Free the slot of a stream that has ended; return whether it had one."""
+        process = stream.process
+        if process is None:
+            return self._waiting.pop(stream, self) is None
+        stream.detach()
+        if self._streams.pop((process, stream.number), None) is None:
+            return False
+        process.active -= 1
+        self._attach_waiting()
+        return True
+
+    # --- calls of processes --------------------------------------------------------------------------------------
+
+    def on_ready(self, process: EngineProcess) -> None:
+        self._attach_waiting()
+
+    def on_lost(self, process: EngineProcess) -> None:
+        lost = {key: stream for key, stream in self._streams.items() if key[0] is process}
+        for key, stream in lost.items():
+            del self._streams[key]
+            stream.detach()
+            self._waiting[stream] = None
+        process.active = 0
+        self.moved_streams += len(lost)
+        if all(each.fatal_error for each in self.processes):
+            for stream in list(self._waiting):
+                stream.fail(EngineError("no engine process can be started"))
+        self._attach_waiting()
+
+    def on_refused(self, process: EngineProcess, stream: int) -> None:
+        refused = self._streams.pop((process, stream), None)
+        if refused is not None:
+            process.active -= 1
+            refused.detach()
+            refused.fail(CapacityError("all streams are taken; try again later"))
+
+    def on_events(self, process: EngineProcess, stream: int, events: Sequence[EngineEvent]) -> None:
+        receiver = self._streams.get((process, stream))
+        if receiver is not None:
+            receiver.receive(events)
+
+    def on_step(self, report: StepReport) -> None:
+        if self.observe is not None:
+            self.observe(report)
+
+    def _roomiest(self) -> EngineProcess | None:
+        process = max(self.processes, key=lambda each: each.free)
+        return process if process.free > 0 else None
+
+    def _attach(self, stream: RemoteStream, process: EngineProcess) -> None:
+        self._numbers = (self._numbers + 1) % (1 << 32)
+        self._streams[process, self._numbers] = stream
+        process.active += 1
+        stream.attach(process, self._numbers)
+
+    def _attach_waiting(self) -> None:
+        while self._waiting and (process := self._roomiest()) is not None:
+            stream = next(iter(self._waiting))
+            del self._waiting[stream]
+            self._attach(stream, process)
