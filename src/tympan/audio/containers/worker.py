@@ -25,13 +25,14 @@ from typing import Final
 import msgspec
 
 from tympan.audio.containers.decoder import decode_container
-from tympan.child_process import end_with_parent, ignore_stop_signals
+from tympan.child_process import ignore_stop_signals
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat
 
 CHUNK_HEAD: Final = struct.Struct("<I")
 REPLY_HEAD: Final = struct.Struct("<BBI")
 MEMORY_BYTES: Final = 256 << 20  # that a worker may map in addition to what it has when it is forked
+ALARM_SECONDS: Final = 60  # of decoding without a reply, if the server does not end the worker before
 _REQUEST_BYTES = 4096
 
 
@@ -70,11 +71,12 @@ def launch(control: socket.socket) -> None:
 def _work(connection: socket.socket, request: Request) -> None:
     """Decode one stream, then end this process without the interpreter's shutdown."""
     try:
-        end_with_parent()
         _limit_memory()
         _send(connection, Reply.STARTED, struct.pack("<I", os.getpid()))
         for samples in decode_container(request.audio_format, request.sample_rate, lambda: _next_chunk(connection)):
+            _set_alarm(0)
             _send(connection, Reply.SAMPLES, samples.tobytes(), samples.shape[1])
+            _set_alarm(ALARM_SECONDS)
         _send(connection, Reply.END)
     except AudioError as error:
         _send(connection, Reply.ERROR, str(error).encode())
@@ -87,9 +89,17 @@ def _work(connection: socket.socket, request: Request) -> None:
 
 
 def _next_chunk(connection: socket.socket) -> bytes:
+    _set_alarm(0)
     _send(connection, Reply.MORE)
     (length,) = CHUNK_HEAD.unpack(_read(connection, CHUNK_HEAD.size))
-    return _read(connection, length)
+    chunk = _read(connection, length)
+    _set_alarm(ALARM_SECONDS)
+    return chunk
+
+
+def _set_alarm(seconds: int) -> None:
+    """End this process after `seconds`, unless this is called again; 0 cancels it."""
+    signal.alarm(seconds)
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
