@@ -108,8 +108,13 @@ class EngineStream(Protocol):
 
 
 class Engine(Protocol):
-    """A recognizer with a fixed number of slots."""
+    """A recognizer with a fixed number of slots.
 
+    Attributes:
+        moved_streams: How often a stream has continued in another process; 0 for an engine in this process.
+    """
+
+    moved_streams: int
     observe: Observe | None
     """Called on the event loop after the events of each step. Engines that do not work in steps never call it."""
 

@@ -144,6 +144,7 @@ class ScriptedEngine:
         self.info = INFO
         self.capacity = settings.max_streams or min(DEFAULT_CAPACITY, most_streams or DEFAULT_CAPACITY)
         self.observe: Observe | None = None
+        self.moved_streams = 0
         self.stage = ""
         self.start_seconds: Mapping[str, float] = {}
         self._step_seconds = _step_seconds(settings.model)

@@ -71,7 +71,7 @@ class BatchedEngine:
         device_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.observe: Observe | None = None
-        self.stall_seconds = stall_seconds
+        self.moved_streams, self.stall_seconds = 0, stall_seconds
         self.ready = False
         self._make_runner = make_runner
         self._on_token = on_token

@@ -38,6 +38,7 @@ class EmbeddedEngine:
         self.info = INFO
         self.capacity = settings.max_streams or min(carried, most_streams or carried)
         self.observe: Observe | None = None
+        self.moved_streams = 0
         self.stage = ""
         self.start_seconds: Mapping[str, float] = {}
         self._workers = [WorkerProcess(slots) for slots in _shares(self.capacity, cores)]

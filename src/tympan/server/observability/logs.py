@@ -53,7 +53,8 @@ def log_config(settings: ServerSettings, process: str = "") -> dict[str, Any]:
         process: Name of a child process, which its lines contain.
     """
     text = TEXT_FORMAT.format(process=f"[{process}] " if process else "")
-    formatter = {"()": JsonFormatter, "process": process} if settings.log_format == "json" else {"format": text}
+    named = {"process": process} if process else {}
+    formatter = {"()": JsonFormatter, **named} if settings.log_format == "json" else {"format": text}
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -101,6 +101,7 @@ class Metrics:
         engine.observe = StepMetrics(registry, engine).observe
         self._gauge("tympan_capacity_streams", "Streams that the engine can process at once", lambda: engine.capacity)
         self._gauge("tympan_active_streams", "Streams open in the engine", lambda: engine.active)
+        registry.register(_MovedStreams(engine))
         self.sessions = Counter(
             "tympan_sessions_total",
             "Ended sessions by protocol and close code",
@@ -184,6 +185,17 @@ class Metrics:
         name = "asr_connect"
         help_and_type = f"# HELP {name} WebSockets opened\n# TYPE {name} counter\n"
         return f'{help_and_type}{name}{{handler="all"}} {self._connections}\n'.encode()
+
+
+class _MovedStreams(Collector):
+    """How often a stream has continued in another engine process; the engine counts it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Streams that have continued in another engine process after theirs was lost"
+        yield CounterMetricFamily("tympan_moved_streams", text, value=self._engine.moved_streams)
 
 
 class _KeyCollector(Collector):
