@@ -82,5 +82,6 @@ def test_start_out_of_memory() -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("tympan: not enough memory to start random:1b:"), result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    last = result.stderr.splitlines()[-1]  # before it, lines about the start if the machine is slow
+    assert last.startswith("tympan: not enough memory to start random:1b:"), result.stderr
+    assert "Traceback" not in result.stderr

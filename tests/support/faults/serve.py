@@ -130,4 +130,4 @@ if __name__ == "__main__":
     restarts.RESTART_SECONDS = (1.0, 0.1)
     registry.create_engine = create_engine
     signal.signal(signal.SIGUSR1, lambda number, frame: Runner.faults.append(FAULTS[sys.argv[1]]))
-    sys.exit(main(["serve", *sys.argv[2:]]))
+    sys.exit(main(["serve", "--engine-processes=0", *sys.argv[2:]]))
