@@ -61,6 +61,10 @@ class Churn:
         self._server = server
         self._ends = ends
 
+    def _connect(self, target: str) -> connect:
+        url = target if "://" in target else self._server.url(target)
+        return connect(url, open_timeout=60)  # attackers and clients share the processor with the server
+
     @property
     def is_over(self) -> bool:
         return asyncio.get_running_loop().time() > self._ends
@@ -118,19 +122,19 @@ class Churn:
         return way
 
     async def _native(self, chosen: random.Random) -> str:
-        async with connect(self._server.url("/v1/stream?events=all")) as socket:
+        async with self._connect("/v1/stream?events=all") as socket:
             await self._send_audio(socket, chosen, lambda: bytes(3840))
             return await self._end(socket, chosen, "EOS")
 
     async def _container(self, chosen: random.Random) -> str:
-        async with connect(self._server.url("/v1/stream?encoding=auto")) as socket:
+        async with self._connect("/v1/stream?encoding=auto") as socket:
             await socket.send(SOUNDS[chosen.choice(list(SOUNDS))]())
             await asyncio.sleep(chosen.uniform(0.5, 5))
             return await self._end(socket, chosen, "EOS")
 
     async def _kyutai(self, chosen: random.Random) -> str:
         message = msgspec.msgpack.encode({"type": "Audio", "pcm": [0.0] * 1920})
-        async with connect(self._server.url("/api/asr-streaming")) as socket:
+        async with self._connect("/api/asr-streaming") as socket:
             await self._send_audio(socket, chosen, lambda: message)
             await socket.send(msgspec.msgpack.encode({"type": "Marker", "id": 7}))
             async with asyncio.timeout(60):
@@ -140,20 +144,20 @@ class Churn:
             return "marked"
 
     async def _deepgram(self, chosen: random.Random) -> str:
-        async with connect(self._server.url("/v1/listen?encoding=linear16&sample_rate=24000")) as socket:
+        async with self._connect("/v1/listen?encoding=linear16&sample_rate=24000") as socket:
             await self._send_audio(socket, chosen, lambda: bytes(3840))
             return await self._end(socket, chosen, '{"type": "CloseStream"}')
 
     async def _resumed(self, chosen: random.Random) -> str:
         """Lose the connection, then resume the stream, or do not."""
-        async with connect(self._server.url("/v1/stream?resume=yes&events=ready")) as socket:
+        async with self._connect("/v1/stream?resume=yes&events=ready") as socket:
             token = json.loads(await socket.recv())["resume"]
             await self._send_audio(socket, chosen, lambda: bytes(3840))
             socket.transport.abort()
         if chosen.random() < 0.3:
             return "left"
         url = self._server.url(f"/v1/stream?resume={token}&received=1&events=ready")
-        async with connect(url) as socket:
+        async with self._connect(url) as socket:
             await self._send_audio(socket, chosen, lambda: bytes(3840))
             return f"resumed, {await self._end(socket, chosen, 'EOS')}"
 
@@ -166,14 +170,14 @@ class Churn:
 
     async def _hostile_stream(self, chosen: random.Random) -> None:
         _, data = hostile(chosen.getrandbits(24))
-        async with connect(self._server.url("/v1/stream?encoding=auto")) as socket, asyncio.timeout(30):
+        async with self._connect("/v1/stream?encoding=auto") as socket, asyncio.timeout(30):
             await socket.send(data)
             await socket.send("EOS")
             async for _ in socket:
                 pass
 
     async def _costly_message(self, chosen: random.Random) -> None:
-        async with connect(self._server.url("/v1/listen?encoding=linear16&sample_rate=24000")) as socket:
+        async with self._connect("/v1/listen?encoding=linear16&sample_rate=24000") as socket:
             await socket.send(COSTLY.decode())
             await socket.recv()
 
