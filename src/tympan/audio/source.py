@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import IO
 
 from tympan.errors import AudioError
+from tympan.messages import Warning
 
 More = Callable[[], bytes]
 """Waits for the next bytes of the input; empty bytes mean its end."""
 
 _SPOOL_IN_MEMORY = 4 << 20
 _SPOOL_LIMIT = 512 << 20
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Details:
+    """What a decoder finds out about its input besides the samples.
+
+    Attributes:
+        report: Called with each warning, in the thread that decodes.
+        duration_seconds: The declared duration, once the header has been read; None if it is unknown.
+    """
+
+    report: Callable[[Warning], None] = lambda warning: None
+    duration_seconds: float | None = None
+
+    def warn(self, code: str, message: str) -> None:
+        """Report a warning."""
+        self.report(Warning(code, message))
 
 
 class ByteSource:
@@ -22,6 +43,7 @@ class ByteSource:
         self._more = more
         self._buffer = bytearray()
         self._ended = False
+        self._consumed = 0
 
     def peek(self, size: int, offset: int = 0) -> bytes:
         """Return `size` bytes at `offset` from the position without consuming them; fewer at the end."""
@@ -34,6 +56,7 @@ class ByteSource:
             self._fetch()
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
+        self._consumed += len(data)
         return data
 
     def read_exactly(self, size: int) -> bytes:
@@ -41,19 +64,24 @@ class ByteSource:
         self.peek(0, offset=size)
         return self.read(size)
 
-    def spool(self) -> IO[bytes]:
-        """Return the whole input as a seekable file, on disk if it is large.
+    def skip(self, size: int) -> None:
+        """Discard `size` bytes, or all until the end if there are fewer."""
+        while size > 0 and (data := self.read(min(size, _BLOCK_BYTES))):
+            size -= len(data)
+
+    def spool(self) -> AbstractContextManager[IO[bytes]]:
+        """Return a context with the rest of the input as a seekable file, on disk if it is large.
 
         Raises:
             AudioError: The input is larger than half a gigabyte.
         """
         file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY)  # noqa: SIM115  (the caller closes it)
         try:
-            while data := self.read(1 << 20):
-                if file.tell() + len(data) > _SPOOL_LIMIT:
+            while data := self.read(_BLOCK_BYTES):
+                if file.tell() + len(data) > self._spool_limit():
                     raise AudioError(
-                        f"the index of the MP4 is at its end, and the file is larger than {_SPOOL_LIMIT >> 20} MiB; "
-                        "write it with the index first (`-movflags faststart`)"
+                        f"the index of the file is at its end, and the file is larger than {_SPOOL_LIMIT >> 20} MiB; "
+                        "write it with the index first (MP4: `-movflags faststart`)"
                     )
                 file.write(data)
         except BaseException:
@@ -62,12 +90,34 @@ class ByteSource:
         file.seek(0)
         return file
 
+    def _spool_limit(self) -> float:
+        return _SPOOL_LIMIT
+
     def _fetch(self) -> bool:
         if not self._ended:
             data = self._more()
             self._buffer += data
             self._ended = not data
         return not self._ended
+
+
+class FileSource(ByteSource):
+    """A `ByteSource` over an open file, which is seekable unless it is a pipe. It does not close the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(lambda: file.read(1 << 16))
+        self._file = file
+        self._seekable = file.seekable() and file.tell() == 0
+
+    def spool(self) -> AbstractContextManager[IO[bytes]]:
+        """Return the file itself if it is seekable, and a copy otherwise."""
+        if not self._seekable or self._consumed:
+            return super().spool()
+        self._file.seek(0)
+        return nullcontext(self._file)
+
+    def _spool_limit(self) -> float:
+        return float("inf")  # on the user's own machine
 
 
 class BlockSource:
