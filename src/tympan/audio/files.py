@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self, cast
-from urllib.error import URLError
+from typing import IO, Self, cast
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 
 from tympan.audio.containers.decoder import ContainerDecoder
-from tympan.audio.source import Details, FileSource
+from tympan.audio.source import HAS_SELECT, Details, FileSource, Pipe, open_path
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat, Samples, Warning
 
-STDIN: Final = "-"
 _URL_SCHEMES = ("http://", "https://")
-_CONNECT_SECONDS = 30.0
+_SERVER_SECONDS = 30.0  # without data from a web server
 _MONO = AudioFormat("auto")
 
 
@@ -36,8 +35,7 @@ class AudioInput:
         track: The number of the audio track, from 1; None selects the default track.
         report: Called with warnings, in the thread that decodes.
 
-    Raises:
-        AudioError: On entering: it cannot be opened. The message contains its name.
+    Use it in a `with` statement.
     """
 
     def __init__(
@@ -54,17 +52,25 @@ class AudioInput:
         """The declared duration, once the header has been decoded; None if it is unknown."""
         return self._details.duration_seconds
 
-    def __enter__(self) -> Self:
+    def open(self) -> Self:
+        """Open the input, which may wait for a server or for the other end of a pipe; return this object.
+
+        Raises:
+            AudioError: It cannot be opened. The message contains its name.
+        """
         try:
             self._file = self._open()
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise AudioError(f"{self.name}: cannot be read: {_reason(error)}") from error
         return self
+
+    def __enter__(self) -> Self:
+        return self if self._file is not None else self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and self._input != STDIN:
+        if self._file is not None:
             self._file.close()
 
     def blocks(self, sample_rate: int) -> Iterator[Samples]:
@@ -87,18 +93,17 @@ class AudioInput:
                     block = []
         except AudioError as error:
             raise AudioError(f"{self.name}: {error}") from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise AudioError(f"{self.name}: cannot be read: {_reason(error)}") from error
         if block:
             yield np.concatenate(block)
 
     def _open(self) -> IO[bytes]:
-        if self._input == STDIN:
-            return sys.stdin.buffer
         if is_url(self._input):
             request = urllib.request.Request(self.name, headers={"User-Agent": "tympan"})
-            return cast(IO[bytes], urllib.request.urlopen(request, timeout=_CONNECT_SECONDS))
-        return open(self._input, "rb")
+            return cast(IO[bytes], urllib.request.urlopen(request, timeout=_SERVER_SECONDS))
+        file = open_path(self.name)
+        return file if file.seekable() or not HAS_SELECT else cast(IO[bytes], Pipe(file))
 
 
 def decode_file(path: str | Path, sample_rate: int = 24_000) -> Iterator[Samples]:
@@ -113,8 +118,11 @@ def decode_file(path: str | Path, sample_rate: int = 24_000) -> Iterator[Samples
         yield from audio.blocks(sample_rate)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     """Return an operating system's or a web server's error as a few words."""
-    if isinstance(error, URLError) and isinstance(error.reason, OSError):
-        error = error.reason
-    return (error.strerror or str(error)).lower()
+    if isinstance(error, HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    if isinstance(error, URLError) and isinstance(error.reason, Exception):
+        return _reason(error.reason)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.lower() or type(error).__name__

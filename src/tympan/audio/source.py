@@ -1,12 +1,15 @@
-"""Input files for libav over bytes that are still being received."""
+"""Input files, for libav and others, whose bytes are still being received."""
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Final
 
 from tympan.errors import AudioError
 from tympan.messages import Warning
@@ -14,6 +17,9 @@ from tympan.messages import Warning
 More = Callable[[], bytes]
 """Waits for the next bytes of the input; empty bytes mean its end."""
 
+STDIN: Final = "-"
+HAS_SELECT: Final = sys.platform != "win32"  # there it accepts sockets only
+_POLL_SECONDS = 0.2
 _SPOOL_IN_MEMORY = 4 << 20
 _SPOOL_LIMIT = 512 << 20
 _BLOCK_BYTES = 1 << 20
@@ -129,3 +135,37 @@ class BlockSource:
 
     def read(self, size: int) -> bytes:
         return self._source.read_exactly(min(size, self._block_bytes))
+
+
+class Pipe:
+    """A pipe whose reader ends when it is closed, whereas a plain read waits until the writer ends.
+
+    Args:
+        file: A pipe, a terminal or a socket.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._closed = False
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; empty bytes at the end or after `close`, which another thread may call."""
+        while not self._closed:
+            if select.select([self._file], [], [], _POLL_SECONDS)[0]:
+                return b"" if self._closed else os.read(self._file.fileno(), size)
+        return b""
+
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
+
+    def close(self) -> None:
+        """End a read that waits. The file is closed with its last reference."""
+        self._closed = True
+
+
+def open_path(name: str) -> IO[bytes]:
+    """Open a path, or standard input if it is `-`, without a buffer."""
+    if name == STDIN:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    return open(name, "rb", buffering=0)

@@ -19,14 +19,13 @@ from tympan.audio.pcm import finite
 from tympan.errors import AudioError
 from tympan.messages import Samples
 
-UPLOAD_CODECS: Final = tuple(
-    (
-        "opus vorbis flac alac mp1 mp1float mp2 mp2float mp3 mp3float aac aac_latm ac3 eac3 dca amrnb amrwb speex "
-        "libspeex wavpack wmav1 wmav2 wmapro wmavoice wmalossless g722 g726 g726le g723_1 gsm gsm_ms nellymoser ilbc "
-        "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_swf adpcm_yamaha s302m pcm_s8 pcm_u8 pcm_s16le pcm_s16be pcm_s24le "
-        "pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le pcm_f64be pcm_mulaw pcm_alaw pcm_dvd pcm_bluray"
-    ).split()
+_UPLOAD_CODECS: Final = (
+    "opus vorbis flac alac mp1 mp1float mp2 mp2float mp3 mp3float aac aac_latm ac3 eac3 dca amrnb amrwb speex "
+    "libspeex wavpack wmav1 wmav2 wmapro wmavoice wmalossless g722 g726 g726le g723_1 gsm gsm_ms nellymoser ilbc "
+    "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_swf adpcm_yamaha s302m pcm_s8 pcm_u8 pcm_s16le pcm_s16be pcm_s24le "
+    "pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le pcm_f64be pcm_mulaw pcm_alaw pcm_dvd pcm_bluray"
 )
+UPLOAD_CODECS: Final = tuple(_UPLOAD_CODECS.split())
 """libav's names of the decoders that run on the bytes of clients."""
 
 _BASE_OPTIONS: Final = {
@@ -36,10 +35,10 @@ _BASE_OPTIONS: Final = {
     # No demuxer may open another file or URL.
     "protocol_whitelist": "none",
 }
-# These open other files or URLs, or devices, or read text.
-_REFUSED_DEMUXERS: Final = frozenset(
+# These open other files or URLs, or devices.
+_REFUSED_DEMUXERS: Final = (
     "alsa concat dash fbdev hls image2 image2pipe imf kmsgrab lavfi oss rtp rtsp sap sdp video4linux2,v4l2 "
-    "webm_dash_manifest x11grab xcbgrab".split()
+    "webm_dash_manifest x11grab"
 )
 _MOST_BAD_PACKETS = 50
 
@@ -63,14 +62,12 @@ def options(codecs: Collection[str]) -> dict[str, str]:
 
 def probing_options() -> dict[str, str]:
     """Return the options with which libav detects the format of a local file."""
-    demuxers = [name for name in sorted(av.formats_available) if name not in _REFUSED_DEMUXERS]
+    demuxers = [name for name in sorted(av.formats_available) if name not in _REFUSED_DEMUXERS.split()]
     listed = {"format_whitelist": ",".join(demuxers), "codec_whitelist": ",".join(local_codecs())}
     return {"protocol_whitelist": "none"} | listed
 
 
-def decode_input(
-    container: InputContainer, stream: av.AudioStream, mixer: Mixer
-) -> Iterator[Samples]:
+def decode_input(container: InputContainer, stream: av.AudioStream, mixer: Mixer) -> Iterator[Samples]:
     """Yield an audio track as samples `[n, channels]`, placed by its timestamps, without the mixer's remainder.
 
     Args:
@@ -111,9 +108,7 @@ def plain(error: FFmpegError) -> str:
     return (error.strerror or "unknown error").lower()
 
 
-def _frames(
-    container: InputContainer, stream: av.AudioStream, timeline: Timeline | None
-) -> Iterator[av.AudioFrame]:
+def _frames(container: InputContainer, stream: av.AudioStream, timeline: Timeline | None) -> Iterator[av.AudioFrame]:
     """Yield decoded frames; damaged packets are skipped unless there are many in a row."""
     bad_packets, decoded = 0, False
     for packet in container.demux():

@@ -66,15 +66,12 @@ def sniff(source: ByteSource) -> Container | None:
     container = _at(source, tag_end)
     if container is not None:
         return replace(container, start=container.start + tag_end)
-    if tag_end:
-        found = find_frame(source, 10, _JUNK_AFTER_TAG)
-    else:
-        found = find_frame(source, 0)
+    found = find_frame(source, 10, _JUNK_AFTER_TAG) if tag_end else find_frame(source, 0)
     return Container(found[1].demuxer, start=found[0]) if found is not None else None
 
 
 def after_id3(source: ByteSource) -> int:
-    """Return the declared end of the ID3v2 tag (https://id3.org/id3v2.3.0 §3.1) that precedes MP3, AAC or FLAC, or 0."""
+    """Return the declared end of an ID3v2 tag (https://id3.org/id3v2.3.0 §3.1) before MP3, AAC or FLAC, or 0."""
     head = source.peek(10)
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from tympan.audio.mixing import Mixer
 from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
-from tympan.audio.source import ByteSource, Details
+from tympan.audio.source import ByteSource, Details, More
 from tympan.errors import AudioError
 from tympan.messages import Samples
 
@@ -119,10 +119,14 @@ def with_format_first(file: IO[bytes]) -> ByteSource:
             layout = file.read(min(size, 40)).ljust(40, b"\0")
             start = head + b"fmt " + len(layout).to_bytes(4, order) + layout
             file.seek(12)
-            pieces = iter([start])
-            return ByteSource(lambda: next(pieces, b"") or file.read(1 << 16))
+            return ByteSource(_followed_by(start, file))
         offset += 8 + size + size % 2
     raise AudioError("the WAV has samples but no `fmt ` chunk, which describes them")
+
+
+def _followed_by(start: bytes, file: IO[bytes]) -> More:
+    pieces = iter([start])
+    return lambda: next(pieces, b"") or file.read(1 << 16)
 
 
 def wav_samples(source: ByteSource, header: WavHeader, mixer: Mixer, details: Details) -> Iterator[Samples]:
@@ -154,7 +158,8 @@ def _header(layout: bytes, big_endian: bool, data_offset: int, data_bytes: int |
     """
     order: Literal["little", "big"] = "big" if big_endian else "little"
     tag, channels, rate, frame_bytes, bits, subformat = (
-        int.from_bytes(layout[start:end], order) for start, end in ((0, 2), (2, 4), (4, 8), (12, 14), (14, 16), (24, 26))
+        int.from_bytes(layout[start:end], order)
+        for start, end in ((0, 2), (2, 4), (4, 8), (12, 14), (14, 16), (24, 26))
     )
     tag = subformat if tag == _EXTENSIBLE else tag
     if not rate or not 1 <= channels <= len(_ORDER):
@@ -203,9 +208,7 @@ def _are_floats(values: Samples, most: float) -> bool:
     return bool(sizes.max() <= most * 1.01 and np.median(sizes) > 0.5)
 
 
-def _decode(
-    source: ByteSource, header: WavHeader, mixer: Mixer, rest: bytes
-) -> Generator[Samples, None, bytes]:
+def _decode(source: ByteSource, header: WavHeader, mixer: Mixer, rest: bytes) -> Generator[Samples, None, bytes]:
     """Yield the samples of one `data` chunk; return the bytes of an incomplete frame, which `rest` continues."""
     sample_bytes = SAMPLE_BYTES[header.encoding]
     layout = _LAYOUTS.get(header.channels, _ORDER[: header.channels])
