@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -147,12 +148,14 @@ class Pipe:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._closed = False
+        self._reading = threading.Lock()
 
     def read(self, size: int) -> bytes:
         """Return the next bytes; empty bytes at the end or after `close`, which another thread may call."""
         while not self._closed:
-            if select.select([self._file], [], [], _POLL_SECONDS)[0]:
-                return b"" if self._closed else os.read(self._file.fileno(), size)
+            with self._reading:
+                if not self._closed and select.select([self._file], [], [], _POLL_SECONDS)[0]:
+                    return os.read(self._file.fileno(), size)
         return b""
 
     def seekable(self) -> bool:
@@ -160,8 +163,10 @@ class Pipe:
         return False
 
     def close(self) -> None:
-        """End a read that waits. The file is closed with its last reference."""
+        """End a read that waits, and close the file."""
         self._closed = True
+        with self._reading:
+            self._file.close()
 
 
 def open_path(name: str) -> IO[bytes]:

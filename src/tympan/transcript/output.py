@@ -83,6 +83,9 @@ def write_file(text: str, target: Path, *, force: bool) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {target.parent} cannot be created: {_reason(error)}") from error
+    try:
         if target.exists() and not target.is_file():  # a device or a pipe
             target.write_text(text, encoding="utf-8", errors="backslashreplace")
             return

@@ -64,6 +64,7 @@ class ContainerDecoder:
         self._details = details
         self._track = track
         self._local = local
+        self._unknown = ""  # why `sniff` does not recognize the input
 
     @property
     def _codecs(self) -> Collection[str]:
@@ -91,9 +92,9 @@ class ContainerDecoder:
         if self._only_opus and (kind is None or kind.name not in ("ogg", "matroska")):
             raise AudioError("encoding=opus requires an Ogg/Opus or WebM/Opus stream")
         if kind is None:
-            reason, certain = describe_unknown(source.peek(1024))
+            self._unknown, certain = describe_unknown(source.peek(1024))
             if certain or not self._local:
-                raise AudioError(reason)
+                raise AudioError(self._unknown)
             return None
         check_header(source, kind)
         return kind
@@ -119,7 +120,7 @@ class ContainerDecoder:
     def _known(self, source: ByteSource, kind: Container) -> Iterator[Samples]:
         for file in _files(source, kind):
             with file as opened:
-                yield from self._libav(opened, kind.name, options(self._codecs))
+                yield from self._libav(opened, kind.name, options(kind.name, self._codecs))
 
     def _probed(self, source: ByteSource) -> Iterator[Samples]:
         """Decode a local file in a format that only libav recognizes."""
@@ -138,8 +139,9 @@ class ContainerDecoder:
                     self._details.duration_seconds = container.duration / av.time_base
                 yield from decode_input(container, stream, self._mixer)
         except FFmpegError as error:
-            what = "audio" if name is None else f"{name} stream"
-            raise AudioError(f"the {what} could not be decoded: {plain(error)}") from error
+            if name is None:
+                raise AudioError(self._unknown) from error
+            raise AudioError(f"the {name} stream could not be decoded: {plain(error)}") from error
 
 
 def _files(source: ByteSource, kind: Container) -> Iterator[AbstractContextManager[_File]]:

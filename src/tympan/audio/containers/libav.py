@@ -35,9 +35,12 @@ _BASE_OPTIONS: Final = {
     # No demuxer may open another file or URL.
     "protocol_whitelist": "none",
 }
-# These open other files or URLs, or devices.
+# The header does not list the tracks: the audio is found where its first packet is.
+_WITHOUT_HEADER: Final = ("flv", "mpeg")
+_PROBING: Final = {"probesize": str(5 << 20), "analyzeduration": "5000000"}
+# These open other files or URLs, or devices, or accept all bytes; `sniff` finds those in which audio may be joined.
 _REFUSED_DEMUXERS: Final = (
-    "alsa concat dash fbdev hls image2 image2pipe imf kmsgrab lavfi oss rtp rtsp sap sdp video4linux2,v4l2 "
+    "aac alsa concat dash fbdev hls image2 image2pipe imf kmsgrab lavfi mp3 oss rtp rtsp sap sdp video4linux2,v4l2 "
     "webm_dash_manifest x11grab"
 )
 _MOST_BAD_PACKETS = 50
@@ -54,10 +57,11 @@ def local_codecs() -> tuple[str, ...]:
     return tuple(names)
 
 
-def options(codecs: Collection[str]) -> dict[str, str]:
+def options(demuxer: str, codecs: Collection[str]) -> dict[str, str]:
     """Return the options with which a container of a known format is opened."""
     # Without the list, video decoders would run on the first packets.
-    return _BASE_OPTIONS | {"codec_whitelist": ",".join(codecs)}
+    listed = {"codec_whitelist": ",".join(codecs)}
+    return _BASE_OPTIONS | listed | (_PROBING if demuxer in _WITHOUT_HEADER else {})
 
 
 def probing_options() -> dict[str, str]:

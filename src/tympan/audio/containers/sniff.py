@@ -85,7 +85,8 @@ def _at(source: ByteSource, offset: int) -> Container | None:
         return Container("avi" if head[8:12] in (b"AVI ", b"AVIX", b"AMV ") else "wav")
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
-            return Container(name, seeks=name in ("caf", "aiff") and _table_follows_samples(source, name))
+            needs_table = name in ("caf", "aiff") and _table_follows_samples(source, name)
+            return Container(name, seeks=needs_table or name == "wv")  # libav finds no block in a WavPack pipe
     if head[:2] == b"\x0bw":
         return Container("eac3" if head[5:6] and head[5] >> 3 > 10 else "ac3")
     if head[4:8] in _MOV_BOXES and not offset:
