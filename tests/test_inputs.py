@@ -166,7 +166,9 @@ def check(expected: Input, result: Result) -> None:
     if not expected.error:
         heard = sounds(result.samples)
         assert len(heard) == len(expected.sounds)
-        np.testing.assert_allclose(np.reshape(heard, (-1, 2)), np.reshape(expected.sounds, (-1, 2)), atol=CODEC_DELAY_SECONDS)
+        np.testing.assert_allclose(
+            np.reshape(heard, (-1, 2)), np.reshape(expected.sounds, (-1, 2)), atol=CODEC_DELAY_SECONDS
+        )
         assert result.seconds == pytest.approx(len(result.samples) / 24_000, abs=1e-3)
 
 

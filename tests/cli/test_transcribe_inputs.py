@@ -113,7 +113,8 @@ def test_playlist_opens_no_file(tmp_path: Path, silent_file: Path) -> None:
 
 def two_tracks() -> bytes:
     tracks = [
-        Track("pcm_s16le", 16_000, [Part(0.0, voice(seconds, 16_000))], default=seconds == 2.0) for seconds in (1.0, 2.0)
+        Track("pcm_s16le", 16_000, [Part(0.0, voice(seconds, 16_000))], default=seconds == 2.0)
+        for seconds in (1.0, 2.0)
     ]
     return mux("matroska", tracks)
 
@@ -135,7 +136,8 @@ def test_track(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no audio track 3: expected 1 to 2" in capsys.readouterr().err
 
 
-def test_warnings_are_printed(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent_file = write_silence(tmp_path / "silence.wav", 12.0)
     with LiveServer(model="scripted") as server:
         for where in (["--model", "scripted:0"], ["--url", server.url("")]):
             assert main(["transcribe", *where, str(silent_file)]) == 0

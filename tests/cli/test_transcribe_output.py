@@ -90,7 +90,9 @@ def test_full_disk_of_a_file(silent_file: Path, capsys: pytest.CaptureFixture[st
     assert "tympan: /dev/full cannot be written: no space left on device\n" in capsys.readouterr().err
 
 
-def test_unwritable_folder_leaves_nothing(silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_leaves_nothing(
+    silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     assert main([*LOCAL, "--output", str(tmp_path / "file" / "a.srt"), str(silent_file)]) == 2
     assert "file cannot be created: file exists" in capsys.readouterr().err

@@ -107,9 +107,7 @@ class Track:
     default: bool = False
 
 
-def mux(
-    container: str, tracks: Sequence[Track], *, video: float = 0.0, options: dict[str, str] | None = None
-) -> bytes:
+def mux(container: str, tracks: Sequence[Track], *, video: float = 0.0, options: dict[str, str] | None = None) -> bytes:
     """Return a file of audio tracks with timestamps, and of a black video of `video` seconds from 0 on."""
     if "faststart" in (options or {}).get("movflags", ""):
         return _index_first(mux(container, tracks, video=video))
@@ -158,7 +156,9 @@ def _audio_frames(stream: av.AudioStream, track: Track) -> Iterator[av.AudioFram
             block = part.samples[start : start + size]
             if context.frame_size:
                 block = np.pad(block, ((0, size - len(block)), (0, 0)))
-            frame = av.AudioFrame.from_ndarray(_in_format(block, context.format), context.format.name, context.layout.name)
+            frame = av.AudioFrame.from_ndarray(
+                _in_format(block, context.format), context.format.name, context.layout.name
+            )
             frame.sample_rate, frame.pts, frame.time_base = track.rate, first + start, Fraction(1, track.rate)
             yield frame
 

@@ -46,11 +46,17 @@ def _encoded(container: str, codec: str, rate: int, *, live: bool = False, **opt
 
 
 def _format(
-    name: str, codec: str, container: str, encoder: str, rate: int, *, live: bool = False, local: str = "", **options: str
+    name: str,
+    codec: str,
+    container: str,
+    encoder: str,
+    rate: int,
+    *,
+    live: bool = False,
+    local: str = "",
+    **options: str,
 ) -> Input:
-    return Input(
-        _encoded(container, encoder, rate, live=live, **options), container=name, codec=codec, local=local
-    )
+    return Input(_encoded(container, encoder, rate, live=live, **options), container=name, codec=codec, local=local)
 
 
 def caf_opus() -> bytes:
@@ -122,14 +128,18 @@ def _tracks(container: str, default: int) -> bytes:
     """Two tracks: silence, and a sound after half a second."""
     rate = 48_000
     silent = Track("libopus", rate, [Part(0.0, voice(SECONDS, rate) * 0)], default=default == 1)
-    speaking = Track("libopus", rate, [Part(0.0, voice(0.5, rate) * 0), Part(0.5, voice(SECONDS, rate))], default=default == 2)
+    speaking = Track(
+        "libopus", rate, [Part(0.0, voice(0.5, rate) * 0), Part(0.5, voice(SECONDS, rate))], default=default == 2
+    )
     return mux(container, [silent, speaking])
 
 
 TIMES = {
     "audio late, mkv": Input(_late("matroska", "libopus", 48_000), sounds=((LATE, LATE + SECONDS),)),
     "audio late, mp4": Input(_late("mp4", "aac", 16_000), sounds=((LATE, LATE + SECONDS),)),
-    "audio late, mp4, index first": Input(_late("mp4", "aac", 16_000, movflags="faststart"), sounds=((LATE, LATE + SECONDS),)),
+    "audio late, mp4, index first": Input(
+        _late("mp4", "aac", 16_000, movflags="faststart"), sounds=((LATE, LATE + SECONDS),)
+    ),
     "audio late, ts": Input(_late("mpegts", "mp2", 48_000), sounds=((LATE, LATE + SECONDS),)),
     "audio late, ps": Input(_late("vob", "mp2", 48_000), sounds=((LATE, LATE + SECONDS),)),
     "audio late, flv": Input(_late("flv", "libmp3lame", 22_050), sounds=((LATE, LATE + SECONDS),)),
@@ -178,7 +188,9 @@ STREAMS = {
 
 def wav_chunks(*chunks: tuple[bytes, bytes], order: str = "<", magic: bytes = b"RIFF") -> bytes:
     """Return a RIFF file of these chunks."""
-    body = b"".join(kind + struct.pack(order + "I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks)
+    body = b"".join(
+        kind + struct.pack(order + "I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks
+    )
     return magic + struct.pack(order + "I", 4 + len(body)) + b"WAVE" + body
 
 
@@ -217,8 +229,10 @@ WAVS = {
     "wav with a stale length": Input(_stale_size, warnings=("wav_length",)),
     "wav with a length of 0": Input(lambda: _stale_size()[:40] + bytes(4) + _stale_size()[44:]),
     "two wavs": Input(
-        lambda: wav_chunks((b"fmt ", layout(16, 2)), (b"data", pcm()), (b"LIST", b"INFOISFT\2\0\0\0x\0"))
-        + _encoded("wav", "pcm_s16le", 8_000)(),
+        lambda: (
+            wav_chunks((b"fmt ", layout(16, 2)), (b"data", pcm()), (b"LIST", b"INFOISFT\2\0\0\0x\0"))
+            + _encoded("wav", "pcm_s16le", 8_000)()
+        ),
         ((0.0, 2.0),),
         ("wav_length",),
     ),
@@ -228,7 +242,9 @@ WAVS = {
     "rf64": Input(lambda: _rf64(32_000)),
     "rf64 without a length": Input(lambda: _rf64(0)),
     "wav of 24 bits in 32": Input(lambda: wav_chunks((b"fmt ", layout(24, 4)), (b"data", pcm(4)))),
-    "wav of 24 bits in the lower bytes": Input(lambda: wav_chunks((b"fmt ", layout(24, 4)), (b"data", pcm(4, shift=8)))),
+    "wav of 24 bits in the lower bytes": Input(
+        lambda: wav_chunks((b"fmt ", layout(24, 4)), (b"data", pcm(4, shift=8)))
+    ),
     "wav of 24 bits as floats": Input(lambda: wav_chunks((b"fmt ", layout(24, 4)), (b"data", _floats_of_24_bits()))),
     "rifx": Input(lambda: wav_chunks((b"fmt ", layout(16, 2, ">")), (b"data", pcm(2, ">")), order=">", magic=b"RIFX")),
     "wav with a fmt chunk of 14 bytes": Input(lambda: wav_chunks((b"fmt ", layout(16, 2)[:14]), (b"data", pcm()))),

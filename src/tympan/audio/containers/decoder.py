@@ -129,7 +129,7 @@ class ContainerDecoder:
 
     def _libav(self, file: _File, name: str | None, settings: dict[str, str]) -> Iterator[Samples]:
         try:
-            with av.open(file, "r", format=name, options=settings) as container:
+            with av.open(file, "r", format=name, options=settings, metadata_errors="replace") as container:
                 stream = choose_track(container, self._codecs, self._details, self._track)
                 if self._only_opus and codec_name(stream) != "opus":
                     raise AudioError(
