@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from support.audio_encoding import Part, Track, encode, mux, voice
 from support.server import LiveServer
 
 from tympan.audio.files import AudioInput
+from tympan.audio.source import open_path
 from tympan.cli.main import main
 from tympan.errors import AudioError
 from tympan.messages import Warning
@@ -76,8 +78,13 @@ def test_pipe_with_the_index_at_its_end(tmp_path: Path) -> None:
 
 
 def test_input_is_opened_once(silent_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-    monkeypatch.setattr("tympan.audio.files.open_path", lambda name: opened.append(name) or open(name, "rb"))
+    opened: list[str] = []
+
+    def counting(name: str) -> IO[bytes]:
+        opened.append(name)
+        return open_path(name)
+
+    monkeypatch.setattr("tympan.audio.files.open_path", counting)
     assert main([*LOCAL, str(silent_file)]) == 0
     assert opened == [str(silent_file)]
 

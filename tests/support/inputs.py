@@ -9,8 +9,10 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
+
 from support.audio_encoding import Part, Track, encode, mux, voice
 from support.hostile_containers import box
 
@@ -60,7 +62,7 @@ def _format(
 
 
 def caf_opus() -> bytes:
-    """Return Opus in CAF (Apple's Core Audio Format), whose packet table follows the packets; libav does not write it."""
+    """Return Opus in CAF, whose packet table follows the packets; libav does not write it."""
     with av.open(io.BytesIO(_encoded("ogg", "libopus", 48_000)())) as container:
         packets = [bytes(packet) for packet in container.demux() if packet.size]
     sizes = b"".join(bytes([0x80 | len(packet) >> 7, len(packet) & 0x7F]) for packet in packets)
@@ -83,7 +85,7 @@ FORMATS = {
     "au": _format("AU", "PCM", "au", "pcm_s16be", 16_000, live=True),
     "caf": _format("CAF", "PCM", "caf", "pcm_s16be", 16_000),
     "caf alac": _format("CAF", "ALAC", "caf", "alac", 16_000),
-    "caf opus": Input(lambda: caf_opus(), container="CAF", codec="Opus"),
+    "caf opus": Input(caf_opus, container="CAF", codec="Opus"),
     "flac": _format("FLAC", "FLAC", "flac", "flac", 16_000),
     "wavpack": _format("WavPack", "WavPack", "wv", "wavpack", 16_000),
     "ogg opus": _format("Ogg", "Opus", "ogg", "libopus", 48_000),
@@ -212,6 +214,13 @@ def _stale_size() -> bytes:
     return bytes(data)
 
 
+def _coded(declared: int | None) -> bytes:
+    data = bytearray(_encoded("wav", "g722", 16_000)())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = data[at : at + 4] if declared is None else struct.pack("<I", declared)
+    return bytes(data)
+
+
 def _rf64(size: int) -> bytes:
     sizes = struct.pack("<QQQI", 0, size, 0, 0)
     data = wav_chunks((b"ds64", sizes), (b"fmt ", layout(16, 2)), (b"data", pcm()), (b"LIST", bytes(4)), magic=b"RF64")
@@ -227,6 +236,8 @@ def _floats_of_24_bits() -> bytes:
 
 WAVS = {
     "wav with a stale length": Input(_stale_size, warnings=("wav_length",)),
+    "wav of a codec with a stale length": Input(lambda: _coded(1_000), warnings=("wav_length",)),
+    "wav of a codec and tags": Input(lambda: _coded(None) + b"LIST\x0e\0\0\0INFOISFT\2\0\0\0x\0"),
     "wav with a length of 0": Input(lambda: _stale_size()[:40] + bytes(4) + _stale_size()[44:]),
     "two wavs": Input(
         lambda: (
@@ -256,6 +267,15 @@ def _without_index() -> bytes:
     return box(b"ftyp", b"isom\0\0\2\0") + box(b"mdat", bytes(5_000))
 
 
+def _picture() -> bytes:
+    context = av.CodecContext.create("png", "w")
+    context.width = context.height = 16
+    context.pix_fmt, context.time_base = "rgb24", Fraction(1, 25)
+    frame = av.VideoFrame(16, 16, "rgb24")
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
 REFUSED = {
     "text": Input(lambda: b"Hello, this is no audio.\n" * 50, error="this is text, not audio"),
     "utf-16": Input(lambda: ("Grüße, this is no audio.\n" * 50).encode("utf-16"), error="this is text, not audio"),
@@ -265,6 +285,8 @@ REFUSED = {
     "mp4 without its index": Input(_without_index, error="the MP4 has no index (`moov`)"),
     "noise": Input(lambda: bytes(range(1, 256)) * 40, error="unknown format: expected wav, "),
     "video": Input(lambda: mux("matroska", [], video=1.0), error="there is no audio in the file"),
+    "zeros": Input(lambda: bytes(100_000), error="unknown format: expected wav, "),
+    "picture": Input(_picture, error="unknown format: expected wav, "),
     "rifx of another codec": Input(
         lambda: wav_chunks((b"fmt ", layout(4, 1, ">", tag=17)), (b"data", bytes(999)), order=">", magic=b"RIFX"),
         error="a big-endian WAV (RIFX) with this encoding is not supported",

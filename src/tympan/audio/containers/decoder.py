@@ -10,11 +10,20 @@ import av
 from av.error import FFmpegError
 
 from tympan.audio.containers.inspect import check_header, check_index_at_end
-from tympan.audio.containers.libav import UPLOAD_CODECS, decode_input, local_codecs, options, plain, probing_options
+from tympan.audio.containers.libav import (
+    UPLOAD_CODECS,
+    choose_track,
+    codec_name,
+    decode_input,
+    local_codecs,
+    options,
+    plain,
+    probing_options,
+)
 from tympan.audio.containers.ogg import OggLink
 from tympan.audio.containers.sniff import Container, describe_unknown, sniff
-from tympan.audio.containers.tracks import choose_track, codec_name
-from tympan.audio.containers.wav import data_precedes_format, read_header, wav_samples, with_format_first
+from tympan.audio.containers.wav import CodedWav, wav_samples
+from tympan.audio.containers.wav_header import data_precedes_format, read_header, with_format_first
 from tympan.audio.mixing import Mixer
 from tympan.audio.source import BlockSource, ByteSource, Details, More
 from tympan.errors import AudioError
@@ -24,7 +33,7 @@ from tympan.messages import AudioFormat, Samples
 _EXACT_DEMUXERS = ("matroska", "mov")
 _BLOCK_BYTES = 1024
 
-_File = IO[bytes] | ByteSource | BlockSource | OggLink
+_File = IO[bytes] | ByteSource | BlockSource | OggLink | CodedWav
 
 
 def decode_container(
@@ -115,7 +124,8 @@ class ContainerDecoder:
         elif source.peek(4) == b"RIFX":
             raise AudioError("a big-endian WAV (RIFX) with this encoding is not supported")
         else:
-            yield from self._known(source, Container("wav"))
+            coded = CodedWav(source, self._details)
+            yield from self._libav(coded, "wav", options("wav", self._codecs) | {"ignore_length": "1"})
 
     def _known(self, source: ByteSource, kind: Container) -> Iterator[Samples]:
         for file in _files(source, kind):
@@ -130,6 +140,8 @@ class ContainerDecoder:
     def _libav(self, file: _File, name: str | None, settings: dict[str, str]) -> Iterator[Samples]:
         try:
             with av.open(file, "r", format=name, options=settings, metadata_errors="replace") as container:
+                if name is None and not container.streams.audio:
+                    raise AudioError(self._unknown)
                 stream = choose_track(container, self._codecs, self._details, self._track)
                 if self._only_opus and codec_name(stream) != "opus":
                     raise AudioError(

@@ -6,127 +6,59 @@ libav waits for 64 KiB, a second or two of a live stream, and trusts declared le
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from typing import IO, Final, Literal
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
+from tympan.audio.containers.wav_header import (
+    MOST_CHUNKS,
+    RIFF,
+    TAILS,
+    UNKNOWN_LENGTHS,
+    WavHeader,
+    byte_order,
+    coded_bytes,
+    is_chunk,
+    read_header,
+)
 from tympan.audio.mixing import Mixer
 from tympan.audio.pcm import SAMPLE_BYTES, samples_from_bytes
-from tympan.audio.source import ByteSource, Details, More
-from tympan.errors import AudioError
+from tympan.audio.source import ByteSource, Details
 from tympan.messages import Samples
 
-_PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-# (format tag of RFC 2361, bytes per sample) → encoding.
-_ENCODINGS: Final = {
-    (_PCM, 1): "u8",
-    (_PCM, 2): "s16le",
-    (_PCM, 3): "s24le",
-    (_PCM, 4): "s32le",
-    (_FLOAT, 4): "f32le",
-    (_FLOAT, 8): "f64le",
-    (_ALAW, 1): "alaw",
-    (_MULAW, 1): "mulaw",
-}
 _LAYOUTS: Final = {1: ("FC",), 2: ("FL", "FR")}
 _ORDER: Final = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
-_RIFF: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-_MOST_CHUNKS = 64
-_LONGEST_HEADER = 4 << 20
-_LONGEST_CHUNK_AFTER_DATA = 16 << 20
-_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # written where the length is not known
 _JUSTIFICATION_SECONDS = 5
-_TAILS = (b"ID3", b"TAG", b"APET")  # tags of other formats, which some programs append
+_READ_BYTES = 1024  # filled, since the output of some demuxers depends on the size of reads
+_TOO_SHORT: Final = ("wav_length", "audio follows the declared end of the WAV; it is transcribed as well")
 
 
-@dataclass(frozen=True, slots=True)
-class WavHeader:
-    """The format of the samples and where they begin; `data_bytes` is None if the length is unknown.
+class CodedWav:
+    """A WAV of a codec as a file for libav, which must ignore the declared length.
 
-    Attributes:
-        bits: Bits of a sample; fewer than those of its bytes where a sample is padded.
-        gain: What samples are multiplied with.
+    It ends before a chunk that follows the samples. If something else follows, the length is wrong, and all is read.
     """
 
-    encoding: str
-    sample_rate: int
-    channels: int
-    bits: int
-    big_endian: bool
-    data_offset: int
-    data_bytes: int | None
-    gain: float = 1.0
+    def __init__(self, source: ByteSource, details: Details) -> None:
+        self._source = source
+        self._details = details
+        self._left = coded_bytes(source)
 
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels."""
-        return SAMPLE_BYTES[self.encoding] * self.channels
-
-    @property
-    def seconds(self) -> float | None:
-        """The declared duration."""
-        return None if self.data_bytes is None else self.data_bytes / self.frame_bytes / self.sample_rate
-
-
-def read_header(source: ByteSource) -> WavHeader | None:
-    """Return the RIFF header of `source` without consuming it, or None if only libav can read it.
-
-    Raises:
-        AudioError: The file ends before its samples.
-    """
-    order = _order(source.peek(4))
-    layout, offset, long_bytes = b"", 12, 0
-    for _ in range(_MOST_CHUNKS):
-        if offset > _LONGEST_HEADER:
-            return None
-        chunk = source.peek(8, offset)
-        if len(chunk) < 8:
-            raise AudioError("the WAV ends before its samples begin")
-        kind, size = chunk[:4], int.from_bytes(chunk[4:], order)
-        if kind == b"data":
-            size = long_bytes if size == 0xFFFFFFFF else size
-            return _header(layout, order == "big", offset + 8, None if size in _UNKNOWN_LENGTHS else size)
-        if kind == b"fmt ":
-            layout = source.peek(min(size, 40), offset + 8)
-        if kind == b"ds64":  # sizes of RF64 (EBU Tech 3306): of the file, then of the samples
-            long_bytes = int.from_bytes(source.peek(8, offset + 16), "little")
-        offset += 8 + size + size % 2
-    return None
-
-
-def data_precedes_format(source: ByteSource) -> bool:
-    """Return whether the samples of a RIFF file are its first chunk."""
-    return source.peek(4, 12) == b"data"
-
-
-def with_format_first(file: IO[bytes]) -> ByteSource:
-    """Return a WAV whose samples precede its `fmt ` chunk with a copy of that chunk before them.
-
-    Raises:
-        AudioError: There is no `fmt ` chunk.
-    """
-    head = file.read(12)
-    order = _order(head[:4])
-    offset = 12
-    for _ in range(_MOST_CHUNKS):
-        file.seek(offset)
-        chunk = file.read(8)
-        size = int.from_bytes(chunk[4:], order)
-        if len(chunk) < 8:
-            break
-        if chunk[:4] == b"fmt ":
-            layout = file.read(min(size, 40)).ljust(40, b"\0")
-            start = head + b"fmt " + len(layout).to_bytes(4, order) + layout
-            file.seek(12)
-            return ByteSource(_followed_by(start, file))
-        offset += 8 + size + size % 2
-    raise AudioError("the WAV has samples but no `fmt ` chunk, which describes them")
-
-
-def _followed_by(start: bytes, file: IO[bytes]) -> More:
-    pieces = iter([start])
-    return lambda: next(pieces, b"") or file.read(1 << 16)
+    def read(self, size: int) -> bytes:
+        size = min(size, _READ_BYTES)
+        if self._left is None:
+            return self._source.read_exactly(size)
+        if not self._left:
+            head = self._source.peek(13)
+            if len(head) < 8 or any(is_chunk(head[start : start + 12], "little") for start in (0, 1)):
+                return b""
+            self._details.warn(*_TOO_SHORT)
+            self._left = None
+            return self.read(size)
+        data = self._source.read_exactly(min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 def wav_samples(source: ByteSource, header: WavHeader, mixer: Mixer, details: Details) -> Iterator[Samples]:
@@ -145,32 +77,6 @@ def wav_samples(source: ByteSource, header: WavHeader, mixer: Mixer, details: De
         following = _after_data(source, header, details)
         if following is not None and following.data_offset:
             rest = b""
-
-
-def _order(riff: bytes) -> Literal["little", "big"]:
-    return "big" if riff == b"RIFX" else "little"
-
-
-def _header(layout: bytes, big_endian: bool, data_offset: int, data_bytes: int | None) -> WavHeader | None:
-    """Parse the `fmt ` chunk: tag, channels, rate, bytes per second, bytes per frame, bits, extension.
-
-    The oldest form has 14 bytes and no bits. Where bytes per frame and bits disagree, samples are padded.
-    """
-    order: Literal["little", "big"] = "big" if big_endian else "little"
-    tag, channels, rate, frame_bytes, bits, subformat = (
-        int.from_bytes(layout[start:end], order)
-        for start, end in ((0, 2), (2, 4), (4, 8), (12, 14), (14, 16), (24, 26))
-    )
-    tag = subformat if tag == _EXTENSIBLE else tag
-    if not rate or not 1 <= channels <= len(_ORDER):
-        return None
-    width = frame_bytes // channels if not frame_bytes % channels else 0
-    if width * 8 < bits or tag != _PCM:
-        width = -(-bits // 8) or width
-    encoding = _ENCODINGS.get((tag, width))
-    if encoding is None:
-        return None
-    return WavHeader(encoding, rate, channels, bits or width * 8, big_endian, data_offset, data_bytes)
 
 
 def _justified(source: ByteSource, header: WavHeader) -> WavHeader:
@@ -241,29 +147,21 @@ def _data(source: ByteSource, header: WavHeader) -> Iterator[bytes]:
 
 def _after_data(source: ByteSource, header: WavHeader, details: Details) -> WavHeader | None:
     """Return the format of the samples that follow a `data` chunk, or None at the end; skip other chunks."""
-    order = _order(b"RIFX" if header.big_endian else b"RIFF")
-    if header.data_bytes is not None and header.data_bytes % 2 and _is_chunk(source.peek(12, 1), order):
+    order = byte_order(b"RIFX" if header.big_endian else b"RIFF")
+    if header.data_bytes is not None and header.data_bytes % 2 and is_chunk(source.peek(12, 1), order):
         source.skip(1)
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         head = source.peek(12)
         kind, size = head[:4], int.from_bytes(head[4:8], order)
-        if len(head) < 8 or head.startswith(_TAILS):
+        if len(head) < 8 or head.startswith(TAILS):
             break
-        if kind in _RIFF and head[8:] == b"WAVE":
+        if kind in RIFF and head[8:] == b"WAVE":
             details.warn("wav_length", "another WAV follows the first one in the file; it is transcribed as well")
             return read_header(source)
         if kind == b"data":
-            return replace(header, data_offset=8, data_bytes=None if size in _UNKNOWN_LENGTHS else size)
-        if not _is_chunk(head, order):
-            details.warn("wav_length", "audio follows the declared end of the WAV; it is transcribed as well")
+            return replace(header, data_offset=8, data_bytes=None if size in UNKNOWN_LENGTHS else size)
+        if not is_chunk(head, order):
+            details.warn(*_TOO_SHORT)
             return replace(header, data_offset=0, data_bytes=None)
         source.skip(8 + size + size % 2)
     return None
-
-
-def _is_chunk(head: bytes, order: Literal["little", "big"]) -> bool:
-    """Return whether bytes look like the head of a chunk, which samples rarely do."""
-    if head[:4] in _RIFF or head.startswith(_TAILS):
-        return True
-    size = int.from_bytes(head[4:8], order)
-    return len(head) >= 8 and head[:4].strip().isalnum() and head[:4].isascii() and size <= _LONGEST_CHUNK_AFTER_DATA
