@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,22 @@ def test_full_disk(form: str, silent_file: Path) -> None:
 def test_full_disk_of_a_file(silent_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*LOCAL, "--output", "/dev/full", str(silent_file)]) == 2
     assert "tympan: /dev/full cannot be written: no space left on device\n" in capsys.readouterr().err
+
+
+def test_full_disk_of_the_temporary_copy() -> None:
+    """An MP4 with its index at its end, from a pipe, is copied; no file of this process may exceed 1 MiB."""
+    data = b"\0\0\0\x10ftypisom\0\0\2\0" + (6 << 20).to_bytes(4, "big") + b"mdat" + bytes(6 << 20)
+    result = subprocess.run(
+        [*COMMAND, "-"],
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert b"cannot be copied to a temporary file in" in result.stderr
+    assert result.stderr.endswith(b": file too large\n")
+    assert result.returncode == 1
 
 
 def test_unwritable_folder_leaves_nothing(

@@ -122,6 +122,14 @@ def _late(container: str, codec: str, rate: int, **options: str) -> Callable[[],
     return lambda: mux(container, [Track(codec, rate, [Part(LATE, voice(SECONDS, rate))])], video=2.0, options=options)
 
 
+def _cut_by_edit_list() -> bytes:
+    """An MP4 whose edit list starts half a second into the audio."""
+    data = bytearray(_encoded("mp4", "aac", 16_000)())
+    at = data.index(b"elst") + 12
+    data[at : at + 8] = struct.pack(">Ii", 500, 8_000)
+    return bytes(data)
+
+
 def _parts(container: str, codec: str, rate: int, *starts: float) -> Callable[[], bytes]:
     return lambda: mux(container, [Track(codec, rate, [Part(start, voice(SECONDS, rate)) for start in starts])])
 
@@ -145,6 +153,7 @@ TIMES = {
     "audio late, ts": Input(_late("mpegts", "mp2", 48_000), sounds=((LATE, LATE + SECONDS),)),
     "audio late, ps": Input(_late("vob", "mp2", 48_000), sounds=((LATE, LATE + SECONDS),)),
     "audio late, flv": Input(_late("flv", "libmp3lame", 22_050), sounds=((LATE, LATE + SECONDS),)),
+    "edit list that cuts": Input(_cut_by_edit_list, sounds=((0.0, 0.5),)),
     "gap, mkv": Input(_parts("matroska", "libopus", 48_000, 0.0, 4.0), sounds=((0.0, 1.0), (4.0, 5.0))),
     "gap, mp4": Input(_parts("mp4", "aac", 16_000, 0.0, 4.0), sounds=((0.0, 1.0), (4.0, 5.0))),
     "gap, ts": Input(_parts("mpegts", "mp2", 48_000, 0.0, 4.0), sounds=((0.0, 1.0), (4.0, 5.0))),

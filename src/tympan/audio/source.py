@@ -80,7 +80,7 @@ class ByteSource:
         """Return a context with the rest of the input as a seekable file, on disk if it is large.
 
         Raises:
-            AudioError: The input is larger than half a gigabyte.
+            AudioError: The input is larger than half a gigabyte, or the disk is full.
         """
         file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY)  # noqa: SIM115  (the caller closes it)
         try:
@@ -90,7 +90,7 @@ class ByteSource:
                         f"the index of the file is at its end, and the file is larger than {_SPOOL_LIMIT >> 20} MiB; "
                         "write it with the index first (MP4: `-movflags faststart`)"
                     )
-                file.write(data)
+                _write_copy(file, data)
         except BaseException:
             file.close()
             raise
@@ -106,6 +106,16 @@ class ByteSource:
             self._buffer += data
             self._ended = not data
         return not self._ended
+
+
+def _write_copy(file: IO[bytes], data: bytes) -> None:
+    try:
+        file.write(data)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise AudioError(
+            f"it must be read twice and cannot be copied to a temporary file in {tempfile.gettempdir()}: {reason}"
+        ) from error
 
 
 class FileSource(ByteSource):
