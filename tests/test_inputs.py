@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
+from support.audio_encoding import voice
 from support.inputs import INPUTS, Input, list_of_formats
 from support.server import LiveServer
 from websockets.exceptions import ConnectionClosed
@@ -159,6 +160,10 @@ def sounds(samples: Samples) -> list[tuple[float, float]]:
     return [(start * WINDOW_SECONDS, end * WINDOW_SECONDS) for start, end in found]
 
 
+def rms(samples: Samples) -> float:
+    return float(np.sqrt(np.square(samples).mean()))
+
+
 def check(expected: Input, result: Result) -> None:
     assert expected.error in result.error
     assert bool(expected.error) == bool(result.error)
@@ -169,6 +174,9 @@ def check(expected: Input, result: Result) -> None:
         np.testing.assert_allclose(
             np.reshape(heard, (-1, 2)), np.reshape(expected.sounds, (-1, 2)), atol=CODEC_DELAY_SECONDS
         )
+        for start, end in expected.sounds:  # bytes in the wrong order are as long, but loud noise
+            level = rms(result.samples[round((start + 0.2) * 24_000) : round((end - 0.1) * 24_000)])
+            assert 0.6 < level / rms(voice(1.0, 24_000)) < 1.4
         assert result.seconds == pytest.approx(len(result.samples) / 24_000, abs=1e-3)
 
 
