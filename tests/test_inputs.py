@@ -83,6 +83,7 @@ class CapturingServer(LiveServer):
     """A server that captures what it decodes."""
 
     captures: Captures
+    client: httpx.Client
 
     def __enter__(self) -> CapturingServer:
         super().__enter__()
@@ -93,7 +94,8 @@ class CapturingServer(LiveServer):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[CapturingServer]:
-    with CapturingServer(step_ms=0) as server:
+    with CapturingServer(step_ms=0) as server, httpx.Client(timeout=30) as client:
+        server.client = client
         yield server
 
 
@@ -115,11 +117,10 @@ def through_command_line(path: Path, capsys: pytest.CaptureFixture[str]) -> Resu
 
 
 def through_upload(server: CapturingServer, data: bytes) -> Result:
-    answer = httpx.post(
+    answer = server.client.post(
         server.http("/v1/audio/transcriptions"),
         files={"file": ("talk", data)},
         data={"response_format": "verbose_json"},
-        timeout=30,
     )
     if answer.status_code != 200:
         return Result(error=answer.json()["error"]["message"])
