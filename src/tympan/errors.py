@@ -3,6 +3,7 @@
     TympanError
     ├── ConfigError          a setting is unknown or invalid          (the operator; exit code 2)
     ├── ModelError           a model cannot be found or loaded        (the operator; exit code 2)
+    ├── OutputError          a result cannot be written                (the operator; exit code 2)
     ├── MissingPackageError  an optional package is not installed     (the operator; exit code 2)
     ├── RequestError         the request is invalid
     │   ├── ParameterError       an unknown or invalid parameter
@@ -43,6 +44,10 @@ class ConfigError(TympanError):
 
 class ModelError(TympanError):
     code = "model"
+
+
+class OutputError(TympanError):
+    code = "output"
 
 
 class MissingPackageError(TympanError):

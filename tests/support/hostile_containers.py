@@ -13,7 +13,7 @@ from support.audio_encoding import encode, voice
 @cache
 def sound(container: str, codec: str, *, live: bool = False, options: tuple[tuple[str, str], ...] = ()) -> bytes:
     """Return half a second of a voice in a container."""
-    rate = 48_000 if codec == "libopus" else 24_000
+    rate = {"libopus": 48_000, "ac3": 48_000, "eac3": 48_000, "libmp3lame": 22_050, "wmav2": 44_100}.get(codec, 24_000)
     return encode(voice(0.5, rate), rate, container, codec, live=live, options=dict(options))
 
 
@@ -75,6 +75,17 @@ SOUNDS: dict[str, Callable[[], bytes]] = {
     "wav": lambda: sound("wav", "pcm_s16le"),
     "aac": lambda: sound("adts", "aac"),
     "aiff": lambda: sound("aiff", "pcm_s16be"),
+    "wav adpcm": lambda: sound("wav", "adpcm_ima_wav"),
+    "w64": lambda: sound("w64", "pcm_s16le"),
+    "caf": lambda: sound("caf", "alac"),
+    "wavpack": lambda: sound("wv", "wavpack"),
+    "asf": lambda: sound("asf", "wmav2"),
+    "avi": lambda: sound("avi", "libmp3lame"),
+    "flv": lambda: sound("flv", "libmp3lame"),
+    "ts": lambda: sound("mpegts", "mp2"),
+    "ps": lambda: sound("vob", "mp2"),
+    "mkv ac3": lambda: sound("matroska", "ac3"),
+    "eac3": lambda: sound("eac3", "eac3"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from tympan.audio.containers.remote import RemoteDecoder
 from tympan.audio.format import CONTAINER_ENCODINGS
 from tympan.audio.pcm import PcmDecoder
-from tympan.messages import AudioFormat, Pcm
+from tympan.messages import AudioFormat, Pcm, Warning
 
 
 class Decoder(Protocol):
@@ -48,6 +48,7 @@ def open_decoder(
     format: AudioFormat,
     sample_rate: int = 24_000,
     on_ready: Callable[[], None] = lambda: None,
+    on_warning: Callable[[Warning], None] = lambda warning: None,
     *,
     live: bool = True,
 ) -> Decoder:
@@ -57,8 +58,9 @@ def open_decoder(
         format: The declared format.
         sample_rate: Of the samples.
         on_ready: Called on the event loop when an iterator that has yielded `None` can be continued.
+        on_warning: Called on the event loop with each warning of the decoder.
         live: Whether the stream is live; a container in a file may have its index at its end.
     """
     if format.encoding in CONTAINER_ENCODINGS:
-        return RemoteDecoder(format, sample_rate, on_ready, live=live)
+        return RemoteDecoder(format, sample_rate, on_ready, on_warning, live=live)
     return PcmDecoder(format, sample_rate)

@@ -7,16 +7,18 @@ The module of a command has `add_arguments(parser)` and `run(arguments) -> exit 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 
 import tympan
-from tympan.errors import TympanError
+from tympan.errors import OutputError, TympanError
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +39,24 @@ COMMANDS: Final = {
     "key": Command("tympan.cli.key", "Create an API key for a client, and its hash for the server."),
     "bench": Command("tympan.cli.bench", "Measure this machine or a running server."),
     "plan": Command("tympan.cli.plan", "Calculate the cost of a fleet."),
-    "listen": Command("tympan.cli.listen", "Transcribe the microphone."),
+    "listen": Command("tympan.cli.listen", "Transcribe the microphone or a pipe."),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s")
+    _write_utf8()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # raises here if the pipe is closed
+        _flush()
         return code
     except SystemExit as exit:  # argparse's, after help and usage errors
         return exit.code if isinstance(exit.code, int) else 0
+    except OutputError as error:
+        print(f"tympan: {error}", file=sys.stderr)
+        _drop_output()
+        return 2
     except TympanError as error:
         print(f"tympan: {error}", file=sys.stderr)
         return 2
@@ -86,6 +93,24 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _flush() -> None:
+    """Write the rest of the output; this raises `BrokenPipeError` if the pipe is closed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _write_utf8() -> None:
+    """Write UTF-8 whatever the terminal's encoding, and a file name that is none as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def _drop_output() -> None:
-    """Discard further output after the reader has closed the pipe (`tympan … | head`)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Discard further output: the reader has closed the pipe (`tympan … | head`), or the disk is full."""
+    with suppress(OSError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

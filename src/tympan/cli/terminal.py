@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tympan.messages import Event, Partial, Segment, Turn, Warning, Word
+from tympan.transcript.output import write_output
 
 LONG_LINE_CHARACTERS: Final = 200
 """Length above which a turn continues on a new line after a pause: text rewritten in place must fit the screen."""
@@ -122,11 +123,11 @@ class FileProgress:
 
     Args:
         name: The file's name.
-        duration_seconds: Its length; None if unknown.
+        duration_seconds: Its length; None if it is unknown, or known later.
         console: Where to draw; by default stderr.
     """
 
-    def __init__(self, name: str, duration_seconds: float | None, console: Console | None = None) -> None:
+    def __init__(self, name: str, duration_seconds: float | None = None, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -152,15 +153,22 @@ class FileProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, processed_seconds: float, words: int) -> None:
-        """Show how much has been transcribed."""
+    def update(self, processed_seconds: float, words: int, duration_seconds: float | None = None) -> None:
+        """Show how much has been transcribed; `duration_seconds` replaces the length unless it is None."""
         elapsed = max(time.monotonic() - self._began, 1e-3)
         done = f"{words} words · {processed_seconds / elapsed:.1f}× real time"
-        self._bar.update(self._task, completed=processed_seconds, done=done)
+        self._bar.update(self._task, completed=processed_seconds, total=duration_seconds, done=done)
 
     def show(self, line: str) -> None:
         """Print a line of output, above the bar if both share a terminal."""
         if not self._bar.disable and sys.stdout.isatty():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, flush=True)
+            write_output(f"{line}\n")
+
+    def warn(self, line: str) -> None:
+        """Print a warning on stderr, above the bar if there is one."""
+        if self._bar.disable:
+            print(line, file=sys.stderr)
+        else:
+            self._console.print(Text(line, style="yellow"), soft_wrap=True)

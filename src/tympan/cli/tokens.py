@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from msgspec.structs import asdict
@@ -18,7 +17,7 @@ from tympan.session.local import transcribe
 WITHOUT_TOKENS = ("embedded", "scripted")
 
 
-async def print_tokens(config: Config, files: Sequence[Path]) -> None:
+async def print_tokens(config: Config, files: Sequence[str]) -> None:
     """Print one line of JSON per file; entry `i` of `tokens` is predicted at position `i + 1`."""
     if config.model.model.partition(":")[0] in WITHOUT_TOKENS:
         raise ConfigError(f"the model {config.model.model} has no tokens; use one of Kyutai's models, or random:tiny")

@@ -5,54 +5,53 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections import Counter
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
-from tympan.audio.files import decode_file, duration_seconds
+from tympan.audio.files import AudioInput
 from tympan.cli.options import add_settings, add_token, config_from, token_from
 from tympan.cli.terminal import FileProgress
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
-from tympan.messages import Event, Segment
-from tympan.transcript.subtitles import to_srt, to_vtt
-from tympan.transcript.transcript import Transcript, TranscriptBuilder, to_json, to_text
+from tympan.messages import Event, Segment, Warning
+from tympan.transcript.output import FORMATS, format_of, targets, write_file, write_output
+from tympan.transcript.transcript import TranscriptBuilder
 
-Recognize = Callable[[Path], AsyncGenerator[Event, None]]
-"""Yields the events of one file: `Ready` first, `Complete` last."""
+REMOTE_SAMPLE_RATE: Final = 24_000
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """An output format; `lists` says whether the output of several files can be concatenated."""
-
-    suffix: str
-    write: Callable[[Transcript], str]
-    lists: bool
-
-
-FORMATS: Final = {
-    "text": Format(".txt", to_text, lists=True),
-    "json": Format(".json", to_json, lists=True),
-    "srt": Format(".srt", to_srt, lists=False),
-    "vtt": Format(".vtt", to_vtt, lists=False),
-}
+Recognize = Callable[[AudioInput], AsyncGenerator[Event, None]]
+"""Yields the events of one input: `Ready` first, `Complete` last."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Audio or video file.")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="Audio or video file, http(s) URL, or - for standard input."
+    )
     parser.add_argument(
         "--url", help="Server to use, such as ws://localhost:8000; by default this machine transcribes."
     )
     add_token(parser)
-    parser.add_argument("--format", choices=[*FORMATS, "tokens"], default="text", help="Output format (default: text).")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Write one file per input into DIR.")
+    parser.add_argument(
+        "--format",
+        choices=[*FORMATS, "tokens"],
+        help="Output format (default: that of the suffix of --output, or text).",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="File to write, such as talk.srt, or folder for one file per input."
+    )
+    parser.add_argument("--force", action="store_true", help="Overwrite files that exist.")
+    parser.add_argument(
+        "--track",
+        type=int,
+        metavar="N",
+        help="Number of the audio track, from 1 (default: the one flagged as default).",
+    )
     add_settings(parser, ["model"], config=True)
 
 
@@ -61,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--model selects a model on this machine, but --url uses the server's model: leave one of them out"
         )
-    files: list[Path] = arguments.files
     if arguments.format == "tokens":
         return _print_tokens(arguments)
-    if len(files) > 1 and not arguments.output and not FORMATS[arguments.format].lists:
-        raise ConfigError(f"several files as {arguments.format} need --output DIR")
-    return asyncio.run(_transcribe_all(arguments, _targets(files, arguments.output, FORMATS[arguments.format].suffix)))
+    output = None if arguments.output is None else Path(arguments.output)
+    arguments.format = arguments.format or format_of(output)
+    pairs = targets(arguments.files, output, arguments.format, force=arguments.force)
+    return asyncio.run(_transcribe_all(arguments, pairs))
 
 
 def _print_tokens(arguments: argparse.Namespace) -> int:
@@ -85,34 +84,17 @@ def _one_stream(config: Config) -> Config:
     return replace(config, model=model)
 
 
-def _targets(files: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path | None]:
-    """Return each file's output: `talk.srt` for `talk.mp3`, or `talk.mp3.srt` if two inputs are named `talk`."""
-    if folder is None:
-        return dict.fromkeys(files)
-    stems = Counter(file.stem for file in files)
-    targets = {file: folder / ((file.stem if stems[file.stem] == 1 else file.name) + suffix) for file in files}
-    twice = [target.name for target, count in Counter(targets.values()).items() if count > 1]
-    if twice:
-        raise ConfigError(f"two inputs would both be written to {twice[0]}: transcribe them into different folders")
-    return dict(targets)
-
-
-async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Path | None]) -> int:
+async def _transcribe_all(arguments: argparse.Namespace, pairs: Sequence[tuple[str, Path | None]]) -> int:
     """Transcribe one file after the other; one that fails does not stop the others."""
     failed = False
     async with AsyncExitStack() as stack:
         recognize = await _recognizer(arguments, stack)
-        for file, target in targets.items():
+        for file, target in pairs:
             try:
-                await _transcribe(recognize, file, target, arguments.format)
-            except BrokenPipeError:
-                raise
+                await _transcribe(recognize, file, target, arguments)
             except AudioError as error:
                 failed = True
                 print(f"tympan: {error}", file=sys.stderr)
-            except OSError as error:
-                failed = True
-                print(f"tympan: {file}: {error.strerror or error}", file=sys.stderr)
             except ServerError as error:
                 if error.close_code is None:  # unreachable or refused: it would be the same for the next file
                     raise
@@ -124,7 +106,7 @@ async def _transcribe_all(arguments: argparse.Namespace, targets: dict[Path, Pat
 async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> Recognize:
     if arguments.url:
         token = token_from(arguments)
-        return lambda file: _recognize_remotely(arguments.url, token, file)
+        return lambda audio: _recognize_remotely(arguments.url, token, audio)
     config = _one_stream(config_from(arguments))
     from tympan.engine.registry import create_engine
     from tympan.session.local import transcribe
@@ -134,41 +116,49 @@ async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> R
     stack.push_async_callback(engine.stop)
     info = engine.info
 
-    async def recognize(file: Path) -> AsyncGenerator[Event, None]:
+    async def recognize(audio: AudioInput) -> AsyncGenerator[Event, None]:
         yield info.ready("local")
-        blocks = decode_file(file, info.sample_rate)
+        blocks = audio.blocks(info.sample_rate)
         async for event in transcribe(engine, blocks, config.turns, config.limits):
             yield event
 
     return recognize
 
 
-async def _recognize_remotely(url: str, token: str | None, file: Path) -> AsyncGenerator[Event, None]:
-    async with connect(url, token=token) as stream, aclosing(stream.transcribe(decode_file(file))) as events:
+async def _recognize_remotely(url: str, token: str | None, audio: AudioInput) -> AsyncGenerator[Event, None]:
+    async with (
+        connect(url, token=token) as stream,
+        aclosing(stream.transcribe(audio.blocks(REMOTE_SAMPLE_RATE))) as events,
+    ):
         yield stream.ready
         async for event in events:
             yield event
 
 
-async def _transcribe(recognize: Recognize, file: Path, target: Path | None, format_name: str) -> None:
-    transcript = TranscriptBuilder(str(file))
-    streams_text = target is None and format_name == "text"
-    with FileProgress(file.name, duration_seconds(file)) as progress:
-        async with aclosing(recognize(file)) as events:
+async def _transcribe(recognize: Recognize, file: str, target: Path | None, arguments: argparse.Namespace) -> None:
+    transcript = TranscriptBuilder(file)
+    streams_text = target is None and arguments.format == "text"
+    warnings: deque[Warning] = deque()  # of the decoder, which runs in a thread
+    audio = AudioInput(file, track=arguments.track, report=warnings.append)
+    with await asyncio.to_thread(audio.open), FileProgress(Path(file).name) as progress:
+        async with aclosing(recognize(audio)) as events:
             async for event in events:
                 transcript.on_event(event)
                 if isinstance(event, Segment) and streams_text:
                     progress.show(event.text)
-                progress.update(transcript.duration, len(transcript.words))
+                if isinstance(event, Warning):
+                    warnings.append(event)
+                while warnings:
+                    progress.warn(f"tympan: {file}: {_advice(warnings.popleft())}")
+                progress.update(transcript.duration, len(transcript.words), audio.duration_seconds)
     if streams_text:
         return
-    output = FORMATS[format_name].write(transcript.transcript)
-    _put(output, target)
-
-
-def _put(output: str, target: Path | None) -> None:
+    output = FORMATS[arguments.format].write(transcript.transcript)
     if target is None:
-        sys.stdout.write(output)
+        write_output(output)
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(output, encoding="utf-8")
+        write_file(output, target, force=arguments.force)
+
+
+def _advice(warning: Warning) -> str:
+    return warning.message + ("; --track N selects another one" if warning.code == "audio_track" else "")

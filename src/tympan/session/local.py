@@ -48,7 +48,7 @@ async def transcribe(
     info = engine.info
     queue = _EventQueue()
     most_frames = (limits or LimitSettings()).backlog_seconds / info.frame_seconds
-    audio_format = AudioFormat("f32le", info.sample_rate, 1)
+    audio_format = AudioFormat("auto", info.sample_rate, 1)  # decoded: its bytes were no raw samples
     channel = Channel(engine, audio_format, turns or TurnSettings(), queue, most_frames)
     feeder = asyncio.create_task(_feed(channel, queue, blocks))
     try:

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tympan.audio.decoder import open_decoder
+from tympan.audio.decoder import Decoder, open_decoder
 from tympan.config import Config
 from tympan.engine.base import Engine
 from tympan.errors import RestartingError, TympanError
@@ -74,8 +74,9 @@ class Session:
         self._engine = engine
         self._listener = listener
         self._format = audio_format
-        sample_rate = engine.info.sample_rate
-        self._open_decoder = functools.partial(open_decoder, sample_rate=sample_rate, on_ready=self.on_room, live=live)
+        self._open_decoder: Callable[[AudioFormat], Decoder] = lambda audio_format: open_decoder(
+            audio_format, engine.info.sample_rate, self.on_room, self.on_event, live=live
+        )
         self._decoder = self._open_decoder(audio_format)
         most_frames = config.limits.backlog_seconds / engine.info.frame_seconds
         self._open_channel = functools.partial(
@@ -179,9 +180,8 @@ class Session:
             case Reset():
                 self._reset()
             case Flush():
-                self._push(
-                    self._decoder.flush(), functools.partial(self._flush, command.marker, with_partial_frame=True)
-                )
+                flush = functools.partial(self._flush, command.marker, with_partial_frame=True)
+                self._push(self._decoder.flush(), flush)
             case Finish():
                 self._finishing = True
                 self._push(self._decoder.finish(), self._finish)
@@ -270,8 +270,8 @@ class Session:
         for channel in self._channels:
             channel.finish()
 
-    def on_event(self, event: Event, channel: int) -> None:
-        """Forward an event of a channel; a flush is answered once every channel has answered it."""
+    def on_event(self, event: Event, channel: int = 0) -> None:
+        """Forward an event of a channel, or of the decoder; a flush is answered once every channel has answered it."""
         if isinstance(event, Flushed):
             if not self._flushes.answer(event.marker):
                 return

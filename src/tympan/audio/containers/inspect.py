@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
+from tympan.audio.containers.sniff import Container, after_id3
 from tympan.audio.source import ByteSource
 from tympan.errors import AudioError
 
@@ -18,23 +19,30 @@ MOST_TABLE_ENTRIES = 4_000_000  # of all tables together; a day of AAC has 3.7 m
 LONGEST_HEADER_BYTES = 16 << 20
 
 _FLAC_COMMENTS = 4
+_ASF_TAGS = bytes.fromhex("40a4d0d207e3d21197f000a0c95ea850")  # the object with the extended descriptions
+_ASF_TRACK = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
 _TABLES = {b"stts": 8, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8, b"stss": 4, b"trun": 4, b"elst": 12}
 _BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta", b"moof", b"traf", b"edts", b"meta", b"ilst")
 
 
-def check_header(source: ByteSource, kind: str) -> None:
-    """Check the header at the start of a stream without consuming it.
+def check_header(source: ByteSource, kind: Container) -> None:
+    """Check the header of a stream, and consume what precedes it.
 
     Args:
         source: The stream.
-        kind: libav's name of the demuxer.
+        kind: What `sniff` has recognized.
 
     Raises:
         AudioError: The header has too many tags, tracks or table entries, or declares more than it contains.
     """
-    if source.peek(3) == b"ID3":
+    if kind.start and kind.start == after_id3(source):
         _check_id3(source)
-    match kind:
+    source.skip(kind.start)
+    match kind.name:
+        case "wav" | "avi":
+            _check_riff(source)
+        case "asf":
+            _check_asf(source)
         case "flac":
             _check_flac(source)
         case "ogg":
@@ -88,6 +96,56 @@ def _check_flac(source: ByteSource) -> None:
     raise AudioError(f"the file has more than {MOST_TAGS} metadata blocks")
 
 
+def _check_riff(source: ByteSource) -> None:
+    """Count the tracks (`strl`) and the tags (in `INFO`) of the chunks before the samples of a WAV or AVI."""
+    counts = {b"strl": 0, b"INFO": 0}
+    offset, chunks = 12, 0
+    while offset <= LONGEST_HEADER_BYTES:
+        chunks += 1
+        _check_count(chunks, MOST_TAGS, "chunks before its samples")
+        head = source.peek(12, offset)
+        kind, size, listed = head[:4], int.from_bytes(head[4:8], "little"), head[8:12]
+        if len(head) < 12 or kind in (b"data", b"movi") or listed == b"movi":
+            return
+        if kind == b"LIST" and listed == b"INFO":
+            _check_count(size // 8, MOST_TAGS * 8, "tags")
+            tags = source.peek(min(size, LONGEST_HEADER_BYTES) - 4, offset + 12)
+            counts[listed] += sum(1 for _ in _riff_chunks(tags))
+            _check_count(counts[listed], MOST_TAGS, "tags")
+        if kind == b"LIST" and listed in (b"hdrl", b"strl"):
+            counts[b"strl"] += listed == b"strl"
+            _check_count(counts[b"strl"], MOST_TRACKS, "tracks")
+            offset += 12
+        else:
+            offset += 8 + size + size % 2
+
+
+def _riff_chunks(data: bytes) -> Iterator[int]:
+    """Yield the offset of each chunk."""
+    offset = 0
+    while offset + 8 <= len(data):
+        yield offset
+        size = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        offset += 8 + size + size % 2
+
+
+def _check_asf(source: ByteSource) -> None:
+    """Count the objects and tags of the header of an ASF file (Advanced Systems Format §3)."""
+    head = source.peek(30)
+    offset, end = 30, min(int.from_bytes(head[16:24], "little"), LONGEST_HEADER_BYTES)
+    objects = tags = tracks = 0
+    while offset + 24 <= end and len(head := source.peek(26, offset)) == 26:
+        objects += 1
+        _check_count(objects, MOST_TAGS, "objects in its header")
+        size = int.from_bytes(head[16:24], "little")
+        if head.startswith(_ASF_TAGS):
+            tags += int.from_bytes(head[24:26], "little")
+            _check_count(tags, MOST_TAGS, "tags")
+        tracks += head.startswith(_ASF_TRACK)
+        _check_count(tracks, MOST_TRACKS, "tracks")
+        offset += max(size, 24)
+
+
 def _check_ogg(source: ByteSource) -> None:
     """Count the comments in the second packet of Opus and Vorbis (RFC 7845 §5.2)."""
     first = source.peek(27)
@@ -129,16 +187,22 @@ def check_index_at_end(file: IO[bytes]) -> None:
     """Check the `moov` box of a whole MP4 file, and return to its beginning.
 
     Raises:
-        AudioError: As `check_header`.
+        AudioError: As `check_header`, or there is no `moov`.
     """
-    offset = 0
+    offset, found = 0, False
     while len(head := _read_at(file, offset, 16)) >= 8:
         size, kind = _box(head)
         if kind == b"moov":
+            found = True
             _check_index(_read_at(file, offset, _index_bytes(size)))
         if size < 8:
             break
         offset += size
+    if not found:
+        raise AudioError(
+            "the MP4 has no index (`moov`): its recording or transfer was interrupted, or it is a segment without its "
+            "initialization"
+        )
     file.seek(0)
 
 

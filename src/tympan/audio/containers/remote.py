@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from tympan.audio.containers.launcher import launcher
 from tympan.audio.containers.worker import CHUNK_HEAD, REPLY_HEAD, Reply
 from tympan.errors import AudioError
-from tympan.messages import AudioFormat, Pcm
+from tympan.messages import AudioFormat, Pcm, Warning
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,23 @@ class RemoteDecoder:
         audio_format: The declared format.
         sample_rate: Of the samples, in Hz.
         on_ready: Called on the event loop when an iterator that has yielded `None` can be resumed.
+        on_warning: Called on the event loop with each warning of the decoder.
         live: Whether the stream is live; a file may send more before its first sample.
     """
 
     def __init__(
-        self, audio_format: AudioFormat, sample_rate: int, on_ready: Callable[[], None], *, live: bool
+        self,
+        audio_format: AudioFormat,
+        sample_rate: int,
+        on_ready: Callable[[], None],
+        on_warning: Callable[[Warning], None],
+        *,
+        live: bool,
     ) -> None:
         self._format = audio_format
         self._sample_rate = sample_rate
         self._on_ready = on_ready
+        self._on_warning = on_warning
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._pid = 0  # of the worker, once it has reported it
@@ -206,6 +215,8 @@ class RemoteDecoder:
                 self._blocks.append(np.frombuffer(payload, np.float32).reshape(-1, channels))
             case Reply.ERROR:
                 self._error = AudioError(payload.decode(errors="replace"))
+            case Reply.WARNING:
+                self._on_warning(msgspec.json.decode(payload, type=Warning))
             case Reply.END:
                 self._ended = True
 

@@ -13,6 +13,7 @@ are little-endian:
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -25,6 +26,7 @@ from typing import Final
 import msgspec
 
 from tympan.audio.containers.decoder import decode_container
+from tympan.audio.source import Details
 from tympan.child_process import ignore_stop_signals
 from tympan.errors import AudioError
 from tympan.messages import AudioFormat
@@ -44,6 +46,7 @@ class Reply(IntEnum):
     SAMPLES = 2  # float32 [n, channels]
     ERROR = 3  # a sentence in UTF-8; the last reply
     END = 4  # the last reply
+    WARNING = 5  # a `Warning` as JSON
 
 
 class Request(msgspec.Struct):
@@ -73,7 +76,9 @@ def _work(connection: socket.socket, request: Request) -> None:
     try:
         _limit_memory()
         _send(connection, Reply.STARTED, struct.pack("<I", os.getpid()))
-        for samples in decode_container(request.audio_format, request.sample_rate, lambda: _next_chunk(connection)):
+        details = Details(lambda warning: _send(connection, Reply.WARNING, msgspec.json.encode(warning)))
+        more = functools.partial(_next_chunk, connection)
+        for samples in decode_container(request.audio_format, request.sample_rate, more, details):
             _set_alarm(0)
             _send(connection, Reply.SAMPLES, samples.tobytes(), samples.shape[1])
             _set_alarm(ALARM_SECONDS)
