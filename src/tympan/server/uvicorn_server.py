@@ -8,11 +8,13 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from tympan.config import Config
+from tympan.errors import missing_package
 from tympan.server.access.start_checks import open_to_network, readable_secrets
 from tympan.server.app import PROTOCOLS
 from tympan.server.listen.http_protocol import HttpProtocol
@@ -25,6 +27,9 @@ from tympan.server.observability.stderr_writer import stderr_handler
 from tympan.server.service import Service
 from tympan.version import version
 
+if TYPE_CHECKING:
+    from tympan.server.wyoming.server import WyomingServer
+
 logger = logging.getLogger(__name__)
 
 # uvicorn cuts a socket at this factor of the message limit, to bound memory; the connection's limit explains itself.
@@ -36,8 +41,12 @@ TLS_HANDSHAKE_SECONDS = 10.0
 class UvicornServer(uvicorn.Server):
     """uvicorn's server; when it is stopped, streams receive their last words before sockets are closed.
 
+    Attributes:
+        wyoming: Accepts Wyoming clients; `None` without a port for them.
+
     Raises:
-        ConfigError: The TLS certificate cannot be used.
+        ConfigError: The TLS certificate cannot be used, or the port for Wyoming clients is in use.
+        MissingPackageError: A port for Wyoming clients is set, and their package is missing.
     """
 
     def __init__(self, app: FastAPI, config: Config) -> None:
@@ -61,6 +70,7 @@ class UvicornServer(uvicorn.Server):
             )
         )
         self._service: Service = app.state.service
+        self.wyoming = _wyoming_server(self._service, sockets)
         self._settings = config.server
         self._drain_delay_seconds = config.limits.drain_delay_seconds
         self._hurried = asyncio.Event()
@@ -111,6 +121,8 @@ class UvicornServer(uvicorn.Server):
             logger.warning("streams are recorded in %s", self._service.observers.recorder.folder)
         for text in (*open_to_network(self._settings, host), *readable_secrets(self._settings)):
             logger.warning("%s", text)
+        if self.wyoming is not None:
+            await self.wyoming.start()
 
     async def _accept_from(self, listener: socket.socket) -> asyncio.Server:
         """Accept connections as uvicorn does, but with a short time limit for the TLS handshake."""
@@ -139,6 +151,8 @@ class UvicornServer(uvicorn.Server):
         await asyncio.gather(draining, hurried, return_exceptions=True)
         for server in self.servers:
             server.close()
+        if self.wyoming is not None:
+            self.wyoming.close()
         await super().shutdown(sockets)
 
     async def _drain(self) -> None:
@@ -147,6 +161,17 @@ class UvicornServer(uvicorn.Server):
             logger.info("/ready is false; clients are accepted for %g s", self._drain_delay_seconds)
             await asyncio.sleep(self._drain_delay_seconds)
         await self._service.drain()
+
+
+def _wyoming_server(service: Service, sockets: SocketLimit) -> WyomingServer | None:
+    port = service.config.server.wyoming_port
+    if port is None:
+        return None
+    try:
+        from tympan.server.wyoming.server import WyomingServer
+    except ModuleNotFoundError as error:
+        raise missing_package("the Wyoming protocol", error.name, "wyoming") from None
+    return WyomingServer(service, sockets, port)
 
 
 def _host_in_url(host: str) -> str:

@@ -62,6 +62,11 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     tls_key: Annotated[
         str | None, Meta(description="Private key file (PEM); not needed if the certificate file contains it.")
     ] = None
+    wyoming_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(description="Port for Wyoming clients such as Home Assistant, which send no key; 0 selects a free one."),
+    ] = None
+    wyoming_host: Annotated[str, Meta(description="Address to bind for Wyoming clients.")] = "127.0.0.1"
     strict_model: Annotated[
         bool,
         Meta(description="Refuse clients that request another model than the loaded one."),

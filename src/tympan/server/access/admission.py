@@ -58,9 +58,17 @@ class Admission:
         check_host(headers, self._config.server.allowed_hosts, self._keys.asked_for)
         check_origin(headers, self._config.server.allowed_origins, self._keys.asked_for)
         account = self._keys.check(credential)
+        self.check_available()
+        return account
+
+    def check_available(self) -> None:
+        """Check that sessions can be opened at the moment.
+
+        Raises:
+            RestartingError: The server is starting or shutting down.
+        """
         if reason := self._unavailable_reason():
             raise RestartingError(f"{reason}; try again in a moment")
-        return account
 
     def open_session(
         self,

@@ -28,6 +28,10 @@ class Keyring:
     """The accepted API keys, as hashes, with their accounts.
 
     Without keys and without a key file, all requests are accepted; with an empty key file, none is.
+
+    Attributes:
+        shared_account: Account of requests without a key, where none is required, of Wyoming clients, and of tokens of
+            keys that this server lacks.
     """
 
     def __init__(
@@ -57,8 +61,7 @@ class Keyring:
         self._secret = hashlib.sha256((secret or secrets.token_hex()).encode()).digest()
         self._accounts: dict[str, Account] = {}
         self._accept_foreign_tokens = accept_foreign_tokens
-        # Shared by requests without a key, where none is required, and by tokens of keys that this server lacks.
-        self._shared_account = Account(self._limits)
+        self.shared_account = Account(self._limits)
         self._update_accounts()
 
     @property
@@ -86,7 +89,7 @@ class Keyring:
         if account is not None:
             return account
         if not self.asked_for:
-            return self._shared_account
+            return self.shared_account
         if not credential:
             raise AccessError("an API key is required")
         try:
@@ -105,7 +108,7 @@ class Keyring:
             return account
         if not self._accept_foreign_tokens:
             raise AccessError("the API key that requested the token is not valid here, so neither is the token")
-        return self._shared_account
+        return self.shared_account
 
     def grant(self, credential: str | None, seconds: int) -> tuple[str, int]:
         """Return a new token and its lifetime in seconds.

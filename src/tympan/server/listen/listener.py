@@ -20,7 +20,15 @@ def listen(settings: ServerSettings) -> socket.socket:
     Raises:
         ConfigError: The address is invalid or in use.
     """
-    host, port = settings.bind_host, settings.port
+    return listen_on(settings.bind_host, settings.port)
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        ConfigError: The address is invalid or in use.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
