@@ -45,6 +45,8 @@ HANDSHAKE_TIMEOUT_SECONDS = 5.0
 READ_BUFFER_BYTES = 16 * 1024  # initial size; it grows with the messages
 MAX_READ_BYTES = 16 * 1024  # of one read
 
+_NOT_SENT = (1004, NO_STATUS, ABNORMAL_CLOSURE, 1015)  # close codes that only report how a connection ended
+
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 
 _picows_logger = logging.getLogger("picows")
@@ -129,10 +131,20 @@ class PicowsTransport(BaseTransport, WSListener):
             if self.writable:  # pongs for a client that does not read would fill the memory
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self._detach(cast(int, frame.get_close_code()) or NO_STATUS)
+            self._on_close_frame(transport, frame)
+
+    def _on_close_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Answer a close frame with its code (RFC 6455 §5.5.1); one without a code has an answer without one."""
+        code = cast(int, frame.get_close_code())
+        if frame.payload_size and not (1000 <= code < 5000) or code in _NOT_SENT:
+            self._fail(WSCloseCode.PROTOCOL_ERROR, f"close code {code} is not allowed")
+        self._detach(code or NO_STATUS)
+        if code:
             transport.send_close(frame.get_close_code())
-            transport.disconnect()
-            self._abort_later()
+        else:
+            transport.send(WSMsgType.CLOSE, None)  # `send_close` would send the code 0
+        transport.disconnect()
+        self._abort_later()
 
     def _on_fragment(self, frame: WSFrame, kind: WSMsgType) -> None:
         assert self.connection is not None
