@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 from urllib.parse import parse_qsl, unquote
 
+import msgspec
 from picows import (
     WSAutoPingStrategy,
     WSCloseCode,
@@ -32,6 +33,7 @@ from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
 from tympan.server.listen.socket_limit import SocketLimit
+from tympan.server.routes.paths import route_path
 from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
@@ -40,6 +42,7 @@ from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
+VERSION = "13"
 CLOSE_TIMEOUT_SECONDS = 10.0  # for a client to answer a close frame
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 READ_BUFFER_BYTES = 16 * 1024  # initial size; it grows with the messages
@@ -136,7 +139,7 @@ class PicowsTransport(BaseTransport, WSListener):
     def _on_close_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Answer a close frame with its code (RFC 6455 §5.5.1); one without a code has an answer without one."""
         code = cast(int, frame.get_close_code())
-        if frame.payload_size and not (1000 <= code < 5000) or code in _NOT_SENT:
+        if code in _NOT_SENT or (frame.payload_size and not 1000 <= code < 5000):
             self._fail(WSCloseCode.PROTOCOL_ERROR, f"close code {code} is not allowed")
         self._detach(code or NO_STATUS)
         if code:
@@ -259,31 +262,42 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
         """Close a WebSocket that is still open when uvicorn stops, after `Service.drain`."""
         self.transport.send_close(WSCloseCode.SERVICE_RESTART)
 
-    def _on_upgrade(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
-        """Return the response to an opening request; `None` stands for status 404."""
+    def _on_upgrade(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Return the response to an opening request."""
         try:
             return self._open(upgrade)
         except Exception:
             logger.exception("internal error")
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(500), None)
+            return _response(500, None, {})
 
-    def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
+    def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         path, _, query = upgrade.path.decode("latin-1").partition("?")
-        path = unquote(path)
+        path = route_path(unquote(path), self._service.config.server.root_path)
         make_protocol = self._endpoints.get(path)
         if make_protocol is None:
-            return None
+            return _error(404, "not_found", f"there is no WebSocket at this path; the paths are {', '.join(self._endpoints)}")
+        if upgrade.headers.get("sec-websocket-version") != VERSION:
+            message = f"the WebSocket version must be {VERSION} (RFC 6455)"
+            return _error(426, "upgrade_required", message, **{"Sec-WebSocket-Version": VERSION, "Upgrade": "websocket"})
         headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
         request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
         self.coalescer.flush()  # a request to resume a stream must find everything that the old connection has received
         connection, answer = open_connection(self._websocket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
-            response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)
-            return WSUpgradeResponseWithListener(response, None)
+            return _response(answer.status, answer.body, answer.headers)
         self._websocket.connection = connection
         subprotocol = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
         response = WSUpgradeResponse.create_101_response({**answer.headers, **subprotocol})
         return WSUpgradeResponseWithListener(response, self._websocket)
+
+
+def _response(status: int, body: bytes | None, headers: Mapping[str, str]) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
+
+
+def _error(status: int, code: str, message: str, **headers: str) -> WSUpgradeResponseWithListener:
+    body = msgspec.json.encode({"error": {"code": code, "message": message}})
+    return _response(status, body, {"content-type": "application/json", **headers})
 
 
 def _to_latin1(value: str) -> str:
