@@ -58,6 +58,7 @@ class KyutaiProtocol(ServerProtocol):
     """One stream. The words of a frame are sent after its `Step`."""
 
     name: ClassVar[str] = "kyutai"
+    idle_factor: ClassVar[float] = 2.0  # moshi-server waits for 120 s, and its clients rely on it
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         super().__init__(request, server_info)
