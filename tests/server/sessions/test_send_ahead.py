@@ -161,6 +161,7 @@ async def test_reading_stops_at_the_limit_of_a_stream() -> None:
             assert not sending.done()
             assert 500_000 <= most <= 500_000 + 64_000
             sending.cancel()
+            socket.transport.abort()
 
 
 # --- Idle limits ------------------------------------------------------------------------------------------------------
