@@ -45,11 +45,9 @@ class AudioStart:
 
     def receive(self, data: bytes) -> Sequence[Action]:
         """Return the commands and the warning for the next bytes; a few that may begin a header wait for the next."""
-        if self._begun:
+        if self._begun or not data:
             return (Audio(data),)
         self._first = data = self._first + data
-        if not data:
-            return ()
         name = next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
         if name is None and any(signature.startswith(data) for signature in _SIGNATURES):
             return ()
