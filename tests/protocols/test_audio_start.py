@@ -129,7 +129,9 @@ def test_header_in_pieces(name: str, is_declared: bool) -> None:
     assert sum(not isinstance(action, Audio) for action in actions) == 1
 
 
-@pytest.mark.parametrize("data", [b"RIF" + bytes(9), b"O" + bytes(3), b"\x1aE\xdf" + bytes(2), bytes(12), b"RIFF1234AVI LIST"])
+@pytest.mark.parametrize(
+    "data", [b"RIF" + bytes(9), b"O" + bytes(3), b"\x1aE\xdf" + bytes(2), bytes(12), b"RIFF1234AVI LIST"]
+)
 def test_samples_that_only_resemble_a_header(data: bytes) -> None:
     start = AudioStart(RAW, False, lambda sentence: sentence)
     actions = [action for byte in data for action in start.receive(bytes([byte]))]

@@ -186,7 +186,9 @@ def test_invalid_messages(message: str | bytes) -> None:
         connect().receive(message)
 
 
-@pytest.mark.parametrize("audio", [3, None, "A", "é", "%%%%", ["AAAA"], "data:audio/pcm;base64,%", "AA=A", "!" * 100_000])
+@pytest.mark.parametrize(
+    "audio", [3, None, "A", "é", "%%%%", ["AAAA"], "data:audio/pcm;base64,%", "AA=A", "!" * 100_000]
+)
 def test_invalid_base64_is_an_error_event(audio: object) -> None:
     """It names the client's event, and the session continues."""
     protocol = connect()

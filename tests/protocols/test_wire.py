@@ -32,7 +32,9 @@ def test_every_form_of_base64(size: int) -> None:
     assert [base64_audio(form) for form in forms] == [data] * len(forms)
 
 
-@pytest.mark.parametrize("text", ["A", "AAAAA", "é", "%%%%", "AA=A", "data:audio/pcm;base64,!", "x,AAAA", None, 5, b"AA"])
+@pytest.mark.parametrize(
+    "text", ["A", "AAAAA", "é", "%%%%", "AA=A", "data:audio/pcm;base64,!", "x,AAAA", None, 5, b"AA"]
+)
 def test_invalid_base64(text: object) -> None:
     with pytest.raises(AudioError, match="base64"):
         base64_audio(text)

@@ -26,8 +26,19 @@ OTHER = "https://other.example"
         ({"origin": "http://127.0.0.1:5173", "host": "server"}, ("localhost",), False),
         ({"origin": "http://[::1]:5173", "host": "server"}, ("localhost",), False),
     ],
-    ids=["no browser", "no browser, origins", "own page", "own page, origins", "allowed", "any", "keys", "local",
-         "subdomain", "IPv4", "IPv6"],
+    ids=[
+        "no browser",
+        "no browser, origins",
+        "own page",
+        "own page, origins",
+        "allowed",
+        "any",
+        "keys",
+        "local",
+        "subdomain",
+        "IPv4",
+        "IPv6",
+    ],
 )
 def test_allowed(headers: dict[str, str], allowed_origins: tuple[str, ...], keys_required: bool) -> None:
     check_origin(headers, allowed_origins, keys_required)
@@ -49,8 +60,20 @@ def test_allowed(headers: dict[str, str], allowed_origins: tuple[str, ...], keys
         ({"origin": "file://localhost", "host": "localhost:8000"}, ("localhost",), False),
         ({"origin": "http://localhost:3000", "host": "localhost:8000"}, (), False),
     ],
-    ids=["other page", "opaque", "no host", "other port", "not listed", "not listed, keys", "no URL",
-         "name that begins alike", "name that ends alike", "network", "not HTTP", "local, not allowed"],
+    ids=[
+        "other page",
+        "opaque",
+        "no host",
+        "other port",
+        "not listed",
+        "not listed, keys",
+        "no URL",
+        "name that begins alike",
+        "name that ends alike",
+        "network",
+        "not HTTP",
+        "local, not allowed",
+    ],
 )
 def test_refused(headers: dict[str, str], allowed_origins: tuple[str, ...], keys_required: bool) -> None:
     with pytest.raises(OriginError, match=r"is not allowed; .* allowed_origins"):

@@ -27,6 +27,6 @@ _NAMES: Final[Mapping[str, str]] = {
 
 
 def language_name(language: str) -> str:
-    """Return the name of a language given as a code (`en`, `en-US`) or as a name; an unknown one is returned as it is."""
+    """Return the name for a code (`en`, `en-US`) or a name; an unknown one is returned as it is."""
     code = language.strip().lower().replace("_", "-")
     return _NAMES.get(code) or _NAMES.get(code.partition("-")[0]) or code or UNKNOWN

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from tympan.errors import HostError, OriginError
 
-
 LOCALHOST = "localhost"
 """The value of `allowed_origins` that stands for every page of this machine, on any port."""
 

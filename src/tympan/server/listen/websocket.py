@@ -275,10 +275,14 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
         path = route_path(unquote(path), self._service.config.server.root_path)
         make_protocol = self._endpoints.get(path)
         if make_protocol is None:
-            return _error(404, "not_found", f"there is no WebSocket at this path; the paths are {', '.join(self._endpoints)}")
+            return _error(
+                404, "not_found", f"there is no WebSocket at this path; the paths are {', '.join(self._endpoints)}"
+            )
         if upgrade.headers.get("sec-websocket-version") != VERSION:
             message = f"the WebSocket version must be {VERSION} (RFC 6455)"
-            return _error(426, "upgrade_required", message, **{"Sec-WebSocket-Version": VERSION, "Upgrade": "websocket"})
+            return _error(
+                426, "upgrade_required", message, **{"Sec-WebSocket-Version": VERSION, "Upgrade": "websocket"}
+            )
         headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
         request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
         self.coalescer.flush()  # a request to resume a stream must find everything that the old connection has received
