@@ -15,14 +15,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
         Meta(description="Address to bind; by default loopback without API keys, and all addresses with them."),
     ] = None
     port: Annotated[int, Meta(description="Port to bind; 0 selects a free one.", ge=0, le=65535)] = 8000
-    root_path: Annotated[
-        str,
-        Meta(
-            description="Path prefix under which a proxy serves this server, such as /stt; the proxy may remove it or "
-            "not.",
-            pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        ),
-    ] = ""
     api_keys: Annotated[
         tuple[str, ...], Meta(description="Accepted API keys or their SHA-256 hashes (see `tympan key`).")
     ] = ()
@@ -64,6 +56,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
             "are always allowed."
         ),
     ] = ()
+    root_path: Annotated[
+        str,
+        Meta(
+            description="Path prefix under which a proxy serves this server, such as /stt; the proxy may remove it or "
+            "not.",
+            pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        ),
+    ] = ""
     tls_certificate: Annotated[
         str | None, Meta(description="Certificate file (PEM, with the chain) to serve TLS with.")
     ] = None

@@ -1,4 +1,4 @@
-"""Files on live sockets of raw samples: a WAV sets the format of a client that has declared none, others cause a warning."""
+"""Files on live sockets of raw samples: a WAV sets the format if the client declared none, others cause a warning."""
 
 from __future__ import annotations
 

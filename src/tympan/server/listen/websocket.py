@@ -11,9 +11,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
-from urllib.parse import parse_qsl, unquote
 
-import msgspec
 from picows import (
     WSAutoPingStrategy,
     WSCloseCode,
@@ -32,9 +30,8 @@ from uvicorn.server import ServerState
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
+from tympan.server.listen.opening import error_response, parse_opening
 from tympan.server.listen.socket_limit import SocketLimit
-from tympan.server.routes.paths import route_path
-from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
@@ -42,7 +39,6 @@ from tympan.server.transport import ABNORMAL_CLOSURE, NO_STATUS
 
 logger = logging.getLogger(__name__)
 
-VERSION = "13"
 CLOSE_TIMEOUT_SECONDS = 10.0  # for a client to answer a close frame
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 READ_BUFFER_BYTES = 16 * 1024  # initial size; it grows with the messages
@@ -268,45 +264,21 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
             return self._open(upgrade)
         except Exception:
             logger.exception("internal error")
-            return _response(500, None, {})
+            return error_response(500, None, {})
 
     def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        path, _, query = upgrade.path.decode("latin-1").partition("?")
-        path = route_path(unquote(path), self._service.config.server.root_path)
-        make_protocol = self._endpoints.get(path)
-        if make_protocol is None:
-            return _error(
-                404, "not_found", f"there is no WebSocket at this path; the paths are {', '.join(self._endpoints)}"
-            )
-        if upgrade.headers.get("sec-websocket-version") != VERSION:
-            message = f"the WebSocket version must be {VERSION} (RFC 6455)"
-            return _error(
-                426, "upgrade_required", message, **{"Sec-WebSocket-Version": VERSION, "Upgrade": "websocket"}
-            )
-        headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
-        request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
+        opening = parse_opening(upgrade, self._endpoints, self._service.config.server.root_path)
+        if isinstance(opening, WSUpgradeResponseWithListener):
+            return opening
+        make_protocol, request = opening
         self.coalescer.flush()  # a request to resume a stream must find everything that the old connection has received
         connection, answer = open_connection(self._websocket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
-            return _response(answer.status, answer.body, answer.headers)
+            return error_response(answer.status, answer.body, answer.headers)
         self._websocket.connection = connection
         subprotocol = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
         response = WSUpgradeResponse.create_101_response({**answer.headers, **subprotocol})
         return WSUpgradeResponseWithListener(response, self._websocket)
-
-
-def _response(status: int, body: bytes | None, headers: Mapping[str, str]) -> WSUpgradeResponseWithListener:
-    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
-
-
-def _error(status: int, code: str, message: str, **headers: str) -> WSUpgradeResponseWithListener:
-    body = msgspec.json.encode({"error": {"code": code, "message": message}})
-    return _response(status, body, {"content-type": "application/json", **headers})
-
-
-def _to_latin1(value: str) -> str:
-    """Decode a header value as other servers do; picows decodes bytes outside ASCII to surrogates."""
-    return value.encode("ascii", "surrogateescape").decode("latin-1")
 
 
 def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol], sockets: SocketLimit) -> Any:
