@@ -3,7 +3,7 @@
     python benchmarks/kyutai_pings.py [--speed 4] [--seconds 250]
 
 The scripted engine works `speed` times as fast as speech; the client has the defaults of `websockets`: a ping every
-20 s whose pong must arrive within 20 s. Pongs wait behind the buffered audio.
+20 s whose pong must arrive within 20 s.
 """
 
 from __future__ import annotations

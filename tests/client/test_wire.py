@@ -24,6 +24,10 @@ S16 = wire.AudioFormat.of("s16le", None)
         ("http://host:8000", "ws://host:8000/v1/stream"),
         ("https://host/v1/transcribe", "wss://host/v1/transcribe"),
         ("ws://[::1]:8000", "ws://[::1]:8000/v1/stream"),
+        ("ws://host/stt", "ws://host/stt/v1/stream"),
+        ("wss://host/a/stt/", "wss://host/a/stt/v1/stream"),
+        ("https://host/stt/v1/stream/", "wss://host/stt/v1/stream"),
+        ("http://host:8000/v1", "ws://host:8000/v1/stream"),
     ],
 )
 def test_addresses(given: str, address: str) -> None:

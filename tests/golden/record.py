@@ -193,7 +193,7 @@ def openai() -> None:
         send_json(socket, type=f"{buffer}.commit", final=True)
         wait_for(socket, "transcription.done")
     with recorded("a_bad_message", path) as (_, socket):
-        send_json(socket, type=f"{buffer}.append", audio="!")
+        socket.send("no JSON")
 
 
 def gradium() -> None:

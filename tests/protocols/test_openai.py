@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.protocols import SERVER_INFO, SESSION_ID, answers, decoded
 
-from tympan.errors import AudioError, FrameError, ParameterError
+from tympan.errors import FrameError, ParameterError
 from tympan.messages import Audio, AudioFormat, Complete, Flush, Flushed, Ready, SetFormat, Vad, Word
 from tympan.protocols.base import Request, ServerInfo
 from tympan.protocols.openai.realtime import TRANSCRIPTION, OpenAIProtocol
@@ -31,6 +31,10 @@ def send(protocol: OpenAIProtocol, type: str, **fields: Any) -> list[Any]:
 
 def kinds(messages: list[Any]) -> list[str]:
     return [message["type"] for message in messages if isinstance(message, dict)]
+
+
+def append(protocol: OpenAIProtocol, audio: bytes = bytes(4800)) -> list[Any]:
+    return send(protocol, "input_audio_buffer.append", audio=base64.b64encode(audio).decode())
 
 
 def update(protocol: OpenAIProtocol, **given: Any) -> dict[str, Any]:
@@ -103,6 +107,7 @@ def test_commit_is_answered_once() -> None:
     protocol = without_vad()
     assert send(protocol, "input_audio_buffer.append", audio=base64.b64encode(b"ab").decode()) == [Audio(b"ab")]
     assert send(protocol, "input_audio_buffer.commit") == [Flush(1)]
+    append(protocol)
     assert send(protocol, "input_audio_buffer.commit") == [Flush(2)]
     deltas = answers(protocol, HELLO, WORLD)
     assert [delta["delta"] for delta in deltas] == ["Hello", " world."]
@@ -115,13 +120,16 @@ def test_commit_is_answered_once() -> None:
 
 def test_cleared_audio_makes_no_item() -> None:
     protocol = without_vad()
+    append(protocol)
     send(protocol, "input_audio_buffer.commit")
+    append(protocol)
     send(protocol, "input_audio_buffer.clear")
     answers(protocol, Vad(0.5, (0.0,) * 4))
     committed = answers(protocol, HELLO, Flushed(1))
     assert committed[-1]["transcript"] == "Hello"
     assert answers(protocol, WORLD) == []
     assert kinds(answers(protocol, Flushed(2))) == ["input_audio_buffer.cleared"]
+    append(protocol)
     send(protocol, "input_audio_buffer.commit")
     empty = answers(protocol, Flushed(3))
     assert empty[-1]["transcript"] == ""
@@ -133,6 +141,7 @@ def test_client_commits_before_the_server() -> None:
     assert kinds(answers(protocol, HELLO)) == ["input_audio_buffer.speech_started", f"{TRANSCRIPTION}.delta"]
     silence = [Vad(round(1 + frame * 0.08, 2), (1.0, 0.5, 0.2, 0.1)) for frame in range(10)]
     assert [answer for answer in answers(protocol, *silence) if isinstance(answer, Flush)] == [Flush(1)]
+    append(protocol)
     send(protocol, "input_audio_buffer.commit")
     assert kinds(answers(protocol, Flushed(1))) == ["input_audio_buffer.speech_stopped", *COMMITTED]
     assert kinds(answers(protocol, Flushed(2))) == COMMITTED  # the empty item of the client's commit
@@ -147,6 +156,7 @@ def test_remaining_words_are_committed_at_the_end() -> None:
 def test_beta_event_names() -> None:
     protocol = connect({"openai-beta": "realtime=v1"})
     assert kinds(answers(protocol, READY)) == ["transcription_session.created"]
+    append(protocol)
     send(protocol, "input_audio_buffer.commit")
     assert "conversation.item.created" in kinds(answers(protocol, Flushed(1)))
 
@@ -170,10 +180,40 @@ def test_strict_model() -> None:
         update(connect(server_info=strict), transcription={"model": "whisper-1"})
 
 
-@pytest.mark.parametrize("message", ["", "[]", "{", b"audio", '{"type": "input_audio_buffer.append", "audio": 3}'])
+@pytest.mark.parametrize("message", ["", "[]", "{", b"audio"])
 def test_invalid_messages(message: str | bytes) -> None:
-    with pytest.raises((FrameError, AudioError)):
+    with pytest.raises(FrameError):
         connect().receive(message)
+
+
+@pytest.mark.parametrize(
+    "audio", [3, None, "A", "é", "%%%%", ["AAAA"], "data:audio/pcm;base64,%", "AA=A", "!" * 100_000]
+)
+def test_invalid_base64_is_an_error_event(audio: object) -> None:
+    """It names the client's event, and the session continues."""
+    protocol = connect()
+    (event,) = send(protocol, "input_audio_buffer.append", audio=audio, event_id="mine")
+    assert (event["type"], event["error"]["event_id"]) == ("error", "mine")
+    assert (event["error"]["type"], event["error"]["param"]) == ("invalid_request_error", "audio")
+    assert "base64" in event["error"]["message"]
+    assert append(protocol, b"ab") == [Audio(b"ab")]
+    (without_id,) = send(protocol, "input_audio_buffer.append", audio="!")
+    assert without_id["error"]["event_id"] is None
+
+
+def test_commit_without_audio_is_an_error_event() -> None:
+    protocol = without_vad()
+    for number in (1, 2):
+        (event,) = send(protocol, "input_audio_buffer.commit", event_id="c1")
+        assert (event["type"], event["error"]["event_id"]) == ("error", "c1")
+        assert event["error"]["code"] == "input_audio_buffer_commit_empty"
+        append(protocol)
+        assert send(protocol, "input_audio_buffer.commit") == [Flush(number)]
+    append(protocol)
+    send(protocol, "input_audio_buffer.clear")
+    assert kinds(send(protocol, "input_audio_buffer.commit")) == ["error"], "the buffer was cleared"
+    append(protocol, b"")
+    assert kinds(send(protocol, "input_audio_buffer.commit")) == ["error"]
 
 
 def test_unknown_events_and_fields_are_ignored() -> None:

@@ -31,6 +31,7 @@ class Recorder:
     def __init__(self, path: Path, make_protocol: MakeProtocol, request: Request, server_info: ServerInfo) -> None:
         self._protocol: ServerProtocol = make_protocol(request, server_info)
         self.name = self._protocol.name
+        self.idle_factor = self._protocol.idle_factor
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
         self._write({"request": msgspec.to_builtins(request), "server_info": msgspec.to_builtins(server_info)})

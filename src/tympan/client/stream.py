@@ -46,7 +46,7 @@ def connect(
     """Return a stream to the server at `url`, to be used with `async with`.
 
     Args:
-        url: `ws://host:port` or `wss://host`; the path defaults to `/v1/stream`.
+        url: `ws://host:port` or `wss://host`, with the prefix if a proxy serves it under one: `wss://host/stt`.
         token: An API key.
         encoding: Encoding of the audio on the wire. Sample arrays can be sent as `s16le` or `f32le`; any other
             encoding takes bytes.

@@ -38,6 +38,7 @@ NEEDED_EVENTS: Final = ("ready", "word", "lag")
 FINISH: Final = '{"type": "finish"}'
 KEEPALIVE: Final = '{"type": "keepalive"}'
 
+_STREAM_PATHS: Final = ("/v1/stream", "/v1/transcribe")
 _SAMPLE_BYTES: Final = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1}
 _TELEPHONE_RATE: Final = 8_000
 _DEFAULT_RATE: Final = 24_000
@@ -122,7 +123,7 @@ class _ResumeToken(msgspec.Struct):
 
 
 def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
-    """Return the address of a stream on the server at `url`; the path defaults to `/v1/stream`.
+    """Return the address of a stream on the server at `url`, whose path is the prefix under which a proxy serves it.
 
     Raises:
         ParameterError: `url` is not the address of a server.
@@ -135,8 +136,15 @@ def stream_url(url: str, audio: AudioFormat, events: Iterable[str]) -> str:
     query |= {"encoding": audio.encoding, "events": ",".join(dict.fromkeys(events)), "resume": "yes"}
     if audio.sample_bytes:
         query["sample_rate"] = str(audio.sample_rate)
-    path = parts.path if parts.path not in ("", "/") else "/v1/stream"
-    return urlunsplit((scheme, parts.netloc, path, urlencode(query, safe=","), ""))
+    return urlunsplit((scheme, parts.netloc, _stream_path(parts.path), urlencode(query, safe=","), ""))
+
+
+def _stream_path(path: str) -> str:
+    """Return the path of a stream below that of a server; a path that already names an endpoint stays."""
+    path = path.rstrip("/")
+    if path.endswith(_STREAM_PATHS):
+        return path
+    return path + ("/stream" if path.endswith("/v1") else _STREAM_PATHS[0])
 
 
 def resume_url(url: str, token: str, received: int) -> str:

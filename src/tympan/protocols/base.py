@@ -153,10 +153,12 @@ class ServerProtocol(ABC):
 
     Attributes:
         name: Name of the protocol in metrics and logs.
+        idle_factor: The time without a message after which a stream is closed, as a multiple of `idle_seconds`.
         wants_vad: Whether `send` uses `Vad` events, of which there is one per frame. The server reads it after `start`.
     """
 
     name: ClassVar[str]
+    idle_factor: ClassVar[float] = 1.0
     wants_vad: bool = True
     _finishing = False
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import msgspec
 
 from tympan.errors import AudioError, FrameError, IdleError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, SetFormat, Vad, Word
+from tympan.messages import AudioFormat, Complete, Event, Flushed, SetFormat, Vad, Word
+from tympan.protocols.audio_start import CODE, AudioStart
 from tympan.protocols.base import (
     Action,
     Answer,
@@ -39,7 +40,7 @@ FORMATS: Mapping[str, AudioFormat] = {
 class _Message(msgspec.Struct):
     type: str
     model_name: str | None = None
-    input_format: str = "pcm"
+    input_format: str | None = None
     audio: str = ""
     flush_id: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -53,6 +54,7 @@ class GradiumProtocol(ServerProtocol):
         super().__init__(request, server_info)
         self._is_set_up = False
         self._steps = 0
+        self._audio_start = AudioStart(FORMATS["pcm"], is_declared=False, warn=self._warn)
         # The answers, encoded in advance: an id that cannot be encoded must be refused when it arrives.
         self._flushes: PendingFlushes[str] = PendingFlushes()
 
@@ -76,7 +78,7 @@ class GradiumProtocol(ServerProtocol):
                 raise FrameError('the first message must be {"type": "setup", …}')
             return self._set_up(fields)
         if fields.type == "audio":
-            return (Audio(base64_audio(fields.audio)),)
+            return self._audio_start.receive(base64_audio(fields.audio))
         check_command_size(message)
         match fields.type:
             case "flush":
@@ -86,12 +88,14 @@ class GradiumProtocol(ServerProtocol):
         return ()
 
     def _set_up(self, setup: _Message) -> Sequence[Action]:
-        if setup.input_format not in FORMATS:
-            raise FrameError(f"input_format {setup.input_format!r:.40} is unknown; use one of {', '.join(FORMATS)}")
+        name = setup.input_format or "pcm"
+        if name not in FORMATS:
+            raise FrameError(f"input_format {name!r:.40} is unknown; use one of {', '.join(FORMATS)}")
         server_info = self._server_info
         if setup.model_name != "default":
             server_info.check_model(setup.model_name)
         self._is_set_up = True
+        self._audio_start = AudioStart(FORMATS[name], bool(setup.input_format), self._warn)
         delay_frames = int(server_info.delay_seconds * server_info.sample_rate / server_info.frame_samples)
         ready = {
             "type": "ready",
@@ -103,7 +107,10 @@ class GradiumProtocol(ServerProtocol):
             "delay_in_tokens": delay_frames,
             "text_stream_names": [],
         }
-        return (SetFormat(FORMATS[setup.input_format]), json_text(ready))
+        return (SetFormat(FORMATS[name]), json_text(ready))
+
+    def _warn(self, sentence: str) -> str:
+        return json_text({"type": "warning", "message": sentence, "code": CODE})
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:

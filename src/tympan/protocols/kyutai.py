@@ -14,6 +14,7 @@ import msgspec
 
 from tympan.errors import AccessError, CapacityError, FrameError, RestartingError, TympanError
 from tympan.messages import Audio, AudioFormat, Complete, Event, Flushed, Lag, Ready, Reset, SetFormat, Vad, Word
+from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import (
     Action,
     Answer,
@@ -58,6 +59,7 @@ class KyutaiProtocol(ServerProtocol):
     """One stream. The words of a frame are sent after its `Step`."""
 
     name: ClassVar[str] = "kyutai"
+    idle_factor: ClassVar[float] = 2.0  # moshi-server waits for 120 s, and its clients rely on it
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         super().__init__(request, server_info)
@@ -71,6 +73,7 @@ class KyutaiProtocol(ServerProtocol):
         self._steps = 0
         self._received_samples = 0
         self._has_audio = False
+        self._audio_start = AudioStart(FLOATS, is_declared=True, warn=_warning)
 
     def credential(self) -> str | None:
         return self._request.headers.get(KEY_HEADER, self._request.query.get("auth_id"))
@@ -107,10 +110,11 @@ class KyutaiProtocol(ServerProtocol):
 
     def _on_audio(self, audio_format: AudioFormat, data: bytes) -> Sequence[Action]:
         self._has_audio = True
+        actions = self._audio_start.receive(data) if audio_format == FLOATS else (Audio(data),)
         if audio_format == self._format:
-            return (Audio(data),)
+            return actions
         self._format = audio_format
-        return SetFormat(audio_format), Audio(data)
+        return SetFormat(audio_format), *actions
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         match event:
@@ -154,6 +158,11 @@ def error_fields(error: Exception) -> Mapping[str, str]:
     """Return the fields of an error message. At capacity, the text is that of moshi-server."""
     message = NO_FREE_CHANNELS if isinstance(error, CapacityError) else public_error(error)[1]
     return {"type": "Error", "message": message}
+
+
+def _warning(sentence: str) -> bytes:
+    """Return an `Error`, because the clients know no other message; the stream continues."""
+    return msgspec.msgpack.encode({"type": "Error", "message": sentence})
 
 
 def _decode(message: bytes) -> _Message:

@@ -10,9 +10,7 @@ import msgspec
 from tympan.audio.format import parse_format
 from tympan.errors import AccessError, FrameError, ParameterError, TympanError
 from tympan.messages import (
-    Audio,
     AudioFormat,
-    Command,
     Complete,
     Event,
     Flush,
@@ -28,7 +26,9 @@ from tympan.messages import (
     Warning,
     Word,
 )
+from tympan.protocols.audio_start import CODE, AudioStart
 from tympan.protocols.base import (
+    Action,
     Answer,
     CloseInfo,
     Droppable,
@@ -84,6 +84,7 @@ class NativeProtocol(ResumableProtocol):
         self._token = ""
         self._audio_bytes = 0
         self._flushes = 0
+        self._audio_start = AudioStart(AudioFormat(), is_declared=True, warn=self._warn)  # until `start`
 
     def credential(self) -> str | None:
         return self._request.authorization("bearer") or self._request.query.get("token")
@@ -98,6 +99,8 @@ class NativeProtocol(ResumableProtocol):
     def start(self) -> AudioFormat:
         query = self._request.query
         audio_format = parse_format(query.get("encoding"), query.get("sample_rate"), query.get("channels"))
+        is_declared = "encoding" in query or "sample_rate" in query
+        self._audio_start = AudioStart(audio_format, is_declared, self._warn)
         self._channels = audio_format.channels
         events = self._events = _parse_events(query.get("events"))
         self.wants_vad = Vad in (events or ())
@@ -123,14 +126,14 @@ class NativeProtocol(ResumableProtocol):
     def resumed(self) -> WireMessage:
         return json_text({"type": "resumed", "audio_bytes": self._audio_bytes, "flushes": self._flushes})
 
-    def receive(self, message: WireMessage) -> Sequence[Command]:
+    def receive(self, message: WireMessage) -> Sequence[Action]:
         if self._finishing:
             return ()
         if message in ("EOS", b"EOS"):
             return self._finish()
         if isinstance(message, bytes):
             self._audio_bytes += len(message)
-            return (Audio(message),)
+            return self._audio_start.receive(message)
         expected = (
             'audio is sent in binary frames; a text frame must be EOS or a command such as {"type": "flush", "id": 1}'
         )
@@ -145,6 +148,12 @@ class NativeProtocol(ResumableProtocol):
             case "finish":
                 return self._finish()
         raise FrameError(f"unknown command {command.type[:40]!r}; the commands are flush, keepalive and finish")
+
+    def _warn(self, sentence: str) -> str:
+        """Return the warning; in the simple form it is part of a message that adds no text."""
+        if self._events is None:
+            return json_text({"text": "", "final": False, "warning": sentence})
+        return json_text(self._typed(Warning(CODE, sentence)))
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if isinstance(event, Flushed):

@@ -15,6 +15,7 @@ from tympan.protocols.errors import http_status
 
 Decoded = TypeVar("Decoded")
 
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 MOST_COMMAND_BYTES: Final = 64 * 1024
 """Size of a message without audio. A larger one can take seconds to decode: `[{},{},…]` becomes millions of objects."""
 
@@ -54,11 +55,31 @@ def json_text(fields: Mapping[str, Any]) -> str:
 
 
 def base64_audio(text: object) -> bytes:
-    """Decode audio that is sent as base64 in JSON. Raises `AudioError` if it is not base64."""
+    """Decode audio that is sent as base64 in JSON.
+
+    Line breaks, the URL-safe alphabet, missing padding and a data URL are accepted as well.
+
+    Raises:
+        AudioError: It is not base64.
+    """
     if isinstance(text, str):
-        with suppress(ValueError):  # of which binascii.Error is a subclass
-            return binascii.a2b_base64(text, strict_mode=True)
+        for form in (_as_sent, _canonical):
+            with suppress(ValueError):  # of which binascii.Error is a subclass
+                return binascii.a2b_base64(form(text), strict_mode=True)
     raise AudioError("the audio must be a string of base64")
+
+
+def _as_sent(text: str) -> str:
+    return text
+
+
+def _canonical(text: str) -> str:
+    """Return base64 in the form that the decoder accepts."""
+    header, comma, data = text.partition(",")
+    if comma and header.lstrip().lower().startswith("data:"):
+        text = data
+    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    return text + "=" * (-len(text) % 4)
 
 
 def json_refusal(

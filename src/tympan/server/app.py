@@ -19,6 +19,7 @@ from tympan.protocols.openai.realtime import OpenAIProtocol
 from tympan.server.listen import asgi_websocket
 from tympan.server.routes import deepgram, health, kyutai, openai, page
 from tympan.server.routes.security import SecurityMiddleware
+from tympan.server.routes.upgrade import upgrade_required
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.version import version
@@ -27,6 +28,7 @@ PROTOCOLS: Mapping[str, MakeProtocol] = {
     "/v1/stream": NativeProtocol,
     "/v1/transcribe": NativeProtocol,
     "/v1/realtime": OpenAIProtocol,
+    "/v1/listen/stream": DeepgramProtocol,
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,
     "/api/speech/asr": GradiumProtocol,
@@ -45,7 +47,16 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
         await service.stop()
 
     # FastAPI's pages load scripts from a third party, and its schema needs no key; `health` serves the schema.
-    app = FastAPI(title="Tympan", version=version(), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Tympan",
+        version=version(),
+        servers=[{"url": config.server.root_path}] if config.server.root_path else None,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # the middleware accepts a slash at the end; redirects name the host behind a proxy
+    )
     app.add_middleware(SecurityMiddleware, service=service)
     app.state.service = service
     for module in (health, kyutai, openai, deepgram):
@@ -54,6 +65,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
     for path, make_protocol in PROTOCOLS.items():
         app.add_api_websocket_route(path, _endpoint(service, make_protocol))
+        app.add_api_route(path, upgrade_required, methods=["GET"], include_in_schema=False)
     return app
 
 

@@ -18,6 +18,7 @@ from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
 from tympan.server.observability.refusals import RefusalLog
+from tympan.server.spool import Spool
 
 CHECK_EVERY_SECONDS = 1.0
 BUFFERED_BYTES = 256 << 20  # of the bodies that are kept until they are complete
@@ -34,6 +35,7 @@ class Service:
         metrics_access: Checks the keys for the metrics.
         connections: The open connections.
         buffered: The budget of the bodies that are kept until they are complete.
+        spool: Keeps the messages that wait for the engine.
         admission: Admits clients and opens their sessions.
         observers: Makes the recordings and traces of sessions.
         refusals: Logs refused clients.
@@ -57,7 +59,9 @@ class Service:
         self.metrics.show_keys(lambda: self.keys.accounts)
         self.connections = Connections()
         self.buffered = ByteBudget(BUFFERED_BYTES)
-        self.metrics.show_budgets(self.buffered, launcher().undecoded, lambda: self.connections.lost)
+        self.spool = Spool()
+        budgets = {"buffered": self.buffered, "undecoded": launcher().undecoded, "backlog": self.spool.waiting}
+        self.metrics.show_budgets(budgets, lambda: self.connections.lost)
         self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict)
         self.observers = Observers(config, lambda outcome: self.metrics.recordings.labels(outcome=outcome).inc())
         self.refusals = RefusalLog()

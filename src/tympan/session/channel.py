@@ -90,6 +90,11 @@ class Channel:
         """Whether the backlog is above its limit; the listener's `on_room` reports when it no longer is."""
         return self._backlog_frames > self._most_frames
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether frames have not been transcribed."""
+        return self._backlog_frames > 0
+
     def set_format(self, audio_format: AudioFormat) -> None:
         """Replace the declared format before any audio has been received."""
         self._sanity = AudioChecks(audio_format, self._sample_rate)

@@ -21,6 +21,11 @@ class FlushAnswers:
         """Whether as many flushes are pending as may be."""
         return self._by_marker.total() >= MOST_PENDING * self._channels
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a flush has not been answered."""
+        return bool(self._by_marker)
+
     def add(self, marker: int, channels: int) -> None:
         """Count a flush that was sent to all channels."""
         self._channels = channels

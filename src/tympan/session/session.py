@@ -71,9 +71,7 @@ class Session:
     ) -> None:
         self.id = id
         self.observers: list[Observer] = []
-        self._engine = engine
-        self._listener = listener
-        self._format = audio_format
+        self._engine, self._listener, self._format = engine, listener, audio_format
         self._open_decoder: Callable[[AudioFormat], Decoder] = lambda audio_format: open_decoder(
             audio_format, engine.info.sample_rate, self.on_room, self.on_event, live=live
         )
@@ -83,10 +81,8 @@ class Session:
             Channel, engine, turns=config.turns, listener=self, most_frames=most_frames, wants_vad=wants_vad, live=live
         )
         self._channels: list[Channel] = []
-        self._over = False
-        self._finishing = False
+        self._over = self._finishing = self._held = False  # held: commands wait for room
         self._end: TympanError | None = None  # reported after the last word
-        self._held = False  # whether commands wait for room
         self._waiting: deque[Command | tuple[Blocks, Then]] = deque()  # first the rest of a command that did not fit
         self._flushes = FlushAnswers()
         self._seconds_before_reset = 0.0
@@ -116,6 +112,12 @@ class Session:
     def words(self) -> int:
         """Number of words of all channels together."""
         return sum(channel.words for channel in self._channels)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether audio, a flush or the end waits for the engine, so that the client may wait for an answer."""
+        waits = self._held or self._finishing or self._flushes.is_pending
+        return waits or any(channel.has_backlog for channel in self._channels)
 
     def start(self) -> None:
         """Report `Ready`."""
@@ -155,15 +157,13 @@ class Session:
         """Transcribe the audio sent to the engine so far, discard what waits for room, then end with `error`."""
         if not self._over and (self._held or not self._finishing):
             self._end = error
-            self._held = False
+            self._held, self._finishing = False, True
             self._waiting.clear()
-            self._finishing = True
             self._finish()
 
     def close(self) -> None:
         """Release the slots now. No further events follow, and no `on_end`."""
-        self._over = True
-        self._held = False
+        self._over, self._held = True, False
         self._waiting.clear()
         for channel in self._channels:
             channel.close()

@@ -64,8 +64,16 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
         ),
     ] = 0.0
     backlog_seconds: Annotated[
-        float, Meta(description="Seconds of untranscribed audio above which the socket is not read.", gt=0)
+        float, Meta(description="Seconds of untranscribed audio above which further messages of a stream wait.", gt=0)
     ] = 4.0
+    backlog_bytes: Annotated[
+        int,
+        Meta(
+            description="Bytes of a stream's messages that wait, in memory and in a temporary file, above which its "
+            "socket is not read.",
+            ge=0,
+        ),
+    ] = 256 * 1024 * 1024
     outbox_messages: Annotated[int, Meta(description="Unread messages after which a slow client is closed.", gt=0)] = (
         1024
     )

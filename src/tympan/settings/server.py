@@ -56,6 +56,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
             "are always allowed."
         ),
     ] = ()
+    root_path: Annotated[
+        str,
+        Meta(
+            description="Path prefix under which a proxy serves this server, such as /stt; the proxy may remove it or "
+            "not.",
+            pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        ),
+    ] = ""
     tls_certificate: Annotated[
         str | None, Meta(description="Certificate file (PEM, with the chain) to serve TLS with.")
     ] = None

@@ -21,8 +21,24 @@ OTHER = "https://other.example"
         ({"origin": APP, "host": "server"}, (APP,), False),
         ({"origin": OTHER, "host": "server"}, (APP, "*"), False),
         ({"origin": OTHER, "host": "server"}, (), True),
+        ({"origin": "http://localhost:3000", "host": "localhost:8000"}, ("localhost",), False),
+        ({"origin": "https://app.localhost", "host": "localhost:8000"}, ("localhost", APP), True),
+        ({"origin": "http://127.0.0.1:5173", "host": "server"}, ("localhost",), False),
+        ({"origin": "http://[::1]:5173", "host": "server"}, ("localhost",), False),
     ],
-    ids=["no browser", "no browser, origins", "own page", "own page, origins", "allowed", "any", "keys"],
+    ids=[
+        "no browser",
+        "no browser, origins",
+        "own page",
+        "own page, origins",
+        "allowed",
+        "any",
+        "keys",
+        "local",
+        "subdomain",
+        "IPv4",
+        "IPv6",
+    ],
 )
 def test_allowed(headers: dict[str, str], allowed_origins: tuple[str, ...], keys_required: bool) -> None:
     check_origin(headers, allowed_origins, keys_required)
@@ -38,12 +54,39 @@ def test_allowed(headers: dict[str, str], allowed_origins: tuple[str, ...], keys
         ({"origin": OTHER, "host": "server"}, (APP,), False),
         ({"origin": OTHER, "host": "server"}, (APP,), True),
         ({"origin": "http://[", "host": "["}, (), False),
+        ({"origin": "http://localhost.evil.example", "host": "localhost:8000"}, ("localhost",), False),
+        ({"origin": "http://evillocalhost", "host": "localhost:8000"}, ("localhost",), False),
+        ({"origin": "http://10.0.0.1", "host": "localhost:8000"}, ("localhost",), False),
+        ({"origin": "file://localhost", "host": "localhost:8000"}, ("localhost",), False),
+        ({"origin": "http://localhost:3000", "host": "localhost:8000"}, (), False),
     ],
-    ids=["other page", "opaque", "no host", "other port", "not listed", "not listed, keys", "no URL"],
+    ids=[
+        "other page",
+        "opaque",
+        "no host",
+        "other port",
+        "not listed",
+        "not listed, keys",
+        "no URL",
+        "name that begins alike",
+        "name that ends alike",
+        "network",
+        "not HTTP",
+        "local, not allowed",
+    ],
 )
 def test_refused(headers: dict[str, str], allowed_origins: tuple[str, ...], keys_required: bool) -> None:
     with pytest.raises(OriginError, match=r"is not allowed; .* allowed_origins"):
         check_origin(headers, allowed_origins, keys_required)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173"])
+def test_refusal_of_a_local_page_names_the_option(origin: str) -> None:
+    with pytest.raises(OriginError, match="--allowed-origin localhost"):
+        check_origin({"origin": origin, "host": "localhost:8000"}, (), False)
+    with pytest.raises(OriginError) as caught:
+        check_origin({"origin": OTHER, "host": "localhost:8000"}, (), False)
+    assert "localhost" not in str(caught.value)
 
 
 def test_message_is_short() -> None:

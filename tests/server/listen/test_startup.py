@@ -75,6 +75,19 @@ async def test_reports_startup_stage() -> None:
         assert listener.fileno() >= 0, "the socket is left to the server"
 
 
+async def test_paths_while_starting() -> None:
+    """Probes behind a proxy's prefix, with other slashes or with HEAD get the same answers as later."""
+    settings = ServerSettings(port=0, root_path="/stt")
+    with listen(settings) as listener:
+        host = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with StartupServer(listener, settings, SlowStart().engine), httpx.AsyncClient() as client:
+            for path in ("/health", "/stt/health", "//health/"):
+                assert (await client.get(host + path)).json()["status"] == "starting"
+                head = await client.head(host + path)
+                assert (head.status_code, head.content) == (200, b"")
+            assert (await client.head(f"{host}/stt/ready")).status_code == 503
+
+
 async def test_logs_startup_stage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A start has no time limit, so the log says what it does."""
     monkeypatch.setattr(serve, "PROGRESS_SECONDS", 0.05)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from msgspec.structs import asdict, replace
 
 from tympan.errors import ParameterError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Partial, Ready, Vad, Word
+from tympan.messages import AudioFormat, Complete, Event, Flush, Flushed, Partial, Ready, Vad, Word
+from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, Answer, CloseInfo, PendingFlushes, Request, ServerInfo, WireMessage
 from tympan.protocols.deepgram import messages
 from tympan.protocols.deepgram.access import DeepgramAccess
@@ -39,13 +40,16 @@ class FluxProtocol(DeepgramAccess):
         self._audio_end = 0.0  # of the transcribed audio, in seconds
         self._pause = 0.0
         self._is_eager = False  # whether EagerEndOfTurn is the last event of the turn
+        self._audio_start = AudioStart(AudioFormat(), is_declared=True, warn=self._warn)  # until `start`
         self._flushes: PendingFlushes[Endpoint | None] = PendingFlushes()  # None: the client ends the turn
 
     def start(self) -> AudioFormat:
         query = self._request.query
         self._server_info.check_model(query.get("model"))
         self._set_thresholds(TurnThresholds.parse({name: text for name, text in query.items() if text}))
-        return replace(parse_audio_format(query), mixed=True)
+        audio_format = replace(parse_audio_format(query), mixed=True)
+        self._audio_start = AudioStart(audio_format, is_declared=True, warn=self._warn)
+        return audio_format
 
     def _set_thresholds(self, thresholds: TurnThresholds) -> None:
         self._thresholds = thresholds
@@ -55,7 +59,7 @@ class FluxProtocol(DeepgramAccess):
         if self._finishing:
             return ()
         if isinstance(message, bytes):
-            return (Audio(message),) if message else self._finish()
+            return self._audio_start.receive(message) if message else self._finish()
         command = messages.parse_command(message)
         match command.get("type"):
             case "ForceEndTurn":
@@ -78,6 +82,10 @@ class FluxProtocol(DeepgramAccess):
             thresholds=asdict(self._thresholds),
             keyterms=keyterms if isinstance(keyterms, list) else [],
         )
+
+    def _warn(self, sentence: str) -> str:
+        fields = messages.warning(sentence)
+        return self._encode(fields.pop("type"), **fields)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if (endpoint := self._endpointer.overtaken(event)) is not None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from tympan.errors import AudioError, IdleError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, KeepAlive, Vad, Word
+from tympan.messages import AudioFormat, Complete, Event, Flush, Flushed, KeepAlive, Vad, Word
+from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, Answer, CloseInfo, Droppable, PendingFlushes, Request, ServerInfo, WireMessage
 from tympan.protocols.deepgram import messages
 from tympan.protocols.deepgram.access import DeepgramAccess
@@ -63,6 +64,7 @@ class DeepgramProtocol(DeepgramAccess):
         self._channels: list[ChannelState] = []
         # The endpoint (None: the client's Finalize) and the channel (None: all channels) of each flush.
         self._flushes: PendingFlushes[tuple[Endpoint | None, int | None]] = PendingFlushes()
+        self._audio_start = AudioStart(AudioFormat(), is_declared=True, warn=self._warn)  # until `start`
         self._sha256 = hashlib.sha256()
         self._metadata = messages.live_metadata(request, server_info)
 
@@ -70,6 +72,7 @@ class DeepgramProtocol(DeepgramAccess):
         query, server_info = self._request.query, self._server_info
         server_info.check_model(query.get("model"))
         audio_format = parse_audio_format(query)
+        self._audio_start = AudioStart(audio_format, is_declared=True, warn=self._warn)
         self._channels = [
             ChannelState(Endpointer(self._parameters.endpointing, server_info.pause_horizons))
             for _ in range(audio_format.streams)
@@ -83,7 +86,7 @@ class DeepgramProtocol(DeepgramAccess):
             if not message:
                 return self._finish()  # older clients close a stream with an empty frame
             self._sha256.update(message)
-            return (Audio(message),)
+            return self._audio_start.receive(message)
         command = messages.parse_command(message)
         match command.get("type"):
             case "KeepAlive":
@@ -99,6 +102,9 @@ class DeepgramProtocol(DeepgramAccess):
                 fields = {"type": "ConfigureSuccess", "keyterms": keyterms, "request_id": self._request.id}
                 return (json_text(fields),)
         return ()
+
+    def _warn(self, sentence: str) -> str:
+        return json_text(messages.warning(sentence))
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         return list(self._answers(event, channel))

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from tympan.messages import Partial, Segment, Word
+from tympan.protocols.audio_start import CODE
 from tympan.protocols.base import Request, ServerInfo, WireMessage
 from tympan.protocols.wire import check_command_size, decode_json
 
@@ -89,6 +90,11 @@ def speech_started(channel_index: Sequence[int], time: float) -> Fields:
 def utterance_end(channel_index: Sequence[int], last_word_end: float) -> Fields:
     """Return an `UtteranceEnd` message."""
     return {"type": "UtteranceEnd", "channel": channel_index, "last_word_end": round(last_word_end, 3)}
+
+
+def warning(sentence: str) -> Fields:
+    """Return a `Warning`, in the form of Deepgram's agent API; the live APIs have none."""
+    return {"type": "Warning", "code": CODE.upper(), "description": sentence}
 
 
 def metadata(request: Request, audio_seconds: float, channels: int, sha256: str) -> Fields:

@@ -27,7 +27,7 @@ def response_body(transcript: Transcript, format: str, language: str, granularit
     Args:
         transcript: Transcript of the file.
         format: One of `FORMATS`.
-        language: Language of the transcript, for `verbose_json`.
+        language: Name of the language, for `verbose_json`.
         granularities: What `verbose_json` contains: `word`, `segment` or both.
     """
     match format:

@@ -1,7 +1,8 @@
 """OpenAI's realtime transcription sessions: JSON both ways, audio in base64. Every message: `docs/protocols/openai.md`.
 
-An `error` is sent only when the session ends, because some clients give up at the first one. A connection whose first
-`session.update` is in vLLM's dialect is handled by `vllm`.
+As with OpenAI, the session continues after an `error` about audio that is not base64, audio that begins like a file, or
+a commit without audio. All other errors end it. A connection whose first `session.update` is in vLLM's dialect is
+handled by `vllm`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from tympan.errors import FrameError, TympanError
-from tympan.messages import Audio, AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
+from tympan.errors import AudioError, FrameError, TympanError
+from tympan.messages import AudioFormat, Complete, Event, Flush, Flushed, Ready, SetFormat, Vad, Word
+from tympan.protocols.audio_start import CODE, AudioStart
 from tympan.protocols.base import (
     Acceptance,
     Action,
@@ -38,6 +40,7 @@ TRANSCRIPTION = "conversation.item.input_audio_transcription"
 class _Append(msgspec.Struct):
     type: str
     audio: str | None = None
+    event_id: str | None = None
 
 
 class OpenAIProtocol(ServerProtocol):
@@ -52,6 +55,8 @@ class OpenAIProtocol(ServerProtocol):
         self._beta = "openai-beta" in request.headers
         self._dialect: VllmDialect | None = None
         self._events = 0
+        self._audio_start = self._new_audio_start()
+        self._has_audio = False  # since the client's last commit or clear
         self._items = 1
         self._committed: str | None = None  # the last committed item
         self._words: list[Word] = []
@@ -89,20 +94,47 @@ class OpenAIProtocol(ServerProtocol):
             case "transcription_session.update":
                 return self._update(event, "transcription_session.updated")
             case "input_audio_buffer.append":
-                return (Audio(base64_audio(event.get("audio"))),)
+                return self._append(event)
             case "input_audio_buffer.commit":
+                if not self._has_audio:
+                    message = "the input audio buffer is empty; append audio before the commit"
+                    return (self._error("input_audio_buffer_commit_empty", message, event.get("event_id")),)
+                self._has_audio = False
                 return (self._flushes.add("commit"),)
             case "input_audio_buffer.clear":
+                self._has_audio = False
                 return (self._flushes.add("clear"),)
         return ()
 
+    def _append(self, event: dict[str, Any]) -> Sequence[Action]:
+        try:
+            audio = base64_audio(event.get("audio"))
+        except AudioError as error:
+            return (self._error("invalid_value", str(error), event.get("event_id"), "audio"),)
+        self._has_audio = self._has_audio or bool(audio)
+        return self._audio_start.receive(audio)
+
+    def _new_audio_start(self) -> AudioStart:
+        declared = self._settings.declares_format
+        return AudioStart(self._settings.audio_format, declared, lambda sentence: self._error(CODE, sentence))
+
+    def _error(self, code: str, message: str, event_id: object = None, param: str | None = None) -> str:
+        """Return an error after which the session continues."""
+        fields = {"type": "invalid_request_error", "code": code, "message": message, "param": param}
+        return self._encode("error", error={**fields, "event_id": event_id if isinstance(event_id, str) else None})
+
     def _update(self, event: dict[str, Any], answer: str) -> Sequence[Action]:
-        before = self._settings.audio_format
+        before, was_declared = self._settings.audio_format, self._settings.declares_format
         self._settings.update(event.get("session"))
         self._endpointer.rule = self._settings.rule
         audio_format = self._settings.audio_format
         updated = self._encode(answer, session=self._settings.fields())
-        return (updated,) if audio_format == before else (SetFormat(audio_format), updated)
+        if self._settings.declares_format and not was_declared:
+            self._audio_start = self._new_audio_start()
+        if audio_format == before:
+            return (updated,)
+        self._audio_start = self._new_audio_start()
+        return (SetFormat(audio_format), updated)
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if self._dialect is not None:
@@ -214,6 +246,6 @@ def _decode(message: str, expected: str) -> dict[str, Any]:
     """Decode an event; a large one must contain audio, and only the fields of audio are decoded."""
     append = decode_json(message, _Append, expected) if len(message) > MOST_COMMAND_BYTES else None
     if append is not None and append.type == "input_audio_buffer.append":
-        return {"type": append.type, "audio": append.audio}
+        return {"type": append.type, "audio": append.audio, "event_id": append.event_id}
     check_command_size(message)
     return decode_json(message, dict[str, Any], expected)

@@ -25,7 +25,11 @@ _MAX_SILENCE_MS = 60_000
 
 
 class SessionSettings:
-    """Settings of one connection."""
+    """Settings of one connection.
+
+    Attributes:
+        declares_format: Whether the client has declared the format of its audio.
+    """
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
         self._request = request
@@ -37,6 +41,7 @@ class SessionSettings:
             "noise_reduction": None,
         }
         self._include: list[Any] | None = None
+        self.declares_format = False
 
     @property
     def audio_format(self) -> AudioFormat:
@@ -68,6 +73,7 @@ class SessionSettings:
             given = _from_beta(session)
         if isinstance(given.get("format"), dict):
             self._input["format"] = _merge_format(self._input["format"], given["format"])
+            self.declares_format = True
         if isinstance(given.get("transcription"), dict):
             self._input["transcription"] = {**self._input["transcription"], **given["transcription"]}
             self._server_info.check_model(str(self._input["transcription"].get("model") or ""))

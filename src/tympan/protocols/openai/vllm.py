@@ -7,7 +7,8 @@ from itertools import count
 from typing import Any
 
 from tympan.errors import AudioError, FrameError
-from tympan.messages import Audio, AudioFormat, Event, Flush, Flushed, SetFormat, Vad, Word
+from tympan.messages import AudioFormat, Event, Flush, Flushed, SetFormat, Vad, Word
+from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, ServerInfo, WireMessage
 from tympan.protocols.errors import public_error
 from tympan.protocols.wire import base64_audio, json_text
@@ -28,6 +29,7 @@ class VllmDialect:
         self._sent_words = 0
         self._frames = 0
         self._markers = count(1)
+        self._audio_start = AudioStart(FORMAT, is_declared=False, warn=_error)
 
     def receive(self, fields: dict[str, Any]) -> Sequence[Action]:
         """Return the commands and the answers to a client's message."""
@@ -36,12 +38,18 @@ class VllmDialect:
                 self._server_info.check_model(str(fields.get("model") or ""))
                 return (SetFormat(FORMAT),)
             case "input_audio_buffer.append":
-                return (Audio(base64_audio(fields.get("audio"))),)
+                return self._append(fields.get("audio"))
             case "input_audio_buffer.commit" if fields.get("final"):
                 return (*self._deltas(), Flush(next(self._markers)))
             case "input_audio_buffer.commit":
                 return self._deltas()
         return ()
+
+    def _append(self, audio: object) -> Sequence[Action]:
+        try:
+            return self._audio_start.receive(base64_audio(audio))
+        except AudioError as error:
+            return (_error(str(error)),)
 
     def send(self, event: Event) -> Sequence[WireMessage]:
         """Return the messages that report an event."""
@@ -78,4 +86,8 @@ class VllmDialect:
             code = "invalid_event"
         elif isinstance(error, AudioError):
             code = "invalid_audio"
-        return json_text({"type": "error", "error": message, "code": code})
+        return _error(message, code)
+
+
+def _error(message: str, code: str = "invalid_audio") -> str:
+    return json_text({"type": "error", "error": message, "code": code})

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from tympan.errors import HostError, OriginError
 
+LOCALHOST = "localhost"
+"""The value of `allowed_origins` that stands for every page of this machine, on any port."""
+
 
 def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], keys_required: bool) -> None:
     """Check that the web page that sends a request may use this server.
@@ -17,7 +20,7 @@ def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], k
 
     Args:
         headers: Headers of the request; names in lower case.
-        allowed_origins: Configured origins; `*` allows all of them.
+        allowed_origins: Configured origins; `*` allows all of them, `localhost` the pages of this machine.
         keys_required: Whether requests need an API key; without `allowed_origins`, all origins are then allowed.
 
     Raises:
@@ -26,9 +29,13 @@ def check_origin(headers: Mapping[str, str], allowed_origins: Collection[str], k
     origin = headers.get("origin")
     if origin is None or "*" in allowed_origins or origin in allowed_origins or (not allowed_origins and keys_required):
         return
+    is_local = _is_local_page(origin)
+    if is_local and LOCALHOST in allowed_origins:
+        return
     if _is_valid_url(origin) and urlsplit(origin).netloc == headers.get("host"):
         return
-    raise OriginError(f"the origin {origin:.80} is not allowed; the operator can add it to allowed_origins")
+    hint = f" (--allowed-origin {LOCALHOST} allows the pages of this machine on all ports)" if is_local else ""
+    raise OriginError(f"the origin {origin:.80} is not allowed; the operator can add it to allowed_origins{hint}")
 
 
 def check_host(headers: Mapping[str, str], allowed_hosts: Collection[str], keys_required: bool) -> None:
@@ -51,8 +58,7 @@ def check_host(headers: Mapping[str, str], allowed_hosts: Collection[str], keys_
         return
     name = (urlsplit(f"//{host}").hostname or "") if _is_valid_url(f"//{host}") else ""
     name = name.removesuffix(".")
-    is_local = name == "localhost" or name.endswith(".localhost")
-    if not (is_local or _is_address(name) or name in (allowed.lower() for allowed in allowed_hosts)):
+    if not (_is_localhost(name) or _is_address(name) or name in (allowed.lower() for allowed in allowed_hosts)):
         raise HostError(
             f"the host {host:.80} is not allowed without API keys; the operator can add it to allowed_hosts"
         )
@@ -64,6 +70,18 @@ def _is_valid_url(url: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_local_page(origin: str) -> bool:
+    """Return whether the page is served by this machine, as seen by the browser."""
+    if not _is_valid_url(origin) or urlsplit(origin).scheme not in ("http", "https"):
+        return False
+    name = urlsplit(origin).hostname or ""
+    return _is_localhost(name) or (_is_address(name) and ip_address(name).is_loopback)
+
+
+def _is_localhost(name: str) -> bool:
+    return name == LOCALHOST or name.endswith(f".{LOCALHOST}")
 
 
 def _is_address(name: str) -> bool:

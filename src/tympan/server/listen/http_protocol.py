@@ -17,6 +17,8 @@ HEAD_TIMEOUT_SECONDS = 10.0  # for the request line and headers, from the connec
 MAX_HEAD_BYTES = 15 * 1024  # picows, which parses the opening request of a WebSocket again, accepts 16 KiB
 WRITE_TIMEOUT_SECONDS = 30.0  # for the client to read any part of a response
 
+_UPGRADE_HEADERS = {b"upgrade": b"websocket", b"connection": b"Upgrade"}
+
 
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, until it is closed or becomes a WebSocket; the arguments after `sockets` are uvicorn's."""
@@ -64,7 +66,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._disconnect_running_cycle()
+        # picows accepts each of these headers with one token only, but Firefox sends `Connection: keep-alive, Upgrade`.
+        self.scope["headers"] = [(name, _UPGRADE_HEADERS.get(name, value)) for name, value in self.scope["headers"]]
         super().handle_websocket_upgrade()
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return the requested protocol; each of the two headers is a list, and may be repeated (RFC 9110 §7.6.1)."""
+        upgrade, connection = (self._tokens(name) for name in (b"upgrade", b"connection"))
+        if b"upgrade" not in connection or not upgrade:
+            return None
+        return b"websocket" if b"websocket" in upgrade else upgrade[0]
+
+    def _tokens(self, name: bytes) -> list[bytes]:
+        values = b",".join(value for each, value in self.headers if each == name)
+        return [token.strip().lower() for token in values.split(b",") if token.strip()]
 
     def _disconnect_running_cycle(self) -> None:
         """Disconnect the request whose response is being written; uvicorn disconnects only the newest request."""

@@ -17,6 +17,7 @@ from tympan.config import ServerSettings
 from tympan.engine.base import Engine, describe_startup
 from tympan.errors import RestartingError
 from tympan.server.listen.listener import tls_context
+from tympan.server.routes.paths import route_path
 from tympan.version import version
 
 REQUEST_SECONDS: Final = 5.0
@@ -34,6 +35,7 @@ class StartupServer:
         """
         self._listener = listener
         self._tls = tls_context(settings)
+        self._root_path = settings.root_path
         self._engine = engine
 
     async def __aenter__(self) -> StartupServer:
@@ -57,22 +59,24 @@ class StartupServer:
             writer.close()
 
     def _respond(self, head: bytes) -> bytes:
-        path = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
+        method, _, target = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+        with_body = method != "HEAD"
         reason = describe_startup(self._engine)
-        match path:
-            case b"/health":
-                return _response(200, {"status": "starting", "version": version(), "reason": reason})
-            case b"/ready":
-                return _response(503, {"ready": False, "reason": reason})
+        match route_path(target.partition(" ")[0].partition("?")[0], self._root_path):
+            case "/health":
+                fields: dict[str, Any] = {"status": "starting", "version": version(), "reason": reason}
+                return _response(200, fields, with_body)
+            case "/ready":
+                return _response(503, {"ready": False, "reason": reason}, with_body)
             case _:
                 error = {"code": RestartingError.code, "message": f"{reason}; try again in a moment"}
-                return _response(503, {"error": error})
+                return _response(503, {"error": error}, with_body)
 
 
-def _response(status: int, fields: dict[str, Any]) -> bytes:
+def _response(status: int, fields: dict[str, Any], with_body: bool) -> bytes:
     body = msgspec.json.encode(fields)
     head = (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         "Retry-After: 1\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode() + (body if with_body else b"")

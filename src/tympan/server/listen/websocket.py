@@ -11,7 +11,6 @@ import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
-from urllib.parse import parse_qsl, unquote
 
 from picows import (
     WSAutoPingStrategy,
@@ -31,8 +30,8 @@ from uvicorn.server import ServerState
 from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
+from tympan.server.listen.opening import error_response, parse_opening
 from tympan.server.listen.socket_limit import SocketLimit
-from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
 from tympan.server.sessions.resume import open_connection
@@ -44,6 +43,8 @@ CLOSE_TIMEOUT_SECONDS = 10.0  # for a client to answer a close frame
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 READ_BUFFER_BYTES = 16 * 1024  # initial size; it grows with the messages
 MAX_READ_BYTES = 16 * 1024  # of one read
+
+_NOT_SENT = (1004, NO_STATUS, ABNORMAL_CLOSURE, 1015)  # close codes that only report how a connection ended
 
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 
@@ -129,10 +130,20 @@ class PicowsTransport(BaseTransport, WSListener):
             if self.writable:  # pongs for a client that does not read would fill the memory
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            self._detach(cast(int, frame.get_close_code()) or NO_STATUS)
+            self._on_close_frame(transport, frame)
+
+    def _on_close_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Answer a close frame with its code (RFC 6455 §5.5.1); one without a code has an answer without one."""
+        code = cast(int, frame.get_close_code())
+        if code in _NOT_SENT or (frame.payload_size and not 1000 <= code < 5000):
+            self._fail(WSCloseCode.PROTOCOL_ERROR, f"close code {code} is not allowed")
+        self._detach(code or NO_STATUS)
+        if code:
             transport.send_close(frame.get_close_code())
-            transport.disconnect()
-            self._abort_later()
+        else:
+            transport.send(WSMsgType.CLOSE, None)  # `send_close` would send the code 0
+        transport.disconnect()
+        self._abort_later()
 
     def _on_fragment(self, frame: WSFrame, kind: WSMsgType) -> None:
         assert self.connection is not None
@@ -247,36 +258,27 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
         """Close a WebSocket that is still open when uvicorn stops, after `Service.drain`."""
         self.transport.send_close(WSCloseCode.SERVICE_RESTART)
 
-    def _on_upgrade(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
-        """Return the response to an opening request; `None` stands for status 404."""
+    def _on_upgrade(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Return the response to an opening request."""
         try:
             return self._open(upgrade)
         except Exception:
             logger.exception("internal error")
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(500), None)
+            return error_response(500, None, {})
 
-    def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener | None:
-        path, _, query = upgrade.path.decode("latin-1").partition("?")
-        path = unquote(path)
-        make_protocol = self._endpoints.get(path)
-        if make_protocol is None:
-            return None
-        headers = {name.lower(): _to_latin1(value) for name, value in reversed(list(upgrade.headers.items()))}
-        request = opening_request(path, dict(parse_qsl(query, keep_blank_values=True)), headers)
+    def _open(self, upgrade: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        opening = parse_opening(upgrade, self._endpoints, self._service.config.server.root_path)
+        if isinstance(opening, WSUpgradeResponseWithListener):
+            return opening
+        make_protocol, request = opening
         self.coalescer.flush()  # a request to resume a stream must find everything that the old connection has received
         connection, answer = open_connection(self._websocket, self._service, make_protocol, request)
         if isinstance(answer, Refusal):
-            response = WSUpgradeResponse.create_error_response(answer.status, answer.body, answer.headers)
-            return WSUpgradeResponseWithListener(response, None)
+            return error_response(answer.status, answer.body, answer.headers)
         self._websocket.connection = connection
         subprotocol = {} if answer.subprotocol is None else {"Sec-WebSocket-Protocol": answer.subprotocol}
         response = WSUpgradeResponse.create_101_response({**answer.headers, **subprotocol})
         return WSUpgradeResponseWithListener(response, self._websocket)
-
-
-def _to_latin1(value: str) -> str:
-    """Decode a header value as other servers do; picows decodes bytes outside ASCII to surrogates."""
-    return value.encode("ascii", "surrogateescape").decode("latin-1")
 
 
 def protocol_class(service: Service, endpoints: Mapping[str, MakeProtocol], sockets: SocketLimit) -> Any:

@@ -6,7 +6,8 @@ they cover the streams of all protocols.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
@@ -153,16 +154,17 @@ class Metrics:
         self._gauge("tympan_connections", "Open connections, HTTP and WebSocket", lambda: sockets.open)
         self._gauge("tympan_connections_limit", "Most open connections", lambda: sockets.most)
 
-    def show_budgets(self, buffered: ByteBudget, undecoded: ByteBudget, lost: Callable[[], int]) -> None:
+    def show_budgets(self, budgets: Mapping[str, ByteBudget], lost: Callable[[], int]) -> None:
         """Export what waits in this process: bytes, and streams whose connection was lost."""
         waiting = Gauge(
             "tympan_waiting_bytes",
-            "Bytes received and not usable yet: buffered (bodies of requests), undecoded (containers without audio)",
+            "Bytes received and not usable yet: buffered (bodies of requests), undecoded (containers without audio), "
+            "backlog (messages of streams for which the engine has no room)",
             ["kind"],
             registry=self._registry,
         )
-        waiting.labels(kind="buffered").set_function(lambda: buffered.used)
-        waiting.labels(kind="undecoded").set_function(lambda: undecoded.used)
+        for kind, budget in budgets.items():
+            waiting.labels(kind=kind).set_function(partial(getattr, budget, "used"))
         self._gauge("tympan_lost_streams", "Streams whose connection was lost and that a client can resume", lost)
 
     def _gauge(self, name: str, help: str, value: Callable[[], float]) -> None:

@@ -19,6 +19,7 @@ from tympan.errors import FrameError, ParameterError, TympanError
 from tympan.messages import AudioFormat, Event, Word
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.openai import access, files
+from tympan.protocols.openai.languages import UNKNOWN, language_name
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.wire import decode_json, json_text
 from tympan.server.access.auth import TOKEN_PREFIX
@@ -141,7 +142,7 @@ def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionReq
     if format not in files.FORMATS:
         raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(files.FORMATS)}")
     # The model does not report which language it has recognized.
-    language = _text(form, "language") or (languages[0] if len(languages) == 1 else "unknown")
+    language = language_name(_text(form, "language") or (languages[0] if len(languages) == 1 else UNKNOWN))
     granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
     return _TranscriptionRequest(
         file=file,

@@ -22,3 +22,9 @@ router = APIRouter()
 async def page() -> FileResponse:
     """Return the page."""
     return FileResponse(STATIC / "index.html", headers=HEADERS)
+
+
+@router.get("/favicon.ico", include_in_schema=False)
+async def icon() -> FileResponse:
+    """Return the icon, which browsers and bookmarks request at this path whatever the page says."""
+    return FileResponse(STATIC / "mark.svg")

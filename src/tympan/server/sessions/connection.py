@@ -25,6 +25,7 @@ from tympan.protocols.base import (
 )
 from tympan.server.access.quota import Usage
 from tympan.server.service import Service
+from tympan.server.sessions.inbox import Inbox
 from tympan.server.sessions.outbox import Outbox, ResumableOutbox, outbox_for
 from tympan.server.sessions.session_log import SessionLog
 from tympan.server.sessions.stream_timer import StreamTimer
@@ -60,12 +61,9 @@ class Connection:
         self._session: Session | None = None
         self._usage: Usage | None = None
         self._close_info: CloseInfo | None = None
-        self._started = False
-        self._resumed = False
-        self._close_sent = False
-        self._released = False
-        self._reading_paused = False
-        self._timer = StreamTimer(self._limits, self._loop.time())
+        self._started = self._resumed = self._close_sent = self._released = False
+        self._inbox = Inbox(service.spool, self._limits.backlog_bytes, self._handle, self._set_reading, self.fail)
+        self._timer = StreamTimer(self._limits, protocol.idle_factor, self._loop.time())
         self._ended_at = 0.0
         self.lost_at: float | None = None
         self._client_code = ABNORMAL_CLOSURE
@@ -125,6 +123,7 @@ class Connection:
         self._transport, self.lost_at = transport, None
         self._started = self._close_sent = False
         self._resumed = True
+        self._inbox.restart()  # the client sends these messages again, since the protocol has not counted them
         self._ended_at = self._loop.time()
 
     def start(self) -> None:
@@ -135,8 +134,6 @@ class Connection:
             assert isinstance(self._protocol, ResumableProtocol)
             self._log.resumed()
             self._transport.send(self._protocol.resumed())
-            if self._reading_paused:
-                self._transport.pause_reading()
         else:
             self._service.metrics.connected()
             if self._session is not None:
@@ -146,8 +143,11 @@ class Connection:
     # --- calls of the transport ----------------------------------------------------------------------------------
 
     def on_message(self, message: WireMessage) -> None:
-        """Handle a complete message. Messages after the end of the session are ignored."""
+        """Handle a complete message once the session has room. Messages after its end are ignored."""
         self._timer.received = True
+        self._inbox.put(message)
+
+    def _handle(self, message: WireMessage) -> None:
         session = self._session
         if self._close_info is not None or session is None:
             return
@@ -157,10 +157,8 @@ class Connection:
             for action in self._protocol.receive(message):
                 if isinstance(action, _MESSAGES):
                     self._send(action)
-                elif not session.execute(action) and not self._reading_paused:
-                    assert self._transport is not None
-                    self._reading_paused = True
-                    self._transport.pause_reading()
+                elif not session.execute(action):
+                    self._inbox.hold()
         except TympanError as error:
             self.fail(error)
         except Exception as error:
@@ -212,12 +210,9 @@ class Connection:
                     self._send(answer)
 
     def on_room(self) -> None:
-        """Read the socket again."""
-        if self._reading_paused:
-            self._reading_paused = False
-            self._timer.received = True
-            if self._transport is not None:
-                self._transport.resume_reading()
+        """Handle the messages that wait."""
+        self._timer.received = True
+        self._inbox.on_room()
 
     def on_end(self, error: Exception | None) -> None:
         """Send the last messages and close; `None` is a normal end."""
@@ -233,8 +228,10 @@ class Connection:
         """End the connection if it is over a limit; `now` is the event loop's time."""
         limits = self._limits
         if self._session is not None and self._usage is not None and (error := self._usage.spent(now)) is not None:
+            self._inbox.close()
             self._session.stop(error)
-        late = self._timer.check(now, self._session, held=self._reading_paused or self._transport is None)
+        owes = self._transport is None or bool(self._inbox) or (self._session is not None and self._session.is_behind)
+        late = self._timer.check(now, self._session, owes_answer=owes)
         if self.lost_at is not None and now - self.lost_at > limits.resume_seconds:
             self.release()
         elif self._close_info is not None:
@@ -248,6 +245,7 @@ class Connection:
     def restart(self) -> None:
         """Send the last words of everything received and ask the client to reconnect."""
         if self._session is not None and self._close_info is None:
+            self._inbox.close()
             self._session.restart()
         elif self._transport is None or self._close_sent:
             self.release()
@@ -259,6 +257,10 @@ class Connection:
         if self._session is not None:
             self._session.close()
         self.on_end(error)
+
+    def _set_reading(self, reading: bool) -> None:
+        if self._transport is not None:
+            (self._transport.resume_reading if reading else self._transport.pause_reading)()
 
     def _send(self, message: WireMessage, droppable: bool = False) -> None:
         if self._close_info is not None:
@@ -276,7 +278,7 @@ class Connection:
         if self._usage is not None:
             self._usage.end(self._ended_at)
         self._outbox.put_last(close_info.messages)
-        self.on_room()
+        self._inbox.close()
         self.on_writable()
         if self._transport is None and self._service.connections.draining:
             self.release()
@@ -286,6 +288,7 @@ class Connection:
         if self._released:
             return
         self._released = True
+        self._inbox.close()
         self._service.connections.remove(self)
         self._service.connections.resumable.pop(self._token, None)
         if self._session is not None:

@@ -28,7 +28,7 @@ export class Microphone {
   static async open() {
     const media = await openDevice();
     const context = await openContext();
-    await context.audioWorklet.addModule("/static/capture-worklet.js");
+    await context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
     await context.resume();
     return new Microphone(context, media);
   }

@@ -1,4 +1,5 @@
-// Requests to the server over HTTP: its model, whether it is ready, why it refused a stream.
+// Requests to the server over HTTP: its model, whether it is ready, why it refused a stream. Their addresses are
+// relative to the page, which a proxy may serve under a prefix.
 
 async function ask(path, key) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -13,13 +14,13 @@ async function ask(path, key) {
 
 /** Return the response of `/health`, or null if the server is unreachable. */
 export async function health() {
-  const { status, body } = await ask("/health");
+  const { status, body } = await ask("health");
   return status === 200 ? body : null;
 }
 
 /** Return whether the server accepts this key, or needs none. */
 export async function keyAccepted(key) {
-  const { status } = await ask("/v1/models", key);
+  const { status } = await ask("v1/models", key);
   return status !== 401 && status !== 403;
 }
 
@@ -28,7 +29,7 @@ export async function whyRefused(key) {
   const state = await health();
   if (state === null) return refusal("unreachable", "The server does not respond. Check that it is running.");
   if (!(await keyAccepted(key))) return refusal("unauthorized", "This server requires an API key.");
-  const ready = await ask("/ready");
+  const ready = await ask("ready");
   if (ready.body.reason === "full" || state.active >= state.capacity) {
     return refusal("full", fullMessage(state.capacity));
   }

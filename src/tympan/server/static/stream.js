@@ -8,7 +8,7 @@ const POLL_MILLISECONDS = 25;
 export class Refused extends Error {}
 
 function address(parameters, key) {
-  const url = new URL("/v1/stream", location.href);
+  const url = new URL("v1/stream", location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   url.search = new URLSearchParams({ ...parameters, events: EVENTS, ...(key ? { token: key } : {}) });
   return url;
