@@ -131,7 +131,8 @@ class Server:
             kinds = [check_message(message) for message in client.messages]
             if client.code not in (1000, 1006):
                 assert "rror" in kinds.pop(), "the error must be the last message"
-            assert not any("rror" in kind for kind in kinds)
+            earlier = zip(kinds, client.messages, strict=False)
+            assert not any("rror" in kind for kind, message in earlier if not is_continued(message))
             self._count(client.code)
         await settled(lambda: self.service.engine.active == 0)
         assert not self.service.connections._open, "the connection was not released"
@@ -174,11 +175,15 @@ class Server:
 
 
 async def settled(condition: Any) -> None:
-    """Run the event loop until the condition holds; the engine takes no time, so a fixed number of turns is enough."""
+    """Run the event loop until the condition holds; only messages that wait on disk or in bursts take time."""
     for _ in range(20_000):
         if condition():
             return
         await asyncio.sleep(0)
+    for _ in range(2_000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
     raise AssertionError("the session hangs")
 
 
@@ -201,6 +206,12 @@ def check_message(message: WireMessage) -> str:
     if "rror" in kind or "Failure" in kind:
         check_text(str(fields))
     return kind
+
+
+def is_continued(message: WireMessage) -> bool:
+    """Return whether the stream continues after this error."""
+    text = message if isinstance(message, str) else message.decode(errors="replace")
+    return any(phrase in text for phrase in ("the audio begins like a", "string of base64", "buffer is empty"))
 
 
 def check_text(text: str) -> None:

@@ -49,6 +49,7 @@ class Backlog:
         self._on_ready = on_ready
         self._head = bytearray()
         self._blocks: deque[_Block] = deque()
+        self._blocks_in_memory = 0
         self._tail = bytearray()
         self._waiting_bytes = 0
         self._counted_bytes = 0  # of these, in the budget of all streams
@@ -70,8 +71,7 @@ class Backlog:
 
     @property
     def _memory_bytes(self) -> int:
-        in_blocks = sum(block.data is not None for block in self._blocks)
-        return len(self._head) + len(self._tail) + in_blocks * BLOCK_BYTES
+        return len(self._head) + len(self._tail) + self._blocks_in_memory * BLOCK_BYTES
 
     def put(self, message: WireMessage) -> None:
         """Add a message."""
@@ -87,6 +87,7 @@ class Backlog:
             pass  # `is_full`
         while len(self._tail) >= BLOCK_BYTES:
             self._blocks.append(_Block(bytes(self._tail[:BLOCK_BYTES])))
+            self._blocks_in_memory += 1
             del self._tail[:BLOCK_BYTES]
         self._spill()
 
@@ -112,6 +113,7 @@ class Backlog:
             self._blocks.popleft()
             self._head += block.data
             block.data = None
+            self._blocks_in_memory -= 1
         return message
 
     def clear(self) -> None:
@@ -120,6 +122,7 @@ class Backlog:
             block.data = None
             self._free(block)
         self._blocks.clear()
+        self._blocks_in_memory = 0
         self._head.clear()
         self._tail.clear()
         self._waiting_bytes = 0
@@ -171,6 +174,7 @@ class Backlog:
             self._free(block)  # it has been taken or discarded meanwhile
         else:
             block.data = None
+            self._blocks_in_memory -= 1
         self._spill()
         self._on_ready()
 
@@ -191,7 +195,9 @@ class Backlog:
             return
         if self._blocks and self._blocks[0] is block:
             self._error = read.exception()
-            block.data = None if self._error is not None else read.result()
+            if self._error is None:
+                block.data = read.result()
+                self._blocks_in_memory += 1
             self._on_ready()
 
     def _free(self, block: _Block) -> None:
