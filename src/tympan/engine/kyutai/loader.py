@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -9,16 +12,15 @@ from tympan.config import ModelSettings
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
-from tympan.engine.kyutai.placement import FLOATS, Placement, place, prepare
+from tympan.engine.kyutai.placement import CPU_KINDS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, MissingPackageError, install_command
 from tympan.models.checkpoints.checkpoint import Checkpoint
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.layers.attention import FP8
 from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
-from tympan.models.layers.quantized import linear_for, replace_linears
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import load_tokenizer
@@ -95,6 +97,8 @@ def load_model(
         quantize(lm, placement.kind)
     with timer.timed("weights"):
         mimi = checkpoint.mimi(device=placement.device)
+        if placement.device.type == "cpu":
+            cpu_networks().run_mimi_on_cpu(mimi)
     return LoadedModel(
         mimi=mimi,
         lm=lm,
@@ -106,16 +110,26 @@ def load_model(
 
 
 def quantize(lm: LM, kind: str) -> None:
-    """Quantize the large matrices if `kind` is `int8`, `int4` or `fp8`; do nothing for floats."""
+    """Store the large matrices as `kind`; `int8`, `int4` and `f32` on a CPU are computed by ONNX Runtime."""
     if kind == "fp8":
         replace_with_fp8(lm.transformer)
         lm.text_linear = Fp8Linear(lm.text_linear.weight)  # type: ignore[assignment]
-    elif kind not in FLOATS:
-        replace_linears(lm.transformer, kind)  # type: ignore[arg-type]
-        lm.text_linear = linear_for(lm.text_linear.weight, kind)  # type: ignore[arg-type, assignment]
-        if lm.pause_linear is not None:
-            lm.pause_linear.float()
-        lm.compute_dtype = torch.float32
+    elif kind in CPU_KINDS and lm.embedding.device.type == "cpu":
+        cpu_networks().run_lm_on_cpu(lm, kind)
+
+
+def cpu_networks() -> ModuleType:
+    """Return the module that runs networks with ONNX Runtime.
+
+    Raises:
+        MissingPackageError: ONNX Runtime is not installed.
+    """
+    try:
+        return import_module("tympan.models.cpu.networks")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"a model on a CPU needs the package {error.name}: run {install_command('cpu')}, or use --model embedded"
+        ) from None
 
 
 def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:
