@@ -1,6 +1,6 @@
 """The same streams through the networks on a CPU, in batches of any size; as a script, prints a digest of the results.
 
-    python tests/support/cpu_streams.py KIND BATCH THREADS
+python tests/support/cpu_streams.py KIND BATCH THREADS
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import torch
-from support.model_speech import speech
 from torch import Tensor
 
+from support.model_speech import speech
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.cpu.linear import WeightType
 from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu

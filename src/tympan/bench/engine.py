@@ -23,8 +23,6 @@ from tympan.engine.kyutai.program import StepProgram
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
-from tympan.models.layers.fp8 import Fp8Linear
-from tympan.models.layers.quantized import WeightLinear
 
 STEPS = 40
 
@@ -152,8 +150,8 @@ def _halves(program: StepProgram, rows: int) -> tuple[Callable[[], None], Callab
 
 
 def stored_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's weights; low-bit layers count in their packed form."""
-    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear | Fp8Linear))
+    """Return the bytes of a module's weights; those that are no parameters count in the form in which they are held."""
+    packed = sum(getattr(part, "size_bytes", 0) for part in module.modules())
     return packed + sum(parameter.nbytes for parameter in module.parameters())
 
 

@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.cpu_streams import STREAMS, run_streams
-from torch import Tensor
 
-from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.config import MimiConfig
-from tympan.models.cpu.graph import Graph
-from tympan.models.cpu.linear import CpuLinear, WeightType
+from tympan.models.cpu.linear import CpuLinear, WeightType, pack
 from tympan.models.cpu.networks import run_mimi_on_cpu
 from tympan.models.mimi import MimiEncoder
 
@@ -58,7 +55,7 @@ def test_results_do_not_depend_on_process_or_threads(kind: WeightType) -> None:
 def test_product_rows_are_independent(kind: WeightType, shape: tuple[int, int]) -> None:
     """Products of the published models' sizes."""
     torch.manual_seed(0)
-    layer, x = CpuLinear(torch.randn(shape), kind), torch.randn(33, shape[1])
+    layer, x = CpuLinear(pack(torch.randn(shape), kind)), torch.randn(33, shape[1])
     whole = layer(x)
     for rows in (1, 2, 3, 4, 5, 7, 8, 16):
         assert torch.equal(layer(x[:rows]), whole[:rows])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from tympan.config import ModelSettings
+from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
@@ -24,6 +27,7 @@ from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import load_tokenizer
+from tympan.version import version
 
 PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the four pause heads, in their order; by energy if there are none
 MOST_STREAMS_ON_CPU = 64
@@ -72,7 +76,7 @@ def load_runner(
 def _runner_on_cpu(
     model: LoadedModel, info: EngineInfo, slots: int | None, most_streams: int, timer: StartupTimer
 ) -> KyutaiRunner:
-    """Return a runner without graphs. Its steps run first in calibration or warm-up, which select the CPU's kernels."""
+    """Return a runner without graphs."""
     if slots is None:
         with timer.timed("calibration"):
             slots = measure_capacity(model, info, most_streams)
@@ -94,7 +98,7 @@ def load_model(
     with timer.timed("weights"):
         lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
     with timer.timed("quantisation"):
-        quantize(lm, placement.kind)
+        quantize(lm, placement.kind, _packed_folder(checkpoint, placement.kind))
     with timer.timed("weights"):
         mimi = checkpoint.mimi(device=placement.device)
         if placement.device.type == "cpu":
@@ -109,13 +113,28 @@ def load_model(
     )
 
 
-def quantize(lm: LM, kind: str) -> None:
-    """Store the large matrices as `kind`; `int8`, `int4` and `f32` on a CPU are computed by ONNX Runtime."""
+def quantize(lm: LM, kind: str, folder: Path | None = None) -> None:
+    """Store the large matrices as `kind`; `int8`, `int4` and `f32` on a CPU are computed by ONNX Runtime.
+
+    Args:
+        lm: The language model.
+        kind: Type of the weights.
+        folder: Folder of packed weights for later starts; None for none.
+    """
     if kind == "fp8":
         replace_with_fp8(lm.transformer)
         lm.text_linear = Fp8Linear(lm.text_linear.weight)  # type: ignore[assignment]
     elif kind in CPU_KINDS and lm.embedding.device.type == "cpu":
-        cpu_networks().run_lm_on_cpu(lm, kind)
+        cpu_networks().run_lm_on_cpu(lm, kind, folder)
+
+
+def _packed_folder(checkpoint: Checkpoint, kind: str) -> Path | None:
+    """Return the folder of the packed weights of a checkpoint in files."""
+    fingerprint = checkpoint.fingerprint()
+    if fingerprint is None:
+        return None
+    key = json.dumps([fingerprint, kind, version()])
+    return cache_folder() / "packed-weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def cpu_networks() -> ModuleType:

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor
+from torch import Tensor, nn
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,10 +47,10 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
         return name
 
-    def weight(self, value: Tensor) -> str:
+    def weight(self, value: Tensor | Array) -> str:
         """Add a weight. The graph refers to its memory until the session is created, which may reorder a copy."""
         name = self._name()
-        self._weights[name] = value.detach().contiguous().numpy()
+        self._weights[name] = value.detach().contiguous().numpy() if isinstance(value, Tensor) else value
         return name
 
     def constant(self, value: Sequence[int] | float) -> str:
@@ -115,7 +115,11 @@ def _external(name: str, value: Array) -> TensorProto:
 
 
 class Session:
-    """A graph that is ready to run; ``run(*inputs)`` takes arrays in the order in which the inputs were added."""
+    """A graph that is ready to run.
+
+    Attributes:
+        size_bytes: Memory of the weights.
+    """
 
     def __init__(
         self, model: bytes, inputs: Sequence[str], outputs: Sequence[str], weights: Mapping[str, Array]
@@ -123,18 +127,29 @@ class Session:
         _start_threads()
         options = onnxruntime.SessionOptions()
         options.use_per_session_threads = False
-        options.enable_cpu_mem_arena = True
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
         if values:
             options.add_external_initializers(list(weights), values)
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.size_bytes = sum(value.nbytes for value in weights.values())
         self._inputs = tuple(inputs)
         self._outputs = list(outputs)
 
     def run(self, *inputs: Array) -> list[Array]:
-        """Return the outputs for ``inputs``, which must be contiguous to be passed without a copy."""
+        """Return the outputs for ``inputs``, in the order in which the graph's inputs were added.
+
+        Contiguous arrays are passed without a copy.
+        """
         results: list[Array] = self._session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
         return results
+
+
+class SessionModule(nn.Module):
+    """A module whose weights are in sessions."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        super().__init__()
+        self.size_bytes = sum(session.size_bytes for session in sessions)
 
 
 @functools.cache

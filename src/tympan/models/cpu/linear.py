@@ -19,14 +19,13 @@ row: that is summed in another order, so a single row is computed as two (:func:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from tympan.models.cpu.graph import Graph
+from tympan.models.cpu.graph import Array, Graph, SessionModule
 
 WeightType = Literal["f32", "int8", "int4"]
 
@@ -36,8 +35,7 @@ _BLOCK_CHANNELS = 256  # quantized at once, so that intermediate results stay in
 _SMALLEST = 1e-30  # avoids a division by zero for blocks of zeros
 
 
-@dataclass(frozen=True)
-class PackedWeight:
+class PackedWeight(NamedTuple):
     """A low-bit weight ``[out, in]``; nb is the number of blocks of ``in``.
 
     Attributes:
@@ -50,14 +48,14 @@ class PackedWeight:
 
     bits: int
     in_features: int
-    levels: Tensor
-    scale: Tensor
-    zero: Tensor | None = None
+    levels: Array
+    scale: Array
+    zero: Array | None = None
 
 
-def least_rows(kind: WeightType) -> int:
+def least_rows(weight: Tensor | PackedWeight) -> int:
     """Return the smallest number of rows whose results do not depend on the number of rows."""
-    return 2 if kind == "int4" else 1
+    return 2 if isinstance(weight, PackedWeight) and weight.bits == 4 else 1
 
 
 def pack(weight: Tensor, kind: WeightType) -> PackedWeight | Tensor:
@@ -67,7 +65,7 @@ def pack(weight: Tensor, kind: WeightType) -> PackedWeight | Tensor:
     bits = 8 if kind == "int8" else 4
     quantize = _quantize_8_bits if bits == 8 else _quantize_4_bits
     parts = [quantize(channels.detach().float()) for channels in torch.split(weight, _BLOCK_CHANNELS)]
-    levels, scale, *zero = (torch.cat(each) for each in zip(*parts, strict=True))
+    levels, scale, *zero = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
     return PackedWeight(bits, weight.shape[1], levels, scale, *zero)
 
 
@@ -137,23 +135,22 @@ def _low_bit_product(graph: Graph, x: str, weight: PackedWeight) -> str:
     )
 
 
-class CpuLinear(nn.Module):
+class CpuLinear(SessionModule):
     """``x [..., in]`` float32 times one weight, plus the bias if there is one."""
 
-    def __init__(self, weight: Tensor, kind: WeightType, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._least_rows = least_rows(kind)
+    def __init__(self, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
+        self.in_features = weight.in_features if isinstance(weight, PackedWeight) else weight.shape[1]
+        self._least_rows = least_rows(weight)
         graph = Graph()
-        x = graph.input("rows", self.in_features)
-        self._session = graph.compile(multiply(graph, x, pack(weight, kind), bias))
+        self._session = graph.compile(multiply(graph, graph.input("rows", self.in_features), weight, bias))
+        super().__init__([self._session])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., out]``."""
         rows = x.reshape(-1, self.in_features)
         padded = repeat_single_row(rows, self._least_rows)
         (out,) = self._session.run(padded.numpy())
-        return torch.from_numpy(out[: len(rows)]).view(*x.shape[:-1], self.out_features)
+        return torch.from_numpy(out[: len(rows)]).view(*x.shape[:-1], -1)
 
 
 def repeat_single_row(rows: Tensor, least: int) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from tympan.models.cpu.linear import CpuLinear, WeightType
+from tympan.models.cpu.packer import Packer
 from tympan.models.cpu.quantizer import CpuQuantizer
 from tympan.models.cpu.seanet import CpuSeanet
 from tympan.models.cpu.transformer import CpuTransformer
@@ -20,7 +23,7 @@ class CpuDownsample(nn.Module):
     def __init__(self, source: StreamingConv) -> None:
         super().__init__()
         self._context_shape = (source.context_steps, source.in_channels)
-        self._product = CpuLinear(source.weight, "f32", source.bias)
+        self._product = CpuLinear(source.weight, source.bias)
 
     def init_context(self, slots: int, *, device: torch.device) -> Tensor:
         """Return the history of every slot, ``[slots, kernel - stride, in]`` float32."""
@@ -35,16 +38,24 @@ class CpuDownsample(nn.Module):
 def run_mimi_on_cpu(mimi: MimiEncoder) -> None:
     """Make ONNX Runtime compute the codec. Its weights move into the sessions, one part at a time."""
     mimi.seanet = CpuSeanet(mimi.seanet, mimi.frame_samples)  # type: ignore[assignment]
-    mimi.transformer = CpuTransformer(mimi.transformer, "f32")  # type: ignore[assignment]
+    mimi.transformer = CpuTransformer(mimi.transformer, Packer(mimi, "f32"))  # type: ignore[assignment]
     mimi.downsample = CpuDownsample(mimi.downsample)  # type: ignore[assignment]
     mimi.quantizer = CpuQuantizer(mimi.quantizer, mimi.codebooks)  # type: ignore[assignment]
 
 
-def run_lm_on_cpu(lm: LM, kind: WeightType) -> None:
-    """Make ONNX Runtime compute the language model but for its embeddings, with weights of ``kind``."""
-    lm.transformer = CpuTransformer(lm.transformer, kind, lm.out_norm)  # type: ignore[assignment]
+def run_lm_on_cpu(lm: LM, kind: WeightType, folder: Path | None = None) -> None:
+    """Make ONNX Runtime compute the language model but for its embeddings.
+
+    Args:
+        lm: The model; its weights move into the sessions, one layer at a time.
+        kind: Type of the weights.
+        folder: As for :class:`Packer`.
+    """
+    packer = Packer(lm, kind, folder)
+    lm.transformer = CpuTransformer(lm.transformer, packer, lm.out_norm)  # type: ignore[assignment]
     lm.out_norm = nn.Identity()  # type: ignore[assignment]
-    lm.text_linear = CpuLinear(lm.text_linear.weight, kind)  # type: ignore[assignment]
+    lm.text_linear = CpuLinear(packer(lm.text_linear))  # type: ignore[assignment]
     if lm.pause_linear is not None:
-        lm.pause_linear = CpuLinear(lm.pause_linear.weight, "f32")  # type: ignore[assignment]
+        lm.pause_linear = CpuLinear(lm.pause_linear.weight.float())  # type: ignore[assignment]
     lm.compute_dtype = torch.float32
+    packer.finish()

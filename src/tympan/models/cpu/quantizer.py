@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tympan.models.cpu.graph import Graph
+from tympan.models.cpu.graph import Graph, SessionModule
 from tympan.models.cpu.linear import multiply
 from tympan.models.layers.quantizer import ResidualQuantizer, SplitQuantizer
 
 
-class CpuQuantizer(nn.Module):
+class CpuQuantizer(SessionModule):
     """Searches the first ``codebooks`` codebooks of ``source``."""
 
     def __init__(self, source: SplitQuantizer, codebooks: int) -> None:
-        super().__init__()
         self.codebooks = codebooks
         graph = Graph()
         x = graph.input("batch", source.semantic.input_proj.in_features)
         first = min(codebooks, source.config.semantic)
         codes = _search(graph, x, source.semantic, first) + _search(graph, x, source.acoustic, codebooks - first)
         self._session = graph.compile(graph.op("Concat", *codes, axis=1))
+        super().__init__([self._session])
 
     def forward(self, x: Tensor, codebooks: int) -> Tensor:
         """Quantize ``x [B, in]`` float32: ``[B, K]`` int64."""

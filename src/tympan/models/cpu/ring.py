@@ -65,7 +65,10 @@ class RingAttention:
         heads, width, capacity = self.config.heads, self.config.head_dimension, self.config.context
         graph = Graph()
         query = graph.input(heads, steps, width)
-        keys, values = graph.input(heads, width, capacity, dtype=dtype), graph.input(heads, capacity, width, dtype=dtype)
+        keys, values = (
+            graph.input(heads, width, capacity, dtype=dtype),
+            graph.input(heads, capacity, width, dtype=dtype),
+        )
         visible = graph.input(steps, capacity, dtype=torch.bool)
         scores = graph.op("MatMul", graph.op("Mul", query, graph.constant(width**-0.5)), graph.widened(keys, dtype))
         # Selected and not added: entries that were never written may hold anything.

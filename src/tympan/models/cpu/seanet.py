@@ -7,9 +7,9 @@ once per row of the batch. The last convolutions have large weights and few step
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tympan.models.cpu.graph import Graph, Session
+from tympan.models.cpu.graph import Graph, Session, SessionModule
 from tympan.models.cpu.linear import multiply
 from tympan.models.layers.conv import StreamingConv
 from tympan.models.seanet import SeanetEncoder, Stage
@@ -17,14 +17,14 @@ from tympan.models.seanet import SeanetEncoder, Stage
 _FEW_STEPS = 8  # outputs per row up to which a convolution is a matrix product
 
 
-class CpuSeanet(nn.Module):
+class CpuSeanet(SessionModule):
     """Runs the convolutions of ``source`` on frames of ``frame_samples``, with the same state."""
 
     def __init__(self, source: SeanetEncoder, frame_samples: int) -> None:
-        super().__init__()
         contexts = source.init_contexts(1, device=torch.device("meta"))
         self._context_shapes = [context.shape[1:] for context in contexts]
         self._session = _Builder(frame_samples).compile(source)
+        super().__init__([self._session])
 
     def init_contexts(self, slots: int, *, device: torch.device) -> list[Tensor]:
         """Return the histories of the convolutions, ``[slots, kernel - stride, in]`` float32, in order of use."""

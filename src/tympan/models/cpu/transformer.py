@@ -6,40 +6,47 @@ layer's projection and rotation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tympan.models.config import TransformerConfig
-from tympan.models.cpu.graph import Graph, Session
-from tympan.models.cpu.linear import WeightType, least_rows, multiply, pack, repeat_single_row
+from tympan.models.cpu.graph import Graph, Session, SessionModule
+from tympan.models.cpu.linear import PackedWeight, least_rows, multiply, repeat_single_row
 from tympan.models.cpu.ring import RingAttention
 from tympan.models.layers.attention import Ring
 from tympan.models.layers.rope import frequencies
 from tympan.models.layers.transformer import GatedFeedForward, GeluFeedForward, RMSNorm, Transformer, TransformerLayer
 
+Pack = Callable[[nn.Linear], PackedWeight | Tensor]
+"""Returns the weight of a layer as it is multiplied."""
 
-class CpuTransformer(nn.Module):
+
+class CpuTransformer(SessionModule):
     """Runs the layers of ``source``, whose weights it takes over, and the norm ``out_norm`` after them if there is one.
 
     Args:
         source: The transformer; it loses its layers.
-        kind: Type of the weights.
+        pack: Packs the weight of a layer.
         out_norm: A norm to apply to the output.
     """
 
-    def __init__(self, source: Transformer, kind: WeightType, out_norm: nn.Module | None = None) -> None:
-        super().__init__()
+    def __init__(self, source: Transformer, pack: Pack, out_norm: nn.Module | None = None) -> None:
         self.config = source.config
-        self._least_rows = least_rows(kind)
+        first = source.layers[0]
+        assert isinstance(first, TransformerLayer)
+        self._least_rows = least_rows(pack(first.in_proj))
         self._links: list[Session] = []
         previous: TransformerLayer | None = None
         for _ in range(len(source.layers)):
             layer = source.layers.pop(0)
             assert isinstance(layer, TransformerLayer)
-            self._links.append(_link(self.config, kind, previous, layer, None))
+            self._links.append(_link(self.config, pack, previous, layer, None))
             previous = layer
-        self._links.append(_link(self.config, kind, previous, None, out_norm))
+        self._links.append(_link(self.config, pack, previous, None, out_norm))
+        super().__init__(self._links)
         self._rings = RingAttention(source.config)
 
     def init_ring(self, slots: int, *, device: torch.device, dtype: torch.dtype) -> Ring:
@@ -70,7 +77,7 @@ class CpuTransformer(nn.Module):
 
 def _link(
     config: TransformerConfig,
-    kind: WeightType,
+    pack: Pack,
     previous: TransformerLayer | None,
     layer: TransformerLayer | None,
     out_norm: nn.Module | None,
@@ -85,14 +92,14 @@ def _link(
     x = graph.input("steps", config.dimension)
     if previous is not None:
         mixed = graph.input("steps", config.dimension)
-        x = graph.op("Add", x, multiply(graph, mixed, pack(previous.out_proj.weight, kind)))
+        x = graph.op("Add", x, multiply(graph, mixed, pack(previous.out_proj)))
         normalized = norm(graph, x, previous.norm2)
-        x = graph.op("Add", x, feed_forward(graph, normalized, previous.feed_forward, kind))
+        x = graph.op("Add", x, feed_forward(graph, normalized, previous.feed_forward, pack))
     if layer is None:
         return graph.compile(x if out_norm is None else norm(graph, x, out_norm))
     cos = graph.input("batch", "T", config.head_dimension // 2)
     sin = graph.input("batch", "T", config.head_dimension // 2)
-    projected = multiply(graph, norm(graph, x, layer.norm1), pack(layer.in_proj.weight, kind))
+    projected = multiply(graph, norm(graph, x, layer.norm1), pack(layer.in_proj))
     return graph.compile(x, *_heads(graph, config, projected, cos, sin))
 
 
@@ -117,14 +124,14 @@ def norm(graph: Graph, x: str, module: nn.Module) -> str:
     return graph.op("LayerNormalization", x, *parameters, axis=-1, epsilon=module.eps)
 
 
-def feed_forward(graph: Graph, x: str, module: nn.Module, kind: WeightType) -> str:
+def feed_forward(graph: Graph, x: str, module: nn.Module, pack: Pack) -> str:
     """Add the feed-forward ``module`` of ``x [rows, dimension]``."""
     if isinstance(module, GatedFeedForward):
         hidden = module.linear_out.in_features
-        both = multiply(graph, x, pack(module.linear_in.weight, kind))
+        both = multiply(graph, x, pack(module.linear_in))
         gate, value = graph.split(both, 1, [hidden, hidden])
         hidden_state = graph.op("Mul", graph.op("Mul", gate, graph.op("Sigmoid", gate)), value)
     else:
         assert isinstance(module, GeluFeedForward)
-        hidden_state = graph.op("Gelu", multiply(graph, x, pack(module.linear_in.weight, kind)))
-    return multiply(graph, hidden_state, pack(module.linear_out.weight, kind))
+        hidden_state = graph.op("Gelu", multiply(graph, x, pack(module.linear_in)))
+    return multiply(graph, hidden_state, pack(module.linear_out))

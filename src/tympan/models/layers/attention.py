@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tympan.models import kernels
 from tympan.models.layers.rope import Rotation, rotate
 
 FP8 = torch.float8_e4m3fn
