@@ -23,7 +23,7 @@ from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
 FRAMES = 115  # the tiny model's rings hold 25 and 100
-STREAMS = 8
+STREAMS = 5
 
 
 @dataclass

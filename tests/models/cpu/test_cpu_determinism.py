@@ -25,7 +25,7 @@ KINDS: tuple[WeightType, ...] = ("f32", "int8", "int4")
 def test_results_do_not_depend_on_batch(kind: WeightType) -> None:
     alone = run_streams(kind, 1)
     assert len({tuple(stream[1].tolist()) for stream in alone}) == STREAMS, "the streams are not all the same"
-    for batch in (2, 3, 5, STREAMS):
+    for batch in range(2, STREAMS + 1):
         for expected, found in zip(alone, run_streams(kind, batch), strict=True):
             for part, other in zip(expected, found, strict=True):
                 assert torch.equal(part, other)
@@ -43,7 +43,7 @@ def test_results_do_not_depend_on_process_or_threads(kind: WeightType) -> None:
             text=True,
             env=environment,
         )
-        for batch, threads in ((1, 1), (1, 2), (3, 4), (STREAMS, 2))
+        for batch, threads in ((1, 1), (2, 2), (STREAMS, 4))
     ]
     digests = {run.communicate()[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0] * len(runs)

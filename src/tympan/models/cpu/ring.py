@@ -7,7 +7,7 @@ does not depend on the other rows.
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,13 +42,10 @@ class RingAttention:
         self._session = functools.cache(self._make_session)
 
     def empty(self, slots: int, dtype: torch.dtype) -> Ring:
-        """Return a ring of zeros; keys that are read in place are stored as ``[layers, slots, H, D, C]``."""
+        """Return a ring of zeros."""
         config = self.config
         sizes = (config.layers, slots, config.heads, config.context, config.head_dimension)
-        ring = Ring.empty(*sizes, device=torch.device("cpu"), dtype=dtype)
-        if dtype in _READ_IN_PLACE:
-            ring.keys = ring.keys.view(*sizes[:3], config.head_dimension, config.context).transpose(-1, -2)
-        return ring
+        return Ring.empty(*sizes, device=torch.device("cpu"), dtype=dtype)
 
     def over(self, ring: Ring, rows: Tensor, positions: Tensor) -> Attention:
         """Return the attention of steps at ``positions [B, T]`` of slots ``rows [B]``."""
@@ -59,43 +56,41 @@ class RingAttention:
     def _make_session(self, steps: int, dtype: torch.dtype) -> Session:
         """Return the graph of one row's attention.
 
-        Inputs: query ``[H, T, D]`` float32; keys ``[H, D, C]`` and values ``[H, C, D]`` of ``dtype``; visible entries
-        ``[T, C]`` bool. Output: ``[T, dimension]`` float32.
+        Inputs: query ``[H, T, D]`` float32; keys and values ``[H, C, D]`` of ``dtype``; visible entries ``[T, 1, 1, C]``
+        bool. Output: ``[T, dimension]`` float32.
         """
         heads, width, capacity = self.config.heads, self.config.head_dimension, self.config.context
         graph = Graph()
         query = graph.input(heads, steps, width)
-        keys, values = (
-            graph.input(heads, width, capacity, dtype=dtype),
-            graph.input(heads, capacity, width, dtype=dtype),
-        )
-        visible = graph.input(steps, capacity, dtype=torch.bool)
-        scores = graph.op("MatMul", graph.op("Mul", query, graph.constant(width**-0.5)), graph.widened(keys, dtype))
+        keys, values = (graph.input(heads, capacity, width, dtype=dtype) for _ in range(2))
+        visible = graph.input(steps, 1, 1, capacity, dtype=torch.bool)
+        # One product per step and head: products of a single row need no copy of the keys and values.
+        by_step = graph.op("Unsqueeze", graph.op("Transpose", query, perm=[1, 0, 2]), graph.constant([2]))
+        scaled = graph.op("Mul", by_step, graph.constant(width**-0.5))  # [T, H, 1, D]
+        scores = graph.own_op("FusedMatMul", scaled, graph.widened(keys, dtype), transB=1)
         # Selected and not added: entries that were never written may hold anything.
         masked = graph.op("Where", visible, scores, graph.constant(float("-inf")))
         mixed = graph.op("MatMul", graph.op("Softmax", masked, axis=-1), graph.widened(values, dtype))
-        return graph.compile(graph.reshape(graph.op("Transpose", mixed, perm=[1, 0, 2]), steps, -1))
+        return graph.compile(graph.reshape(mixed, steps, -1))
 
 
 class _InPlace:
     def __init__(self, ring: Ring, rows: Tensor, positions: Tensor, session: Session) -> None:
         capacity, steps = ring.capacity, positions.numpy()
         self._session = session
-        self._keys: Any = ring.keys.transpose(-1, -2).numpy()  # [layers, slots, H, D, C]
-        self._values: Any = ring.values.numpy()
+        self._keys, self._values = ring.keys.numpy(), ring.values.numpy()
         self._slots: list[int] = rows.tolist()
         self._entries: list[list[int]] = (steps % capacity).tolist()
         last = steps[:, -1:]
         written = last - (last - np.arange(capacity)) % capacity  # the position that each entry holds, negative = none
-        self._visible = (written >= 0)[:, None] & (written[:, None] <= steps[:, :, None])  # [B, T, C]
+        self._visible = ((written >= 0)[:, None] & (written[:, None] <= steps[:, :, None]))[:, :, None, None]
 
     def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
-        finite = np.nan_to_num(value)  # the values of entries that a stream does not see are multiplied by zero
         for row, slot in enumerate(self._slots):
             keys, values = self._keys[layer, slot], self._values[layer, slot]
             for step, entry in enumerate(self._entries[row]):
-                keys[:, :, entry] = key[row, :, step]
-                values[:, entry] = finite[row, :, step]
+                keys[:, entry] = key[row, :, step]
+                values[:, entry] = value[row, :, step]
             (out[row],) = self._session.run(query[row], keys, values, self._visible[row])
 
 

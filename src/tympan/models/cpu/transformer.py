@@ -104,14 +104,19 @@ def _link(
 
 
 def _heads(graph: Graph, config: TransformerConfig, projected: str, cos: str, sin: str) -> list[str]:
-    """Split ``projected [B * T, 3 * dimension]`` into query, key and value ``[B, H, T, D]``; rotate the first two."""
+    """Split ``projected [B * T, 3 * dimension]`` into query, key and value ``[B, H, T, D]``; rotate the first two.
+
+    Values are made finite, because attention multiplies those that a stream must not see by zero.
+    """
     heads = config.heads
     sizes = graph.op("Slice", graph.op("Shape", cos), *(graph.constant([value]) for value in (0, 2)))
     shape = graph.op("Concat", sizes, graph.constant([3 * heads, config.head_dimension]), axis=0)
     by_head = graph.op("Transpose", graph.op("Reshape", projected, shape), perm=[0, 2, 1, 3])
     turning, value = graph.split(by_head, 1, [2 * heads, heads])
     turned = graph.op("RotaryEmbedding", turning, cos, sin, interleaved=1)
-    return [*graph.split(turned, 1, [heads, heads]), value]
+    zero = graph.constant(0.0)
+    is_finite = graph.op("Equal", graph.op("Sub", value, value), zero)
+    return [*graph.split(turned, 1, [heads, heads]), graph.op("Where", is_finite, value, zero)]
 
 
 def norm(graph: Graph, x: str, module: nn.Module) -> str:
