@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
 from tympan.engine.kyutai.placement import CPU_KINDS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.recommendation import stored
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.errors import ConfigError, MissingPackageError, install_command
 from tympan.models.checkpoints.checkpoint import Checkpoint
@@ -28,6 +30,8 @@ from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import load_tokenizer
 from tympan.version import version
+
+logger = logging.getLogger(__name__)
 
 PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the four pause heads, in their order; by energy if there are none
 MOST_STREAMS_ON_CPU = 64
@@ -63,6 +67,9 @@ def load_runner(
             f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
         ) from None
     if placement.device.type == "cpu":
+        measured = stored(checkpoint.config)
+        if measured is not None:
+            logger.info("%s", measured)
         return _runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, timer)
     with timer.timed("state"):
         runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
