@@ -21,8 +21,8 @@ from tympan.engine.kyutai.graphs import CudaDevice, Device
 from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import StepProgram
-from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.engine.kyutai.recommendation import MEASURED_TYPES, store
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
 
@@ -182,7 +182,8 @@ def table(report: EngineReport) -> str:
     lines = [
         f"{report.model} as {report.dtype} on {report.device}, torch {report.torch}, {report.threads} threads",
         f"weights {report.weight_bytes / 1e9:.2f} GB; memory copies run at {report.copy_gbps:.1f} GB/s",
-        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}{'of copy':>9}",
+        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}"
+        f"{'of copy':>9}",
     ]
     lines += [
         f"{row.streams:>8}{row.codec_ms_p50:>10.1f}{row.lm_ms_p50:>9.1f}{row.step_ms_p50:>10.1f}{row.step_ms_p99:>10.1f}"

@@ -10,7 +10,6 @@ from tympan.cli import load
 from tympan.cli.options import add_settings, config_from
 from tympan.errors import ConfigError, missing_package
 
-
 ENGINE_HELP = (
     "Time of a step, codec and language model apart. On a CPU without --dtype, int8 and int4 are measured, and one is "
     "recommended. The last line is JSON."

@@ -56,8 +56,8 @@ class RingAttention:
     def _make_session(self, steps: int, dtype: torch.dtype) -> Session:
         """Return the graph of one row's attention.
 
-        Inputs: query ``[H, T, D]`` float32; keys and values ``[H, C, D]`` of ``dtype``; visible entries ``[T, 1, 1, C]``
-        bool. Output: ``[T, dimension]`` float32.
+        Inputs: query ``[H, T, D]`` float32; keys and values ``[H, C, D]`` of ``dtype``; visible entries
+        ``[T, 1, 1, C]`` bool. Output: ``[T, dimension]`` float32.
         """
         heads, width, capacity = self.config.heads, self.config.head_dimension, self.config.context
         graph = Graph()
