@@ -15,8 +15,6 @@ from tympan.models.layers.attention import FP8
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
-LONGEST_ERROR = {"f32": 1e-5, "int8": 0.03}
-
 
 @pytest.fixture(scope="module")
 def mimi() -> MimiEncoder:
@@ -44,12 +42,23 @@ def test_codec_equals_definition(mimi: MimiEncoder) -> None:
             expected, found = (
                 network.latent(frames, state, rows) for network, state in zip((defined, mimi), states, strict=True)
             )
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+            # ONNX Runtime's ELU computes exp(x) - 1, which is less precise in near silence than PyTorch's expm1(x).
+            assert ((found - expected).norm(dim=1) / expected.norm(dim=1) < 5e-3).all()
 
 
-@pytest.mark.parametrize("kind", ["f32", "int8"])
-@pytest.mark.parametrize("cache", [torch.float32, torch.float16, torch.bfloat16, FP8], ids=str)
-def test_lm_approximates_definition(kind: WeightType, cache: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cache", "largest"),
+    [
+        ("f32", torch.float32, 1e-5),
+        ("f32", torch.float16, 0.01),
+        ("f32", torch.bfloat16, 0.05),
+        ("f32", FP8, 0.05),
+        ("int8", torch.float32, 0.03),
+        ("int8", torch.float16, 0.03),
+    ],
+    ids=str,
+)
+def test_lm_approximates_definition(kind: WeightType, cache: torch.dtype, largest: float) -> None:
     """With the same past tokens, past the end of the ring of 100 frames."""
     defined = open_checkpoint("random:tiny").lm(dtype=torch.float32)
     lm = make_lm(kind)
@@ -62,8 +71,7 @@ def test_lm_approximates_definition(kind: WeightType, cache: torch.dtype) -> Non
             network.step(frame, state, rows) for network, state in zip((defined, lm), states, strict=True)
         )
         states[1].token.copy_(states[0].token)
-        error = (found.logits - expected.logits).norm() / expected.logits.norm()
-        assert error < LONGEST_ERROR[kind] * (1 if cache == torch.float32 else 3) + (cache != torch.float32) * 0.05
+        assert (found.logits - expected.logits).norm() / expected.logits.norm() < largest
         torch.testing.assert_close(found.pauses, expected.pauses, rtol=0, atol=0.05)
 
 

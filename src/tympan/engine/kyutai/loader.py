@@ -20,7 +20,7 @@ from tympan.engine.kyutai.placement import CPU_KINDS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.recommendation import stored
 from tympan.engine.kyutai.runner import KyutaiRunner
-from tympan.errors import ConfigError, MissingPackageError, install_command
+from tympan.errors import ConfigError, missing_package
 from tympan.models.checkpoints.checkpoint import Checkpoint
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
@@ -153,9 +153,7 @@ def cpu_networks() -> ModuleType:
     try:
         return import_module("tympan.models.cpu.networks")
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"a model on a CPU needs the package {error.name}: run {install_command('cpu')}, or use --model embedded"
-        ) from None
+        raise missing_package("the model on a CPU", error.name, "cpu") from None
 
 
 def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:
