@@ -1,6 +1,6 @@
 """Compare the 1B language model with the moshi package's bf16 step: same weights, alternating steps, one stream.
 
-    python benchmarks/lm_vs_moshi.py [--threads 2] [--rounds 40] [--dtypes int8,int4,bf16]
+    python benchmarks/lm_vs_moshi.py [--threads 2] [--rounds 40] [--dtypes int8,int4]
 
 Tympan attends to a full ring of 60 s; moshi's attention covers its whole ring at any age. Needs the moshi package
 (installed without its pins) and 10 GiB of memory. The last line is JSON, with the ratio of medians for each type.
@@ -66,7 +66,7 @@ def build_ours(file: Path, kind: str) -> LM:
 
 def stepper(lm: LM) -> Callable[[], None]:
     """Return a function that runs one step of a stream whose ring is full."""
-    state, rows = lm.init_state(1, cache_dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
+    state, rows = lm.init_state(1, cache_dtype=torch.float32), torch.zeros(1, dtype=torch.int64)
     state.position.fill_(10_000)
     codes = torch.randint(0, 2048, (1, 32))
     return lambda: lm.step(codes, state, rows) and None
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--dtypes", default="int8,int4,bf16")
+    parser.add_argument("--dtypes", default="int8,int4")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     reference = build_moshi()

@@ -24,6 +24,7 @@ from tympan.models.checkpoints.names import MIMI_UNUSED, kyutai_mimi
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.checkpoints.tensors import TensorFiles, check_all_used, fill
 from tympan.models.config import MimiConfig
+from tympan.models.cpu.networks import run_mimi_on_cpu
 from tympan.models.mimi import MimiEncoder
 
 RING_FRAMES = 125  # context of the encoder's transformer, 10 s
@@ -45,6 +46,7 @@ def build(folder: Path) -> tuple[Any, MimiEncoder]:
         ours = MimiEncoder(MimiConfig())
     fill(ours, kyutai_mimi(MimiConfig()), files, device=torch.device("cpu"), dtype=torch.float32)
     check_all_used(files, MIMI_UNUSED)
+    run_mimi_on_cpu(ours)
     return reference, ours
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/step_profile.py [--model random:1b] [--dtype int8] [--batch 1,8] [--threads 2] [--rounds 40]
 
-Every stream has full rings. `rest` is what is in no other part: norms, rotations, activations, additions, Python. The
-parts are medians, so they need not add up to the step. `resident_gb` is the memory of the whole process, both models in
-it. The last line is JSON.
+Every stream has full rings. `links` are the graphs between two attentions: products, norms, rotations, activations.
+`attention` includes the writing of keys and values, and `rest` is what is in no other part: embeddings, sampling,
+Python. The parts are medians, so they need not add up to the step. `resident_gb` is the memory of the whole process,
+both models in it. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,17 +23,12 @@ import psutil
 import torch
 from torch import nn
 
-from tympan.engine.kyutai.loader import quantize
-from tympan.engine.kyutai.placement import FLOATS
 from tympan.models.checkpoints.load import open_checkpoint
-from tympan.models.layers import attention
-from tympan.models.layers.quantized import DenseLinear, Int4Linear, Int8Linear
+from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
-CACHES = {torch.bfloat16: torch.float16}  # sums of bf16 come out in bf16; f16 keeps three more bits in as many bytes
 AN_HOUR = 45_000  # frames: every ring is full
-PRODUCTS = (nn.Linear, DenseLinear, Int8Linear, Int4Linear)
 
 
 class Clock:
@@ -86,17 +82,22 @@ def profile_codec(mimi: MimiEncoder, batch: int, rounds: int) -> dict[str, float
 
 def profile_lm(lm: LM, batch: int, rounds: int) -> dict[str, float]:
     clock, rows = Clock(), torch.arange(batch)
-    clock.watch("products", [module for module in lm.modules() if isinstance(module, PRODUCTS)])
-    attend, write = attention.attend_in_bags, attention.write_keys
-    attention.attend_in_bags = clock.timed("attention", attend)
-    attention.write_keys = clock.timed("attention", write)
-    state = lm.init_state(batch, cache_dtype=CACHES.get(lm.embedding.dtype))
+    rings = lm.transformer._rings
+    attend_over = rings.over
+
+    def over(*arguments: Any) -> Any:
+        attention = attend_over(*arguments)
+        attention.attend = clock.timed("attention", attention.attend)
+        return attention
+
+    rings.over = over
+    for link in lm.transformer._links:
+        link.run = clock.timed("links", link.run)
+    clock.watch("heads", [lm.text_linear, *([] if lm.pause_linear is None else [lm.pause_linear])])
+    state = lm.init_state(batch, cache_dtype=torch.float32)
     state.position.fill_(AN_HOUR)
     codes = torch.randint(0, lm.config.audio_card, (batch, lm.codebooks))
-    try:
-        return run(clock, lambda: lm.step(codes, state, rows), rounds)
-    finally:
-        attention.attend_in_bags, attention.write_keys = attend, write
+    return run(clock, lambda: lm.step(codes, state, rows), rounds)
 
 
 def run(clock: Clock, call: Callable[[], object], rounds: int) -> dict[str, float]:
@@ -120,8 +121,9 @@ def main() -> None:
     checkpoint = open_checkpoint(options.model)
     rows = []
     for batch in map(int, options.batch.split(",")):
-        mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=FLOATS.get(options.dtype, torch.bfloat16))
-        quantize(lm, options.dtype)
+        mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.bfloat16)
+        run_mimi_on_cpu(mimi)
+        run_lm_on_cpu(lm, options.dtype)
         for name, parts in (
             ("codec", profile_codec(mimi, batch, options.rounds)),
             (f"lm {options.dtype}", profile_lm(lm, batch, options.rounds)),

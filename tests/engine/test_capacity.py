@@ -140,7 +140,7 @@ def test_old_gpu_uses_f16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cache_types_on_cpu() -> None:
     assert place(ModelSettings(device="cpu", dtype="f32")).cache == torch.float32
-    assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.float16
+    assert place(ModelSettings(device="cpu", dtype="int8")).cache == torch.float32
     assert place(ModelSettings(device="cpu", dtype="int8", kv_dtype="bf16")).cache == torch.bfloat16
     assert place(ModelSettings(device="cpu", kv_dtype="fp8")).cache_name == "fp8"
     with pytest.raises(ConfigError, match="--dtype bf16"):

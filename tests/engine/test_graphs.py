@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from support.recorded import CapturingDevice, EagerDevice
 from tympan.engine.batching.buckets import bucket, bucket_sizes
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import Row, Slot
+from tympan.engine.kyutai import loader
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.program import LoadedModel, StepProgram
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.randomized import PRESETS
-from tympan.models.layers import attention
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.session.local import transcribe
@@ -57,7 +58,8 @@ def test_recorded_steps_equal_eager_steps(schedule: list[list[str]]) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_captured_steps_equal_eager_steps(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
     """On a GPU nothing is computed while a step is recorded: only a replay fills what the recorded step reads."""
-    monkeypatch.setattr(attention, "uses_embedding_bag", lambda keys: False)  # the CPU's path needs values
+    without_runtime = SimpleNamespace(run_mimi_on_cpu=lambda mimi: None, run_lm_on_cpu=lambda lm, kind: None)
+    monkeypatch.setattr(loader, "cpu_networks", lambda: without_runtime)
     tokens: list[list[list[int]]] = []
     for device in (CapturingDevice(), None):
         runner = tiny_runner(3, device, temperature)

@@ -13,22 +13,10 @@ from tympan.engine.batching.step import scheduler_for
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.messages import Flushed, Samples
-from tympan.models.layers import conv, linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SILENCE = np.zeros(1920, np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fixed_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the same CPU kernels for one row and for three.
-
-    The kernel for each number of rows is chosen by timing, and on a busy machine the choices differ. Then the last bits
-    of the codec's results differ, too, and sometimes a code that lies between two entries of the random codebook.
-    """
-    monkeypatch.setattr(linear, "fastest_variant", lambda *shape: "plain")
-    monkeypatch.setattr(conv, "fastest_variant", lambda *shape: "windows")
 
 
 def make_runner(recorded: bool, temperature: float = 0.0) -> KyutaiRunner:

@@ -16,7 +16,6 @@ from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.config import SeanetConfig
 from tympan.models.layers.attention import Ring, attend, make_window, write
 from tympan.models.layers.conv import StreamingConv, with_history, with_replicated_history
-from tympan.models.layers.linear import Linear
 from tympan.models.layers.rope import frequencies, rotate, rotation
 from tympan.models.lm import LM, LMState
 from tympan.models.mimi import MimiEncoder, MimiState
@@ -68,16 +67,6 @@ def test_convolution_equals_offline(kernel: int, stride: int, whole: bool, slots
     torch.testing.assert_close(torch.cat(parts, dim=1), expected)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 16, 32, 33])
-@pytest.mark.parametrize("bias", [True, False])
-@torch.no_grad()
-def test_linear_any_number_of_rows(rows: int, bias: bool) -> None:
-    layer = Linear(512, 48, bias=bias)
-    x = torch.randn(rows, 1, 512)
-    expected = functional.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
-    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-4, atol=1e-5)
-
-
 @torch.no_grad()
 def test_replicated_past() -> None:
     conv = StreamingConv(3, 4, 4, 2, bias=False)
@@ -103,7 +92,7 @@ def test_seanet_equals_offline() -> None:
     contexts = seanet.init_contexts(1, device=device)
     frames = audio.split(1920, dim=1)
     parts = [seanet(frame, contexts, rows, later if index else start) for index, frame in enumerate(frames)]
-    # Each shape uses its own fastest variant, so rounding errors are relative to the largest values.
+    # Matrix libraries sum each shape in another order, so rounding errors are relative to the largest values.
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
@@ -182,22 +171,3 @@ def test_step_leaves_other_slots_unchanged(mimi: MimiEncoder, lm: LM) -> None:
             kept = 5.0 if tensor.is_floating_point() else 77
             assert (tensor[[1, 3]] == kept).all()
             assert not (tensor[[0, 2]] == kept).all()
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-@torch.no_grad()
-def test_attention_rows_are_independent(steps: int) -> None:
-    """A row gives the same bits alone and in any batch."""
-    heads, dimension, capacity, slots = 4, 16, 20, 6
-    query = torch.randn(slots, heads, steps, dimension)
-    ring = Ring.empty(1, slots, heads, capacity, dimension, device=torch.device("cpu"), dtype=torch.float32)
-    ring.keys.normal_()
-    ring.values.normal_()
-    first = torch.tensor([40, 40, 40, 3, 40, 7])[:, None] * steps + torch.arange(steps)
-    alone = [
-        attend(query[i : i + 1], ring, 0, make_window(torch.tensor([i]), first[i : i + 1], ring)) for i in range(slots)
-    ]
-    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 4, 0, 1], [2, 1, 0]):
-        rows = torch.tensor(order)
-        together = attend(query[rows], ring, 0, make_window(rows, first[rows], ring))
-        assert torch.equal(together, torch.cat([alone[row] for row in order]))

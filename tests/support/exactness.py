@@ -8,11 +8,13 @@ reference's choice. Any other difference fails.
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
@@ -33,17 +35,30 @@ class Report:
 
 
 def compare_codes(mimi: MimiEncoder, frames: Tensor, expected: Tensor, report: Report) -> None:
-    """Stream ``frames [T, 1920]`` through ``mimi``, and check that the codes are ``expected [T, K]``."""
-    state, rows = mimi.init_state(2), torch.tensor([1])
+    """Stream ``frames [T, 1920]`` through ``mimi``, and check that the codes are ``expected [T, K]``.
+
+    Both executors of the codec are compared: PyTorch, and the one for CPUs.
+    """
+    on_cpu = deepcopy(mimi)
+    run_mimi_on_cpu(on_cpu)
+    for executor in (mimi, on_cpu):
+        codes = _stream_codes(executor, mimi, frames, expected, report)
+    report.frames += len(frames)
+    report.distinct_codes = min(len(set(column.tolist())) for column in torch.stack(codes).t())
+
+
+def _stream_codes(
+    executor: MimiEncoder, mimi: MimiEncoder, frames: Tensor, expected: Tensor, report: Report
+) -> list[Tensor]:
+    state, rows = executor.init_state(2), torch.tensor([1])
     codes = []
     for index, frame in enumerate(frames):
-        latent = mimi.latent(frame[None], state, rows)
-        found = mimi.quantizer(latent, mimi.codebooks)[0]
+        latent = executor.latent(frame[None], state, rows)
+        found = executor.quantizer(latent, executor.codebooks)[0]
         if not torch.equal(found, expected[index]):
             report.code_ties += code_ties(mimi, latent, expected[index], index)
         codes.append(found)
-    report.frames += len(frames)
-    report.distinct_codes = min(len(set(column.tolist())) for column in torch.stack(codes).t())
+    return codes
 
 
 def code_ties(mimi: MimiEncoder, latent: Tensor, expected: Tensor, frame: int) -> int:
@@ -65,7 +80,17 @@ def code_ties(mimi: MimiEncoder, latent: Tensor, expected: Tensor, frame: int) -
 
 
 def compare_tokens(lm: LM, codes: Tensor, tokens: list[int], pauses: Tensor | None, report: Report) -> None:
-    """Stream ``codes [T, K]`` through ``lm``, and check that tokens ``[T]`` and pauses ``[T, heads]`` agree."""
+    """Stream ``codes [T, K]`` through ``lm``, and check that tokens ``[T]`` and pauses ``[T, heads]`` agree.
+
+    Both executors are compared, as in :func:`compare_codes`.
+    """
+    on_cpu = deepcopy(lm)
+    run_lm_on_cpu(on_cpu, "f32")
+    for executor in (lm, on_cpu):
+        _stream_tokens(executor, codes, tokens, pauses, report)
+
+
+def _stream_tokens(lm: LM, codes: Tensor, tokens: list[int], pauses: Tensor | None, report: Report) -> None:
     state, rows = lm.init_state(3), torch.tensor([1])
     counts: Counter[int] = Counter()
     for index, (frame, expected) in enumerate(zip(codes, tokens, strict=True)):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from tympan.bench.measure import copy_rate, percentile, synchronize
@@ -20,11 +21,10 @@ from tympan.engine.kyutai.graphs import CudaDevice, Device
 from tympan.engine.kyutai.loader import describe_engine, load_model
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.program import StepProgram
+from tympan.engine.kyutai.recommendation import MEASURED_TYPES, store
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
-from tympan.models.layers.fp8 import Fp8Linear
-from tympan.models.layers.quantized import WeightLinear
 
 STEPS = 40
 
@@ -33,7 +33,8 @@ STEPS = 40
 class EngineRow:
     """Figures of one batch size; times in milliseconds, `lm_gbps` in 1e9 bytes per second.
 
-    `realtime_streams` is how many streams batches of this size transcribe, one after the other, within a frame's 80 ms.
+    `realtime_streams` is how many streams batches of this size transcribe, one after the other, within a frame's 80 ms
+    at the 99th percentile. `copy_share` is `lm_gbps` over the rate of a memory copy.
     """
 
     streams: int
@@ -44,6 +45,7 @@ class EngineRow:
     realtime_streams: int
     bytes_per_stream: int
     lm_gbps: float
+    copy_share: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def measure_engine(
     info = describe_engine(checkpoint, placement)
     described = describe(checkpoint, dtype=model.cache_dtype)
     linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # a step reads only a few rows of the embeddings
+    copy_gbps = copy_rate(placement.device) / 1e9
     rows = []
     for count in streams:
         codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, recorder)
@@ -95,9 +98,10 @@ def measure_engine(
                 lm_ms_p50=_ms(median(lm)),
                 step_ms_p50=_ms(median(total)),
                 step_ms_p99=_ms(percentile(total, 99)),
-                realtime_streams=int(count * info.frame_seconds / median(total)),
+                realtime_streams=int(count * info.frame_seconds / percentile(total, 99)),
                 bytes_per_stream=described.stream_bytes,
                 lm_gbps=round(moved / median(lm) / 1e9, 2),
+                copy_share=round(moved / median(lm) / 1e9 / copy_gbps, 3),
             )
         )
     return EngineReport(
@@ -106,10 +110,22 @@ def measure_engine(
         dtype=placement.kind,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
-        copy_gbps=round(copy_rate(placement.device) / 1e9, 2),
+        copy_gbps=round(copy_gbps, 2),
         weight_bytes=stored_bytes(model.lm) + stored_bytes(model.mimi),
         rows=rows,
     )
+
+
+def measure_data_types(settings: ModelSettings, streams: Sequence[int], steps: int) -> tuple[list[EngineReport], str]:
+    """Measure every data type that suits a CPU, one after the other.
+
+    Returns:
+        A report for each data type, and the recommended one, which is stored for `tympan doctor` and the next start.
+    """
+    counts = [1, *(count for count in streams if count > 1)]
+    reports = [measure_engine(replace(settings, dtype=kind), counts, steps) for kind in MEASURED_TYPES]
+    p99_ms = {report.dtype: report.rows[0].step_ms_p99 for report in reports}
+    return reports, str(store(open_checkpoint(settings.model).config, p99_ms))
 
 
 def _time_steps(
@@ -152,8 +168,8 @@ def _halves(program: StepProgram, rows: int) -> tuple[Callable[[], None], Callab
 
 
 def stored_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's weights; low-bit layers count in their packed form."""
-    packed = sum(part.size_bytes for part in module.modules() if isinstance(part, WeightLinear | Fp8Linear))
+    """Return the bytes of a module's weights; those that are no parameters count in the form in which they are held."""
+    packed = sum(getattr(part, "size_bytes", 0) for part in module.modules())
     return packed + sum(parameter.nbytes for parameter in module.parameters())
 
 
@@ -166,11 +182,12 @@ def table(report: EngineReport) -> str:
     lines = [
         f"{report.model} as {report.dtype} on {report.device}, torch {report.torch}, {report.threads} threads",
         f"weights {report.weight_bytes / 1e9:.2f} GB; memory copies run at {report.copy_gbps:.1f} GB/s",
-        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}",
+        f"{'streams':>8}{'codec ms':>10}{'LM ms':>9}{'step p50':>10}{'step p99':>10}{'real time':>11}{'LM GB/s':>9}"
+        f"{'of copy':>9}",
     ]
     lines += [
         f"{row.streams:>8}{row.codec_ms_p50:>10.1f}{row.lm_ms_p50:>9.1f}{row.step_ms_p50:>10.1f}{row.step_ms_p99:>10.1f}"
-        f"{row.realtime_streams:>11}{row.lm_gbps:>9.1f}"
+        f"{row.realtime_streams:>11}{row.lm_gbps:>9.1f}{row.copy_share:>9.0%}"
         for row in report.rows
     ]
     lines.append(f"memory per stream {report.rows[0].bytes_per_stream / 2**20:.1f} MiB")

@@ -10,10 +10,15 @@ from tympan.cli import load
 from tympan.cli.options import add_settings, config_from
 from tympan.errors import ConfigError, missing_package
 
+ENGINE_HELP = (
+    "Time of a step, codec and language model apart. On a CPU without --dtype, int8 and int4 are measured, and one is "
+    "recommended. The last line is JSON."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    engine = kinds.add_parser("engine", help="Time of a step, codec and language model apart. The last line is JSON.")
+    engine = kinds.add_parser("engine", help=ENGINE_HELP, description=ENGINE_HELP)
     engine.add_argument("--streams", default="1,4,16", metavar="N,N,…", help="Batch sizes (default: %(default)s).")
     engine.add_argument(
         "--steps", type=int, default=40, metavar="N", help="Steps per batch size (default: %(default)s)."
@@ -30,9 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     if not streams or min(streams) < 1 or arguments.steps < 2:
         raise ConfigError("--streams takes numbers such as 1,4,16, and --steps a number of at least 2")
     try:
-        from tympan.bench.engine import measure_engine, table
+        from tympan.bench.engine import measure_data_types, measure_engine, table
+        from tympan.engine.kyutai.placement import place
 
-        report = measure_engine(config_from(arguments).model, streams, arguments.steps)
+        settings = config_from(arguments).model
+        if settings.dtype == "auto" and place(settings).device.type == "cpu":
+            reports, recommendation = measure_data_types(settings, streams, arguments.steps)
+            print("\n\n".join(map(table, reports)), recommendation, sep="\n\n")
+            print(json.dumps({"reports": [asdict(report) for report in reports], "recommendation": recommendation}))
+            return 0
+        report = measure_engine(settings, streams, arguments.steps)
     except ModuleNotFoundError as error:
         raise missing_package("this command", error.name, "torch") from None
     print(table(report))

@@ -25,6 +25,7 @@ from tympan.errors import TympanError, install_command
 OK, WARNING, ERROR = "ok", "warn", "error"
 SERVER_MODULES: Final = ("fastapi", "httptools", "picows", "prometheus_client", "jwt", "python_multipart", "uvicorn")
 TORCH_MODULES: Final = ("torch", "safetensors", "sentencepiece", "huggingface_hub")
+CPU_MODULES: Final = ("onnx", "onnxruntime")
 CODECS: Final = ("opus", "vorbis", "mp3", "aac", "flac")
 SPARE_FILES: Final = 64  # in addition to one socket per stream
 
@@ -148,8 +149,7 @@ def _device(config: Config) -> Iterator[Finding]:
     placement = place(config.model)
     types = f"weights {placement.kind}, cache {placement.cache_name}, torch {torch.__version__}"
     if placement.device.type == "cpu":
-        fix = "" if config.model.device == "cpu" else "one stream of the 1B model is near real time on two good cores"
-        yield Finding("device", OK if not fix else WARNING, f"CPU, {torch.get_num_threads()} threads, {types}", fix)
+        yield _cpu(config, f"CPU, {torch.get_num_threads()} threads, {types}", placement.kind)
         return
     card = torch.cuda.get_device_properties(placement.device)
     text = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}, {types}"
@@ -157,6 +157,22 @@ def _device(config: Config) -> Iterator[Finding]:
         yield Finding("device", WARNING, f"{text}, without Triton", "run pip install triton for faster attention")
     else:
         yield Finding("device", OK, text)
+
+
+def _cpu(config: Config, text: str, kind: str) -> Finding:
+    """Compare the data type with what `tympan bench engine` recommends for this machine."""
+    from tympan.engine.kyutai.recommendation import stored
+    from tympan.models.checkpoints.load import open_checkpoint
+
+    if missing := _missing(CPU_MODULES):
+        fix = f"run {install_command('cpu')}, or use --model embedded"
+        return Finding("device", ERROR, f"{text}; a CPU needs {', '.join(missing)}", fix)
+    measured = stored(open_checkpoint(config.model.model).config)
+    if measured is None:
+        state = OK if config.model.device == "cpu" else WARNING
+        return Finding("device", state, text, "run tympan bench engine to find the best data type for this machine")
+    is_best = kind == measured.recommended
+    return Finding("device", OK if is_best else WARNING, f"{text}; {measured}", "" if is_best else "change --dtype")
 
 
 def _port(config: Config) -> Iterator[Finding]:

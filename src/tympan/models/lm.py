@@ -16,7 +16,6 @@ from torch.nn import functional
 from tympan.models import kernels
 from tympan.models.config import LMConfig
 from tympan.models.layers.attention import LARGEST_FP8, Ring, as_indexable, reset_positions
-from tympan.models.layers.linear import Linear
 from tympan.models.layers.transformer import GatedFeedForward, RMSNorm, Transformer
 from tympan.models.sampling import sample_token, token_probability
 
@@ -103,9 +102,9 @@ class LM(nn.Module):
         self.embedding = nn.Parameter(torch.zeros(rows, dimension))
         self.transformer = Transformer(config.transformer, RMSNorm, GatedFeedForward)
         self.out_norm = RMSNorm(dimension)
-        self.text_linear = Linear(dimension, config.text_card, bias=False)
+        self.text_linear = nn.Linear(dimension, config.text_card, bias=False)
         heads = config.pause_heads  # all of them in one matrix
-        self.pause_linear = Linear(dimension, heads * config.pause_classes, bias=False) if heads else None
+        self.pause_linear = nn.Linear(dimension, heads * config.pause_classes, bias=False) if heads else None
 
     def init_state(
         self, slots: int, *, cache_dtype: torch.dtype | None = None, scales: Tensor | None = None

@@ -58,9 +58,7 @@ class MimiEncoder(nn.Module):
         self.codebooks = config.quantizer.codebooks if codebooks is None else codebooks
         dimension = config.seanet.dimension
         self.seanet = SeanetEncoder(config.seanet)
-        self.transformer = Transformer(
-            config.transformer, lambda size: nn.LayerNorm(size, eps=1e-5), GeluFeedForward, may_copy=True
-        )
+        self.transformer = Transformer(config.transformer, lambda size: nn.LayerNorm(size, eps=1e-5), GeluFeedForward)
         self.downsample = StreamingConv(dimension, dimension, 2 * config.downsample, config.downsample, bias=False)
         self.quantizer = SplitQuantizer(dimension, config.quantizer)
 
@@ -69,9 +67,14 @@ class MimiEncoder(nn.Module):
         """Samples per frame."""
         return self.config.frame_samples
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights; the CPU where another library holds them (`models.cpu`)."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
     def init_state(self, slots: int) -> MimiState:
         """Return the state of ``slots`` new streams, on the device of the weights."""
-        device = self.downsample.weight.device
+        device = self.device
         return MimiState(
             position=torch.zeros(slots, dtype=torch.int64, device=device),
             contexts=self.seanet.init_contexts(slots, device=device),

@@ -33,7 +33,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Data type of the KV cache: bf16, f16, f32 or fp8 (twice the streams in the same memory); auto "
-            "is that of the weights, or, if these have fewer bits, bf16 on a GPU and f16 on a CPU.",
+            "is that of the weights, or, if these have fewer bits, bf16 on a GPU and f32 on a CPU.",
             pattern="^(auto|bf16|f16|f32|fp8)$",
         ),
     ] = "auto"

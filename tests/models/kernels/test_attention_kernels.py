@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tympan.engine.kyutai import tuning
+from tympan.engine.kyutai.tuning import Calls
 from tympan.models.kernels import attention
 from tympan.models.kernels.attention import AttentionConfig, ring_attention, split_count
 from tympan.models.kernels.ring_write import rotate_and_write
 from tympan.models.layers.attention import FP8, Ring, from_cache, make_window, to_cache, update_and_attend
-from tympan.models.layers.fastest import Calls
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
 HEADS, WIDTH = 4, 16

@@ -125,11 +125,9 @@ def measure_capacity(model: LoadedModel, info: EngineInfo, most: int) -> int:
 
 
 def warm_up(runner: KyutaiRunner) -> None:
-    """Run a step of each number of rows for which a CPU selects its kernels, so that no live step has to."""
-    rows = 1
-    while rows < 2 * runner.slots:
-        full_context_step_seconds(runner, min(rows, runner.slots))
-        rows *= 2
+    """Run a step, which creates what a CPU creates in its first step."""
+    runner.launch(full_context_rows(runner, 1))
+    runner.start_frame = 0
 
 
 def _capacity(step_seconds: Callable[[int], float], most: int, info: EngineInfo) -> int:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from tympan.config import ModelSettings
+from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
-from tympan.engine.kyutai.placement import FLOATS, Placement, place, prepare
+from tympan.engine.kyutai.placement import CPU_KINDS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.recommendation import stored
 from tympan.engine.kyutai.runner import KyutaiRunner
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, missing_package
 from tympan.models.checkpoints.checkpoint import Checkpoint
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.layers.attention import FP8
 from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
-from tympan.models.layers.quantized import linear_for, replace_linears
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 from tympan.transcript.tokenizer import load_tokenizer
+from tympan.version import version
+
+logger = logging.getLogger(__name__)
 
 PAUSE_HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the four pause heads, in their order; by energy if there are none
 MOST_STREAMS_ON_CPU = 64
@@ -57,6 +67,9 @@ def load_runner(
             f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
         ) from None
     if placement.device.type == "cpu":
+        measured = stored(checkpoint.config)
+        if measured is not None:
+            logger.info("%s", measured)
         return _runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, timer)
     with timer.timed("state"):
         runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
@@ -70,7 +83,7 @@ def load_runner(
 def _runner_on_cpu(
     model: LoadedModel, info: EngineInfo, slots: int | None, most_streams: int, timer: StartupTimer
 ) -> KyutaiRunner:
-    """Return a runner without graphs. Its steps run first in calibration or warm-up, which select the CPU's kernels."""
+    """Return a runner without graphs."""
     if slots is None:
         with timer.timed("calibration"):
             slots = measure_capacity(model, info, most_streams)
@@ -92,9 +105,11 @@ def load_model(
     with timer.timed("weights"):
         lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
     with timer.timed("quantisation"):
-        quantize(lm, placement.kind)
+        quantize(lm, placement.kind, _packed_folder(checkpoint, placement.kind))
     with timer.timed("weights"):
         mimi = checkpoint.mimi(device=placement.device)
+        if placement.device.type == "cpu":
+            cpu_networks().run_mimi_on_cpu(mimi)
     return LoadedModel(
         mimi=mimi,
         lm=lm,
@@ -105,17 +120,40 @@ def load_model(
     )
 
 
-def quantize(lm: LM, kind: str) -> None:
-    """Quantize the large matrices if `kind` is `int8`, `int4` or `fp8`; do nothing for floats."""
+def quantize(lm: LM, kind: str, folder: Path | None = None) -> None:
+    """Store the large matrices as `kind`; `int8`, `int4` and `f32` on a CPU are computed by ONNX Runtime.
+
+    Args:
+        lm: The language model.
+        kind: Type of the weights.
+        folder: Folder of packed weights for later starts; None for none.
+    """
     if kind == "fp8":
         replace_with_fp8(lm.transformer)
         lm.text_linear = Fp8Linear(lm.text_linear.weight)  # type: ignore[assignment]
-    elif kind not in FLOATS:
-        replace_linears(lm.transformer, kind)  # type: ignore[arg-type]
-        lm.text_linear = linear_for(lm.text_linear.weight, kind)  # type: ignore[arg-type, assignment]
-        if lm.pause_linear is not None:
-            lm.pause_linear.float()
-        lm.compute_dtype = torch.float32
+    elif kind in CPU_KINDS and lm.embedding.device.type == "cpu":
+        cpu_networks().run_lm_on_cpu(lm, kind, folder)
+
+
+def _packed_folder(checkpoint: Checkpoint, kind: str) -> Path | None:
+    """Return the folder of the packed weights of a checkpoint in files."""
+    fingerprint = checkpoint.fingerprint()
+    if fingerprint is None:
+        return None
+    key = json.dumps([fingerprint, kind, version()])
+    return cache_folder() / "packed-weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def cpu_networks() -> ModuleType:
+    """Return the module that runs networks with ONNX Runtime.
+
+    Raises:
+        MissingPackageError: ONNX Runtime is not installed.
+    """
+    try:
+        return import_module("tympan.models.cpu.networks")
+    except ModuleNotFoundError as error:
+        raise missing_package("the model on a CPU", error.name, "cpu") from None
 
 
 def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:

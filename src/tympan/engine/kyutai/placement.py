@@ -14,6 +14,7 @@ from tympan.models.layers.attention import FP8
 
 FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 CACHES = {**FLOATS, "fp8": FP8}
+CPU_KINDS = ("f32", "int8", "int4")  # types of weights that ONNX Runtime multiplies
 _FP8_CAPABILITY = (8, 9)
 
 
@@ -57,8 +58,8 @@ def place(settings: ModelSettings) -> Placement:
     if settings.kv_dtype == "fp8" and on_gpu and not fp8:
         raise ConfigError(f"an 8-bit float cache needs a GPU of compute capability 8.9 or later; use --kv-dtype {half}")
     wide = FLOATS.get(kind, FLOATS[half])
-    # On a CPU, attention sums have the type of the cache, and f16 is more precise than bf16.
-    cache = wide if on_gpu or kind in FLOATS else FLOATS["f16"]
+    # On a CPU, converting a smaller cache takes longer than reading a larger one.
+    cache = wide if on_gpu or kind in FLOATS else FLOATS["f32"]
     if settings.kv_dtype != "auto":
         cache = CACHES[settings.kv_dtype]
     return Placement(device, kind, wide, cache)

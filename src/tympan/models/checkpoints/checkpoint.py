@@ -36,6 +36,10 @@ class Checkpoint(ABC):
         """Return the same checkpoint with its weights read into memory, in the dtypes of the files."""
 
     @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Return a string that identifies the language model's weights, or None if they are not in files."""
+
+    @abstractmethod
     def tokenizer_file(self) -> Path | None:
         """Return the path of the tokenizer, or None if the model has none (``random:``).
 

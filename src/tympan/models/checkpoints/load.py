@@ -63,6 +63,11 @@ class StoredCheckpoint(Checkpoint):
             tensors.preload(used)
         return replace(self, preloaded=files)
 
+    def fingerprint(self) -> str | None:
+        """Return the paths, sizes and times of the files; a file of the hub's cache is named after its content."""
+        files = [file.resolve() for file in self._weight_files(self.lm_name)]
+        return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
     def tokenizer_file(self) -> Path | None:
         """Return the path of the tokenizer; raises ModelError if there is none."""
         file = self.files.find(self.tokenizer_name)

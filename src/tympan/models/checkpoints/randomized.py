@@ -76,6 +76,10 @@ class RandomCheckpoint(Checkpoint):
         """Return the same checkpoint, which has no files to read."""
         return self
 
+    def fingerprint(self) -> str | None:
+        """Return None."""
+        return None
+
     def tokenizer_file(self) -> Path | None:
         """Return None."""
         return None

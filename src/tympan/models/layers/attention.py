@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tympan.models import kernels
-from tympan.models.layers.attention_cpu import BagIndices, attend_in_bags, bag_indices, empty_keys, write_keys
 from tympan.models.layers.rope import Rotation, rotate
 
 FP8 = torch.float8_e4m3fn
@@ -50,9 +48,8 @@ class Ring:
     ) -> Ring:
         """Return a ring of zeros; scales are 1."""
         shape = (layers, slots, heads, capacity, head_dimension)
-        keys = torch.zeros(shape, device=device, dtype=dtype)
         return Ring(
-            empty_keys(shape, dtype) if uses_embedding_bag(keys) else keys,
+            torch.zeros(shape, device=device, dtype=dtype),
             torch.zeros(shape, device=device, dtype=dtype),
             torch.ones(2, layers, heads, device=device) if dtype == FP8 else None,
         )
@@ -61,11 +58,6 @@ class Ring:
     def capacity(self) -> int:
         """Steps that the ring holds per slot."""
         return self.keys.shape[3]
-
-
-def uses_embedding_bag(keys: Tensor) -> bool:
-    """Return whether `attention_cpu` computes attention over this cache; its keys are stored transposed."""
-    return keys.device.type == "cpu" and keys.dtype != FP8 and not kernels.usable(keys.device)
 
 
 def as_indexable(cache: Tensor) -> Tensor:
@@ -115,18 +107,16 @@ class Window:
         rows: ``[B]`` int64, slot of each row.
         entries: ``[B * H * T]`` int64, index of each new vector in a layer's ring seen as ``[slots * H * C, D]``.
         visible: ``[B, T, C]`` bool, entries that a step attends to.
-        bags: The same as indices for `attention_cpu`; None where it is not used.
     """
 
     rows: Tensor
     entries: Tensor
     visible: Tensor
-    bags: BagIndices | None
 
 
 def make_window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     """Return the window of steps at ``positions [B, T]`` int64, consecutive along T, of slots ``rows [B]`` int64."""
-    _, _, heads, capacity, width = ring.keys.shape
+    heads, capacity = ring.keys.shape[2:4]
     device = rows.device
     last = positions[:, -1]
     head = torch.arange(heads, device=device)
@@ -134,8 +124,7 @@ def make_window(rows: Tensor, positions: Tensor, ring: Ring) -> Window:
     age = (last[:, None] - torch.arange(capacity, device=device)) % capacity  # of each entry, 0 = newest
     written = last[:, None] - age  # the position that each entry holds, negative = none
     visible = (written >= 0)[:, None] & (written[:, None] <= positions[:, :, None])
-    bags = bag_indices(rows, positions, visible, heads, width) if uses_embedding_bag(ring.keys) else None
-    return Window(rows, entries.flatten(), visible, bags)
+    return Window(rows, entries.flatten(), visible)
 
 
 def update_and_attend(
@@ -174,9 +163,6 @@ def _mix_in_kernels(projected: Tensor, ring: Ring, layer: int, seen: StepPositio
 def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) -> None:
     """Write new ``keys`` and ``values [B, H, T, D]`` to one layer of the ring."""
     for kind, (cache, new) in enumerate(((ring.keys, keys), (ring.values, values))):
-        if kind == 0 and into.bags is not None:
-            write_keys(cache[layer], new, into.bags)
-            continue
         scale = None if ring.scales is None else ring.scales[kind, layer]
         flat = as_indexable(cache)[layer].view(-1, new.shape[-1])
         flat.index_copy_(0, into.entries, as_indexable(to_cache(new, cache.dtype, scale).reshape(-1, new.shape[-1])))
@@ -185,8 +171,6 @@ def write(ring: Ring, layer: int, keys: Tensor, values: Tensor, into: Window) ->
 def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
     """Return scaled dot-product attention of ``query [B, H, T, D]`` over one layer; same shape and dtype."""
     keys, values = ring.keys[layer], ring.values[layer]
-    if over.bags is not None:
-        return attend_in_bags(query, keys, values, over.bags)
     scales = (None, None) if ring.scales is None else ring.scales[:, layer].unbind()
     return attend_gathered(query, keys, values, scales, over)
 
@@ -194,7 +178,7 @@ def attend(query: Tensor, ring: Ring, layer: int, over: Window) -> Tensor:
 def attend_gathered(
     query: Tensor, keys: Tensor, values: Tensor, scales: tuple[Tensor | None, ...], over: Window
 ) -> Tensor:
-    """Attend over copies of the rows' rings: on GPUs without kernels, and over 8-bit floats on a CPU.
+    """Attend over copies of the rows' rings.
 
     Args:
         query: ``[B, H, T, D]``.

@@ -6,20 +6,11 @@ the history is silence, whatever the memory holds. In the shapes, C stands for c
 
 from __future__ import annotations
 
-import functools
-from typing import Literal, cast, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tympan.models import kernels
-from tympan.models.layers.fastest import fastest
-from tympan.models.layers.linear import CpuProduct, has_variants
-
-Variant = Literal["windows", "convolution"]
-
-_MIN_CONVOLUTION_STEPS = 64  # with fewer, reading the weight takes most of the time
 
 
 class StreamingConv(nn.Module):
@@ -33,7 +24,6 @@ class StreamingConv(nn.Module):
         self.stride = stride
         self.weight = nn.Parameter(torch.zeros(out_channels, kernel * in_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self._product: CpuProduct | None = None
 
     @property
     def context_steps(self) -> int:
@@ -62,21 +52,7 @@ class StreamingConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x [B, kernel - stride + T, in]``, which begins with the history: ``[B, T / stride, out]``."""
-        if not has_variants(x):
-            return functional.linear(self._windows(x), self.weight, self.bias)
-        steps = x.shape[1] - self.context_steps
-        return self.run(
-            fastest_variant(len(x), steps, self.in_channels, self.out_channels, self.kernel, self.stride), x
-        )
-
-    def run(self, variant: Variant, x: Tensor) -> Tensor:
-        """Compute :meth:`forward` in float32 on a CPU, by ``variant``."""
-        if variant == "convolution":
-            return self._convolved(x)
-        if self._product is None or self._product.weight is not self.weight:
-            self._product = CpuProduct(self.weight, self.bias, may_copy=True)
-        flat = self._product(self._windows(x).view(-1, self.weight.shape[1]))
-        return flat.view(len(x), -1, self.out_channels)
+        return functional.linear(self._windows(x), self.weight, self.bias)
 
     def _windows(self, x: Tensor) -> Tensor:
         """Copy every window of ``x`` to a row, ``[B, T / stride, kernel * in]``, as BLAS needs it."""
@@ -84,24 +60,6 @@ class StreamingConv(nn.Module):
         outputs = (steps - self.context_steps) // self.stride
         shape = (batch, outputs, self.kernel * channels)
         return x.as_strided(shape, (x.stride(0), self.stride * channels, 1)).contiguous()
-
-    def _convolved(self, x: Tensor) -> Tensor:
-        """Convolve an image of height 1, channels last, which needs no copy of the windows."""
-        kernel = self.weight.view(self.out_channels, self.kernel, self.in_channels).permute(0, 2, 1).unsqueeze(2)
-        y = functional.conv2d(x.transpose(1, 2).unsqueeze(2), kernel, self.bias, stride=(1, self.stride))
-        return y.squeeze(2).transpose(1, 2).contiguous()
-
-
-@functools.cache
-def fastest_variant(batch: int, steps: int, in_channels: int, out_channels: int, kernel: int, stride: int) -> Variant:
-    """Return the fastest variant for one shape, measured on the first call."""
-    if batch * steps < _MIN_CONVOLUTION_STEPS or kernel == 1:
-        return "windows"
-    with torch.inference_mode():
-        trial = StreamingConv(in_channels, out_channels, kernel, stride)
-        x = torch.zeros(batch, trial.context_steps + steps, in_channels)
-        calls = {variant: [functools.partial(trial.run, variant, x)] for variant in get_args(Variant)}
-        return cast(Variant, fastest(calls, margin=1.0))
 
 
 def with_history(x: Tensor, context: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tympan.models import kernels
 from tympan.models.config import QuantizerConfig
-from tympan.models.layers.linear import CpuProduct, Linear, has_variants
 
 
 class ResidualQuantizer(nn.Module):
@@ -21,10 +20,9 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, in_dimension: int, codebooks: int, config: QuantizerConfig) -> None:
         super().__init__()
-        self.input_proj = Linear(in_dimension, config.dimension, bias=False, may_copy=True)
+        self.input_proj = nn.Linear(in_dimension, config.dimension, bias=False)
         self.centroids = nn.Parameter(torch.zeros(codebooks, config.bins, config.dimension))
         self.half_norms = nn.Parameter(torch.zeros(codebooks, config.bins))
-        self._products: list[CpuProduct] = []
 
     def forward(self, x: Tensor, codebooks: int) -> list[Tensor]:
         """Search the first ``codebooks`` codebooks for ``x [B, in]`` float32; returns ``[B]`` int64 for each."""
@@ -36,21 +34,11 @@ class ResidualQuantizer(nn.Module):
                 return list(nearest_codes(residual, self.centroids, self.half_norms, codebooks).unbind(dim=1))
         codes: list[Tensor] = []
         for index, centroids in enumerate(self.centroids.unbind()[:codebooks]):
-            code = self._nearest(residual, index)
+            code = torch.addmm(self.half_norms[index], residual, centroids.t(), alpha=-1.0).argmin(dim=-1)
             codes.append(code)
             if len(codes) < codebooks:
                 residual = residual - centroids.index_select(0, code)
         return codes
-
-    def _nearest(self, residual: Tensor, index: int) -> Tensor:
-        """Return the bins of codebook ``index`` that are nearest to ``residual [B, dimension]``, ``[B]`` int64."""
-        if not has_variants(residual):
-            centroids, half_norms = self.centroids[index], self.half_norms[index]
-            return torch.addmm(half_norms, residual, centroids.t(), alpha=-1.0).argmin(dim=-1)
-        if not self._products:
-            pairs = zip(self.centroids, -self.half_norms, strict=True)
-            self._products = [CpuProduct(centroids, bias, may_copy=True) for centroids, bias in pairs]
-        return self._products[index](residual).argmax(dim=-1)
 
 
 class SplitQuantizer(nn.Module):

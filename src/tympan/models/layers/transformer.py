@@ -14,7 +14,6 @@ from torch.nn import functional
 from tympan.models import kernels
 from tympan.models.config import TransformerConfig
 from tympan.models.layers.attention import Ring, StepPositions, Window, make_window, update_and_attend
-from tympan.models.layers.linear import Linear
 from tympan.models.layers.rope import Rotation, frequencies, rotation
 
 NormFactory = Callable[[int], nn.Module]
@@ -45,8 +44,8 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, dimension: int, hidden: int) -> None:
         super().__init__()
-        self.linear_in = Linear(dimension, 2 * hidden, bias=False)
-        self.linear_out = Linear(hidden, dimension, bias=False)
+        self.linear_in = nn.Linear(dimension, 2 * hidden, bias=False)
+        self.linear_out = nn.Linear(hidden, dimension, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the feed-forward to ``x [..., dimension]``; same shape and dtype."""
@@ -60,8 +59,8 @@ class GeluFeedForward(nn.Module):
 
     def __init__(self, dimension: int, hidden: int) -> None:
         super().__init__()
-        self.linear_in = Linear(dimension, hidden, bias=False, may_copy=True)
-        self.linear_out = Linear(hidden, dimension, bias=False, may_copy=True)
+        self.linear_in = nn.Linear(dimension, hidden, bias=False)
+        self.linear_out = nn.Linear(hidden, dimension, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the feed-forward to ``x [..., dimension]``; same shape and dtype."""
@@ -70,17 +69,15 @@ class GeluFeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and feed-forward, both residual; ``may_copy`` is that of :class:`Linear`."""
+    """Pre-norm attention and feed-forward, both residual."""
 
-    def __init__(
-        self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory, may_copy: bool
-    ) -> None:
+    def __init__(self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory) -> None:
         super().__init__()
         dimension = config.dimension
         self.heads = config.heads
         self.norm1 = norm(dimension)
-        self.in_proj = Linear(dimension, 3 * dimension, bias=False, may_copy=may_copy)
-        self.out_proj = Linear(dimension, dimension, bias=False, may_copy=may_copy)
+        self.in_proj = nn.Linear(dimension, 3 * dimension, bias=False)
+        self.out_proj = nn.Linear(dimension, dimension, bias=False)
         self.norm2 = norm(dimension)
         self.feed_forward = feed_forward(dimension, config.hidden)
 
@@ -100,17 +97,12 @@ class Transformer(nn.Module):
         config: The architecture.
         norm: Makes the norm of a layer for a width.
         feed_forward: Makes the feed-forward of a layer for a width and a hidden width.
-        may_copy: As for :class:`Linear`.
     """
 
-    def __init__(
-        self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory, *, may_copy: bool = False
-    ) -> None:
+    def __init__(self, config: TransformerConfig, norm: NormFactory, feed_forward: FeedForwardFactory) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(
-            TransformerLayer(config, norm, feed_forward, may_copy) for _ in range(config.layers)
-        )
+        self.layers = nn.ModuleList(TransformerLayer(config, norm, feed_forward) for _ in range(config.layers))
 
     def init_ring(self, slots: int, *, device: torch.device, dtype: torch.dtype) -> Ring:
         """Return an empty ring for ``slots`` streams."""

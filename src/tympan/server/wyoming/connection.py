@@ -41,7 +41,7 @@ class WyomingConnection:
         self._writer = writer
         self._limits = service.config.limits
         self._loop = asyncio.get_running_loop()
-        self._timer = StreamTimer(self._limits, self._loop.time())
+        self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
         self._utterance: Utterance | None = None
         self._utterance_over = asyncio.Event()
         self._waiting = False  # whether the socket is not read at the moment
@@ -97,7 +97,7 @@ class WyomingConnection:
         if self._utterance is None:
             self._utterance = Utterance(self._service, audio_format(data), self._send, self._on_utterance_end)
             self._utterance_over.clear()
-            self._timer = StreamTimer(self._limits, self._loop.time())
+            self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
             self._sockets.set_idle(self, idle=False)
         return self._utterance
 
@@ -115,7 +115,7 @@ class WyomingConnection:
     def _on_utterance_end(self, error: Exception | None) -> None:
         self._utterance = None
         self._utterance_over.set()
-        self._timer = StreamTimer(self._limits, self._loop.time())
+        self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
         self._sockets.set_idle(self, idle=True)
         if error is not None:
             self._fail(error)
@@ -155,7 +155,7 @@ class WyomingConnection:
         if self._utterance is not None:
             session = self._utterance.session
             self._utterance.check_limits(now)
-        late = self._timer.check(now, session, held=self._waiting)
+        late = self._timer.check(now, session, owes_answer=self._waiting)
         if self._closed_at is not None:
             if now - self._closed_at > LAST_WORDS_SECONDS:
                 self.evict()

@@ -1,0 +1,107 @@
+"""Attention over a ring: each row reads its slot's keys and values in place, in a graph of its own.
+
+The rings of a batch are not copied to one place, which would take as long as reading them. A row's result therefore
+does not depend on the other rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tympan.models.config import TransformerConfig
+from tympan.models.cpu.graph import Array, Graph, Session
+from tympan.models.layers.attention import Ring, attend_gathered, make_window, write
+
+_READ_IN_PLACE = (torch.float32, torch.float16)
+
+
+class Attention(Protocol):
+    """Attention of one call's rows."""
+
+    def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
+        """Write ``key`` and ``value [B, H, T, D]`` to a layer of the ring, and attend over it.
+
+        The result for ``query [B, H, T, D]`` is written to ``out [B, T, H * D]``.
+        """
+
+
+class RingAttention:
+    """Creates the rings of a transformer, and attends over them.
+
+    A ring of float32 or f16 is read in place. One of another type is a ring as on a GPU without kernels, and is
+    computed by PyTorch.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self.config = config
+        self._session = functools.cache(self._make_session)
+
+    def empty(self, slots: int, dtype: torch.dtype) -> Ring:
+        """Return a ring of zeros."""
+        config = self.config
+        sizes = (config.layers, slots, config.heads, config.context, config.head_dimension)
+        return Ring.empty(*sizes, device=torch.device("cpu"), dtype=dtype)
+
+    def over(self, ring: Ring, rows: Tensor, positions: Tensor) -> Attention:
+        """Return the attention of steps at ``positions [B, T]`` of slots ``rows [B]``."""
+        if ring.keys.dtype not in _READ_IN_PLACE:
+            return _Gathered(ring, rows, positions)
+        return _InPlace(ring, rows, positions, self._session(positions.shape[1], ring.keys.dtype))
+
+    def _make_session(self, steps: int, dtype: torch.dtype) -> Session:
+        """Return the graph of one row's attention.
+
+        Inputs: query ``[H, T, D]`` float32; keys and values ``[H, C, D]`` of ``dtype``; visible entries
+        ``[T, 1, 1, C]`` bool. Output: ``[T, dimension]`` float32.
+        """
+        heads, width, capacity = self.config.heads, self.config.head_dimension, self.config.context
+        graph = Graph()
+        query = graph.input(heads, steps, width)
+        keys, values = (graph.input(heads, capacity, width, dtype=dtype) for _ in range(2))
+        visible = graph.input(steps, 1, 1, capacity, dtype=torch.bool)
+        # One product per step and head: products of a single row need no copy of the keys and values.
+        by_step = graph.op("Unsqueeze", graph.op("Transpose", query, perm=[1, 0, 2]), graph.constant([2]))
+        scaled = graph.op("Mul", by_step, graph.constant(width**-0.5))  # [T, H, 1, D]
+        scores = graph.own_op("FusedMatMul", scaled, graph.widened(keys, dtype), transB=1)
+        # Selected and not added: entries that were never written may hold anything.
+        masked = graph.op("Where", visible, scores, graph.constant(float("-inf")))
+        mixed = graph.op("MatMul", graph.op("Softmax", masked, axis=-1), graph.widened(values, dtype))
+        return graph.compile(graph.reshape(mixed, steps, -1))
+
+
+class _InPlace:
+    def __init__(self, ring: Ring, rows: Tensor, positions: Tensor, session: Session) -> None:
+        capacity, steps = ring.capacity, positions.numpy()
+        self._session = session
+        self._keys, self._values = ring.keys.numpy(), ring.values.numpy()
+        self._slots: list[int] = rows.tolist()
+        self._entries: list[list[int]] = (steps % capacity).tolist()
+        last = steps[:, -1:]
+        written = last - (last - np.arange(capacity)) % capacity  # the position that each entry holds, negative = none
+        self._visible = ((written >= 0)[:, None] & (written[:, None] <= steps[:, :, None]))[:, :, None, None]
+
+    def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
+        for row, slot in enumerate(self._slots):
+            keys, values = self._keys[layer, slot], self._values[layer, slot]
+            for step, entry in enumerate(self._entries[row]):
+                keys[:, entry] = key[row, :, step]
+                values[:, entry] = value[row, :, step]
+            (out[row],) = self._session.run(query[row], keys, values, self._visible[row])
+
+
+class _Gathered:
+    def __init__(self, ring: Ring, rows: Tensor, positions: Tensor) -> None:
+        self._ring = ring
+        self._window = make_window(rows, positions, ring)
+
+    def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
+        ring, window = self._ring, self._window
+        write(ring, layer, torch.from_numpy(key), torch.from_numpy(value), window)
+        scales = (None, None) if ring.scales is None else ring.scales[:, layer].unbind()
+        mixed = attend_gathered(torch.from_numpy(query), ring.keys[layer], ring.values[layer], scales, window)
+        out[:] = mixed.transpose(1, 2).flatten(-2).numpy()
