@@ -140,7 +140,7 @@ def test_bytes_without_audio_are_limited(server: ServerProcess, head: bytes) -> 
 
 
 def half_a_form(part: bytes) -> bytes:
-    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     return head + b"Content-Length: 26000000\r\n\r\n" + part
 
 
@@ -183,7 +183,7 @@ def test_streamed_answer_that_nobody_reads(server: ServerProcess) -> None:
     )
     for _ in range(100):
         with server.connect() as peer:
-            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(body)
+            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
             peer.sendall(head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + body)
     deadline = time.monotonic() + 10
     while (active := httpx.get(server.http("/health")).json()["active"]) and time.monotonic() < deadline:
