@@ -127,7 +127,7 @@ STAGES = (
         2400,
         last_line,
     ),
-    Stage("churn_model", "python benchmarks/churn.py --model random:tiny", "", 2400, last_line),
+    Stage("churn_model", "python benchmarks/churn.py --model random:tiny --seconds 1200", "", 2400, last_line),
     Stage(
         "connections",
         f"{TESTS} tests/client/test_lost_connection.py tests/server/sessions/test_resume.py",

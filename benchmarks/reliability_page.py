@@ -160,8 +160,8 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Result], str]]] = {
     "fuzz": ("Fuzzing", fuzz),
     "abuse": ("Abuse", abuse),
     "hostile": ("Hostile files and messages", hostile),
-    "churn": ("Half an hour of churn", churn),
-    "churn_model": ("Half an hour of churn with a model", churn),
+    "churn": ("Churn", churn),
+    "churn_model": ("Churn with a model", churn),
     "day": ("A day of audio on one stream", day),
 }
 

@@ -48,7 +48,7 @@ class ServerProcess:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"', *command]
         with log.open("wb") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while (found := re.search(r"on https?://\S+:(\d+)", log.read_text())) is None:
             assert self._process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
