@@ -58,7 +58,7 @@ def test_recorded_steps_equal_eager_steps(schedule: list[list[str]]) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_captured_steps_equal_eager_steps(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
     """On a GPU nothing is computed while a step is recorded: only a replay fills what the recorded step reads."""
-    without_runtime = SimpleNamespace(run_mimi_on_cpu=lambda mimi: None, run_lm_on_cpu=lambda lm, kind: None)
+    without_runtime = SimpleNamespace(run_mimi_on_cpu=lambda mimi: None, run_lm_on_cpu=lambda lm, *arguments: None)
     monkeypatch.setattr(loader, "cpu_networks", lambda: without_runtime)
     tokens: list[list[list[int]]] = []
     for device in (CapturingDevice(), None):

@@ -169,8 +169,8 @@ def _cpu(config: Config, text: str, kind: str) -> Finding:
         return Finding("device", ERROR, f"{text}; a CPU needs {', '.join(missing)}", fix)
     measured = stored(open_checkpoint(config.model.model).config)
     if measured is None:
-        state = OK if config.model.device == "cpu" else WARNING
-        return Finding("device", state, text, "run tympan bench engine to find the best data type for this machine")
+        fix = "" if config.model.device == "cpu" else "run tympan bench engine to see which --dtype runs in real time"
+        return Finding("device", WARNING if fix else OK, text, fix)
     is_best = kind == measured.recommended
     return Finding("device", OK if is_best else WARNING, f"{text}; {measured}", "" if is_best else "change --dtype")
 
