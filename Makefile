@@ -22,7 +22,7 @@ test-exactness: .venv/dev.done  ## token for token against moshi and transformer
 	$(BIN)/python -m pytest -m exactness $(ARGS)
 
 # Third-party packages warn of their own affairs.
-test-clients: .venv-clients/done  ## other vendors' packages against our server: minutes
+test-clients: .venv-clients/done tests/clients/node/node_modules/done  ## other vendors' packages against our server: minutes
 	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
@@ -55,7 +55,7 @@ audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
 	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
 
 clean:
-	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton
+	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -73,6 +73,11 @@ clean:
 	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
 	touch $@
+
+# Where there is no Node, the tests of its packages are skipped.
+tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
+	if command -v npm >/dev/null; then cd $(dir $<) && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; fi
+	mkdir -p $(@D) && touch $@
 
 .venv-audit/done: Makefile
 	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit

@@ -155,7 +155,8 @@ class WyomingConnection:
         if self._utterance is not None:
             session = self._utterance.session
             self._utterance.check_limits(now)
-        late = self._timer.check(now, session, owes_answer=self._waiting)
+        owes_answer = self._waiting or (session is not None and session.is_behind)
+        late = self._timer.check(now, session, owes_answer=owes_answer)
         if self._closed_at is not None:
             if now - self._closed_at > LAST_WORDS_SECONDS:
                 self.evict()
