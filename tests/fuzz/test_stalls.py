@@ -140,8 +140,8 @@ def test_bytes_without_audio_are_limited(server: ServerProcess, head: bytes) -> 
 
 
 def half_a_form(part: bytes) -> bytes:
-    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-    return head + b"Content-Length: 26000000\r\n\r\n" + part
+    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26000000\r\n"
+    return head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + part
 
 
 def test_half_sent_forms(server: ServerProcess) -> None:
