@@ -11,5 +11,5 @@ from support.server import LiveServer
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[LiveServer]:
-    with LiveServer(model="embedded", api_keys=(KEY,), host="127.0.0.1") as server:
+    with LiveServer(model="embedded", api_keys=(KEY,), host="127.0.0.1", wyoming_port=0) as server:
         yield server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import wave
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,11 @@ async def test_lasuite_kyutai_with_muted_participant(
 
     collector = asyncio.create_task(collect())
     for name in CLIPS:
+        if name != CLIPS[0]:
+            await asyncio.sleep(3)  # muted, for longer than idle_seconds
         for chunk in chunks(clip(name).pcm(RATE) + pcm(np.zeros(RATE, np.float32)), RATE // 20 * 2):
             stream.push_frame(rtc.AudioFrame(chunk, RATE, 1, len(chunk) // 2))
             await asyncio.sleep(0.02)
-        await asyncio.sleep(3)  # muted, for longer than idle_seconds
     await until(lambda: word_error_rate(TEXT, " ".join(words)) <= MAX_ERROR_RATE)
     await stream.aclose()
     await collector
@@ -155,25 +157,21 @@ async def test_lasuite_kyutai_with_muted_participant(
 # --- Wyoming ---------------------------------------------------------------------------------------------------------
 
 
-async def test_wyoming(file: Path) -> None:
+async def test_wyoming(server: LiveServer, file: Path) -> None:
     """The events that Home Assistant sends; `tests/server/test_wyoming.py` has everything else."""
-    import wave
-
-    pytest.importorskip("wyoming")
     from wyoming.asr import Transcribe, Transcript, TranscriptChunk
     from wyoming.audio import wav_to_chunks
     from wyoming.client import AsyncTcpClient
 
-    with LiveServer(model="embedded", max_streams=1, wyoming_port=0) as server:
-        port: int = server.runner.wyoming.port  # type: ignore[attr-defined]
-        async with asyncio.timeout(40), AsyncTcpClient("127.0.0.1", port) as client:
-            await client.write_event(Transcribe(language="en").event())
-            with wave.open(io.BytesIO(file.read_bytes())) as audio:
-                for event in wav_to_chunks(audio, 1024, start_event=True, stop_event=True):
-                    await client.write_event(event.event())
-            text = ""
-            while (answer := await client.read_event()) is not None and not Transcript.is_type(answer.type):
-                text += TranscriptChunk.from_event(answer).text if TranscriptChunk.is_type(answer.type) else ""
-            assert answer is not None
-            assert Transcript.from_event(answer).text == text
+    port: int = server.runner.wyoming.port  # type: ignore[attr-defined]
+    async with asyncio.timeout(40), AsyncTcpClient("127.0.0.1", port) as client:
+        await client.write_event(Transcribe(language="en").event())
+        with wave.open(io.BytesIO(file.read_bytes())) as audio:
+            for event in wav_to_chunks(audio, 1024, start_event=True, stop_event=True):
+                await client.write_event(event.event())
+        text = ""
+        while (answer := await client.read_event()) is not None and not Transcript.is_type(answer.type):
+            text += TranscriptChunk.from_event(answer).text if TranscriptChunk.is_type(answer.type) else ""
+        assert answer is not None
+        assert Transcript.from_event(answer).text == text
     check_text(text)
