@@ -160,7 +160,7 @@ def test_command_prints_json_and_writes_a_report(server: LiveServer, tmp_path: P
         (["ws://127.0.0.1:1", "--streams", "0"], "--streams takes at least 1"),
         (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "the folder does not exist"),
         (["ws://127.0.0.1:1", "--report", "load.pdf"], "a name that ends in .html or .png"),
-        (["ws://127.0.0.1:1", "--audio", "nothing.wav"], "cannot be read as audio"),
+        (["ws://127.0.0.1:1", "--audio", "nothing.wav"], "cannot be read"),
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments: list[str], says: str, capfd: Any) -> None:
@@ -170,7 +170,8 @@ def test_wrong_usage_is_one_sentence(arguments: list[str], says: str, capfd: Any
 
 def test_every_protocol_has_a_dialect() -> None:
     paths = {dialect.path.partition("?")[0] for dialect in DIALECTS.values()}
-    assert paths == PROTOCOLS.keys() - {"/v1/transcribe"}, "an alias of /v1/stream"
+    aliases = {"/v1/transcribe", "/v1/listen/stream"}
+    assert paths == PROTOCOLS.keys() - aliases
 
 
 # --- Without a server ------------------------------------------------------------------------------------------------

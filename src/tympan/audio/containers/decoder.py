@@ -35,6 +35,8 @@ _BLOCK_BYTES = 1024
 
 _File = IO[bytes] | ByteSource | BlockSource | OggLink | CodedWav
 
+_OPUS_CONTAINERS = (b"OggS", b"\x1aE\xdf\xa3")  # the first bytes
+
 
 def decode_container(
     format: AudioFormat, sample_rate: int, more: More, details: Details | None = None
@@ -97,9 +99,9 @@ class ContainerDecoder:
         yield from self._mixer.finish()
 
     def _container(self, source: ByteSource) -> Container | None:
-        kind = sniff(source)
-        if self._only_opus and (kind is None or kind.name not in ("ogg", "matroska")):
+        if self._only_opus and source.peek(4) not in _OPUS_CONTAINERS:
             raise AudioError("encoding=opus requires an Ogg/Opus or WebM/Opus stream")
+        kind = sniff(source)
         if kind is None:
             self._unknown, certain = describe_unknown(source.peek(1024))
             if certain or not self._local:

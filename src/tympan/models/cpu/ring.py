@@ -83,6 +83,10 @@ class _InPlace:
         self._entries: list[list[int]] = (steps % capacity).tolist()
         last = steps[:, -1:]
         written = last - (last - np.arange(capacity)) % capacity  # the position that each entry holds, negative = none
+        for row, slot in enumerate(self._slots):
+            first = steps[row, 0]
+            if first <= 1:  # a new stream: NaN of the last one would stay NaN when they are weighted by zero
+                self._values[:, slot, :, first:] = 0
         self._visible = ((written >= 0)[:, None] & (written[:, None] <= steps[:, :, None]))[:, :, None, None]
 
     def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
