@@ -23,7 +23,7 @@ test-exactness: .venv/dev.done  ## token for token against moshi and transformer
 
 # Third-party packages warn of their own affairs.
 test-clients: .venv-clients/done tests/clients/node/node_modules/done  ## other vendors' packages against our server: minutes
-	.venv-clients/bin/python -m pytest tests/clients -n 2 --dist loadfile -W ignore::DeprecationWarning \
+	.venv-clients/bin/python -m pytest tests/clients -W ignore::DeprecationWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 test-long: .venv/dev.done  ## kernels in the interpreter, two hours of audio in simulated time: minutes

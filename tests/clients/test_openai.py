@@ -107,7 +107,7 @@ async def test_client_commits(server: LiveServer) -> None:
         await connection.input_audio_buffer.commit()
         await connection.input_audio_buffer.append(audio=encoded(clip("six_to_ten").pcm()))
         await connection.input_audio_buffer.commit()
-        await connection.input_audio_buffer.commit()  # empty, and answered without an error
+        await connection.input_audio_buffer.commit()  # empty, which is an error
         await connection.input_audio_buffer.append(audio=encoded(clip("counting").pcm()))
         await connection.input_audio_buffer.clear()
         events: list[Any] = []
@@ -116,13 +116,12 @@ async def test_client_commits(server: LiveServer) -> None:
                 events.append(await connection.recv())
     assert [event.type for event in events[:2]] == ["session.created", "session.updated"]
     assert events[1].session.audio.input.turn_detection is None
-    completed = [event for event in events if event.type == f"{PREFIX}.completed"]
-    assert completed.pop().transcript == ""
-    kept = {event.item_id for event in completed}
+    assert [event.error.code for event in events if event.type == "error"] == ["input_audio_buffer_commit_empty"]
+    kept = {event.item_id for event in events if event.type == f"{PREFIX}.completed"}
     cleared = [
         event for event in events if getattr(event, "item_id", None) not in kept and event.type.endswith("delta")
     ]
-    check([event for event in events if event not in cleared and event.type != "session.created"], 3)
+    check([event for event in events if event not in cleared and event.type != "session.created"], 2)
     assert not any(event.type.startswith("input_audio_buffer.speech") for event in events)
 
 

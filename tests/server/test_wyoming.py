@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -22,7 +26,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from tympan.engine.scripted import scripted_words
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, MissingPackageError
 
 SECONDS = 12.0
 TEXT = " ".join(word.text for word in scripted_words(round(SECONDS / 0.08)))
@@ -258,3 +262,23 @@ def test_address_limit_counts_wyoming_clients() -> None:
             first.sendall(b'{"type": "ping"}\n')
             assert first.recv(1)
         wait_until(lambda: not server.runner.wyoming._connections)  # type: ignore[attr-defined]
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tympan.server.wyoming.server", None)
+    with pytest.raises(MissingPackageError, match=r"the Wyoming protocol needs the package .*\[wyoming\]"):
+        LiveServer(wyoming_port=0).__enter__()
+
+
+async def test_command(tmp_path: Path) -> None:
+    """The command runs on uvloop where it is installed; a signal ends it, and a client that is connected."""
+    port = free_port()
+    command = [sys.executable, "-m", "tympan", "serve", "--model=scripted", "--port=0", f"--wyoming-port={port}"]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        await until(lambda: f"served on tcp://127.0.0.1:{port}" in (tmp_path / "log").read_text())
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            await send(client, *utterance())
+            check_transcript(await read(client), TEXT)
+            process.send_signal(signal.SIGTERM)
+            assert await read(client) == []
+    assert process.returncode == -signal.SIGTERM
