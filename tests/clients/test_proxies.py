@@ -79,7 +79,7 @@ def proxy(
     assert text is not None
     moved = {"127.0.0.1:8000": f"127.0.0.1:{backend.port}", "/etc/ssl/asr.example": str(folder)}
     config = replaced(text[1], moved)
-    with running(name, program, config, folder, port):
+    with socket.socket() as failed, running(name, program, config, folder, port, refusing_port(failed)):
         yield Proxy(port, tls)
 
 
@@ -90,8 +90,15 @@ def replaced(text: str, moved: Mapping[str, str]) -> str:
     return text
 
 
+def refusing_port(unused: socket.socket) -> int:
+    """Return a port that refuses connections, and that no other process can take, as long as the socket is open."""
+    unused.bind(("127.0.0.1", 0))
+    return int(unused.getsockname()[1])
+
+
 @contextmanager
-def running(name: str, program: str, config: str, folder: Path, port: int) -> Iterator[None]:
+def running(name: str, program: str, config: str, folder: Path, port: int, refusing: int) -> Iterator[None]:
+    """Run a proxy on `port`; of HAProxy's servers the second one, at the port `refusing`, has failed."""
     file = folder / "proxy.conf"
     match name:
         case "nginx":
@@ -107,11 +114,8 @@ def running(name: str, program: str, config: str, folder: Path, port: int) -> It
             file.write_text(options + config.replace("asr.example {", site))
             command = [program, "run", "--adapter", "caddyfile", "--config", str(file)]
         case _:
-            file.write_text(
-                config.replace("bind :443", f"bind 127.0.0.1:{port}").replace(
-                    "127.0.0.1:8001", f"127.0.0.1:{free_port()}"
-                )
-            )
+            own = config.replace("bind :443", f"bind 127.0.0.1:{port}")
+            file.write_text(own.replace("127.0.0.1:8001", f"127.0.0.1:{refusing}"))
             command = [program, "-db", "-f", str(file)]
     with (
         (folder / "output").open("wb") as output,
