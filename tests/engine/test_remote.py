@@ -215,6 +215,23 @@ async def test_streams_wait_for_the_only_process() -> None:
         assert len(listener.of(Progress)) == 100
 
 
+async def test_waiting_stream_takes_the_slot_of_a_closed_one() -> None:
+    """A process that is full gets the end of one stream before the beginning of the next."""
+    async with running("scripted") as engine:
+        listeners = [Listener() for _ in range(8)]
+        streams = [engine.open(listener) for listener in listeners]
+        lost, full = engine.processes
+        lost.kill()
+        await until(lambda: not lost.ready)
+        closed = next(stream for stream in streams if stream.process is full)
+        closed.close()
+        for stream in streams:
+            if stream is not closed:
+                stream.finish()
+        await until(lambda: engine.active == 0)
+        assert [listener.events for listener in listeners if listener.events != [Finished()]] == [[]]
+
+
 async def test_placement_is_even_and_capacity_is_the_sum() -> None:
     async with running("scripted") as engine:
         streams = [engine.open(Listener()) for _ in range(8)]

@@ -34,7 +34,7 @@ from tympan.messages import AudioFormat
 CHUNK_HEAD: Final = struct.Struct("<I")
 REPLY_HEAD: Final = struct.Struct("<BBI")
 MEMORY_BYTES: Final = 256 << 20  # that a worker may map in addition to what it has when it is forked
-ALARM_SECONDS: Final = 60  # of decoding without a reply, if the server does not end the worker before
+ALARM_SECONDS: Final = 60  # of decoding without a reply; then SIGALRM ends a worker whose server has not done so
 _REQUEST_BYTES = 4096
 
 
@@ -79,9 +79,9 @@ def _work(connection: socket.socket, request: Request) -> None:
         details = Details(lambda warning: _send(connection, Reply.WARNING, msgspec.json.encode(warning)))
         more = functools.partial(_next_chunk, connection)
         for samples in decode_container(request.audio_format, request.sample_rate, more, details):
-            _set_alarm(0)
+            signal.alarm(0)
             _send(connection, Reply.SAMPLES, samples.tobytes(), samples.shape[1])
-            _set_alarm(ALARM_SECONDS)
+            signal.alarm(ALARM_SECONDS)
         _send(connection, Reply.END)
     except AudioError as error:
         _send(connection, Reply.ERROR, str(error).encode())
@@ -94,17 +94,12 @@ def _work(connection: socket.socket, request: Request) -> None:
 
 
 def _next_chunk(connection: socket.socket) -> bytes:
-    _set_alarm(0)
+    signal.alarm(0)
     _send(connection, Reply.MORE)
     (length,) = CHUNK_HEAD.unpack(_read(connection, CHUNK_HEAD.size))
     chunk = _read(connection, length)
-    _set_alarm(ALARM_SECONDS)
+    signal.alarm(ALARM_SECONDS)
     return chunk
-
-
-def _set_alarm(seconds: int) -> None:
-    """End this process after `seconds`, unless this is called again; 0 cancels it."""
-    signal.alarm(seconds)
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

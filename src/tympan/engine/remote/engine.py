@@ -96,22 +96,17 @@ class RemoteEngine:
     # --- calls of streams ----------------------------------------------------------------------------------------
 
     def release(self, stream: RemoteStream) -> None:
-        """Close a stream in its process."""
-        process = stream.process
-        if self.forget(stream) and process is not None:
-            process.close(stream.number)
+        """Close a stream in its process, before another one takes its slot."""
+        if stream.process is not None:
+            stream.process.close(stream.number)
+        self.forget(stream)
 
-    def forget(self, stream: RemoteStream) -> bool:
-        """Free the slot of a stream that has ended; return whether it had one."""
-        process = stream.process
-        if process is None:
-            return self._waiting.pop(stream, self) is None
-        stream.detach()
-        if self._streams.pop((process, stream.number), None) is None:
-            return False
-        process.active -= 1
-        self._attach_waiting()
-        return True
+    def forget(self, stream: RemoteStream) -> None:
+        """Free the slot of a stream that has ended. May be called more than once."""
+        self._waiting.pop(stream, None)
+        if stream.process is not None:
+            self._remove(stream, stream.process)
+            self._attach_waiting()
 
     # --- calls of processes --------------------------------------------------------------------------------------
 
@@ -119,12 +114,10 @@ class RemoteEngine:
         self._attach_waiting()
 
     def on_lost(self, process: EngineProcess) -> None:
-        lost = {key: stream for key, stream in self._streams.items() if key[0] is process}
-        for key, stream in lost.items():
-            del self._streams[key]
-            stream.detach()
+        lost = [stream for stream in self._streams.values() if stream.process is process]
+        for stream in lost:
+            self._remove(stream, process)
             self._waiting[stream] = None
-        process.active = 0
         self.moved_streams += len(lost)
         if all(each.fatal_error for each in self.processes):
             for stream in list(self._waiting):
@@ -132,10 +125,8 @@ class RemoteEngine:
         self._attach_waiting()
 
     def on_refused(self, process: EngineProcess, stream: int) -> None:
-        refused = self._streams.pop((process, stream), None)
+        refused = self._streams.get((process, stream))
         if refused is not None:
-            process.active -= 1
-            refused.detach()
             refused.fail(CapacityError("all streams are taken; try again later"))
 
     def on_events(self, process: EngineProcess, stream: int, events: Sequence[EngineEvent]) -> None:
@@ -156,6 +147,11 @@ class RemoteEngine:
         self._streams[process, self._numbers] = stream
         process.active += 1
         stream.attach(process, self._numbers)
+
+    def _remove(self, stream: RemoteStream, process: EngineProcess) -> None:
+        del self._streams[process, stream.number]
+        process.active -= 1
+        stream.detach()
 
     def _attach_waiting(self) -> None:
         while self._waiting and (process := self._roomiest()) is not None:

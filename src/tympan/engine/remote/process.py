@@ -44,7 +44,7 @@ class ProcessListener(Protocol):
         """Move the streams of the process, which is gone; it is restarted unless its `fatal_error` is set."""
 
     def on_refused(self, process: EngineProcess, stream: int) -> None:
-        """Find another process for a stream."""
+        """Fail a stream that the process has no room for."""
 
     def on_events(self, process: EngineProcess, stream: int, events: Sequence[EngineEvent]) -> None:
         """Handle the events of a stream."""

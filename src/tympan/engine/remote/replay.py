@@ -21,10 +21,9 @@ REPLAY_FRAMES: Final = 150  # 12 s: as many as the engine keeps for a model that
 
 
 class SentFlush(Struct, gc=False):
-    """A flush in its place between the frames; `marker` is the server's."""
+    """A flush in its place between the frames; flushes are numbered from 1."""
 
     number: int
-    marker: int
     partial_frame: Pcm | None
 
 
@@ -38,7 +37,7 @@ class ReplayBuffer:
     def __init__(self, frame_seconds: float) -> None:
         self._frame_seconds = frame_seconds
         self._sent: deque[Pcm | SentFlush] = deque()
-        self._markers: dict[int, int] = {}  # of the flushes without an answer, by number
+        self._markers: dict[int, int] = {}  # the server's, of the flushes without an answer, by number
         self._flushes = self._answered = 0
         self._first_frame = 0  # number of the first frame that is kept
         self._frames = 0  # that are kept
@@ -61,7 +60,7 @@ class ReplayBuffer:
     def add_flush(self, marker: int, partial_frame: Pcm | None) -> SentFlush:
         """Keep a flush that is sent."""
         self._flushes += 1
-        flush = SentFlush(self._flushes, marker, partial_frame)
+        flush = SentFlush(self._flushes, partial_frame)
         self._markers[flush.number] = marker
         self._sent.append(flush)
         return flush

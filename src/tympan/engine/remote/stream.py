@@ -56,7 +56,7 @@ class RemoteStream:
         process.send(*self._buffer.replay(number, live=self.live))
 
     def detach(self) -> None:
-        """Forget the process, which is lost."""
+        """Forget the process."""
         self.process = None
 
     def receive(self, events: Sequence[EngineEvent]) -> None:

@@ -41,11 +41,14 @@ class WyomingConnection:
         self._writer = writer
         self._limits = service.config.limits
         self._loop = asyncio.get_running_loop()
-        self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
+        self._timer = self._new_timer()
         self._utterance: Utterance | None = None
         self._utterance_over = asyncio.Event()
         self._waiting = False  # whether the socket is not read at the moment
         self._closed_at: float | None = None
+
+    def _new_timer(self) -> StreamTimer:
+        return StreamTimer(self._limits, 1.0, self._loop.time())
 
     @property
     def address(self) -> str:
@@ -97,7 +100,7 @@ class WyomingConnection:
         if self._utterance is None:
             self._utterance = Utterance(self._service, audio_format(data), self._send, self._on_utterance_end)
             self._utterance_over.clear()
-            self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
+            self._timer = self._new_timer()
             self._sockets.set_idle(self, idle=False)
         return self._utterance
 
@@ -115,7 +118,7 @@ class WyomingConnection:
     def _on_utterance_end(self, error: Exception | None) -> None:
         self._utterance = None
         self._utterance_over.set()
-        self._timer = StreamTimer(self._limits, 1.0, self._loop.time())
+        self._timer = self._new_timer()
         self._sockets.set_idle(self, idle=True)
         if error is not None:
             self._fail(error)
