@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 from support.clients import CLIPS, KEY, MAX_ERROR_RATE, TEXT, chunks, pcm, speech, wav
 from support.server import LiveServer
 from support.speech import clip, word_error_rate
 from support.waiting import until
+
+pytest.importorskip("litellm")
+import aiohttp
 
 pytestmark = pytest.mark.clients
 
