@@ -8,7 +8,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # tested in the version of constraints.txt only: the others' wheels need gigabytes of CUDA libraries.
 TRITONS := 3.4.0 3.9.0
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-fuzz test-faults test-triton check audit clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-images test-fuzz test-faults test-triton check audit clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
@@ -16,7 +16,7 @@ serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" f
 # In two processes: half of the time goes into waiting.
 test: .venv/dev.done  ## every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
-		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault" $(ARGS)
+		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault and not images" $(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -38,6 +38,9 @@ test-triton: $(TRITONS:%=.venv-triton/%/done)  ## the kernels compiled by the ol
 
 test-deploy: .venv-deploy/done  ## `modal deploy` against a stand-in, a local Ray, the Helm chart, a rolling update: minutes
 	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
+
+test-images: .venv/dev.done  ## the container image, with Debian's buildah, debootstrap, podman and runc, as root: minutes
+	$(BIN)/python -m pytest -m images tests/images $(ARGS)
 
 test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean harm: minutes
 	$(BIN)/python -m pytest -m fuzz $(ARGS)
