@@ -1,9 +1,10 @@
-"""`tympan pull` and `tympan serve` as processes with a loopback hub: killed, on a terminal, without one, a full disk."""
+"""Processes that download from a loopback hub: killed, two at a time, on a terminal and without, on a full disk."""
 
 from __future__ import annotations
 
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -80,8 +81,10 @@ def test_two_processes_download_once(hub: LoopbackHub, tmp_path: Path) -> None:
         wait_until(hub.held.is_set, first)
         with start(hub, tmp_path, "pull", MODEL) as second:
             assert second.stderr is not None
-            assert second.stderr.readline() == f"tympan: waiting for another process that downloads {WEIGHTS}\n"
+            assert select.select([second.stderr], [], [], 40)[0], "the second process says that it waits"
+            line = second.stderr.readline()
             hub.release.set()
+            assert line == f"tympan: waiting for another process that downloads {WEIGHTS}\n"
             assert second.communicate(timeout=50)[0].startswith(f"{MODEL}: 5 files")
         first.communicate(timeout=50)
     assert first.returncode == second.returncode == 0
@@ -106,7 +109,7 @@ def test_bar_on_a_terminal(hub: LoopbackHub, tmp_path: Path) -> None:
     assert process.returncode == 0, text
     assert "downloading config.json" not in text
     assert f"verifying {WEIGHTS}" in text
-    assert "335.1/335.1 kB" in text or " kB" in text
+    assert " kB" in text
     assert "━" in text, "a bar is drawn"
     assert f"tympan: downloading {WEIGHTS}" not in text, "no lines beside the bar"
 

@@ -96,11 +96,11 @@ class RemoteFile:
 
     def fetch_start(self, size: int) -> Path:
         """Download the first ``size`` bytes, or the whole file if it is shorter, and return the path of the part."""
-        if self.blob.exists():
-            return self.blob
-        with self._locked(no_report):
-            if not self.blob.exists():
-                self._receive_until(min(size, self.size), no_report)
+        size = min(size, self.size)
+        if not self.blob.exists() and _size(self.unfinished) < size:
+            with self._locked(no_report):
+                if not self.blob.exists():
+                    self._receive_until(size, no_report)
         return self.blob if self.blob.exists() else self.unfinished
 
     def download(self, report: Report) -> None:
