@@ -56,6 +56,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
+@pytest.mark.fault
 def test_killed_download_continues(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.hold_at = 200_000
     with start(hub, tmp_path, "pull", MODEL) as process:
@@ -75,6 +76,7 @@ def test_killed_download_continues(hub: LoopbackHub, tmp_path: Path) -> None:
     assert weights.read_bytes() == hub.files[WEIGHTS].start
 
 
+@pytest.mark.fault
 def test_two_processes_download_once(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.hold_at = 200_000
     with start(hub, tmp_path, "pull", MODEL) as first:
@@ -143,6 +145,7 @@ def test_server_shows_the_download(hub: LoopbackHub, tmp_path: Path) -> None:
         process.wait(20)
 
 
+@pytest.mark.fault
 @needs_namespaces
 def test_small_disk(hub: LoopbackHub, tmp_path: Path) -> None:
     """A file system of 300 KiB: the download is refused before it begins."""
@@ -158,3 +161,25 @@ def test_small_disk(hub: LoopbackHub, tmp_path: Path) -> None:
     assert line.startswith(f"tympan: not enough disk space in {folder}/hub/models--kyutai--test: the download needs ")
     assert "free some space, or set HF_HOME to a folder on another disk" in line
     assert hub.sent[WEIGHTS] <= 1 << 15
+
+
+def test_transcribe_shows_the_download_on_a_terminal(hub: LoopbackHub, tmp_path: Path, spoken_file: Path) -> None:
+    hub.hold_at = 200_000
+    master, terminal = pty.openpty()
+    options = ["--device", "cpu", "--dtype", "f32"]
+    command = [sys.executable, "-m", "tympan", "transcribe", "--model", MODEL, *options, str(spoken_file)]
+    variables = environment(hub, tmp_path, TERM="xterm", COLUMNS="140")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env=variables) as process:
+        os.close(terminal)
+        shown = b""
+        try:
+            while data := os.read(master, 4096):
+                shown += data
+                if f"downloading {WEIGHTS}: ".encode() in shown:
+                    hub.release.set()
+        except OSError:  # the end of the terminal, as above
+            pass
+        process.wait(50)
+    os.close(master)
+    assert process.returncode == 0, shown
+    assert f"the engine is starting: downloading {WEIGHTS}: " in shown.decode()

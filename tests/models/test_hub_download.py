@@ -133,6 +133,18 @@ def test_corrupted_content(hub: LoopbackHub, tmp_path: Path, capfd: pytest.Captu
     assert pull(capfd)[0] == 0, "nothing of the corrupted file is used"
 
 
+@pytest.mark.parametrize("kept", [100_000, 10_000_000])
+def test_damaged_part_is_downloaded_again(kept: int, hub: LoopbackHub, tmp_path: Path) -> None:
+    """A part that another program left, of the same size as the file or larger, with other content."""
+    blobs = tmp_path / "cache" / "models--kyutai--test" / "blobs"
+    blobs.mkdir(parents=True)
+    part = hub.files[WEIGHTS].start[:50_000] + bytes(kept)
+    (blobs / f"{hub.files[WEIGHTS].etag}.incomplete").write_bytes(part)
+    assert main(["pull", MODEL]) == 0
+    assert (blobs / hub.files[WEIGHTS].etag).read_bytes() == hub.files[WEIGHTS].start
+    assert not unfinished(tmp_path)
+
+
 NOT_FOUND = {"X-Error-Code": "RepoNotFound"}
 REFUSALS: dict[str, tuple[Failure, str]] = {
     "private or missing": (

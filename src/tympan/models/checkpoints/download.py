@@ -117,14 +117,14 @@ class RemoteFile:
             had, began = _size(self.unfinished), time.monotonic()
             verb = f"continuing at {100 * had // self.size} % with" if self.size and had else "downloading"
             logger.info("%s %s (%s) into %s", verb, self.name, size_text(self.size), self.blob.parent.parent)
-            self._receive_until(self.size, report)
-            report(Transfer(self.name, self.size, self.size, "verifying"))
-            if not has_etag(self.unfinished, self.etag):
-                self.unfinished.unlink()
-                raise model_error(
-                    f"{self.name} was changed on its way: its checksum is not {self.etag}; "
-                    "run the same command again, which downloads it once more"
-                )
+            if not self._receive_verified(report):
+                if had:
+                    logger.warning("the part of %s that was continued is damaged: downloading it again", self.name)
+                if not had or not self._receive_verified(report):
+                    raise model_error(
+                        f"{self.name} was changed on its way: its checksum is not {self.etag}; "
+                        "run the same command again, which downloads it once more"
+                    )
             self.unfinished.replace(self.blob)
             logger.info("downloaded %s in %.0f s; its checksum is correct", self.name, time.monotonic() - began)
 
@@ -140,6 +140,15 @@ class RemoteFile:
         except Timeout:
             report(Transfer(self.name, 0, self.size, "waiting for another process that downloads"))
             return lock.acquire()
+
+    def _receive_verified(self, report: Report) -> bool:
+        """Receive what is missing; return whether the file has its checksum. Otherwise it is removed."""
+        self._receive_until(self.size, report)
+        report(Transfer(self.name, self.size, self.size, "verifying"))
+        if has_etag(self.unfinished, self.etag):
+            return True
+        self.unfinished.unlink()
+        return False
 
     def _receive_until(self, end: int, report: Report) -> None:
         """Request bytes until the unfinished file has ``end`` of them; a lost connection is replaced by another one."""
