@@ -31,7 +31,7 @@ def test_stages_add_up() -> None:
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["from_files"]
     assert len(report["runs"]) == 2
-    stages = ["interpreter", "imports", "weights", "quantisation", "state", "warm-up"]
+    stages = ["interpreter", "imports", "files", "weights", "quantisation", "state", "warm-up"]
     assert list(report["median"]) == [*stages, "rest of the start", "first frame", "first words", TOTAL]
     for run in report["runs"]:
         total = run.pop(TOTAL)

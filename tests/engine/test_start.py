@@ -50,7 +50,7 @@ async def test_loaded_files_are_not_read_again(written: Path, tmp_path: Path) ->
     for weights in folder.glob("*.safetensors"):
         weights.write_bytes(b"")  # fails if the engine only mapped the file
     assert await words(engine) == expected != []
-    assert list(engine.start_seconds) == ["read", "weights", "quantisation", "state", "warm-up"]
+    assert list(engine.start_seconds) == ["files", "read", "weights", "quantisation", "state", "warm-up"]
 
 
 def test_startup_timer(monkeypatch: pytest.MonkeyPatch) -> None:

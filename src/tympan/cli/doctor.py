@@ -136,7 +136,7 @@ def _model(config: Config) -> Iterator[Finding]:
     model = describe(open_checkpoint(name))
     heads = f"{model.pause_heads} pause heads" if model.pause_heads else "no pause heads (turns from energy)"
     text = f"{model.name}: {model.parameters / 1e6:,.0f} M parameters, {model.delay_seconds:g} s of delay, {heads}"
-    yield Finding("model", OK, text)
+    yield Finding("model", OK, f"{text}; tympan verify checks files, words and speed")
 
 
 def _device(config: Config) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ class Command:
 COMMANDS: Final = {
     "serve": Command("tympan.cli.serve", "Serve a model over WebSocket, with a web page to try it."),
     "transcribe": Command("tympan.cli.transcribe", "Transcribe audio and video files to text, subtitles or JSON."),
+    "pull": Command("tympan.cli.checkpoints.pull", "Download a model before it is needed."),
+    "verify": Command("tympan.cli.checkpoints.verify", "Check a model's files, words and speed on this machine."),
     "models": Command("tympan.cli.models", "Describe a model without loading it."),
     "doctor": Command("tympan.cli.doctor", "Check whether this machine can serve, and what to fix."),
     "key": Command("tympan.cli.key", "Create an API key for a client, and its hash for the server."),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_SECONDS = 30.0
+PROGRESS_SECONDS = 10.0
 
 
 VISIBLE_SECRETS: Final = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
+from contextlib import nullcontext
 from types import TracebackType
 from typing import IO, Final, Protocol, Self
 
@@ -12,8 +14,11 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tympan.engine.base import Engine, describe_startup
 from tympan.messages import Event, Partial, Segment, Turn, Warning, Word
 from tympan.transcript.output import write_output
+
+STAGE_SECONDS: Final = 0.3
 
 LONG_LINE_CHARACTERS: Final = 200
 """Length above which a turn continues on a new line after a pause: text rewritten in place must fit the screen."""
@@ -116,6 +121,21 @@ class PlainScreen:
     def _write(self, text: str) -> None:
         self._output.write(text)
         self._output.flush()
+
+
+async def start_engine(engine: Engine) -> None:
+    """Start an engine, and show its stage on stderr meanwhile if stderr is a terminal: a download may take long.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+    """
+    console = Console(stderr=True)
+    starting = asyncio.ensure_future(engine.start())
+    with console.status("") if console.is_terminal else nullcontext() as status:
+        while not (await asyncio.wait((starting,), timeout=STAGE_SECONDS))[0]:
+            if status is not None:
+                status.update(Text(describe_startup(engine)))
+    await starting
 
 
 class FileProgress:

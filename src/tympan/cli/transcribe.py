@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from tympan.audio.files import AudioInput
 from tympan.cli.options import add_settings, add_token, config_from, token_from
-from tympan.cli.terminal import FileProgress
+from tympan.cli.terminal import FileProgress, start_engine
 from tympan.client.stream import connect
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
@@ -112,7 +112,7 @@ async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> R
     from tympan.session.local import transcribe
 
     engine = create_engine(config.model)
-    await engine.start()
+    await start_engine(engine)
     stack.push_async_callback(engine.stop)
     info = engine.info
 

@@ -75,6 +75,24 @@ async def test_reports_startup_stage() -> None:
         assert listener.fileno() >= 0, "the socket is left to the server"
 
 
+async def test_page_shows_the_progress() -> None:
+    """A browser gets a page that reloads itself; other clients of the same path get JSON."""
+    slow = SlowStart()
+    settings = ServerSettings(port=0)
+    with listen(settings) as listener:
+        host = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with StartupServer(listener, settings, slow.engine), httpx.AsyncClient() as client:
+            with slow.stages.timed("files"):
+                slow.stages.report("downloading <model>: 34 % of 1.98 GB")
+                page = await client.get(host, headers={"Accept": "text/html,*/*"})
+                assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
+                assert "the engine is starting: downloading &lt;model&gt;: 34 % of 1.98 GB" in page.text
+                assert 'http-equiv="refresh"' in page.text
+                ready = await client.get(f"{host}/ready")
+                assert ready.json()["reason"] == "the engine is starting: downloading <model>: 34 % of 1.98 GB"
+            assert (await client.get(host)).json()["error"]["message"].startswith("the engine is starting;")
+
+
 async def test_paths_while_starting() -> None:
     """Probes behind a proxy's prefix, with other slashes or with HEAD get the same answers as later."""
     settings = ServerSettings(port=0, root_path="/stt")

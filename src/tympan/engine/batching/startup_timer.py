@@ -12,7 +12,7 @@ class StartupTimer:
 
     Attributes:
         seconds: Duration of each stage, by name, in the order in which the stages first ran.
-        current: Name of the stage that is running; empty between two stages.
+        current: Name or progress of the stage that is running; empty between two stages.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,10 @@ class StartupTimer:
         finally:
             self.current = ""
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def report(self, progress: object) -> None:
+        """Show the progress of the stage that is running in its place, until the stage ends."""
+        self.current = str(progress)
 
     def split(self, name: str, part: str, seconds: float) -> None:
         """Move `seconds` from the stage `name` to a new stage `part`."""

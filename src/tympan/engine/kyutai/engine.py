@@ -9,7 +9,7 @@ import torch
 from tympan.config import ModelSettings
 from tympan.engine.batching.engine import BatchedEngine, OnToken
 from tympan.engine.batching.startup_timer import StartupTimer
-from tympan.engine.kyutai.loader import load_runner
+from tympan.engine.kyutai.loader import fetch, load_runner
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.errors import ConfigError
 from tympan.models.checkpoints.checkpoint import Checkpoint
@@ -48,8 +48,10 @@ class RunnerSource:
         Raises:
             ModelError: The model cannot be read.
         """
+        checkpoint = open_checkpoint(self._settings.model)
+        fetch(checkpoint, self.timer)
         with self.timer.timed("read"):
-            self._checkpoint = open_checkpoint(self._settings.model).in_memory()
+            self._checkpoint = checkpoint.in_memory()
 
     def make_runner(self) -> KyutaiRunner:
         """Return the result of `load_runner`, and raise `ConfigError` if memory runs out."""

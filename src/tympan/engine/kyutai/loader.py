@@ -28,7 +28,7 @@ from tympan.models.layers.attention import FP8
 from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
-from tympan.transcript.tokenizer import load_tokenizer
+from tympan.transcript.tokenizer import Tokenizer, load_tokenizer
 from tympan.version import version
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def load_model(
     """Load the weights onto the device. Low-bit models keep their embeddings in floats and compute in float32."""
     timer = timer or StartupTimer()
     prepare(placement.device)
+    tokenizer = fetch(checkpoint, timer)
     with timer.timed("weights"):
         lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
     with timer.timed("quantisation"):
@@ -113,11 +114,26 @@ def load_model(
     return LoadedModel(
         mimi=mimi,
         lm=lm,
-        tokenizer=load_tokenizer(checkpoint.tokenizer_file(), checkpoint.config.lm.text_card),
+        tokenizer=tokenizer,
         device=placement.device,
         cache_dtype=placement.cache,
         cache_scales=measure_scales(mimi, lm, placement.device) if placement.cache == FP8 else None,
     )
+
+
+def fetch(checkpoint: Checkpoint, timer: StartupTimer) -> Tokenizer:
+    """Check all files and download what is missing, the small ones first; the timer shows the progress.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ModelError: A file is missing or does not fit the architecture, or the download failed.
+    """
+    with timer.timed("files"):
+        tokenizer = load_tokenizer(checkpoint.tokenizer_file(), checkpoint.config.lm.text_card)
+        checkpoint.prepare(timer.report)
+    return tokenizer
 
 
 def quantize(lm: LM, kind: str, folder: Path | None = None) -> None:

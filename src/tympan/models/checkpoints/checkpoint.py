@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 import torch
 
+from tympan.models.checkpoints.download import Report, no_report
 from tympan.models.config import ModelConfig, TransformerConfig
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -30,6 +31,17 @@ class Checkpoint(ABC):
     name: str
     config: ModelConfig
     layout: Layout = field(kw_only=True)
+
+    @abstractmethod
+    def prepare(self, report: Report = no_report) -> None:
+        """Check the files as far as that is possible without reading weights, then download what is missing.
+
+        Args:
+            report: Called with the progress of a download.
+
+        Raises:
+            ModelError: A file is missing or does not fit the architecture, or the download failed.
+        """
 
     @abstractmethod
     def in_memory(self) -> Self:

@@ -7,11 +7,14 @@ checkpoint would otherwise silently change the transcripts.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tympan.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 _MISSING = object()
 T = TypeVar("T")
@@ -54,6 +57,12 @@ class Fields:
         """Return a string."""
         return self._take(key, default, str, "a string")
 
+    def optional_text(self, key: str, default: str = "") -> str:
+        """Return a string, or ``default`` if the key is absent or null."""
+        if self._values.get(key) is None:
+            self._values[key] = default
+        return self.text(key)
+
     def integers(self, key: str, default: object = _MISSING) -> list[int]:
         """Return a list of integers."""
         value = self._take(key, default, list, "a list of integers")
@@ -83,6 +92,15 @@ class Fields:
         """Drop keys that do not concern the networks."""
         for key in [key for key in self._values if key in keys or key.startswith(prefixes)]:
             del self._values[key]
+
+    def ignore_rest(self, *, refused_prefix: str) -> None:
+        """Drop all other keys and log their names; raises ModelError if one begins with ``refused_prefix``."""
+        others = {key: value for key, value in self._values.items() if not key.startswith(refused_prefix)}
+        for key in others:
+            del self._values[key]
+        if others:
+            logger.info("%s: ignoring the unknown keys %s", self._where, ", ".join(sorted(others)))
+        self.finish()
 
     def finish(self) -> None:
         """Raise ModelError if a key has been neither read nor ignored."""

@@ -43,12 +43,16 @@ def read_kyutai(fields: Fields) -> ModelConfig:
     )
     fields.only("delays", [0] * (codebooks + 1))
     fields.only("dep_q", 0)
+    fields.only("text_card_out", None, lm.text_card)
+    fuser = fields.nested("fuser")  # without conditions there is nothing to fuse
+    fuser.only_each(_KYUTAI_FUSER)
+    fuser.finish()
     fields.only_each(_KYUTAI_FIXED)
     fields.ignore("lm_gen_config", "tts_config", "model_id", prefixes=("depformer_",))
     stt = fields.nested("stt_config")
     delay = stt.number("audio_delay_seconds", 0.5)
     prefix = stt.number("audio_silence_prefix_seconds", 0.0)
-    stt.finish()
+    stt.ignore_rest(refused_prefix="audio_")  # moshi reads no other key, but one of these would concern the audio
     fields.finish()
     return ModelConfig(lm, MimiConfig(), delay, prefix)
 
@@ -64,7 +68,6 @@ _KYUTAI_FIXED: dict[str, tuple[object, ...]] = {
     "kv_repeat": (1,),
     "norm_emb": (False,),
     "bias_proj": (False,),
-    "text_card_out": (None,),
     "quantize": (False,),
     "lora": (False,),
     "lora_name": (None,),
@@ -75,12 +78,16 @@ _KYUTAI_FIXED: dict[str, tuple[object, ...]] = {
     "demux_second_text_stream": (False,),
     "same_initial": (False, True),
     "conditioners": ({}, None),
-    "fuser": (
-        None,
-        {},
-        {"cross_attention_pos_emb": False, "cross_attention_pos_emb_scale": 1, "sum": [], "prepend": [], "cross": []},
-    ),
     "gradient_checkpointing": (False, True),
+}
+
+
+_KYUTAI_FUSER: dict[str, tuple[object, ...]] = {
+    "sum": ([],),
+    "prepend": ([],),
+    "cross": ([],),
+    "cross_attention_pos_emb": (False,),
+    "cross_attention_pos_emb_scale": (1,),
 }
 
 

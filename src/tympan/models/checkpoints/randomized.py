@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tympan.errors import ModelError
 from tympan.models.checkpoints.checkpoint import Checkpoint, Layout
+from tympan.models.checkpoints.download import Report, no_report
 from tympan.models.checkpoints.tensors import set_parameter
 from tympan.models.config import LMConfig, MimiConfig, ModelConfig, QuantizerConfig, SeanetConfig, TransformerConfig
 from tympan.models.lm import LM
@@ -71,6 +72,9 @@ class RandomCheckpoint(Checkpoint):
 
     seed: int = 0
     layout: Layout = field(default="random", kw_only=True)
+
+    def prepare(self, report: Report = no_report) -> None:
+        """Do nothing: there are no files."""
 
     def in_memory(self) -> Self:
         """Return the same checkpoint, which has no files to read."""

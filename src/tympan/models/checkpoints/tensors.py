@@ -31,26 +31,52 @@ class Entry:
     size_bytes: int
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+@dataclass(frozen=True)
+class FileStart:
+    """A safetensors file of which at least the header is on the disk.
+
+    Attributes:
+        path: Path of what is on the disk.
+        name: Path of the file for messages.
+        size_bytes: Size of the complete file.
+    """
+
+    path: Path
+    name: Path
+    size_bytes: int
+
+    @staticmethod
+    def whole(path: Path) -> FileStart:
+        """Return a complete file; raises ModelError if it does not exist."""
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist")
+        return FileStart(path, path, path.stat().st_size)
+
+
+def header_end(path: Path) -> int:
+    """Return the number of bytes up to the end of the header; 8 if the file is of another format."""
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    return 8 + (header_bytes if 2 <= header_bytes <= _MAX_HEADER_BYTES else 0)
+
+
+def read_header(file: FileStart) -> dict[str, Entry]:
     """Return the tensors of one file by name.
 
     Raises:
-        ModelError: The file is missing, truncated, or of another format.
+        ModelError: The file is truncated, or of another format.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist")
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        if not 2 <= header_bytes <= _MAX_HEADER_BYTES:
-            raise ModelError(f"{path} is not a safetensors file")
-        text = file.read(header_bytes)
-    if len(text) < header_bytes and text[:1] == b"{":
-        raise ModelError(f"{path} is truncated: expected a header of {header_bytes + 8} bytes, found {file_bytes}")
-    entries = _parse_header(path, text)
-    expected = 8 + header_bytes + sum(entry.size_bytes for entry in entries.values())
-    if file_bytes < expected:
-        raise ModelError(f"{path} is truncated: expected {expected} bytes, found {file_bytes}")
+    name, end = file.name, header_end(file.path)
+    if end == 8:
+        raise ModelError(f"{name} is not a safetensors file")
+    with file.path.open("rb") as stream:
+        text = stream.read(end)[8:]
+    if len(text) < end - 8 and text[:1] == b"{":
+        raise ModelError(f"{name} is truncated: expected a header of {end} bytes, found {file.size_bytes}")
+    entries = _parse_header(name, text)
+    expected = end + sum(entry.size_bytes for entry in entries.values())
+    if file.size_bytes < expected:
+        raise ModelError(f"{name} is truncated: expected {expected} bytes, found {file.size_bytes}")
     return entries
 
 
@@ -70,16 +96,18 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Entry]:
 class TensorFiles:
     """The tensors of one or several safetensors files, with a record of those that have been loaded.
 
+    Args:
+        files: The files; those of which only the header is on the disk can be checked but not loaded.
+
     Attributes:
-        paths: The files.
         entries: Their tensors by name.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self.paths = list(paths)
+    def __init__(self, files: Iterable[Path | FileStart]) -> None:
+        self._files = [file if isinstance(file, FileStart) else FileStart.whole(file) for file in files]
         self.entries: dict[str, Entry] = {}
-        for path in self.paths:
-            self.entries.update(read_header(path))
+        for file in self._files:
+            self.entries.update(read_header(file))
         self._loaded: set[str] = set()
         self._in_memory: dict[str, Tensor] = {}
 
@@ -93,9 +121,14 @@ class TensorFiles:
         Raises:
             ModelError: There is no such tensor, it has another shape, or it does not hold floats.
         """
+        name = self.check(names, shape)
+        return self._in_memory[name] if name in self._in_memory else _map(self.entries[name], name)
+
+    def check(self, names: tuple[str, ...], shape: tuple[int, ...]) -> str:
+        """Return the first of ``names`` that exists, without reading the tensor; errors are those of `load`."""
         name = next((name for name in names if name in self.entries), None)
         if name is None:
-            where = ", ".join(str(path) for path in self.paths)
+            where = ", ".join(str(file.name) for file in self._files)
             raise ModelError(f"{where}: the tensor {names[0]} {list(shape)} is missing")
         entry = self.entries[name]
         if entry.shape != shape:
@@ -103,10 +136,10 @@ class TensorFiles:
         if entry.dtype not in _FLOATS or entry.size_bytes != math.prod(shape) * (4 if entry.dtype == "F32" else 2):
             raise ModelError(f"{entry.file}: {name} has the type {entry.dtype}, expected BF16, F16 or F32")
         self._loaded.add(name)
-        return self._in_memory[name] if name in self._in_memory else _map(entry, name)
+        return name
 
     def unused(self) -> list[str]:
-        """Return the names of the tensors that have not been loaded."""
+        """Return the names of the tensors that have been neither loaded nor checked."""
         return [name for name in self.entries if name not in self._loaded]
 
 
@@ -133,6 +166,18 @@ def fill(
         set_parameter(module, rule.target, rule.build(tensors).to(device=device, dtype=dtype).contiguous())
     missing = [name for name, parameter in module.named_parameters() if parameter.is_meta]
     assert not missing, missing
+
+
+def check(rules: Iterable[WeightRule], files: TensorFiles, ignored: Iterable[str]) -> None:
+    """Check that ``files`` contain what ``rules`` need, and nothing else, from the headers alone.
+
+    Raises:
+        ModelError: A tensor is missing, unexpected, or has another shape or type.
+    """
+    for rule in rules:
+        for source in rule.sources:
+            files.check(source.names, source.shape)
+    check_all_used(files, ignored)
 
 
 def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from html import escape
 from types import TracebackType
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ class StartupServer:
     def _respond(self, head: bytes) -> bytes:
         method, _, target = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
         with_body = method != "HEAD"
+        wants_page = b"text/html" in head.lower()
         reason = describe_startup(self._engine)
         match route_path(target.partition(" ")[0].partition("?")[0], self._root_path):
             case "/health":
@@ -68,15 +70,29 @@ class StartupServer:
                 return _response(200, fields, with_body)
             case "/ready":
                 return _response(503, {"ready": False, "reason": reason}, with_body)
+            case "/" if wants_page:
+                return _page(reason, with_body)
             case _:
                 error = {"code": RestartingError.code, "message": f"{reason}; try again in a moment"}
                 return _response(503, {"error": error}, with_body)
 
 
 def _response(status: int, fields: dict[str, Any], with_body: bool) -> bytes:
-    body = msgspec.json.encode(fields)
+    return _http(status, "application/json", msgspec.json.encode(fields), with_body)
+
+
+def _page(reason: str, with_body: bool) -> bytes:
+    """Return a page for browsers, which reloads itself until the server's own page is there."""
+    text = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
+        f"<title>Tympan is starting</title><p>{escape(reason)}</p></html>"
+    )
+    return _http(503, "text/html; charset=utf-8", text.encode(), with_body)
+
+
+def _http(status: int, kind: str, body: bytes, with_body: bool) -> bytes:
     head = (
-        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        "Retry-After: 1\r\nConnection: close\r\n\r\n"
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        "Cache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + (body if with_body else b"")
