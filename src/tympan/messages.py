@@ -90,20 +90,31 @@ class Partial(Struct, frozen=True, gc=False):
     start: float
 
 
-class Word(Struct, frozen=True, gc=False):
-    """A final word. `text` has no spaces around it; `confidence` is in [0, 1]."""
+class Word(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A final word. `text` has no spaces around it; `confidence` is in [0, 1].
+
+    A `glued` word continues the word before it without a space: the model paused within "400" after "4".
+    """
 
     text: str
     start: float
     end: float
     confidence: float
+    glued: bool = False
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """Audio up to `time` has been transcribed. `pauses` has the pause probability of each horizon, or is empty."""
+    """Audio up to `time` has been transcribed.
+
+    Attributes:
+        time: End of the audio.
+        pauses: The pause probability of each horizon, or empty.
+        speech: Whether most of the last 240 ms were speech by energy, at least 160 ms.
+    """
 
     time: float
     pauses: tuple[float, ...] = ()
+    speech: bool = False
 
 
 class Warning(Struct, frozen=True):
@@ -162,11 +173,12 @@ class Turn(Struct, frozen=True):
     probability: float
 
 
-class Vad(Struct, frozen=True):
-    """The pause probability of each horizon, once per frame."""
+class Vad(Struct, frozen=True, omit_defaults=True):
+    """The pause probability of each horizon, and whether the speaker speaks by energy (`Progress`), once per frame."""
 
     time: float
     pauses: tuple[float, ...]
+    speech: bool = False
 
 
 class Lag(Struct, frozen=True):

@@ -56,6 +56,9 @@ class ThreeStreams:
             batch = self.scheduler.next_batch()
             tokens = run_rows(self.runner, batch.rows).tokens
             self.tokens += [token for row, token in zip(batch.rows, tokens, strict=True) if row.slot is self.slots[0]]
+            for row in batch.rows:
+                if row.marker is not None:
+                    self.scheduler.end_flush(row.slot, 0)
 
 
 def speech(count: int) -> list[Samples]:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.engine.batching.scheduler import (
+    FINAL_FRAMES,
     FLUSH_STEPS,
     LIVE_FRAMES,
+    MOST_EXTRA_FRAMES,
     PATIENCE_STEPS,
     REPLAY_FRAMES,
     Batch,
@@ -42,13 +44,21 @@ class SchedulerHarness:
     def replay(self, index: int, start: int) -> int:
         return self.scheduler.replay(self.slots[index], start)
 
+    def next_batch(self, missing_frames: int = 0) -> Batch:
+        """Return the next batch, whose results extend a flush that ends in it by `missing_frames`."""
+        batch = self.scheduler.next_batch()
+        for row in batch.rows:
+            if row.marker is not None:
+                self.scheduler.end_flush(row.slot, missing_frames)
+        return batch
+
     def replayed(self) -> list[tuple[int, int, bool]]:
         """Return slot, frame number and freshness of the replayed rows of the next batch."""
-        rows = [row for row in self.scheduler.next_batch().rows if row.replayed]
+        rows = [row for row in self.next_batch().rows if row.replayed]
         return [(row.slot.index, row.number, row.fresh) for row in rows]
 
     def run(self) -> list[int]:
-        return slots_of(self.scheduler.next_batch())
+        return slots_of(self.next_batch())
 
 
 def slots_of(batch: Batch) -> list[int]:
@@ -117,7 +127,7 @@ def test_marker_is_on_last_silent_row() -> None:
     harness = SchedulerHarness(1)
     harness.push(0)
     harness.add_marker(0, Flushed(7))
-    markers = [row.marker for _ in range(4) for row in harness.scheduler.next_batch().rows]
+    markers = [row.marker for _ in range(4) for row in harness.next_batch().rows]
     assert markers == [None, None, None, Flushed(7)]
 
 
@@ -127,7 +137,7 @@ def test_partial_frame_runs_before_silence() -> None:
     harness.add_marker(0, PartialFrame(partial, Flushed(1)))
     harness.push(0)
     harness.add_marker(0, Flushed(2))
-    rows = [row for _ in range(9) for row in harness.scheduler.next_batch().rows]
+    rows = [row for _ in range(9) for row in harness.next_batch().rows]
     assert [row.frame is not None for row in rows] == [True, False, False, False, True, False, False, False]
     assert [row.injected for row in rows] == [True, True, True, True, False, True, True, True]
     assert [row.marker for row in rows] == [None, None, None, Flushed(1), None, None, None, Flushed(2)]
@@ -165,7 +175,7 @@ def test_markers_without_audio_need_no_step() -> None:
     harness = SchedulerHarness(1)
     harness.add_marker(0, Flushed(1))
     harness.add_marker(0, Finished())
-    batch = harness.scheduler.next_batch()
+    batch = harness.next_batch()
     assert (list(batch.rows), list(batch.answers)) == (
         [],
         [(harness.slots[0], Flushed(1)), (harness.slots[0], Finished())],
@@ -195,7 +205,7 @@ def test_first_row_of_slot_is_fresh() -> None:
     harness = SchedulerHarness(1)
     harness.push(0, 2)
     harness.add_marker(0, Finished())
-    assert [row.fresh for _ in range(5) for row in harness.scheduler.next_batch().rows] == [
+    assert [row.fresh for _ in range(5) for row in harness.next_batch().rows] == [
         True,
         False,
         False,
@@ -212,7 +222,7 @@ def test_replay_precedes_other_work_of_slot() -> None:
     assert harness.replay(0, 1) == 2
     assert harness.scheduler.waiting_frames == 3
     assert [harness.replayed() for _ in range(2)] == [[(0, 1, True)], [(0, 2, False)]]
-    (row,) = harness.scheduler.next_batch().rows
+    (row,) = harness.next_batch().rows
     assert (row.number, row.fresh, row.replayed) == (3, False, False)
     assert harness.scheduler.idle
 
@@ -227,9 +237,9 @@ def test_replay_is_between_live_frames_and_files() -> None:
     harness.push(3, 40)  # a file
     for index in (0, 1, 2):
         harness.push(index)
-    batch = harness.scheduler.next_batch()
+    batch = harness.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(0, False), (1, False), (2, False), (4, True)]
-    batch = harness.scheduler.next_batch()
+    batch = harness.next_batch()
     assert [(row.slot.index, row.replayed) for row in batch.rows] == [(3, False), (5, True)], "replayed rows are last"
 
 
@@ -259,7 +269,7 @@ def test_replay_and_flush_of_same_slot() -> None:
     assert [len(harness.replayed()) for _ in range(2)] == [1, 1]
     assert harness.run() == [-1]
     assert harness.replay(0, 0) == 0
-    assert [row.marker for _ in range(2) for row in harness.scheduler.next_batch().rows] == [None, Flushed(7)]
+    assert [row.marker for _ in range(2) for row in harness.next_batch().rows] == [None, Flushed(7)]
     assert harness.replay(0, 0) == 0, "the words before the flush are final"
     harness.push(0)
     harness.run()
@@ -296,7 +306,7 @@ def test_every_frame_and_marker_in_order(actions: list[tuple[int, str]], largest
     """The frame number of each slot's next row."""
 
     def run() -> None:
-        batch = harness.scheduler.next_batch()
+        batch = harness.next_batch()
         indices = [row.slot.index for row in batch.rows]
         replayed = [row.replayed for row in batch.rows]
         assert replayed == sorted(replayed)
@@ -356,7 +366,7 @@ def test_arrival_and_waiting_frames() -> None:
     harness.push(0)
     harness.push(1, 2 * LIVE_FRAMES)
     assert harness.scheduler.waiting_frames == 1 + 2 * LIVE_FRAMES
-    rows = harness.scheduler.next_batch().rows
+    rows = harness.next_batch().rows
     assert [(row.arrival, row.in_backlog) for row in rows] == [(1.0, False), (2.0, True)]
     assert harness.scheduler.waiting_frames == 2 * LIVE_FRAMES - 1
     assert list(harness.scheduler.waiting_arrivals()) == [(3.0, True)], "the next frame of the stream that is behind"
@@ -368,7 +378,7 @@ def test_prefix_precedes_first_frame_only() -> None:
     harness = SchedulerHarness(2, prefix_frames=2)
     harness.push(0, 2)
     harness.push(1)
-    first = harness.scheduler.next_batch()
+    first = harness.next_batch()
     assert slots_of(first) == [-1, -2]
     assert all(row.fresh and row.injected and row.marker is None and row.arrival is None for row in first.rows)
     assert [harness.run() for _ in range(4)] == [[-1, -2], [0, 1], [0], []]
@@ -382,10 +392,10 @@ def test_prefix_precedes_partial_frame() -> None:
     harness = SchedulerHarness(2, flush_frames=3, prefix_frames=2)
     harness.add_marker(0, PartialFrame(FRAME, Flushed(7)))
     harness.add_marker(1, Flushed(8))
-    batch = harness.scheduler.next_batch()
+    batch = harness.next_batch()
     assert slots_of(batch) == [-1]
     assert batch.answers == [(harness.slots[1], Flushed(8))]
-    batches = [harness.scheduler.next_batch() for _ in range(5)]
+    batches = [harness.next_batch() for _ in range(5)]
     assert [slots_of(batch) for batch in batches] == [[-1], [0], [-1], [-1], [-1]]
     assert [batch.rows[0].marker for batch in batches] == [None, None, None, None, Flushed(7)]
     assert harness.scheduler.idle
@@ -398,3 +408,53 @@ def test_drop_during_prefix() -> None:
     harness.scheduler.drop(harness.slots[0])
     assert harness.scheduler.idle
     assert harness.scheduler.waiting_frames == 0
+
+
+def test_flush_is_extended_while_words_are_incomplete() -> None:
+    harness = SchedulerHarness(2)
+    harness.push(0)
+    harness.add_marker(0, Flushed(1))
+    harness.push(0)
+    assert [slots_of(harness.next_batch(3)) for _ in range(4)] == [[0], [-1], [-1], [-1]]
+    extended = [slots_of(harness.next_batch(3)) for _ in range(MOST_EXTRA_FRAMES)]
+    assert extended == [[-1]] * MOST_EXTRA_FRAMES
+    assert slots_of(harness.next_batch(3)) == [0], "the flush has a limit"
+    harness.add_marker(0, Flushed(2))
+    assert [slots_of(harness.next_batch(3)) for _ in range(4)] == [[-1]] * 4, "each flush has its own"
+
+
+def test_work_waits_for_result_of_flush() -> None:
+    """On an asynchronous device, the next batch may be formed before the result of the last one is known."""
+    harness = SchedulerHarness(2)
+    scheduler, slot = harness.scheduler, harness.slots[0]
+    harness.push(0)
+    harness.add_marker(0, Flushed(1))
+    batches = [scheduler.next_batch() for _ in range(4)]
+    assert batches[-1].rows[0].marker == Flushed(1)
+    harness.push(0)
+    harness.push(1)
+    assert slots_of(scheduler.next_batch()) == [1]
+    assert not scheduler.end_flush(slot, 2)
+    assert [slots_of(scheduler.next_batch()) for _ in range(3)] == [[-1], [-1], []]
+    assert scheduler.end_flush(slot, 0)
+    assert slots_of(scheduler.next_batch()) == [0]
+
+
+def test_drop_before_result_of_flush() -> None:
+    harness = SchedulerHarness(1)
+    harness.push(0)
+    harness.add_marker(0, Flushed(1))
+    for _ in range(4):
+        harness.scheduler.next_batch()
+    harness.scheduler.drop(harness.slots[0])
+    assert not harness.scheduler.end_flush(harness.slots[0], 3)
+    assert harness.scheduler.idle
+
+
+def test_end_of_stream_runs_a_second_more() -> None:
+    harness = SchedulerHarness(1)
+    harness.push(0)
+    harness.add_marker(0, Finished())
+    rows = [row for _ in range(4 + FINAL_FRAMES) for row in harness.next_batch().rows]
+    assert [row.marker for row in rows] == [None] * (3 + FINAL_FRAMES) + [Finished()]
+    assert harness.scheduler.idle

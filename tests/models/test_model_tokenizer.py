@@ -41,11 +41,20 @@ def test_sentencepiece_round_trip(trained: Path) -> None:
 
 def test_json_tokenizers(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
-    added = [{"id": 3, "content": "<pad>"}]
+    added = [{"id": 3, "content": "<pad>"}, {"id": 4, "content": "<turn>", "special": True}]
     for vocabulary in ({"▁the": 0, "cat": 1, "<0xC3>": 2}, [["▁the", 0.0], ["cat", -1.0], ["<0xC3>", -2.0]]):
         path.write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added}))
-        tokenizer = load_tokenizer(path, 4)
-        assert [tokenizer.piece(token) for token in range(4)] == ["▁the", "cat", "<0xC3>", "<pad>"]
+        tokenizer = load_tokenizer(path, 5)
+        assert [tokenizer.piece(token) for token in range(5)] == ["▁the", "cat", "<0xC3>", "", ""]
+
+
+def test_special_tokens_have_no_text(tmp_path: Path, trained: Path) -> None:
+    """The tokenizers of the -trfs repositories have them as ordinary entries of the vocabulary."""
+    path = tmp_path / "tokenizer.json"
+    vocabulary = [[piece, 0.0] for piece in ("<unk>", "<s>", "</s>", "<pad>", "▁the")]
+    path.write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": [{"id": 1, "content": "<s>"}]}))
+    assert [load_tokenizer(path, 5).piece(token) for token in range(5)] == ["", "", "", "", "▁the"]
+    assert [load_tokenizer(trained, 5).piece(token) for token in range(3)] == ["", "", ""]
 
 
 def test_byte_pieces() -> None:

@@ -124,10 +124,8 @@ def test_deep_nesting(name: str) -> None:
 
 
 ECHOED = {
-    "deepgram": '{"type": "Configure", "keyterms": NESTED}',
-    "flux": '{"type": "Configure", "keyterms": NESTED}',
     "gradium": '{"type": "flush", "flush_id": NESTED}',
-    "openai": '{"type": "session.update", "session": {"include": NESTED}}',
+    "openai": '{"type": "session.update", "session": {"turn_detection": {"x": NESTED}}}',
 }
 
 

@@ -110,6 +110,8 @@ class RunnerHarness:
         for row, token, pauses in zip(batch.rows, result.tokens, result.pauses, strict=True):
             row.slot.stream.tokens.append(token)
             row.slot.stream.pauses.append(pauses)
+            if row.marker is not None:
+                self.scheduler.end_flush(row.slot, 0)
 
     def finish(self) -> list[StreamLog]:
         while self.replays or not self.scheduler.idle:

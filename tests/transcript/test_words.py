@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tympan.messages import Partial, Word
+from tympan.transcript.joining import text_of_words, whole_words
 from tympan.transcript.tokenizer import SyntheticTokenizer
 from tympan.transcript.words import BOUNDARY, PADDING, WordAssembler
 
@@ -242,3 +243,57 @@ def test_rewind_keeps_every_word(words: list[Spoken], data: st.DataObject, moved
     for index, word in enumerate(again):
         if index < heard_first or word.start >= back_to + 6:
             assert told_texts.count(f"{index}{'x' * (word.pieces - 1)}") == 1
+
+
+def test_piece_at_the_first_position_of_speech() -> None:
+    """Kyutai's Rust server accepts pieces from LM position 5 of the half-second model on."""
+    assert [word.text for word in assemble(*[PADDING] * 4, HEL, LO, PADDING)] == ["hello"]
+
+
+def test_word_without_its_head() -> None:
+    """The head comes before the first accepted position."""
+    rest = [*[PADDING] * 3, HEL, LO]
+    assert assemble(*rest, PADDING) == []
+    assert assemble(*rest, PADDING, LD, PADDING) == [], "a piece after padding continues the word"
+    assert [word.text for word in assemble(*rest, WOR, LD, PADDING)] == ["world"]
+    assert [word.text for word in assemble(*rest, BOUNDARY, LD, PADDING)] == ["ld"]
+
+
+def test_pieces_after_padding_are_glued() -> None:
+    words = assemble(*WAIT, BOUNDARY, HEL, PADDING, LO, PADDING, LO, BOUNDARY, WOR, PADDING, BOUNDARY, LD, PADDING)
+    assert [(word.text, word.glued) for word in words] == [
+        ("hel", False),
+        ("lo", True),
+        ("lo", True),
+        ("wor", False),
+        ("ld", True),
+    ]
+    assert [word.text for word in whole_words(words)] == ["hellolo", "world"]
+    assert text_of_words(words) == "hellolo world"
+
+
+def test_space_before_padding() -> None:
+    """The model may emit the space of a word as a piece of its own."""
+    words = assemble(*WAIT, BOUNDARY, HEL, LO, PADDING, SPACE, PADDING, LD, PADDING)
+    assert text_of_words(words) == "hello ld"
+
+
+def test_control_tokens_have_no_text() -> None:
+    assembler = WordAssembler(SyntheticTokenizer(100), 0.5)
+    events = [
+        event for token in [*WAIT, BOUNDARY, 1, 4, 2, 6, 1, PADDING, 2, PADDING] for event in assembler.step(token, 1)
+    ]
+    plain = WordAssembler(SyntheticTokenizer(100), 0.5)
+    same = [event for token in [*WAIT, BOUNDARY, 4, 6, PADDING] for event in plain.step(token, 1)]
+    assert [event.text for event in events] == [event.text for event in same]
+
+
+@pytest.mark.parametrize(("delay", "position", "seconds"), [(0.5, 6, 0.08), (2.5, 50, 1.52)])
+def test_times_of_kyutais_server(delay: float, position: int, seconds: float) -> None:
+    """Its configurations count 6 and 32 tokens of delay: the time is position / 12.5 - 0.40 s and - 2.48 s."""
+    assembler = WordAssembler(Pieces(), delay)
+    events = [event for _ in range(position - 1) for event in assembler.step(PADDING, 1.0)]
+    events += [event for token in (BOUNDARY, HEL, PADDING) for event in assembler.step(token, 1.0)]
+    assert [(event.start, event.end) for event in events if isinstance(event, Word)] == [
+        (seconds, round(seconds + 0.16, 3))
+    ]

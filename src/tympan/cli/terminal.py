@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tympan.engine.base import Engine, describe_startup
 from tympan.messages import Event, Partial, Segment, Turn, Warning, Word
+from tympan.transcript.joining import text_after
 from tympan.transcript.output import write_output
 
 STAGE_SECONDS: Final = 0.3
@@ -45,7 +46,7 @@ class TerminalScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._words: list[str] = []
+        self._texts: list[str] = []  # of the words, with the spaces before them
         self._partial = ""
 
     def __enter__(self) -> Self:
@@ -63,7 +64,7 @@ class TerminalScreen:
             case Partial():
                 self._partial = event.text
             case Word():
-                self._words.append(event.text)
+                self._texts.append(text_after(bool(self._texts), event))
                 self._partial = ""
             case Turn(state="started"):
                 self._break_line()
@@ -74,18 +75,18 @@ class TerminalScreen:
         self._draw()
 
     def _draw(self) -> None:
-        blank = " " if self._words and self._partial else ""
+        blank = " " if self._texts and self._partial else ""
         self._live.update(Text.assemble(self._text(), blank, (self._partial, "bright_black")), refresh=True)
 
     def _break_line(self) -> None:
-        if self._words:
+        if self._texts:
             self._console.print(Text(self._text()))
-        self._words.clear()
+        self._texts.clear()
         self._partial = ""
         self._draw()
 
     def _text(self) -> str:
-        return " ".join(self._words)
+        return "".join(self._texts)
 
 
 class PlainScreen:
@@ -106,7 +107,7 @@ class PlainScreen:
     def show(self, event: Event) -> None:
         match event:
             case Word():
-                self._write(f" {event.text}" if self._in_line else event.text)
+                self._write(text_after(self._in_line, event))
                 self._in_line = True
             case Turn(state="started"):
                 self._break_line()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection
 
 from tympan.messages import Event, Restarting, Segment, Turn, Word
+from tympan.transcript.joining import append_word, text_of_words
 
 
 class EventQueue:
@@ -80,7 +81,7 @@ class RestartFilter:
     def delivered(self, whole: Event) -> None:
         """Note a delivered event, in the time of the whole stream."""
         if self._delivers_segments and isinstance(whole, Word):
-            self._words.append(whole)
+            append_word(self._words, whole)
         elif isinstance(whole, Segment):
             self._words.clear()
 
@@ -94,8 +95,7 @@ class RestartFilter:
         """Return the events that end the turn and segment of the old session, in the time of the whole stream."""
         events: list[Event] = [*self._turns]
         if self._words:
-            text = " ".join(word.text for word in self._words)
-            events.insert(0, Segment(text, self._words[0].start, self._words[-1].end))
+            events.insert(0, Segment(text_of_words(self._words), self._words[0].start, self._words[-1].end))
         self._words.clear()
         self.release()
         return events

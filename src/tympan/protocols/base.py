@@ -155,6 +155,7 @@ class ServerProtocol(ABC):
         name: Name of the protocol in metrics and logs.
         idle_factor: The time without a message after which a stream is closed, as a multiple of `idle_seconds`.
         wants_vad: Whether `send` uses `Vad` events, of which there is one per frame. The server reads it after `start`.
+        unsupported: What the client has requested and the model cannot do, for the log; a dictionary as ordered set.
     """
 
     name: ClassVar[str]
@@ -166,6 +167,7 @@ class ServerProtocol(ABC):
         """Keep the opening request for `start`, which checks it."""
         self._request = request
         self._server_info = server_info
+        self.unsupported: dict[str, None] = {}
 
     @abstractmethod
     def credential(self) -> str | None:

@@ -23,6 +23,7 @@ from tympan.protocols.base import (
     WireMessage,
 )
 from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.unsupported import knows_language, requested, sentence
 from tympan.protocols.wire import base64_audio, check_command_size, decode_json, json_refusal, json_text
 
 _PCM_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
@@ -37,10 +38,14 @@ FORMATS: Mapping[str, AudioFormat] = {
 }
 
 
+_UNSUPPORTED = ("delay", "delay_in_frames", "temp", "temperature")
+
+
 class _Message(msgspec.Struct):
     type: str
     model_name: str | None = None
     input_format: str | None = None
+    json_config: msgspec.Raw = msgspec.Raw(b"null")
     audio: str = ""
     flush_id: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -107,7 +112,24 @@ class GradiumProtocol(ServerProtocol):
             "delay_in_tokens": delay_frames,
             "text_stream_names": [],
         }
-        return (SetFormat(FORMATS[name]), json_text(ready))
+        warning = self._unsupported_warning(setup.json_config)
+        return (SetFormat(FORMATS[name]), json_text(ready), *warning)
+
+    def _unsupported_warning(self, json_config: msgspec.Raw) -> Sequence[str]:
+        """Return a warning about the settings that the model cannot fulfil; they may be an object, or its text."""
+        try:
+            config = msgspec.json.decode(json_config)
+            config = msgspec.json.decode(config) if isinstance(config, str) else config
+        except (ValueError, RecursionError):
+            return ()
+        if not isinstance(config, dict):
+            return ()
+        self.unsupported.update(dict.fromkeys(requested(config, _UNSUPPORTED)))
+        if not knows_language(self._server_info.languages, config.get("language")):
+            self.unsupported["language"] = None
+        if not self.unsupported:
+            return ()
+        return (json_text({"type": "warning", "message": sentence(self.unsupported), "code": "unsupported"}),)
 
     def _warn(self, sentence: str) -> str:
         return json_text({"type": "warning", "message": sentence, "code": CODE})

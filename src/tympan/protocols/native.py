@@ -40,7 +40,9 @@ from tympan.protocols.base import (
     WireMessage,
 )
 from tympan.protocols.errors import close_code, public_error
+from tympan.protocols.unsupported import knows_language, requested, sentence
 from tympan.protocols.wire import check_command_size, decode_json, json_refusal, json_text
+from tympan.transcript.joining import text_after
 
 SELECTABLE: Mapping[str, type[Event]] = {
     "ready": Ready,
@@ -60,6 +62,7 @@ ALWAYS: Mapping[str, type[Event]] = {
 TYPE_NAMES: Mapping[type[Event], str] = {kind: name for names in (SELECTABLE, ALWAYS) for name, kind in names.items()}
 
 DROPPABLE = (Vad, Lag, Partial)
+UNSUPPORTED = ("diarize", "keyterm", "keyterms", "keywords", "profanity_filter", "prompt", "redact", "translate")
 
 WANTS_TOKEN = "yes"
 MAX_DIGITS = 15
@@ -99,6 +102,9 @@ class NativeProtocol(ResumableProtocol):
     def start(self) -> AudioFormat:
         query = self._request.query
         audio_format = parse_format(query.get("encoding"), query.get("sample_rate"), query.get("channels"))
+        self.unsupported.update(dict.fromkeys(requested(query, UNSUPPORTED)))
+        if not knows_language(self._server_info.languages, query.get("language")):
+            self.unsupported["language"] = None
         is_declared = "encoding" in query or "sample_rate" in query
         self._audio_start = AudioStart(audio_format, is_declared, self._warn)
         self._channels = audio_format.channels
@@ -149,15 +155,21 @@ class NativeProtocol(ResumableProtocol):
                 return self._finish()
         raise FrameError(f"unknown command {command.type[:40]!r}; the commands are flush, keepalive and finish")
 
-    def _warn(self, sentence: str) -> str:
+    def _warn(self, sentence: str, code: str = CODE) -> str:
         """Return the warning; in the simple form it is part of a message that adds no text."""
         if self._events is None:
             return json_text({"text": "", "final": False, "warning": sentence})
-        return json_text(self._typed(Warning(CODE, sentence)))
+        return json_text(self._typed(Warning(code, sentence)))
 
     def send(self, event: Event, channel: int) -> Sequence[Answer]:
         if isinstance(event, Flushed):
             return (self._encode({"type": "flushed", "id": event.marker}, channel),)
+        if isinstance(event, Ready) and self.unsupported:
+            warning = self._warn(sentence(self.unsupported), "unsupported")
+            return (*self._answers(event, channel), warning)
+        return self._answers(event, channel)
+
+    def _answers(self, event: Event, channel: int) -> Sequence[Answer]:
         if self._events is None:
             return [self._encode(fields, channel) for fields in self._simple(event, channel)]
         if type(event) not in self._events:
@@ -168,7 +180,7 @@ class NativeProtocol(ResumableProtocol):
     def _simple(self, event: Event, channel: int) -> Iterator[dict[str, Any]]:
         """Yield one message per word, and what is left after the end of the audio as one text per channel."""
         if isinstance(event, Word):
-            text = f" {event.text}" if channel in self._channels_with_words else event.text
+            text = text_after(channel in self._channels_with_words, event)
             self._channels_with_words.add(channel)
             if self._finishing:
                 self._final_texts[channel].append(text)
@@ -180,7 +192,7 @@ class NativeProtocol(ResumableProtocol):
             yield {"status": "complete"}
 
     def _typed(self, event: Event) -> dict[str, Any]:
-        fields = {"type": TYPE_NAMES[type(event)], **msgspec.structs.asdict(event)}
+        fields = {"type": TYPE_NAMES[type(event)], **msgspec.to_builtins(event)}
         if isinstance(event, Complete):
             fields["status"] = "complete"
         if isinstance(event, Ready) and self._token:

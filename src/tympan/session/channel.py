@@ -165,9 +165,9 @@ class Channel:
         was_full = self.is_full
         self._backlog_frames -= 1
         if progress.time * self._sample_rate > self._received_samples:  # in the zeros that pad the last frame
-            progress = Progress(self.received_seconds, progress.pauses)
+            progress = replace(progress, time=self.received_seconds)
         if progress.pauses and self._wants_vad:
-            self._emit(Vad(progress.time, progress.pauses))
+            self._emit(Vad(progress.time, progress.pauses, progress.speech))
         for segment in self._segments.progress(progress.time):
             self._emit(segment)
         for turn in self._turns.progress(progress):

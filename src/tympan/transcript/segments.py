@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tympan.messages import Partial, Segment, Word
+from tympan.transcript.joining import append_word, text_of_words
 
 PAUSE_SECONDS = 0.7
 LONGEST_SECONDS = 15.0
@@ -29,12 +30,12 @@ class Segmenter:
     def word(self, word: Word) -> Sequence[Segment]:
         """Add a word and return the segment before it, if it is complete."""
         closed: Sequence[Segment] = ()
-        if self._words:
+        if self._words and not word.glued:
             pause = word.start - self._words[-1].end
             length = word.end - self._words[0].start
             if pause >= PAUSE_SECONDS or length > LONGEST_SECONDS:
                 closed = self.close()
-        self._words.append(word)
+        append_word(self._words, word)
         return closed
 
     def progress(self, time: float) -> Sequence[Segment]:
@@ -48,4 +49,4 @@ class Segmenter:
         if not self._words:
             return ()
         words, self._words = self._words, []
-        return (Segment(" ".join(word.text for word in words), words[0].start, words[-1].end),)
+        return (Segment(text_of_words(words), words[0].start, words[-1].end),)

@@ -12,6 +12,7 @@ from tympan.errors import ModelError, missing_package
 
 WORD_START = "▁"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")  # not marked as special in every tokenizer.json file
 
 
 class Tokenizer(Protocol):
@@ -56,7 +57,9 @@ class SentencePieceTokenizer:
         except (RuntimeError, OSError):
             raise ModelError(f"{path} is not a SentencePiece model") from None
         tokens = range(processor.get_piece_size())
-        silent = [processor.is_control(token) or processor.is_unused(token) for token in tokens]
+        silent = [
+            processor.is_control(token) or processor.is_unused(token) or processor.is_unknown(token) for token in tokens
+        ]
         self._pieces: list[str] = ["" if silent[token] else processor.id_to_piece(token) for token in tokens]
 
     @property
@@ -82,10 +85,12 @@ class JsonTokenizer:
                 pieces = {int(token): str(piece) for piece, token in vocabulary.items()}
             else:
                 pieces = {token: str(entry[0]) for token, entry in enumerate(vocabulary)}
-            pieces |= {int(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens", [])}
+            for entry in content.get("added_tokens", []):
+                pieces[int(entry["id"])] = "" if entry.get("special") else str(entry["content"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raise ModelError(f"{path} is not a tokenizer.json file") from None
-        self._pieces = [pieces.get(token, "") for token in range(max(pieces, default=-1) + 1)]
+        texts = (pieces.get(token, "") for token in range(max(pieces, default=-1) + 1))
+        self._pieces = ["" if text in _SPECIAL else text for text in texts]
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import asdict
 
 from tympan.messages import Complete, Event, Lag, Ready, Segment, Word
+from tympan.transcript.joining import append_word, text_of_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Transcript:
     @property
     def text(self) -> str:
         """All words, separated by spaces."""
-        return " ".join(word.text for word in self.words)
+        return text_of_words(self.words)
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class TranscriptBuilder:
             case Ready():
                 self.model = event.model
             case Word():
-                self.words.append(event)
+                append_word(self.words, event)
             case Segment():
                 self.segments.append(event)
             case Lag():
@@ -69,7 +70,10 @@ def to_json(transcript: Transcript) -> str:
         "model": transcript.model,
         "duration": transcript.duration,
         "text": transcript.text,
-        "words": [asdict(word) for word in transcript.words],
+        "words": [
+            {"text": word.text, "start": word.start, "end": word.end, "confidence": word.confidence}
+            for word in transcript.words
+        ],
         "segments": [asdict(segment) for segment in transcript.segments],
     }
     return json.dumps(fields, ensure_ascii=False) + "\n"

@@ -2,6 +2,9 @@
 
 A turn starts with a word. How it ends is a `Rule`: after silence, or when the model expects a pause. `TurnDetector`
 applies the operator's settings to every stream. `Endpointer` serves protocols whose clients choose the rule.
+
+The model expects pauses between digits, whose text it holds back until the number is complete. A turn therefore does
+not end while there is speech by energy, for at most `LONGEST_HOLD_SECONDS`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ LATE_WORD_SECONDS = 1.0
 SILENT_ABOVE = 0.5  # pause probability of the shortest horizon
 SHORTEST_SILENCE_SECONDS = 0.3  # shorter pauses occur between words; clients request 10 ms and mean "soon"
 HOLDOFF_FRAMES = 12  # pause probabilities are noise in the first second of a stream
+LONGEST_HOLD_SECONDS = 2.0  # music and noise have energy, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,16 @@ class Endpointer:
         self._now = 0.0
         self._last_word_at = 0.0
         self._silent_since: float | None = None
+        self._held_since: float | None = None  # time of the decision that speech by energy holds back
 
     def on_event(self, event: Event) -> Sequence[Endpoint]:
         """Process an event of the stream and return the changes that it causes."""
         if isinstance(event, Vad):
-            return self.on_frame(event.time, event.pauses)
+            return self.on_frame(event.time, event.pauses, speech=event.speech)
         return self._on_speech(event.start) if _is_speech(event) else ()
 
-    def on_frame(self, time: float, pauses: Sequence[float]) -> Sequence[Endpoint]:
-        """Process the pause probabilities of the frame that ends at `time`."""
+    def on_frame(self, time: float, pauses: Sequence[float], *, speech: bool = False) -> Sequence[Endpoint]:
+        """Process the pause probabilities of the frame that ends at `time`; `speech` is that of `Vad`."""
         self._frames += 1
         self._now = time
         if pauses[0] < SILENT_ABOVE:
@@ -112,6 +117,9 @@ class Endpointer:
             self._silent_since = time - SILENT_ABOVE * self._shortest
         decision = self._decide(pauses[self.head])
         if decision is None or not self.speaking or not self._may_decide(decision):
+            self._held_since = None
+            return ()
+        if self._is_held(decision, speech=speech):
             return ()
         self._paused = decision.kind == "paused"
         self._fell = self._paused  # a fall before this is confirmed belongs to the next turn
@@ -169,6 +177,15 @@ class Endpointer:
         pending = self._pending
         return pending is None or (pending.kind == "paused" and decision.kind == "ended")
 
+    def _is_held(self, decision: Endpoint, *, speech: bool) -> bool:
+        """Return whether a decision waits because the speaker still speaks by energy."""
+        if not speech or decision.trigger == "timeout":
+            self._held_since = None
+            return False
+        if self._held_since is None:
+            self._held_since = decision.time
+        return decision.time - self._held_since < LONGEST_HOLD_SECONDS
+
     def _decide(self, pause: float) -> Endpoint | None:
         now, rule = self._now, self.rule
         if isinstance(rule, AfterSilence):
@@ -213,7 +230,7 @@ class TurnDetector:
         self._now = progress.time
         if not progress.pauses:
             return ()
-        endpoints = self._endpointer.on_frame(progress.time, progress.pauses)
+        endpoints = self._endpointer.on_frame(progress.time, progress.pauses, speech=progress.speech)
         if not endpoints:
             return ()
         self._endpointer.confirm(endpoints[0])

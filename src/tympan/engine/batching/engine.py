@@ -269,7 +269,7 @@ class BatchedEngine:
         if self._on_token is not None:
             for token, pauses in zip(result.tokens, result.pauses, strict=True):
                 self._on_token(token, pauses)
-        events = step_events(batch, result, scheduler.replay)
+        events = step_events(batch, result, scheduler)
         if invalid := sum(isinstance(each[-1], Failed) for _, each in events):
             report = replace(report, invalid=invalid)
         self._call_on_loop(self._deliver_results, events, report)

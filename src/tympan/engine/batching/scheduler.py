@@ -5,7 +5,8 @@ each stream. Batches therefore grow with the load. There are three kinds of work
 
 1. The flush queue: streams that run the silent frames of a flush, an end or a prefix. Clients wait for exactly these
    frames, so they run at once, in small batches of their own. Other work waits for at most `FLUSH_STEPS` such steps in
-   a row, which is one whole flush; then every other step is shared, so constant flushing starves nothing.
+   a row, which is one whole flush; then every other step is shared, so constant flushing starves nothing. After the
+   last frame of a flush the stream's other work waits for the result, which decides whether the flush is extended.
 2. Live frames, oldest first if there are more than fit into a batch.
 3. Backlog: files, and streams with more than `LIVE_FRAMES` waiting frames, in turn. Backlog fills the bucket of the
    live frames; without live frames it fills the whole batch. If live frames fill their bucket, a small batch grows to
@@ -16,112 +17,21 @@ each stream. Batches therefore grow with the load. There are three kinds of work
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
-
-from msgspec import Struct
 
 from tympan.engine.batching.buckets import bucket
-from tympan.messages import Finished, Flushed, Pcm
+from tympan.engine.batching.work import LIVE_FRAMES, Batch, Marker, PartialFrame, Row, Slot
+from tympan.messages import Finished, Pcm
+
+__all__ = ["LIVE_FRAMES", "Batch", "Marker", "PartialFrame", "Row", "Scheduler", "Slot"]
 
 FLUSH_STEPS = 8
-LIVE_FRAMES = 13  # a client that sends one second of audio at a time is still live
+MOST_EXTRA_FRAMES = 12  # by which a flush is extended while words are incomplete
+FINAL_FRAMES = 13  # the end of a stream: one second more than a flush, as in Kyutai's scripts
 SMALL_BATCH = 16  # below this size, reading the weights takes most of a step, whatever the number of rows
 PATIENCE_STEPS = 8
 REPLAY_FRAMES = 150  # frames of each slot whose codes are kept: 12 s, 9 KiB
-
-Marker = Flushed | Finished
-
-
-@dataclass(frozen=True, slots=True)
-class PartialFrame:
-    """An incomplete frame, padded with zeros, which runs before a flush and does not advance the stream's clock."""
-
-    frame: Pcm
-    marker: Flushed
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """The work of one stream, in order.
-
-    Attributes:
-        index: Index of the slot in the model's state.
-        stream: The engine's object for the stream.
-        live: Whether the stream is live; False for a file, even if few of its frames are waiting.
-        work: Frames with their arrival times, and markers.
-        waiting_frames: Frames to run, replays included.
-        fresh: Whether the model's state is reset in the next row.
-        silent_frames: Frames of the current flush that remain, a partial frame included.
-        needs_flush: Whether audio ran since the last flush.
-        number: Number of the next frame; counts all frames that the codec got, audio or silence.
-        replay_start: First frame that may be replayed; the words before it are final.
-        replay_cursor: Next frame to replay.
-    """
-
-    index: int
-    stream: Any
-    live: bool = True
-    work: deque[tuple[float, Pcm] | PartialFrame | Marker] = field(default_factory=deque)
-    waiting_frames: int = 0
-    fresh: bool = True
-    silent_frames: int = 0
-    needs_flush: bool = False
-    number: int = 0
-    replay_start: int = 0
-    replay_cursor: int = 0
-
-    @property
-    def in_backlog(self) -> bool:
-        """Whether the stream is a file or behind."""
-        return not self.live or self.waiting_frames > LIVE_FRAMES
-
-    @property
-    def arrival(self) -> float:
-        """Arrival time of the frame at the head."""
-        return self.work[0][0]  # type: ignore[index]  # a frame: the slot is ready
-
-    def take_fresh(self) -> bool:
-        """Return whether the model's state is reset in the row that is made now."""
-        fresh, self.fresh = self.fresh, False
-        return fresh
-
-
-class Row(Struct, frozen=True, gc=False):
-    """One row of a batch.
-
-    Attributes:
-        slot: The slot that runs.
-        frame: Samples, `[frame_samples]`; None for a silent frame.
-        fresh: Whether the model's state is reset first; in a replayed row, only that of the language model.
-        marker: Marker to answer once the result of this row is known.
-        arrival: Arrival time of a frame; None for silence and replays.
-        in_backlog: Whether the frame is one of a file or of a stream that is behind.
-        injected: Whether the frame belongs to a flush or a prefix, which do not advance the stream's clock.
-        number: The frame's number in its slot.
-        replayed: Whether the frame runs again: the language model on its stored codes, the codec not at all.
-    """
-
-    slot: Slot
-    frame: Pcm | None
-    fresh: bool
-    marker: Marker | None = None
-    arrival: float | None = None
-    in_backlog: bool = False
-    injected: bool = False
-    number: int = 0
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows to run, replayed rows last, and markers that are answered without a step."""
-
-    rows: Sequence[Row]
-    answers: Sequence[tuple[Slot, Marker]]
 
 
 class Scheduler:
@@ -170,6 +80,7 @@ class Scheduler:
     def drop(self, slot: Slot) -> None:
         """Discard all work of a slot whose stream is closed."""
         slot.work.clear()
+        slot.awaits_result = False
         self.waiting_frames -= slot.waiting_frames
         slot.waiting_frames = 0
         slot.replay_start = slot.number
@@ -193,6 +104,29 @@ class Scheduler:
         self._dequeue(slot)
         self._replay_queue[slot] = None
         return frames
+
+    def end_flush(self, slot: Slot, missing_frames: int) -> bool:
+        """End a flush whose last frame has run, or extend it.
+
+        Args:
+            slot: The slot of a row with a marker, whose result is known now.
+            missing_frames: Frames of silence that the stream needs before its words are complete.
+
+        Returns:
+            Whether the marker is answered now; False if the flush was extended, or the slot was dropped.
+        """
+        if not slot.awaits_result:
+            return False
+        slot.awaits_result = False
+        slot.silent_frames = min(missing_frames, MOST_EXTRA_FRAMES - slot.extra_frames)
+        if slot.silent_frames > 0:
+            slot.extra_frames += slot.silent_frames
+            self._flush_queue[slot] = None
+            return False
+        slot.work.popleft()
+        slot.needs_flush = False
+        self._enqueue(slot)
+        return True
 
     def next_batch(self) -> Batch:
         """Return the next batch; it is empty if there is no work."""
@@ -260,8 +194,7 @@ class Scheduler:
             elif last:
                 assert isinstance(head, Marker)
                 marker = head
-                slot.work.popleft()
-                slot.needs_flush = False
+                slot.awaits_result = True
         row = Row(slot, frame, slot.take_fresh(), marker, injected=True, number=number)
         if last:
             del self._flush_queue[slot]
@@ -282,12 +215,14 @@ class Scheduler:
 
     def _enqueue(self, slot: Slot) -> None:
         """Put a slot into the queue of the work at its head. Markers without audio before them are answered at once."""
-        if slot in self._flush_queue or slot in self._ready or slot in self._replay_queue:
+        if slot.awaits_result or slot in self._flush_queue or slot in self._ready or slot in self._replay_queue:
             return
         while slot.work and not isinstance(slot.work[0], tuple):
             is_partial = isinstance(slot.work[0], PartialFrame)
             if is_partial or slot.needs_flush:
                 slot.silent_frames = self._flush_frames + is_partial
+                slot.silent_frames += FINAL_FRAMES if isinstance(slot.work[0], Finished) else 0
+                slot.extra_frames = 0
                 self._flush_queue[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]

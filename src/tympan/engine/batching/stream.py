@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tympan.audio.activity import SilenceMeter, pauses_from_silence
 from tympan.engine.base import Deliver
-from tympan.engine.batching.scheduler import Batch, PartialFrame, Row, Slot
+from tympan.engine.batching.scheduler import Batch, PartialFrame, Row, Scheduler, Slot
 from tympan.engine.batching.stall_guard import StallGuard
 from tympan.engine.batching.step import StepResult, prefix_frames
 from tympan.errors import EngineError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Replay = Callable[[Slot, int], int]
-"""`Scheduler.replay`."""
+QUIET_FRAMES = 3
+"""Frames without text after which a flush may end: a piece of a word may follow one or two frames of padding."""
 
 WorkItem = tuple[Slot, Pcm | Flushed | Finished | PartialFrame | None, float]
 """Work for a slot and its arrival time; None drops the stream."""
@@ -43,7 +43,8 @@ class BatchedStream:
         self.words = WordAssembler(engine.tokenizer, info.delay_seconds, prefix_frames(info))
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
         self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
-        self.silence = SilenceMeter(info.frame_seconds) if self.guard or self.energy_horizons else None
+        self.silence = SilenceMeter(info.frame_seconds)
+        self.last_frames = 0  # one bit for each of the last three frames, 1 for speech
         self._engine = engine
 
     def push(self, frame: Pcm) -> None:
@@ -62,18 +63,20 @@ class BatchedStream:
             self._engine.post((self.slot, None, 0.0))
 
     def on_audio(
-        self, row: Row, pauses: Sequence[float], level: float, replay: Replay, events: list[EngineEvent]
+        self, row: Row, pauses: Sequence[float], level: float, scheduler: Scheduler, events: list[EngineEvent]
     ) -> None:
         """Append the progress of a frame of audio to `events`, and a warning if the model stalled and is restarted."""
         self.frames += 1
-        silent_frames = 0 if self.silence is None else self.silence.push(level)
+        silent_frames = self.silence.push(level)
+        self.last_frames = (self.last_frames << 1 | (silent_frames == 0)) & 0b111
         if self.energy_horizons:
             pauses = pauses_from_silence(self._seconds(silent_frames), self.energy_horizons)
-        events.append(Progress(self._seconds(self.frames), tuple(pauses)))
+        speech = self.last_frames.bit_count() >= 2
+        events.append(Progress(self._seconds(self.frames), tuple(pauses), speech))
         if self.guard is not None:
             start = self.guard.on_audio(row.number, silent_frames, pauses)
             if start is not None:
-                self._restart_model(start, replay, events)
+                self._restart_model(start, scheduler, events)
 
     def on_replayed_frame(self, row: Row, token: int, probability: float) -> list[EngineEvent]:
         """Return the words of a replayed frame. The first one of a replay withdraws the pending partial word."""
@@ -86,8 +89,8 @@ class BatchedStream:
         logger.error("slot %d: the model's output is not a number; its stream ends", self.slot.index)
         return Failed(EngineError("the model's output is not a number"))
 
-    def _restart_model(self, start: int, replay: Replay, events: list[EngineEvent]) -> None:
-        frames = replay(self.slot, start)
+    def _restart_model(self, start: int, scheduler: Scheduler, events: list[EngineEvent]) -> None:
+        frames = scheduler.replay(self.slot, start)
         if not frames:
             return
         assert self.guard is not None
@@ -101,8 +104,12 @@ class BatchedStream:
         return frames * self.frame_samples / self.sample_rate
 
 
-def step_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[BatchedStream, list[EngineEvent]]]:
+def step_events(
+    batch: Batch, result: StepResult, scheduler: Scheduler
+) -> list[tuple[BatchedStream, list[EngineEvent]]]:
     """Return the events of each row: words, then progress, warnings and the answer to a flush.
+
+    A flush whose last frames brought text is extended, so that its words are complete and none is released later.
 
     If the model's output for a row is NaN, only the stream of that row fails.
     """
@@ -123,8 +130,8 @@ def step_events(batch: Batch, result: StepResult, replay: Replay) -> list[tuple[
         if events and stream.guard is not None:
             stream.guard.on_text(row.number)
         if row.frame is not None and not row.injected:
-            stream.on_audio(row, pauses, level, replay, events)
-        if row.marker is not None:
+            stream.on_audio(row, pauses, level, scheduler, events)
+        if row.marker is not None and scheduler.end_flush(row.slot, QUIET_FRAMES - stream.words.quiet_frames):
             events += stream.words.release()
             events.append(row.marker)
         if events:

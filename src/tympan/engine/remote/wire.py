@@ -118,7 +118,7 @@ def unpack_event(fields: Sequence[Any]) -> EngineEvent:
     """Return the event of its fields."""
     kind = fields[0]
     if kind == 0:  # by far the most frequent one
-        return Progress(fields[1], tuple(fields[2]))
+        return Progress(fields[1], tuple(fields[2]), fields[3])
     if kind == _FAILED:
         return Failed(error_of(*fields[1:]))
     event: EngineEvent = _EVENTS[kind](*fields[1:])

@@ -17,7 +17,7 @@ from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, Answer, CloseInfo, PendingFlushes, Request, ServerInfo, WireMessage
 from tympan.protocols.deepgram import messages
 from tympan.protocols.deepgram.access import DeepgramAccess
-from tympan.protocols.deepgram.parameters import TurnThresholds, parse_audio_format
+from tympan.protocols.deepgram.parameters import TurnThresholds, parse_audio_format, unsupported_parameters
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
 from tympan.transcript.turns import Endpoint, Endpointer
@@ -47,6 +47,7 @@ class FluxProtocol(DeepgramAccess):
         query = self._request.query
         self._server_info.check_model(query.get("model"))
         self._set_thresholds(TurnThresholds.parse({name: text for name, text in query.items() if text}))
+        self.unsupported.update(dict.fromkeys(unsupported_parameters(query, self._server_info.languages)))
         audio_format = replace(parse_audio_format(query), mixed=True)
         self._audio_start = AudioStart(audio_format, is_declared=True, warn=self._warn)
         return audio_format
@@ -71,17 +72,15 @@ class FluxProtocol(DeepgramAccess):
         return ()
 
     def _on_configure(self, command: dict[str, Any]) -> str:
-        keyterms, changes = command.get("keyterms"), command.get("thresholds") or {}
+        changes = command.get("thresholds") or {}
+        if command.get("keyterms"):
+            self.unsupported["keyterms"] = None
         try:
             self._set_thresholds(TurnThresholds.parse({**asdict(self._thresholds), **changes}))
         except (ParameterError, TypeError) as error:
             description = str(error) if isinstance(error, ParameterError) else "thresholds must be an object of numbers"
             return self._encode("ConfigureFailure", code="INVALID_THRESHOLDS", description=description)
-        return self._encode(
-            "ConfigureSuccess",
-            thresholds=asdict(self._thresholds),
-            keyterms=keyterms if isinstance(keyterms, list) else [],
-        )
+        return self._encode("ConfigureSuccess", thresholds=asdict(self._thresholds), keyterms=[])
 
     def _warn(self, sentence: str) -> str:
         fields = messages.warning(sentence)

@@ -15,7 +15,7 @@ from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, Answer, CloseInfo, Droppable, PendingFlushes, Request, ServerInfo, WireMessage
 from tympan.protocols.deepgram import messages
 from tympan.protocols.deepgram.access import DeepgramAccess
-from tympan.protocols.deepgram.parameters import LiveParameters, parse_audio_format
+from tympan.protocols.deepgram.parameters import LiveParameters, parse_audio_format, unsupported_parameters
 from tympan.protocols.errors import close_code, public_error
 from tympan.protocols.wire import json_text
 from tympan.transcript.turns import Endpoint, Endpointer
@@ -71,6 +71,7 @@ class DeepgramProtocol(DeepgramAccess):
     def start(self) -> AudioFormat:
         query, server_info = self._request.query, self._server_info
         server_info.check_model(query.get("model"))
+        self.unsupported.update(dict.fromkeys(unsupported_parameters(query, server_info.languages)))
         audio_format = parse_audio_format(query)
         self._audio_start = AudioStart(audio_format, is_declared=True, warn=self._warn)
         self._channels = [
@@ -98,8 +99,9 @@ class DeepgramProtocol(DeepgramAccess):
             case "CloseStream":
                 return self._finish()
             case "Configure":
-                keyterms = command.get("keyterms") or []
-                fields = {"type": "ConfigureSuccess", "keyterms": keyterms, "request_id": self._request.id}
+                if command.get("keyterms"):
+                    self.unsupported["keyterms"] = None
+                fields = {"type": "ConfigureSuccess", "keyterms": [], "request_id": self._request.id}
                 return (json_text(fields),)
         return ()
 
@@ -169,7 +171,8 @@ class DeepgramProtocol(DeepgramAccess):
             if state.words:
                 yield self._final(channel, complete.audio_seconds, speech_final=True)
         digest = self._sha256.hexdigest()
-        fields = messages.metadata(self._request, complete.audio_seconds, len(self._channels), digest)
+        seconds, channels = complete.audio_seconds, len(self._channels)
+        fields = messages.metadata(self._request, seconds, channels, digest, self.unsupported)
         yield json_text({"type": "Metadata", **fields})
 
     def _final(self, channel: int, end: float, **flags: bool) -> str:

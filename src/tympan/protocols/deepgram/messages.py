@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,9 @@ import msgspec
 from tympan.messages import Partial, Segment, Word
 from tympan.protocols.audio_start import CODE
 from tympan.protocols.base import Request, ServerInfo, WireMessage
+from tympan.protocols.unsupported import sentence
 from tympan.protocols.wire import check_command_size, decode_json
+from tympan.transcript.joining import whole_words
 
 _PUNCTUATION = string.punctuation + "«»“”„…¿¡—–"
 
@@ -97,9 +99,28 @@ def warning(sentence: str) -> Fields:
     return {"type": "Warning", "code": CODE.upper(), "description": sentence}
 
 
-def metadata(request: Request, audio_seconds: float, channels: int, sha256: str) -> Fields:
-    """Return the metadata of a stream or a file; `sha256` is the digest of its audio."""
+def metadata(
+    request: Request, audio_seconds: float, channels: int, sha256: str, unsupported: Collection[str] = ()
+) -> Fields:
+    """Return the metadata of a stream or a file.
+
+    Args:
+        request: The request of the client.
+        audio_seconds: Duration of the audio.
+        channels: Number of channels.
+        sha256: Digest of the audio.
+        unsupported: Parameters that had no effect, which become Deepgram's `warnings`.
+    """
+    warnings = [
+        {
+            "parameter": name,
+            "type": "unsupported_language" if name == "language" else "unsupported_model",
+            "message": sentence([name]),
+        }
+        for name in unsupported
+    ]
     return {
+        **({"warnings": warnings} if warnings else {}),
         "transaction_key": "deprecated",
         "request_id": request.id,
         "sha256": sha256,
@@ -150,7 +171,8 @@ def turn_info(
         confidence: Probability that the turn has ended.
     """
     fields: list[Fields] = [
-        {"word": word.text, "confidence": word.confidence, "start": word.start, "end": word.end} for word in words
+        {"word": word.text, "confidence": word.confidence, "start": word.start, "end": word.end}
+        for word in whole_words(words)
     ]
     fields += [{"word": text, "confidence": 0.0, "start": partial.start} for text in partial.text.split()]
     return {
@@ -166,6 +188,7 @@ def turn_info(
 
 def alternative(words: Sequence[Word]) -> Fields:
     """Return the only alternative of a result. Its confidence is the mean of that of its words."""
+    words = whole_words(words)
     confidence = sum(word.confidence for word in words) / len(words) if words else 0.0
     return {
         "transcript": " ".join(word.text for word in words),

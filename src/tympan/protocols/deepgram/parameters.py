@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tympan.audio.format import CONTAINER_ENCODINGS, parse_format
 from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
+from tympan.protocols.unsupported import knows_language, requested
 from tympan.transcript.turns import AfterPause, AfterSilence
 
 Query = Mapping[str, str]
@@ -19,6 +20,10 @@ Default = TypeVar("Default", float, None)
 
 DEFAULT_ENDPOINTING_SECONDS = 0.01
 _CONTAINER_CODECS = {"flac": "auto", "opus": "opus", "ogg-opus": "opus"}
+_UNSUPPORTED = (
+    *("diarize", "diarize_model", "keyterm", "keywords", "search", "replace", "redact", "profanity_filter"),
+    *("detect_entities", "numerals", "dictation", "measurements", "summarize", "topics", "intents", "sentiment"),
+)
 _UNSUPPORTED_CODECS = ("amr-nb", "amr-wb", "speex", "g729")
 
 
@@ -91,6 +96,13 @@ class TurnThresholds(msgspec.Struct, frozen=True):
     def rule(self) -> AfterPause:
         """The thresholds as a rule of the endpointer."""
         return AfterPause(self.eot_threshold, self.eot_timeout_ms / 1000, self.eager_eot_threshold)
+
+
+def unsupported_parameters(query: Query, languages: Sequence[str]) -> Sequence[str]:
+    """Return the parameters that request what a model with these languages cannot do."""
+    names = requested(query, _UNSUPPORTED)
+    wanted = query.get("language") or query.get("language_hint")
+    return names if knows_language(languages, wanted) else ["language", *names]
 
 
 def parse_audio_format(query: Query) -> AudioFormat:

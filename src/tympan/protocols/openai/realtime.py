@@ -32,6 +32,7 @@ from tympan.protocols.openai import access
 from tympan.protocols.openai.session import SessionSettings
 from tympan.protocols.openai.vllm import VllmDialect
 from tympan.protocols.wire import MOST_COMMAND_BYTES, base64_audio, check_command_size, decode_json, json_text
+from tympan.transcript.joining import append_word, text_after, text_of_words
 from tympan.transcript.turns import Endpoint, Endpointer
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -126,6 +127,7 @@ class OpenAIProtocol(ServerProtocol):
     def _update(self, event: dict[str, Any], answer: str) -> Sequence[Action]:
         before, was_declared = self._settings.audio_format, self._settings.declares_format
         self._settings.update(event.get("session"))
+        self.unsupported.update(self._settings.unsupported)
         self._endpointer.rule = self._settings.rule
         audio_format = self._settings.audio_format
         updated = self._encode(answer, session=self._settings.fields())
@@ -167,8 +169,8 @@ class OpenAIProtocol(ServerProtocol):
             self._audio_end = max(self._audio_end, event.end)
             if next(iter(self._flushes.values()), None) == "clear":
                 return  # the client has discarded the audio of this word
-            delta = f" {event.text}" if self._words else event.text
-            self._words.append(event)
+            delta = text_after(bool(self._words), event)
+            append_word(self._words, event)
             yield self._encode(f"{TRANSCRIPTION}.delta", **self._of_item(), delta=delta)
 
     def _on_flushed(self, marker: int) -> Iterator[WireMessage]:
@@ -205,7 +207,7 @@ class OpenAIProtocol(ServerProtocol):
         yield self._encode(
             f"{TRANSCRIPTION}.completed",
             **self._of_item(),
-            transcript=" ".join(word.text for word in self._words),
+            transcript=text_of_words(self._words),
             words=[
                 {"word": word.text, "start": word.start, "end": word.end, "confidence": word.confidence}
                 for word in self._words

@@ -1,7 +1,7 @@
 """Settings of a transcription session, from the messages of OpenAI's current clients and of those of the beta.
 
-Updates are merged: fields that an update does not contain keep their values. Settings that this server does not support
-are ignored; the full settings in the answer show the effective ones.
+Updates are merged: fields that an update does not contain keep their values. Settings that the model cannot fulfil are
+ignored and left out of the answer, which has the effective settings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tympan.audio.format import HIGHEST_RATE, LOWEST_RATE
 from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Request, ServerInfo
+from tympan.protocols.unsupported import knows_language, requested
 from tympan.transcript.turns import AfterPause, AfterSilence, Rule
 
 SERVER_VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
@@ -29,6 +30,7 @@ class SessionSettings:
 
     Attributes:
         declares_format: Whether the client has declared the format of its audio.
+        unsupported: What the client has requested and the model cannot do.
     """
 
     def __init__(self, request: Request, server_info: ServerInfo) -> None:
@@ -40,7 +42,7 @@ class SessionSettings:
             "turn_detection": SERVER_VAD,
             "noise_reduction": None,
         }
-        self._include: list[Any] | None = None
+        self.unsupported: dict[str, None] = {}
         self.declares_format = False
 
     @property
@@ -75,14 +77,23 @@ class SessionSettings:
             self._input["format"] = _merge_format(self._input["format"], given["format"])
             self.declares_format = True
         if isinstance(given.get("transcription"), dict):
-            self._input["transcription"] = {**self._input["transcription"], **given["transcription"]}
-            self._server_info.check_model(str(self._input["transcription"].get("model") or ""))
+            self._update_transcription(given["transcription"])
         if "turn_detection" in given:
             self._input["turn_detection"] = _merge_detection(self._input["turn_detection"], given["turn_detection"])
-        if "noise_reduction" in given:
-            self._input["noise_reduction"] = given["noise_reduction"]
-        if isinstance(session.get("include"), list):
-            self._include = session["include"]
+        names = requested({**given, "include": session.get("include")}, ("noise_reduction", "include"))
+        self.unsupported.update(dict.fromkeys(names))
+
+    def _update_transcription(self, given: Mapping[str, Any]) -> None:
+        """Set the model; a language can be reported only if the model transcribes no other one."""
+        languages, kept = self._server_info.languages, self._input["transcription"]
+        self._input["transcription"] = {**kept, "model": given.get("model", kept["model"])}
+        self._server_info.check_model(str(self._input["transcription"].get("model") or ""))
+        self.unsupported.update(dict.fromkeys(requested(given, ("prompt", "keywords", "delay"))))
+        language = given.get("language")
+        if not knows_language(languages, language):
+            self.unsupported["language"] = None
+        elif language and len(languages) == 1:
+            self._input["transcription"]["language"] = language
 
     def fields(self) -> dict[str, Any]:
         """Return the settings in the form of `session.created` and `session.updated`."""
@@ -92,7 +103,7 @@ class SessionSettings:
             "type": "transcription",
             "expires_at": int(self._request.opened_at + self._server_info.session_seconds),
             "audio": {"input": self._input},
-            "include": self._include,
+            "include": None,
         }
 
 

@@ -12,6 +12,7 @@ from tympan.protocols.audio_start import AudioStart
 from tympan.protocols.base import Action, ServerInfo, WireMessage
 from tympan.protocols.errors import public_error
 from tympan.protocols.wire import base64_audio, json_text
+from tympan.transcript.joining import text_after, text_of_words
 
 FORMAT = AudioFormat("s16le", 16_000)
 
@@ -68,11 +69,11 @@ class VllmDialect:
         self._started = True
         first, self._sent_words = self._sent_words, len(self._words)
         words = enumerate(self._words[first:], start=first)
-        deltas = [f" {word.text}" if number else word.text for number, word in words]
+        deltas = [text_after(number > 0, word) for number, word in words]
         return [json_text({"type": "transcription.delta", "delta": delta}) for delta in deltas]
 
     def _done(self) -> str:
-        text, frames, words = " ".join(word.text for word in self._words), self._frames, len(self._words)
+        text, frames, words = text_of_words(self._words), self._frames, len(self._words)
         self._started = False
         self._words, self._sent_words, self._frames = [], 0, 0
         usage = {"prompt_tokens": frames, "completion_tokens": words, "total_tokens": frames + words}

@@ -14,7 +14,7 @@ from tympan.errors import ParameterError
 from tympan.messages import Complete, Segment, Word
 from tympan.protocols.base import Request as Opening
 from tympan.protocols.deepgram import access, messages
-from tympan.protocols.deepgram.parameters import parse_file_format, wants_utterances
+from tympan.protocols.deepgram.parameters import parse_file_format, unsupported_parameters, wants_utterances
 from tympan.server.access.quota import Account
 from tympan.server.routes.body import Body, read_small
 from tympan.server.routes.responses import answer, request_of
@@ -73,6 +73,7 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
     in_utterances = [0] * audio_format.streams  # words of each channel that are in its utterances
     seconds = 0.0
     upload = Upload(service, account, opening, audio_format, "deepgram")
+    upload.unsupported = unsupported_parameters(opening.query, service.server_info.languages)
     async for event, channel in upload.events(chunks(), body):
         match event:
             case Word():
@@ -84,7 +85,7 @@ async def _transcribe(service: Service, account: Account, opening: Opening, body
             case Complete():
                 seconds = event.audio_seconds
     words = words[: upload.channels]
-    about = messages.metadata(opening, seconds, len(words), digest.hexdigest())
+    about = messages.metadata(opening, seconds, len(words), digest.hexdigest(), upload.unsupported)
     return messages.file_response(service.server_info, about, words, utterances)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,14 @@ from tympan.protocols.base import Request as Opening
 from tympan.protocols.openai import access, files
 from tympan.protocols.openai.languages import UNKNOWN, language_name
 from tympan.protocols.openai.session import SessionSettings
+from tympan.protocols.unsupported import knows_language, requested
 from tympan.protocols.wire import decode_json, json_text
 from tympan.server.access.auth import TOKEN_PREFIX
 from tympan.server.routes.body import Body, chunks_of, read_small
 from tympan.server.routes.responses import answer, request_of
 from tympan.server.routes.uploads import Upload
 from tympan.server.service import Service
+from tympan.transcript.joining import text_after
 from tympan.transcript.transcript import TranscriptBuilder
 
 DEFAULT_SECRET_SECONDS = 600
@@ -66,6 +68,7 @@ class _TranscriptionRequest:
     language: str
     granularities: tuple[str, ...]
     stream: bool
+    unsupported: Sequence[str]
 
 
 async def _transcriptions(service: Service, request: Request) -> Response:
@@ -81,6 +84,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         service.server_info.check_model(_text(form, "model"))
         options = _parse_form(form, service.server_info.languages)
         upload = Upload(service, account, opening, AudioFormat("auto"), "openai")
+        upload.unsupported = options.unsupported
         stack.callback(upload.close)
         events = upload.events(chunks_of(options.file), upload_body)
         stack.push_async_callback(events.aclose)
@@ -116,7 +120,7 @@ async def _server_sent(events: AsyncGenerator[tuple[Event, int]], transcript: Tr
         async for event, _ in events:
             transcript.on_event(event)
             if isinstance(event, Word):
-                yield files.delta_event(event.text if first else f" {event.text}")
+                yield files.delta_event(text_after(not first, event))
                 first = False
         yield files.done_event(transcript.transcript)
         yield files.LAST_EVENT
@@ -142,7 +146,12 @@ def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionReq
     if format not in files.FORMATS:
         raise ParameterError(f"invalid response_format {format[:40]!r}: expected one of {', '.join(files.FORMATS)}")
     # The model does not report which language it has recognized.
-    language = language_name(_text(form, "language") or (languages[0] if len(languages) == 1 else UNKNOWN))
+    wanted = _text(form, "language") or ""
+    unsupported = list(requested(form, ("prompt", "include[]", "include")))
+    if not knows_language(languages, wanted):
+        unsupported.append("language")
+        wanted = ""
+    language = language_name(wanted or (languages[0] if len(languages) == 1 else UNKNOWN))
     granularities = form.getlist("timestamp_granularities[]") + form.getlist("timestamp_granularities")
     return _TranscriptionRequest(
         file=file,
@@ -150,6 +159,7 @@ def _parse_form(form: FormData, languages: tuple[str, ...]) -> _TranscriptionReq
         language=language,
         granularities=tuple(str(each) for each in granularities),
         stream=(_text(form, "stream") or "").lower() in ("true", "1"),
+        unsupported=unsupported,
     )
 
 

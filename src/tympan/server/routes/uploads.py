@@ -7,7 +7,7 @@ transcribes files with the capacity that live streams leave.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
@@ -26,6 +26,9 @@ CHECK_EVERY_SECONDS = 0.5  # whether the client is still connected
 class Upload:
     """The session of one file; its slots are taken. Iterate over `events` once, or call `close`.
 
+    Attributes:
+        unsupported: What the client requested and the model cannot do, for the log.
+
     Raises:
         QuotaError: The key has reached one of its limits.
         CapacityError: Too few slots are free for files.
@@ -41,6 +44,7 @@ class Upload:
         self._events: asyncio.Queue[tuple[Event, int] | Exception | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._outcome = "cancelled"
+        self.unsupported: Sequence[str] = ()
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
@@ -91,7 +95,7 @@ class Upload:
         self._service.connections.remove(self)
         self._service.admission.end_upload(self._streams)
         self._usage.end(self._loop.time())
-        self._log.closed(self._outcome)
+        self._log.closed(self._outcome, unsupported=self.unsupported)
 
     def check_limits(self, now: float) -> None:
         """End the session if it is over a limit: a small file may contain days of audio."""

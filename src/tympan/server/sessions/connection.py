@@ -296,4 +296,4 @@ class Connection:
         if self._usage is not None:
             self._usage.end(self._loop.time())
         code = self._close_info.code if self._close_info is not None else self._client_code
-        self._log.closed(str(code), self._outbox.dropped)
+        self._log.closed(str(code), self._outbox.dropped, self._protocol.unsupported)

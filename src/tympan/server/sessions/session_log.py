@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tympan.errors import TympanError
 from tympan.protocols.base import Request
+from tympan.protocols.unsupported import sentence
 from tympan.server.service import Service
 from tympan.session.listener import Observer, Outcome
 from tympan.session.session import Session
@@ -60,18 +61,21 @@ class SessionLog:
             self._error = TympanError.code
             logger.error("%s failed: %r", self._request.id, error, extra=self._fields)
 
-    def closed(self, code: str, dropped: int = 0) -> None:
+    def closed(self, code: str, dropped: int = 0, unsupported: Collection[str] = ()) -> None:
         """Report the end.
 
         Args:
             code: As `Outcome.code`.
             dropped: Messages that were left out because the client read too slowly.
+            unsupported: What the client requested and the model cannot do.
         """
         metrics = self._service.metrics
         metrics.sessions.labels(protocol=self._protocol, code=code).inc()
         metrics.dropped.inc(dropped)
         if self._session is None:
             return
+        if unsupported:
+            logger.info("%s: %s", self._request.id, sentence(unsupported), extra=self._fields)
         audio_seconds, words = self._session.received_seconds, self._session.words
         metrics.audio_seconds.inc(audio_seconds)
         metrics.words.inc(words)

@@ -13,7 +13,13 @@ export class Transcript {
   onChange = () => {};
 
   word(word) {
-    this.open.push(word);
+    const last = this.open.at(-1);
+    if (word.glued && last) {
+      const confidence = Math.min(last.confidence, word.confidence);
+      this.open.splice(-1, 1, { ...last, text: last.text + word.text, end: word.end, confidence });
+    } else {
+      this.open.push(word);
+    }
     this.pending = "";
     this.onChange();
   }

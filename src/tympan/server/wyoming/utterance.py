@@ -17,6 +17,7 @@ from tympan.server.routes.responses import opening_request
 from tympan.server.service import Service
 from tympan.server.sessions.session_log import SessionLog
 from tympan.server.transport import ABNORMAL_CLOSURE
+from tympan.transcript.joining import text_after
 
 NAME: Final = "wyoming"
 ENCODINGS: Final = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}
@@ -50,7 +51,7 @@ class Utterance:
         self._format = audio_format
         self._send = send
         self._report_end = on_end
-        self._words: list[str] = []
+        self._texts: list[str] = []  # of the words, with the spaces before them
         self._room = asyncio.Event()
         self._log = SessionLog(service, request, NAME)
         self._loop = asyncio.get_running_loop()
@@ -90,10 +91,10 @@ class Utterance:
     def on_event(self, event: Event, channel: int) -> None:
         """Send the text of a word."""
         if isinstance(event, Word):
-            if not self._words:
+            if not self._texts:
                 self._send(TranscriptStart().event())
-            self._send(TranscriptChunk(f" {event.text}" if self._words else event.text).event())
-            self._words.append(event.text)
+            self._texts.append(text_after(bool(self._texts), event))
+            self._send(TranscriptChunk(self._texts[-1]).event())
 
     def on_room(self) -> None:
         """Continue to read the socket."""
@@ -104,9 +105,9 @@ class Utterance:
         if self._closed:
             return
         if error is None:
-            if not self._words:
+            if not self._texts:
                 self._send(TranscriptStart().event())
-            self._send(Transcript(" ".join(self._words)).event())
+            self._send(Transcript("".join(self._texts)).event())
             self._send(TranscriptStop().event())
         else:
             self._log.failed(error)
