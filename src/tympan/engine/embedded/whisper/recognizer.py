@@ -39,7 +39,8 @@ LONGEST_STEP_SECONDS = 5.0
 SETTLED_SECONDS = 1.2  # distance from the end at which a word of one hypothesis is released
 LONGEST_WINDOW_SECONDS = 10.0
 KEPT_WORDS = 4  # released words with which a window that became too long continues
-LOWEST_CERTAINTY = -1.0  # an English model has 0 to -0.6 for English, and -1.1 to -3 for other languages
+LOWEST_CERTAINTY = -1.0  # of a hypothesis: 0 to -0.6 for clear English, and -0.9 to -3 for another language
+LOWEST_AVERAGE_CERTAINTY = -0.9
 CERTAINTY_SHARE = 0.4  # of a hypothesis in the moving average
 KEPT_SECONDS = 2.0  # audio with which it continues if it has none
 
@@ -181,7 +182,8 @@ class WhisperRecognizer:
         self._recognized_until = self._window_until
         if hypothesis.words:
             self._certainty += CERTAINTY_SHARE * (hypothesis.certainty - self._certainty)
-        if not hypothesis.credible or min(hypothesis.certainty, self._certainty) < LOWEST_CERTAINTY:
+        is_certain = hypothesis.certainty >= LOWEST_CERTAINTY and self._certainty >= LOWEST_AVERAGE_CERTAINTY
+        if not (hypothesis.credible and is_certain):
             return
         self._language = hypothesis.language
         self._pending = [replace(word, start=start + word.start, end=start + word.end) for word in hypothesis.words]
