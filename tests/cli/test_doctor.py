@@ -25,6 +25,13 @@ def test_good_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert findings(capsys) == dict.fromkeys(("python", "audio", "server", "model", "port", "files", "keys"), "ok")
 
 
+def test_whisper_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "whisper:tiny.en", "--port", str(free_port())]) == 0
+    assert "whisper:tiny.en: English" in capsys.readouterr().out
+    assert main(["doctor", "--model", "whisper:none", "--port", str(free_port())]) == 1
+    assert "there is no model whisper:none: expected tiny" in capsys.readouterr().out
+
+
 def test_model_and_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "random:tiny", "--device", "cpu", "--port", str(free_port())]) == 0
     output = capsys.readouterr().out

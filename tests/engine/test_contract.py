@@ -18,7 +18,14 @@ from tympan.errors import CapacityError, EngineError
 from tympan.messages import Failed, Finished, Flushed, Progress, Samples, Word
 from tympan.server.engine_process import make_engine
 
-ENGINES = ["scripted", "embedded", "random:tiny", "scripted in a process", "random:tiny in a process"]
+ENGINES = [
+    "scripted",
+    "embedded",
+    "whisper:tiny.en",
+    "random:tiny",
+    "scripted in a process",
+    "random:tiny in a process",
+]
 
 
 @pytest.fixture(params=ENGINES)

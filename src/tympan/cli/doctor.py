@@ -20,6 +20,7 @@ from typing import Final
 from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
 from tympan.deploy.deployment import ENGINES_WITHOUT_GPU
+from tympan.engine.embedded.whisper.files import WHISPER_PACKAGES, languages_of, locate_model
 from tympan.errors import TympanError, install_command
 
 OK, WARNING, ERROR = "ok", "warn", "error"
@@ -122,6 +123,9 @@ def _model(config: Config) -> Iterator[Finding]:
         fix = f"run {install_command('embedded')}" if missing else ""
         yield Finding("model", ERROR if missing else OK, text, fix)
         return
+    if name.startswith("whisper:"):
+        yield _whisper(name)
+        return
     if name.partition(":")[0] == "scripted":
         yield Finding("model", WARNING, "scripted: fixed words whatever the audio, for tests")
         return
@@ -139,8 +143,16 @@ def _model(config: Config) -> Iterator[Finding]:
     yield Finding("model", OK, f"{text}; tympan verify checks files, words and speed")
 
 
+def _whisper(model: str) -> Finding:
+    if missing := _missing(WHISPER_PACKAGES):
+        fix = f"run {install_command('whisper')}"
+        return Finding("model", ERROR, f"{model} needs {', '.join(missing)}", fix)
+    languages = languages_of(locate_model(model))
+    return Finding("model", OK, f"{model}: {len(languages)} languages" if len(languages) > 1 else f"{model}: English")
+
+
 def _device(config: Config) -> Iterator[Finding]:
-    if config.model.model in ENGINES_WITHOUT_GPU or _missing(TORCH_MODULES):
+    if config.model.model.partition(":")[0] in (*ENGINES_WITHOUT_GPU, "whisper") or _missing(TORCH_MODULES):
         return
     import torch
 

@@ -14,7 +14,7 @@ from tympan.errors import ConfigError, missing_package
 from tympan.messages import Word
 from tympan.session.local import transcribe
 
-WITHOUT_TOKENS = ("embedded", "scripted")
+WITHOUT_TOKENS = ("embedded", "scripted", "whisper")
 
 
 async def print_tokens(config: Config, files: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
         MissingPackageError: The model needs a package that is not installed.
     """
     match settings.model:
-        case "embedded":
+        case model if model == "embedded" or model.startswith("whisper:"):
             from tympan.engine.embedded.engine import EmbeddedEngine
 
             return EmbeddedEngine(settings, most_streams)

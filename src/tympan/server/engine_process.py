@@ -20,7 +20,7 @@ from tympan.engine.remote.host import EngineHost
 from tympan.server.observability.logs import log_config
 from tympan.server.observability.stderr_writer import stderr_handler
 
-SMALL_MODELS = ("embedded", "scripted")  # the first one has processes of its own, the other one costs nothing
+SMALL_MODELS = ("embedded", "scripted", "whisper")  # scripted costs nothing, the others have processes of their own
 
 
 class Specification(msgspec.Struct, frozen=True):

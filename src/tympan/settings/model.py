@@ -14,7 +14,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Hub repository org/name[@revision], local folder, random:1b|2.6b|tiny (random weights, for "
-            "sizing), embedded (small built-in recognizer), or scripted (fixed words, for tests and "
+            "sizing), whisper:NAME (Whisper on the CPU: a size such as tiny.en or base, or a repository or folder in "
+            "the format of CTranslate2), embedded (small built-in recognizer), or scripted (fixed words, for tests and "
             "load)."
         ),
     ] = "kyutai/stt-1b-en_fr-candle"
@@ -51,7 +52,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0)] | None,
         Meta(
             description="Processes that run the model, each on a GPU of its own if there are several; 0 runs it in the "
-            "server's process. By default 1, or 0 for the models embedded and scripted."
+            "server's process. By default 1, or 0 for the models embedded, scripted and whisper:NAME."
         ),
     ] = None
     max_streams: Annotated[

@@ -1,5 +1,6 @@
-"""The recognizer for trying the service: PocketSphinx, whose package includes an English model.
+"""Recognizers that run in worker processes on the CPU: PocketSphinx for `embedded`, Whisper for `whisper:NAME`.
 
 `engine` runs on the event loop and hands out slots. `process` controls one worker process, and `worker` is what runs in
-that process. `recognizer` is the decoder of one stream. Decoders hold the GIL, so they run in separate processes.
+that process. `recognizer` is PocketSphinx's decoder of one stream, `whisper/recognizer` the one of Whisper. Both hold
+the GIL, so they run in separate processes.
 """

@@ -13,11 +13,17 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Call of one method of a slot's `Recognizer`; `pcm` is the argument of `push` and `push_partial`."""
+    """Call of one method of a slot's `Recognizer`.
+
+    Attributes:
+        pcm: Argument of `push` and `push_partial`.
+        waiting: Number of requests of the stream behind this one; argument of `push`.
+    """
 
     slot: int
     method: Literal["reset", "push", "push_partial", "flush"]
     pcm: bytes = b""
+    waiting: int = 0
 
 
 def pack(item: object) -> bytes:

@@ -7,6 +7,8 @@ import logging
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
+from dataclasses import replace
+from pathlib import Path
 
 from tympan.audio.samples import as_integers
 from tympan.engine.base import Deliver, deliver_events
@@ -18,7 +20,7 @@ from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 60  # for the process to report that its decoders are ready; on a free core it takes one
+START_SECONDS = 60  # for the process to report that its recognizers are ready; on a free core it takes one or two
 RESTART_AFTER_SECONDS = 0.5  # doubled after each start in a row that has failed
 
 
@@ -61,6 +63,7 @@ class WorkerProcess:
     def __init__(self, slots: int) -> None:
         self.failed_starts = 0
         self._slots = slots
+        self._arguments: list[str] = []
         self._free = list(range(slots))
         self._streams: deque[EmbeddedStream] = deque()
         self._work = asyncio.Event()
@@ -83,12 +86,16 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._ready and self._process is not None and self._process.returncode is None
 
-    async def start(self) -> None:
-        """Start the process and wait until its decoders are ready.
+    async def start(self, model_folder: Path | None = None) -> None:
+        """Start the process and wait until its recognizers are ready.
+
+        Args:
+            model_folder: The folder of a Whisper model; None for PocketSphinx.
 
         Raises:
             EngineError: The process exited, or was not ready within `START_SECONDS`.
         """
+        self._arguments = [str(self._slots), *([str(model_folder)] if model_folder else [])]
         await self._spawn()
         self._task = asyncio.create_task(self._run())
 
@@ -121,7 +128,7 @@ class WorkerProcess:
         self._work.set()
 
     async def _spawn(self) -> None:
-        command = (sys.executable, "-m", "tympan.engine.embedded.worker", str(self._slots))
+        command = (sys.executable, "-m", "tympan.engine.embedded.worker", *self._arguments)
         # In a session of its own the process gets no signal that is meant for the server and its process group.
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
         assert self._process.stdout is not None
@@ -162,7 +169,7 @@ class WorkerProcess:
                 continue
             item = stream.work.popleft()
             if isinstance(item, Request):
-                events = await self._send(item)
+                events = await self._send(replace(item, waiting=len(stream.work)))
             else:
                 events = [*await self._send(Request(stream.slot, "flush")), item]
             if stream in self._streams:  # else it was closed meanwhile

@@ -64,8 +64,8 @@ class Recognizer:
         self._start_utterance()
         return []
 
-    def push(self, pcm: bytes) -> list[EngineEvent]:
-        """Recognize `FRAME_SAMPLES` 16-bit samples; return their events, `Progress` last."""
+    def push(self, pcm: bytes, waiting: int = 0) -> list[EngineEvent]:
+        """Recognize `FRAME_SAMPLES` 16-bit samples; return their events, `Progress` last. `waiting` has no effect."""
         self._decoder.process_raw(pcm)
         self._samples += len(pcm) // 2
         self._measure_silence(pcm)
