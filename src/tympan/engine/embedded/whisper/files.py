@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from tympan.errors import ModelError
-from tympan.models.checkpoints.hub import Files, Folder, Repository
+from tympan.models.checkpoints.files import Files, Folder
+from tympan.models.checkpoints.hub import Repository
 
 PREFIX: Final = "whisper:"
 WHISPER_PACKAGES: Final = ("faster_whisper", "ctranslate2", "onnxruntime")
