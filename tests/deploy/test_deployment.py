@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,18 @@ def test_ray_has_no_limit_of_streams() -> None:
     many = config(container_max_streams=1200)
     assert streams(resolve_ray_deployment(many)) == (1200, 960)
     assert streams(resolve_deployment(many)) == (1000, 800)
+
+
+def test_packages_of_the_image_are_those_that_are_tested() -> None:
+    """Modal's image has the versions of the constraints file, and every package of the extras that it needs."""
+    root = Path(__file__).parents[2]
+    pinned = set((root / "constraints.txt").read_text().splitlines())
+    source = (root / "src" / "tympan" / "deploy" / "modal_app.py").read_text()
+    packages = re.findall(r'"([\w.-]+==[\w.]+)"', source)
+    assert set(packages) <= pinned
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["server"], *extras["embedded"], *extras["torch"]]
+    names = {re.split(r"[>=<; ]", line)[0].lower().replace("_", "-") for line in needed}
+    found = {package.split("==")[0].lower().replace("_", "-") for package in packages}
+    assert names - found <= {"filelock"}, "which huggingface_hub requires"
