@@ -54,7 +54,8 @@ def main() -> None:
         line = next(line for line in process.stderr if "http://" in line)
         ready = round(time.perf_counter() - started, 2)
         server = Server(process.pid, f"ws://127.0.0.1:{int(line.rpartition(':')[2])}/v1/stream")
-        report = {"load": round(psutil.getloadavg()[0], 1), "ready_seconds": ready, **measure(server, files, options)}
+        start = {"ready_seconds": ready, "start_cpu_seconds": round(server.cpu_seconds(), 2)}
+        report = {"load": round(psutil.getloadavg()[0], 1), **start, **measure(server, files, options)}
         process.terminate()
     for name, value in report.items():
         print(f"{name:24} {value}")
@@ -180,15 +181,15 @@ class Server:
         async def run() -> list[Latencies]:
             return await asyncio.gather(*(self._stream(sound, live=True) for sound in sounds))
 
-        before = self._cpu_seconds()
+        before = self.cpu_seconds()
         latencies = sum(asyncio.run(run()), Latencies())
-        used = (self._cpu_seconds() - before) / (len(sounds[0]) / SAMPLE_RATE) / len(sounds)
+        used = (self.cpu_seconds() - before) / (len(sounds[0]) / SAMPLE_RATE) / len(sounds)
         return {"cpu_seconds_per_second": round(used, 3), **latencies.report()}
 
     def _processes(self) -> list[psutil.Process]:
         return [self._server, *self._server.children(recursive=True)]
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
         return sum(sum(process.cpu_times()[:2]) for process in self._processes())
 
     async def _stream(self, samples: Samples, *, live: bool) -> Latencies:
