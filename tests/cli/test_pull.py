@@ -80,7 +80,7 @@ def test_server_shows_the_download(hub: LoopbackHub, tmp_path: Path) -> None:
         hub.release.set()
         wait_until(lambda: "serves model" in log.read_text(), process)
         lines = log.read_text()
-        assert f"continuing at 9 % with {WEIGHTS} (0.34 MB) into {tmp_path}/hub/hub/models--kyutai--test" in lines
+        assert f"downloading {WEIGHTS} (0.34 MB, 9 % present) to {tmp_path}/hub/hub/models--kyutai--test" in lines
         assert f"downloaded {WEIGHTS} in " in lines
         assert "its checksum is correct" in lines
         assert httpx.get(f"{page}/ready").status_code == 200
