@@ -139,7 +139,7 @@ def test_damaged_part_is_downloaded_again(kept: int, hub: LoopbackHub, tmp_path:
     blobs = tmp_path / "cache" / "models--kyutai--test" / "blobs"
     blobs.mkdir(parents=True)
     part = hub.files[WEIGHTS].start[:50_000] + bytes(kept)
-    (blobs / f"{hub.files[WEIGHTS].etag}.incomplete").write_bytes(part)
+    (blobs / f"{hub.files[WEIGHTS].etag}.tympan.incomplete").write_bytes(part)
     assert main(["pull", MODEL]) == 0
     assert (blobs / hub.files[WEIGHTS].etag).read_bytes() == hub.files[WEIGHTS].start
     assert not unfinished(tmp_path)
@@ -232,7 +232,7 @@ def test_disk_without_room(
 def test_disk_that_fills_up(hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     blobs = tmp_path / "cache" / "models--kyutai--test" / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f"{hub.files[WEIGHTS].etag}.incomplete").symlink_to("/dev/full")
+    (blobs / f"{hub.files[WEIGHTS].etag}.tympan.incomplete").symlink_to("/dev/full")
     code, line = pull(capfd)
     assert code == 2
     assert f"the disk is full while {WEIGHTS} of kyutai/test is downloaded: free some space, or set HF_HOME" in line

@@ -1,8 +1,8 @@
 """Download of one file of the hub into the cache of huggingface_hub, which an interrupted download continues.
 
-huggingface_hub downloads into a file with a new name each time and removes it afterwards, so a process that is killed
-begins again from zero. Here the unfinished file is ``blobs/<etag>.incomplete``: the next attempt, in this process or
-another one, requests the rest of it. The complete file is compared with its checksum before it gets its name.
+huggingface_hub downloads into a file with a new name each time, so a download whose process was killed begins again
+from zero. Here the unfinished file is ``blobs/<etag>.tympan.incomplete``: the next attempt, in this process or another
+one, requests the rest of it. The complete file is compared with its checksum before it gets its name.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class RemoteFile:
     @property
     def unfinished(self) -> Path:
         """Path of the part that has been downloaded."""
-        return self.blob.with_name(f"{self.blob.name}.incomplete")
+        return self.blob.with_name(f"{self.blob.name}.tympan.incomplete")
 
     @property
     def missing_bytes(self) -> int:
@@ -115,8 +115,8 @@ class RemoteFile:
             if self.blob.exists():
                 return
             had, began = _size(self.unfinished), time.monotonic()
-            verb = f"continuing at {100 * had // self.size} % with" if self.size and had else "downloading"
-            logger.info("%s %s (%s) into %s", verb, self.name, size_text(self.size), self.blob.parent.parent)
+            present, folder = 100 * had // max(self.size, 1), self.blob.parent.parent
+            logger.info("downloading %s (%s, %d %% present) to %s", self.name, size_text(self.size), present, folder)
             if not self._receive_verified(report):
                 if had:
                     logger.warning("the part of %s that was continued is damaged: downloading it again", self.name)

@@ -1,0 +1,51 @@
+"""`tympan` as a process whose hub is on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from random_checkpoint import write_checkpoint
+
+from support.loopback_hub import Content, LoopbackHub
+
+MODEL = "kyutai/test"
+WEIGHTS = "model.safetensors"
+WAIT_SECONDS = 40.0
+
+
+@contextmanager
+def hub_with_tiny_model(folder: Path) -> Iterator[LoopbackHub]:
+    """Serve `random:tiny`, which is written to `folder`."""
+    folder.mkdir()
+    write_checkpoint("random:tiny", folder)
+    with LoopbackHub({file.name: Content.of(file.read_bytes()) for file in folder.iterdir()}) as server:
+        yield server
+
+
+def environment(hub: LoopbackHub, folder: Path, **changes: str) -> dict[str, str]:
+    """Return the environment of a process whose cache is in `folder`."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return {**variables, **hub.environment(folder), **changes}
+
+
+def start(hub: LoopbackHub, folder: Path, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
+    """Start `tympan` without a terminal; standard error is a pipe, or a file."""
+    command = [sys.executable, "-m", "tympan", *arguments]
+    variables = environment(hub, folder)
+    with log.open("wb") if log else nullcontext(subprocess.PIPE) as errors:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until the condition is true, while the process runs."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
