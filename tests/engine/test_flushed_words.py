@@ -15,7 +15,7 @@ from support.token_streams import TokenStream
 from tympan.engine.batching.scheduler import FINAL_FRAMES, MOST_EXTRA_FRAMES, Row
 from tympan.engine.batching.step import flush_frames
 from tympan.engine.batching.stream import QUIET_FRAMES
-from tympan.messages import EngineEvent, Finished, Flushed, Word
+from tympan.messages import EngineEvent, Finished, Flushed, Progress, Word
 from tympan.transcript.joining import text_of_words
 from tympan.transcript.words import BOUNDARY, PADDING, WordAssembler
 
@@ -172,3 +172,13 @@ def utterances(draw: st.DrawFn) -> tuple[int, list[int]]:
 def test_no_piece_moves_to_another_turn(turns: list[tuple[int, list[int]]], asynchronous: bool) -> None:
     stream = play(turns, asynchronous=asynchronous)
     assert texts_of_turns(stream.events) == [uninterrupted(tokens) for _, tokens in turns]
+
+
+def test_progress_has_speech_by_energy() -> None:
+    """Two of the last three frames, so one frame of a click is not speech, nor one of a stop consonant a pause."""
+    levels = [1e-4] * 20 + [0.1, 1e-4, 1e-4, 0.1, 0.1, 1e-4, 0.1, 0.1, 1e-4, 1e-4, 1e-4]
+    stream = TokenStream(COUNTING_INFO, Pieces(), lambda row: PADDING, level=lambda row: levels[row.number])
+    stream.push(len(levels))
+    stream.run()
+    speech = [event.speech for event in stream.events if isinstance(event, Progress)]
+    assert speech[20:] == [False, False, False, False, True, True, True, True, True, False, False]

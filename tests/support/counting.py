@@ -79,3 +79,26 @@ class FreezingRunner(CountingRunner):
                 self._frozen[index] = True
             tokens.append(PADDING if self._frozen[index] else counting_token(row.number))
         return replace(counted, tokens=tokens)
+
+
+class LoopingRunner(CountingRunner):
+    """Repeats two words from one frame of every stream on, until its state is reset."""
+
+    LOOP = (BOUNDARY, 7, 9, BOUNDARY, 10)
+
+    def __init__(self, loops_at: int, slots: int = 4) -> None:
+        super().__init__(slots)
+        self._loops_at = loops_at
+        self._looping = [False] * slots
+
+    def launch(self, rows: Sequence[Row]) -> StepResult:
+        counted = super().launch(rows)
+        tokens = []
+        for row in rows:
+            index = row.slot.index
+            self._looping[index] = not row.fresh and self._looping[index]
+            if row.number == self._loops_at and not row.replayed:
+                self._looping[index] = True
+            number = row.number
+            tokens.append(self.LOOP[number % len(self.LOOP)] if self._looping[index] else counting_token(number))
+        return replace(counted, tokens=tokens)

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tympan.messages import Event, Partial, Vad, Word
-from tympan.transcript.turns import HOLDOFF_FRAMES, AfterPause, AfterSilence, Endpoint, Endpointer, Rule
+from tympan.transcript.turns import (
+    HOLDOFF_FRAMES,
+    LONGEST_HOLD_SECONDS,
+    AfterPause,
+    AfterSilence,
+    Endpoint,
+    Endpointer,
+    Rule,
+)
 
 HORIZONS = (0.5, 1.0, 2.0, 3.0)
 FRAME = 0.08
@@ -24,11 +32,11 @@ class Stream:
         self.decisions: list[Endpoint] = []
         self.frame = 0
 
-    def frames(self, count: int, pause: float) -> None:
+    def frames(self, count: int, pause: float, *, speech: bool = False) -> None:
         """All horizons alike."""
         for _ in range(count):
             self.frame += 1
-            self.hear(Vad(round(self.frame * FRAME, 2), (pause,) * 4))
+            self.hear(Vad(round(self.frame * FRAME, 2), (pause,) * 4, speech))
 
     def word(self, text: str = "hello") -> None:
         now = self.frame * FRAME
@@ -217,3 +225,32 @@ def test_any_sequence(rule: Rule, steps: Iterable[str | float]) -> None:
     for kind in stream.kinds:
         assert kind in ALLOWED[last]
         last = kind
+
+
+@pytest.mark.parametrize("rule", [SURE, AfterSilence(0.5)])
+def test_turn_does_not_end_during_speech(rule: Rule) -> None:
+    """The model expects pauses while digits are spoken; no text comes until the number is complete."""
+    stream = speaking(rule)
+    for _ in range(3):  # three digits
+        stream.frames(8, 0.9, speech=True)
+        stream.frames(2, 0.1, speech=True)
+    assert set(stream.kinds) == {"started"}
+    stream.frames(1, 0.9, speech=True)
+    stream.frames(8, 0.9)
+    assert stream.kinds == ["started", "ended"]
+    assert stream.confirm()
+
+
+def test_noise_does_not_keep_a_turn_open() -> None:
+    stream = speaking(AfterPause(threshold=0.7, timeout_seconds=9.0))
+    held = round(LONGEST_HOLD_SECONDS / FRAME)
+    stream.frames(held, 0.9, speech=True)
+    assert stream.kinds == ["started"]
+    stream.frames(1, 0.9, speech=True)
+    assert stream.kinds == ["started", "ended"]
+
+
+def test_timeout_ends_a_turn_during_speech() -> None:
+    stream = speaking(AfterPause(threshold=0.7, timeout_seconds=1.0))
+    stream.frames(13, 0.1, speech=True)
+    assert [(each.kind, each.trigger) for each in stream.decisions] == [("started", "model"), ("ended", "timeout")]

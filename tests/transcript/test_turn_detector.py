@@ -66,3 +66,11 @@ def test_finish_ends_the_turn() -> None:
     list(detector.word(Word("hi", 0.0, 0.1, 1.0)))
     assert [turn.state for turn in detector.finish()] == ["ended"]
     assert list(detector.finish()) == []
+
+
+def test_turn_does_not_end_during_speech() -> None:
+    detector = TurnDetector(TurnSettings(turn_holdoff_steps=0), HORIZONS)
+    list(detector.word(Word("one", 0.0, 0.1, 1.0)))
+    speaking = [detector.progress(Progress(0.08 * frame, (0.9,) * 4, speech=True)) for frame in range(1, 10)]
+    assert not any(speaking)
+    assert [turn.state for turn in detector.progress(Progress(0.8, (0.9,) * 4))] == ["ended"]

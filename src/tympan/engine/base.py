@@ -68,6 +68,7 @@ class StepReport:
         backlog_lag_seconds: The same for the frames of files and of streams that are behind.
         stalls: Streams whose model state was reset in this step because speech gave no words.
         invalid: Streams that failed because the model's output was NaN.
+        repetitions: Streams whose model state was reset in this step because the text repeated itself.
     """
 
     seconds: float
@@ -77,6 +78,7 @@ class StepReport:
     backlog_lag_seconds: float = 0.0
     stalls: int = 0
     invalid: int = 0
+    repetitions: int = 0
 
 
 Observe = Callable[[StepReport], None]

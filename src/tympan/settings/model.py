@@ -44,7 +44,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     stall_seconds: Annotated[
         float,
         Meta(
-            description="Reset a stream's model state after this many seconds of speech without output; 0 disables it.",
+            description="Reset a stream's model state after this many seconds of speech without output, or if its text "
+            "repeats itself; 0 disables both.",
             ge=0,
         ),
     ] = 8.0

@@ -62,6 +62,25 @@ def test_session_opened_and_closed(capfd: pytest.CaptureFixture[str]) -> None:
     assert "session" not in refused
 
 
+def test_unsupported_requests_are_logged_once_per_session(capfd: pytest.CaptureFixture[str]) -> None:
+    with LiveServer(**JSON_FORM) as server:
+        query = "encoding=linear16&sample_rate=24000&diarize=true&keyterm=Tympan&language=de"
+        with connect(server.url(path=f"/v1/listen?{query}")) as socket:
+            for _ in range(2):
+                socket.send(json.dumps({"type": "Configure", "keyterms": ["Tympan"]}))
+            socket.send(json.dumps({"type": "CloseStream"}))
+            list(socket)
+        uploaded = httpx.post(server.http(f"/v1/listen?{query}"), content=bytes(48_000))
+    warnings = uploaded.json()["metadata"]["warnings"]
+    assert [each["parameter"] for each in warnings] == ["language", "diarize", "keyterm"]
+    messages = [str(line["message"]) for line in entries(capfd.readouterr().err)]
+    lines = [message for message in messages if "does not support" in message]
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"the model does not support {names}; the transcript is the same without"
+        for names in ("language, diarize, keyterm, keyterms", "language, diarize, keyterm")
+    ]
+
+
 def test_traceback_carries_session_id(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     with LiveServer(**JSON_FORM) as server, connect(server.url(events="ready")) as socket:
         session = json.loads(socket.recv(timeout=10))["session"]

@@ -87,8 +87,13 @@ class Scheduler:
         self._dequeue(slot)
         self._answers = [(other, marker) for other, marker in self._answers if other is not slot]
 
-    def replay(self, slot: Slot, start: int) -> int:
+    def replay(self, slot: Slot, start: int, *, repetition: bool = False) -> int:
         """Reset the slot's language model and run its frames from `start` on again, before its other work.
+
+        Args:
+            slot: The slot.
+            start: Number of the first frame.
+            repetition: Whether the reason is repeated text, for the report of the step.
 
         Returns:
             The number of frames, limited to those that are kept. 0: nothing is replayed, because the slot is in the
@@ -98,7 +103,7 @@ class Scheduler:
         frames = slot.number - start
         if frames <= 0 or slot in self._replay_queue or 0 < slot.silent_frames < self._flush_frames:
             return 0
-        slot.fresh, slot.replay_cursor = True, start
+        slot.fresh, slot.replay_cursor, slot.repetition = True, start, repetition
         slot.waiting_frames += frames
         self.waiting_frames += frames
         self._dequeue(slot)

@@ -82,11 +82,13 @@ def step_report(batch: Batch, launched: float, scheduler: Scheduler) -> StepRepo
     for arrival, in_backlog in chain(ran, scheduler.waiting_arrivals()):
         oldest[in_backlog] = min(oldest[in_backlog], arrival)
     replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
+    restarted = [row.slot.repetition for row in replayed if row.fresh]
     return StepReport(
         seconds=now - launched,
         rows=len(batch.rows),
         waiting_frames=scheduler.waiting_frames,
         lag_seconds=now - oldest[0],
         backlog_lag_seconds=now - oldest[1],
-        stalls=sum(row.fresh for row in replayed),
+        stalls=restarted.count(False),
+        repetitions=restarted.count(True),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tympan.audio.activity import SilenceMeter, pauses_from_silence
 from tympan.engine.base import Deliver
+from tympan.engine.batching.repetition_guard import REPLAYED_FRAMES, RepetitionGuard
 from tympan.engine.batching.scheduler import Batch, PartialFrame, Row, Scheduler, Slot
 from tympan.engine.batching.stall_guard import StallGuard
 from tympan.engine.batching.step import StepResult, prefix_frames
@@ -43,6 +44,7 @@ class BatchedStream:
         self.words = WordAssembler(engine.tokenizer, info.delay_seconds, prefix_frames(info))
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
         self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
+        self.repetition = RepetitionGuard() if engine.stall_seconds else None
         self.silence = SilenceMeter(info.frame_seconds)
         self.last_frames = 0  # one bit for each of the last three frames, 1 for speech
         self._engine = engine
@@ -65,7 +67,7 @@ class BatchedStream:
     def on_audio(
         self, row: Row, pauses: Sequence[float], level: float, scheduler: Scheduler, events: list[EngineEvent]
     ) -> None:
-        """Append the progress of a frame of audio to `events`, and a warning if the model stalled and is restarted."""
+        """Append the progress of a frame of audio to `events`, and a warning if the model is restarted."""
         self.frames += 1
         silent_frames = self.silence.push(level)
         self.last_frames = (self.last_frames << 1 | (silent_frames == 0)) & 0b111
@@ -76,7 +78,9 @@ class BatchedStream:
         if self.guard is not None:
             start = self.guard.on_audio(row.number, silent_frames, pauses)
             if start is not None:
-                self._restart_model(start, scheduler, events)
+                self._restart_after_stall(start, scheduler, events)
+        if self.repetition is not None and self.repetition.is_looping:
+            self._restart_after_repetition(row, scheduler, events)
 
     def on_replayed_frame(self, row: Row, token: int, probability: float) -> list[EngineEvent]:
         """Return the words of a replayed frame. The first one of a replay withdraws the pending partial word."""
@@ -89,7 +93,7 @@ class BatchedStream:
         logger.error("slot %d: the model's output is not a number; its stream ends", self.slot.index)
         return Failed(EngineError("the model's output is not a number"))
 
-    def _restart_model(self, start: int, scheduler: Scheduler, events: list[EngineEvent]) -> None:
+    def _restart_after_stall(self, start: int, scheduler: Scheduler, events: list[EngineEvent]) -> None:
         frames = scheduler.replay(self.slot, start)
         if not frames:
             return
@@ -99,6 +103,18 @@ class BatchedStream:
         logger.warning("slot %d: speech without a word; the model restarts %.1f s back", self.slot.index, seconds)
         message = f"there was speech but no word: the model restarts {seconds:.1f} s back"
         events.append(Warning("stalled", message))
+
+    def _restart_after_repetition(self, row: Row, scheduler: Scheduler, events: list[EngineEvent]) -> None:
+        """Reset the model, unless the slot cannot be replayed now; the words so far are final."""
+        frames = scheduler.replay(self.slot, max(1, row.number + 1 - REPLAYED_FRAMES), repetition=True)
+        if not frames:
+            return
+        assert self.repetition is not None
+        self.repetition.on_restart()
+        seconds = self._seconds(frames)
+        logger.warning("slot %d: the text repeats itself; the model restarts %.1f s back", self.slot.index, seconds)
+        message = f"the text repeated itself without end: the model restarts {seconds:.1f} s back"
+        events.append(Warning("repetition", message))
 
     def _seconds(self, frames: int) -> float:
         return frames * self.frame_samples / self.sample_rate
@@ -129,6 +145,8 @@ def step_events(
             events = stream.words.step(token, probability, row.injected)
         if events and stream.guard is not None:
             stream.guard.on_text(row.number)
+        if stream.repetition is not None:
+            stream.repetition.push(token)
         if row.frame is not None and not row.injected:
             stream.on_audio(row, pauses, level, scheduler, events)
         if row.marker is not None and scheduler.end_flush(row.slot, QUIET_FRAMES - stream.words.quiet_frames):

@@ -42,6 +42,7 @@ class Slot:
         number: Number of the next frame; counts all frames that the codec got, audio or silence.
         replay_start: First frame that may be replayed; the words before it are final.
         replay_cursor: Next frame to replay.
+        repetition: Whether the reason of the last replay was repeated text.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Slot:
     number: int = 0
     replay_start: int = 0
     replay_cursor: int = 0
+    repetition: bool = False
 
     @property
     def in_backlog(self) -> bool:

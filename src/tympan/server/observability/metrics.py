@@ -69,6 +69,11 @@ class StepMetrics:
         self._stalls = Counter(
             "tympan_stalls_total", "Resets of a stream's model state after speech without output", registry=registry
         )
+        self._repetitions = Counter(
+            "tympan_repetitions_total",
+            "Resets of a stream's model state after text that repeated itself",
+            registry=registry,
+        )
         self._invalid = Counter(
             "tympan_invalid_outputs_total",
             "Streams that ended because the model's output was not a number",
@@ -87,6 +92,8 @@ class StepMetrics:
         self._last = step
         if step.stalls:
             self._stalls.inc(step.stalls)
+        if step.repetitions:
+            self._repetitions.inc(step.repetitions)
         if step.invalid:
             self._invalid.inc(step.invalid)
 
