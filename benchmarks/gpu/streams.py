@@ -120,6 +120,8 @@ def _follow(runner: KyutaiRunner, turns: Sequence[Turn], latest: list[float] | N
             assert isinstance(number, int)
             followed.tokens[number].append(token)
             followed.gaps[number].append(gap)
+            if row.marker is not None:
+                scheduler.end_flush(row.slot, 0)
 
     def drain() -> None:
         while not scheduler.idle:

@@ -117,7 +117,7 @@ async def test_a_day_of_audio() -> None:
     assert listener.last.audio_seconds == DAY_SECONDS
     assert listener.frames == pytest.approx(DAY_SECONDS / 0.08, abs=1)
     assert listener.flushed == DAY_SECONDS / FLUSH_EVERY_SECONDS
-    # The seven silent frames of a flush give further words; all others come one every four frames.
+    # The up to 19 silent frames of a flush give further words; all others come one every four frames.
     assert listener.words == pytest.approx(DAY_SECONDS / WORD_SECONDS, rel=0.01)
     assert DAY_SECONDS - 1 < listener.last_word.end <= DAY_SECONDS
     assert listener.odd == []
