@@ -63,12 +63,15 @@ def engine_processes(server: ServerProcess) -> list[psutil.Process]:
     return [child for child in server.children() if "tympan.server.engine_process" in child.cmdline()]
 
 
+@pytest.mark.parametrize("fronts", [1, 2])
 @pytest.mark.parametrize(
     ("fault", "number"), [("engine process killed", signal.SIGKILL), ("engine process hung", signal.SIGSTOP)]
 )
-async def test_engine_process_is_lost(tmp_path: Path, fault: str, number: signal.Signals) -> None:
+async def test_engine_process_is_lost(tmp_path: Path, fault: str, number: signal.Signals, fronts: int) -> None:
     settings = {"model": "scripted", "engine_processes": 2, "engine_seconds": 2, "max_streams": 2 * STREAMS}
-    with ServerProcess(tmp_path / "log", **settings) as server:
+    settings |= {"fronts": fronts}
+    ready = "serves model" if fronts == 1 else "front processes serve"
+    with ServerProcess(tmp_path / "log", wait_for=ready, **settings) as server:
         clients = [Client(server.url()) for _ in range(STREAMS)]
         calls = asyncio.gather(*(client.run() for client in clients))
         await asyncio.sleep(LOST_AT)
@@ -77,7 +80,7 @@ async def test_engine_process_is_lost(tmp_path: Path, fault: str, number: signal
         await calls
         text = (await asyncio.to_thread(server.get, "/metrics")).text
         moved = float(re.findall(r"^tympan_moved_streams_total (\S+)", text, re.MULTILINE)[0])
-        assert moved == STREAMS / 2, "placement was even"
+        assert abs(moved - STREAMS / 2) <= (0 if fronts == 1 else 20), "placement was even"
         assert len(engine_processes(server)) == 2
         assert "Traceback" not in server.log
     expected = [word.text for word in scripted_words(FRAMES)]

@@ -6,30 +6,25 @@ import argparse
 import asyncio
 import logging
 import logging.config
-import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from tympan.cli.options import add_settings, config_from
 from tympan.config import Config, ignored_variables, settings
-from tympan.engine.base import Engine, describe_startup
+from tympan.engine.base import Engine
 from tympan.errors import missing_package
 from tympan.server.access.keys import HASH_PREFIX
-from tympan.server.engine_process import make_engine
+from tympan.server.engine_process import make_engine, start_engine
+from tympan.server.event_loop import fastest_loop
 from tympan.server.listen.listener import listen, raise_file_limit
 from tympan.server.listen.startup import StartupServer
 from tympan.server.observability.logs import log_config
-from tympan.server.observability.stderr_writer import stderr_handler
-from tympan.server.signals import StopSignals, end_process
+from tympan.server.signals import StopSignals, end_server
 
 if TYPE_CHECKING:
     from tympan.server.uvicorn_server import UvicornServer
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 10.0
-
 
 VISIBLE_SECRETS: Final = {
     "api_keys": "--api-keys-file or TYMPAN_API_KEYS, or the key's hash, which `tympan key` prints",
@@ -45,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     raise_file_limit()
-    with StopSignals() as signals, asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+    with StopSignals() as signals, asyncio.Runner(loop_factory=fastest_loop()) as runner:
         runner.run(_serve(config_from(arguments), signals, _visible_secrets(arguments)))
     return 0
 
@@ -69,34 +64,30 @@ async def _serve(config: Config, signals: StopSignals, warnings: Sequence[str]) 
         logger.warning("%s", warning)
     if ignored := ignored_variables():
         logger.info("these variables, as Kubernetes sets them for a Service, are no settings: %s", ", ".join(ignored))
+    if config.server.fronts > 1:
+        await _supervise(config, signals)
+        return
     engine = make_engine(config)
     with listen(config.server) as listener:
         try:
             async with StartupServer(listener, config.server, engine):
                 # Both take seconds. The engine is started here and not by the application, so that its errors are one
                 # sentence and not a traceback.
-                runner, _ = await asyncio.gather(_make_runner(config, engine), _start(engine))
+                runner, _ = await asyncio.gather(_make_runner(config, engine), start_engine(engine))
             signals.forward(runner.stop)
             fatal_error = await runner.serve_until_stopped(listener)
         finally:
             await engine.stop()
-    # The process ends here, because the interpreter's shutdown may wait for a thread that hangs in a library.
-    if fatal_error:
-        logger.critical("%s: restart the server", fatal_error)
-        stderr_handler().wait()
-        os._exit(1)
-    if signals.received:
-        end_process(signals.received)
+    end_server(fatal_error, signals)
 
 
-async def _start(engine: Engine) -> None:
-    """Start the engine, and log its stage while that takes long; there is no limit, as a download may take hours."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    starting = asyncio.ensure_future(engine.start())
-    while not (await asyncio.wait((starting,), timeout=PROGRESS_SECONDS))[0]:
-        logger.info("%s (%.0f s so far)", describe_startup(engine), loop.time() - began)
-    await starting
+async def _supervise(config: Config, signals: StopSignals) -> None:
+    """Serve in several front processes."""
+    try:
+        from tympan.server.fronts.supervisor import supervise
+    except ModuleNotFoundError as error:
+        raise missing_package("serving", error.name, "server") from None
+    await supervise(config, signals)
 
 
 async def _make_runner(config: Config, engine: Engine) -> UvicornServer:
@@ -112,12 +103,3 @@ def _import_server() -> Callable[[Config, Engine], UvicornServer]:
     except ModuleNotFoundError as error:
         raise missing_package("serving", error.name, "server") from None
     return lambda config, engine: UvicornServer(create_app(config, engine), config)
-
-
-def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop if it is installed (there is none for Windows), else None."""
-    if find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop

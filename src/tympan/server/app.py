@@ -16,6 +16,7 @@ from tympan.protocols.gradium import GradiumProtocol
 from tympan.protocols.kyutai import KyutaiProtocol
 from tympan.protocols.native import NativeProtocol
 from tympan.protocols.openai.realtime import OpenAIProtocol
+from tympan.server.access.front import Front
 from tympan.server.listen import asgi_websocket
 from tympan.server.routes import deepgram, health, kyutai, openai, page
 from tympan.server.routes.security import SecurityMiddleware
@@ -36,9 +37,15 @@ PROTOCOLS: Mapping[str, MakeProtocol] = {
 }
 
 
-def create_app(config: Config, engine: Engine) -> FastAPI:
-    """Return an application around one engine, which it starts unless it is ready, and stops."""
-    service = Service(config, engine)
+def create_app(config: Config, engine: Engine, front: Front | None = None) -> FastAPI:
+    """Return an application around one engine, which it starts unless it is ready, and stops.
+
+    Args:
+        config: All settings.
+        engine: The engine.
+        front: The other front processes, if there are any.
+    """
+    service = Service(config, engine, front)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tympan.audio.budget import ByteBudget
 from tympan.audio.containers.launcher import launcher
 from tympan.config import Config
 from tympan.engine.base import Engine, describe_startup
-from tympan.errors import TympanError
+from tympan.errors import RestartingError, TympanError
 from tympan.protocols.base import ServerInfo
 from tympan.server.access.admission import Admission
 from tympan.server.access.auth import Keyring, MetricsAccess
+from tympan.server.access.front import Front
+from tympan.server.access.ledger import Counts
+from tympan.server.access.quota import Account
+from tympan.server.access.shared_account import SharedAccount, report_use
 from tympan.server.access.start_checks import read_token_secret
 from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
@@ -30,6 +36,8 @@ class Service:
     Attributes:
         config: All settings.
         engine: The engine that transcribes.
+        front: What this process knows of the other front processes; None if there are no others.
+        counts: Counts what clients have in use, in all front processes.
         metrics: The Prometheus metrics.
         keys: The accepted API keys.
         metrics_access: Checks the keys for the metrics.
@@ -42,9 +50,11 @@ class Service:
         fatal_error: Fatal error that requires a restart of the process; empty while the engine can recover.
     """
 
-    def __init__(self, config: Config, engine: Engine) -> None:
+    def __init__(self, config: Config, engine: Engine, front: Front | None = None) -> None:
         self.config = config
         self.engine = engine
+        self.front = front
+        self.counts = Counts() if front is None else front.ledger
         self.metrics = Metrics(engine)
         server = config.server
         file = None if server.api_keys_file is None else Path(server.api_keys_file)
@@ -54,6 +64,7 @@ class Service:
             file,
             config.keys,
             accept_foreign_tokens=server.accept_foreign_tokens,
+            make_account=Account if front is None else partial(SharedAccount, ledger=front.ledger),
         )
         self.metrics_access = MetricsAccess(server.metrics_keys, public=not server.asks_for_keys)
         self.metrics.show_keys(lambda: self.keys.accounts)
@@ -62,7 +73,7 @@ class Service:
         self.spool = Spool()
         budgets = {"buffered": self.buffered, "undecoded": launcher().undecoded, "backlog": self.spool.waiting}
         self.metrics.show_budgets(budgets, lambda: self.connections.lost)
-        self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict)
+        self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict, self.counts)
         self.observers = Observers(config, lambda outcome: self.metrics.recordings.labels(outcome=outcome).inc())
         self.refusals = RefusalLog()
         self.fatal_error = ""
@@ -140,5 +151,13 @@ class Service:
             await asyncio.sleep(CHECK_EVERY_SECONDS)
             self.keys.refresh()
             self.fatal_error = self.engine.check(self.config.limits.engine_seconds)
+            if self.front is not None:
+                self._report_use(self.front)
             self.connections.check_limits(loop.time())
             self.refusals.check(loop.time())
+
+    def _report_use(self, front: Front) -> None:
+        with suppress(RestartingError):
+            accounts = [*self.keys.accounts, self.keys.shared_account]
+            report_use(front.ledger, accounts, asyncio.get_running_loop().time())
+        self.fatal_error = self.fatal_error or front.ledger.error

@@ -85,3 +85,20 @@ def end_process(number: int) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)
+
+
+def end_server(fatal_error: str, signals: StopSignals) -> None:
+    """End the process of a server that has stopped.
+
+    It ends here, because the interpreter's shutdown may wait for a thread that hangs in a library.
+
+    Args:
+        fatal_error: Why it has stopped; empty after a signal.
+        signals: The signals.
+    """
+    if fatal_error:
+        logger.critical("%s: restart the server", fatal_error)
+        stderr_handler().wait()
+        os._exit(1)
+    if signals.received:
+        end_process(signals.received)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from tympan.config import Config
 from tympan.errors import missing_package
+from tympan.server.access.front import Front
 from tympan.server.access.start_checks import open_to_network, readable_secrets
 from tympan.server.app import PROTOCOLS
 from tympan.server.listen.http_protocol import HttpProtocol
@@ -22,7 +24,6 @@ from tympan.server.listen.listener import listen, tls_context
 from tympan.server.listen.socket_limit import SocketLimit, most_sockets
 from tympan.server.listen.websocket import protocol_class
 from tympan.server.observability.logs import log_config
-from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.stderr_writer import stderr_handler
 from tympan.server.service import Service
 from tympan.version import version
@@ -52,24 +53,26 @@ class UvicornServer(uvicorn.Server):
     def __init__(self, app: FastAPI, config: Config) -> None:
         tls = tls_context(config.server)
         limits = config.limits
-        metrics: Metrics = app.state.service.metrics
-        refused = metrics.refused.labels(reason="connections")
-        sockets = SocketLimit(limits.max_connections or most_sockets(), limits.address_connections, refused.inc)
-        metrics.show_sockets(sockets)
+        service: Service = app.state.service
+        refused = service.metrics.refused.labels(reason="connections")
+        most = limits.max_connections and ceil(limits.max_connections / config.server.fronts)
+        sockets = SocketLimit(most or most_sockets(), limits.address_connections, refused.inc, service.counts)
+        service.metrics.show_sockets(sockets)
+        process = "" if service.front is None else f"front {service.front.number}"
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(HttpProtocol, sockets),  # type: ignore[arg-type]  # a class or a factory
-                ws=protocol_class(app.state.service, PROTOCOLS, sockets),
+                http=partial(HttpProtocol, service, sockets),  # type: ignore[arg-type]  # a class or a factory
+                ws=protocol_class(service, PROTOCOLS, sockets),
                 ws_max_size=HARD_LIMIT_FACTOR * config.limits.message_bytes,
-                log_config=log_config(config.server),
+                log_config=log_config(config.server, process),
                 ssl_context_factory=None if tls is None else lambda *_: tls,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
             )
         )
-        self._service: Service = app.state.service
+        self._service = service
         self.wyoming = _wyoming_server(self._service, sockets)
         self._settings = config.server
         self._drain_delay_seconds = config.limits.drain_delay_seconds
@@ -111,6 +114,8 @@ class UvicornServer(uvicorn.Server):
         self.started = False
         for listener in sockets or ():
             self.servers.append(await self._accept_from(listener))
+        if self._service.front is not None:
+            await self._join(self._service.front)
         self.started = True
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         info, capacity = self._service.engine.info, self._service.engine.capacity
@@ -124,18 +129,29 @@ class UvicornServer(uvicorn.Server):
         if self.wyoming is not None:
             await self.wyoming.start()
 
+    async def _join(self, front: Front) -> None:
+        """Accept the clients that other front processes pass to this one, and let the supervisor read the metrics."""
+
+        async def send_metrics(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(self._service.metrics.render())
+            writer.close()
+
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_unix_server(self._make_protocol, front.address))
+        self.servers.append(await asyncio.start_unix_server(send_metrics, front.metrics_address))
+        front.ledger.set_serving(front.number)
+
     async def _accept_from(self, listener: socket.socket) -> asyncio.Server:
         """Accept connections as uvicorn does, but with a short time limit for the TLS handshake."""
         config = self.config
-
-        def make_protocol() -> asyncio.Protocol:
-            factory: Callable[..., asyncio.Protocol] = config.http_protocol_class
-            return factory(config=config, server_state=self.server_state, app_state=self.lifespan.state)
-
         seconds = TLS_HANDSHAKE_SECONDS if config.ssl else None
         return await asyncio.get_running_loop().create_server(
-            make_protocol, sock=listener, backlog=config.backlog, ssl=config.ssl, ssl_handshake_timeout=seconds
+            self._make_protocol, sock=listener, backlog=config.backlog, ssl=config.ssl, ssl_handshake_timeout=seconds
         )
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        factory: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return factory(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""

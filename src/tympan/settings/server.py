@@ -79,6 +79,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="Refuse clients that request another model than the loaded one."),
     ] = False
+    fronts: Annotated[
+        int,
+        Meta(description="Processes that serve clients; with more than one, a further process supervises them.", ge=1),
+    ] = 1
     log_level: Annotated[
         str,
         Meta(

@@ -24,12 +24,12 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tympan.cli import serve
 from tympan.config import ServerSettings
 from tympan.engine.batching import restarts
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.startup_timer import StartupTimer
 from tympan.errors import ConfigError
+from tympan.server import engine_process
 from tympan.server.listen.listener import listen
 from tympan.server.listen.startup import StartupServer
 
@@ -108,10 +108,10 @@ async def test_paths_while_starting() -> None:
 
 async def test_logs_startup_stage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A start has no time limit, so the log says what it does."""
-    monkeypatch.setattr(serve, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr(engine_process, "PROGRESS_SECONDS", 0.05)
     slow = SlowStart()
     with caplog.at_level(logging.INFO, "tympan"):
-        start = asyncio.create_task(serve._start(slow.engine))
+        start = asyncio.create_task(engine_process.start_engine(slow.engine))
         while "the engine is starting: calibration (0 s so far)" not in caplog.text:
             await asyncio.sleep(0.01)
         slow.done.set()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from tympan.engine.base import Deliver, EngineInfo, Observe, StepReport
+from tympan.engine.remote.link import EngineConnection, EngineLink
 from tympan.engine.remote.process import EngineProcess
 from tympan.engine.remote.stream import RemoteStream
 from tympan.errors import CapacityError, EngineError
@@ -19,21 +20,26 @@ class RemoteEngine:
     """Gives each stream to the process with the most room, and moves it if that process is lost.
 
     Args:
-        commands: For each process, the arguments of the Python interpreter and additional environment variables.
+        commands: For each process to start, the arguments of the Python interpreter and additional environment
+            variables.
+        sockets: The Unix sockets of processes that another process of the server starts.
 
     Attributes:
         moved_streams: How often a stream has continued in another process.
         processes: The processes.
     """
 
-    def __init__(self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> None:
+    def __init__(
+        self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]] = (), sockets: Sequence[str] = ()
+    ) -> None:
         self.observe: Observe | None = None
         self.moved_streams = 0
-        self.processes = [
+        self.processes: list[EngineLink] = [
             EngineProcess(number, command, self, environment)
             for number, (command, environment) in enumerate(commands, 1)
         ]
-        self._streams: dict[tuple[EngineProcess, int], RemoteStream] = {}
+        self.processes += [EngineConnection(number, path, self) for number, path in enumerate(sockets, 1)]
+        self._streams: dict[tuple[EngineLink, int], RemoteStream] = {}
         self._waiting: dict[RemoteStream, None] = {}  # for a process with room
         self._numbers = 0
 
@@ -49,7 +55,9 @@ class RemoteEngine:
 
     @property
     def active(self) -> int:
-        return len(self._streams) + len(self._waiting)
+        """Streams of this server and of all others that use the processes."""
+        others = sum(process.others for process in self.processes if process.ready)
+        return len(self._streams) + len(self._waiting) + others
 
     @property
     def ready(self) -> bool:
@@ -90,6 +98,7 @@ class RemoteEngine:
         """Kill processes that hang; it is a fatal error if none can be started."""
         for process in self.processes:
             process.check(longest_seconds)
+        self._attach_waiting()
         errors = [process.fatal_error for process in self.processes]
         return errors[0] if all(errors) else ""
 
@@ -110,13 +119,14 @@ class RemoteEngine:
 
     # --- calls of processes --------------------------------------------------------------------------------------
 
-    def on_ready(self, process: EngineProcess) -> None:
+    def on_ready(self, process: EngineLink) -> None:
         self._attach_waiting()
 
-    def on_lost(self, process: EngineProcess) -> None:
+    def on_lost(self, process: EngineLink) -> None:
         lost = [stream for stream in self._streams.values() if stream.process is process]
         for stream in lost:
             self._remove(stream, process)
+            stream.has_moved = True
             self._waiting[stream] = None
         self.moved_streams += len(lost)
         if all(each.fatal_error for each in self.processes):
@@ -124,12 +134,20 @@ class RemoteEngine:
                 stream.fail(EngineError("no engine process can be started"))
         self._attach_waiting()
 
-    def on_refused(self, process: EngineProcess, stream: int) -> None:
+    def on_refused(self, process: EngineLink, stream: int) -> None:
         refused = self._streams.get((process, stream))
-        if refused is not None:
+        if refused is None:
+            return
+        if refused.has_moved:  # another server has taken the room at the same time
+            self._remove(refused, process)
+            self._waiting[refused] = None
+        else:
             refused.fail(CapacityError("all streams are taken; try again later"))
 
-    def on_events(self, process: EngineProcess, stream: int, events: Sequence[EngineEvent]) -> None:
+    def on_room(self, process: EngineLink) -> None:
+        self._attach_waiting()
+
+    def on_events(self, process: EngineLink, stream: int, events: Sequence[EngineEvent]) -> None:
         receiver = self._streams.get((process, stream))
         if receiver is not None:
             receiver.receive(events)
@@ -138,17 +156,17 @@ class RemoteEngine:
         if self.observe is not None:
             self.observe(report)
 
-    def _roomiest(self) -> EngineProcess | None:
+    def _roomiest(self) -> EngineLink | None:
         process = max(self.processes, key=lambda each: each.free)
         return process if process.free > 0 else None
 
-    def _attach(self, stream: RemoteStream, process: EngineProcess) -> None:
+    def _attach(self, stream: RemoteStream, process: EngineLink) -> None:
         self._numbers = (self._numbers + 1) % (1 << 32)
         self._streams[process, self._numbers] = stream
         process.active += 1
         stream.attach(process, self._numbers)
 
-    def _remove(self, stream: RemoteStream, process: EngineProcess) -> None:
+    def _remove(self, stream: RemoteStream, process: EngineLink) -> None:
         del self._streams[process, stream.number]
         process.active -= 1
         stream.detach()

@@ -1,4 +1,4 @@
-"""The server's side of one engine process: its start, its socket, and its restart."""
+"""An engine process that this process has started: its start, and its restart."""
 
 from __future__ import annotations
 
@@ -8,52 +8,18 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
 
 from tympan.config import child_environment
-from tympan.engine.base import EngineInfo, StepReport
 from tympan.engine.batching.restarts import MAX_RESTARTS, RestartPolicy
 from tympan.engine.batching.watchdog import Watchdog
-from tympan.engine.remote.wire import (
-    Kind,
-    Messages,
-    Refused,
-    Started,
-    StartFailed,
-    Starting,
-    Step,
-    error_of,
-    item,
-    unpack_event,
-)
-from tympan.errors import EngineError
-from tympan.messages import EngineEvent
+from tympan.engine.remote.link import EngineLink, LinkListener
 
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0  # for a process to end after its socket was closed
 
 
-class ProcessListener(Protocol):
-    """What a process reports to its engine."""
-
-    def on_ready(self, process: EngineProcess) -> None:
-        """Give streams to the process."""
-
-    def on_lost(self, process: EngineProcess) -> None:
-        """Move the streams of the process, which is gone; it is restarted unless its `fatal_error` is set."""
-
-    def on_refused(self, process: EngineProcess, stream: int) -> None:
-        """Fail a stream that the process has no room for."""
-
-    def on_events(self, process: EngineProcess, stream: int, events: Sequence[EngineEvent]) -> None:
-        """Handle the events of a stream."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Handle the report of a step, after its events."""
-
-
-class EngineProcess(asyncio.Protocol):
+class EngineProcess(EngineLink):
     """Starts a process, and again whenever it ends.
 
     Args:
@@ -61,40 +27,17 @@ class EngineProcess(asyncio.Protocol):
         command: Arguments of the Python interpreter.
         listener: The engine.
         environment: Additional environment variables.
-
-    Attributes:
-        ready: Whether it takes streams.
-        stage: Stage of its start.
-        info: Description of its engine, after the first start.
-        capacity: Streams that it carries.
-        active: Streams that it has; the engine counts them.
-        start_seconds: Seconds that each stage of its start took.
-        fatal_error: Why it is not started again; empty while it is.
     """
 
-    info: EngineInfo
-
     def __init__(
-        self, number: int, command: Sequence[str], listener: ProcessListener, environment: Mapping[str, str]
+        self, number: int, command: Sequence[str], listener: LinkListener, environment: Mapping[str, str]
     ) -> None:
-        self.ready = False
-        self.stage = ""
-        self.capacity = 0
-        self.active = 0
-        self.start_seconds: Mapping[str, float] = {}
-        self.fatal_error = ""
-        self._number = number
+        super().__init__(number, listener)
         self._command = command
-        self._listener = listener
         self._environment = environment
         self._restarts = RestartPolicy()
         self._watchdog = Watchdog()
-        self._heard = 0  # messages so far
         self._process: Process | None = None
-        self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the process and wait until its engine takes streams.
@@ -102,7 +45,6 @@ class EngineProcess(asyncio.Protocol):
         Raises:
             TympanError: The engine cannot be started.
         """
-        self._loop = asyncio.get_running_loop()
         await self._spawn()
         self._task = asyncio.create_task(self._run())
 
@@ -115,7 +57,7 @@ class EngineProcess(asyncio.Protocol):
 
     def check(self, longest_seconds: int) -> None:
         """Kill a process that has sent nothing for `longest_seconds`; called about once a second."""
-        if self.ready and self._watchdog.stalled_checks(self._heard) >= longest_seconds:
+        if self.ready and self._watchdog.stalled_checks(self._received) >= longest_seconds:
             logger.error("engine process %d has not answered for %d s and is killed", self._number, longest_seconds)
             self.kill()
 
@@ -124,29 +66,10 @@ class EngineProcess(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    @property
-    def free(self) -> int:
-        """Streams that it can take."""
-        return self.capacity - self.active if self.ready else 0
-
-    def close(self, stream: int) -> None:
-        """Close a stream."""
-        self.send(item(stream, Kind.CLOSE))
-
-    def send(self, *items: bytes) -> None:
-        """Send items together with all others of this iteration of the event loop."""
-        if not self._outgoing:
-            self._loop.call_soon(self._write)
-        self._outgoing += items
-
-    def _write(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
-
     # --- the process ---------------------------------------------------------------------------------------------
 
     async def _spawn(self) -> None:
+        self._begin()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
@@ -156,9 +79,6 @@ class EngineProcess(asyncio.Protocol):
                 env=child_environment(**self._environment),
                 start_new_session=True,  # a signal to the server's group must not end streams that drain
             )
-        self._started: asyncio.Future[None] = self._loop.create_future()
-        self._lost: asyncio.Future[None] = self._loop.create_future()
-        self._messages = Messages()
         ours.setblocking(False)
         await self._loop.create_connection(lambda: self, sock=ours)
         await self._started
@@ -189,10 +109,7 @@ class EngineProcess(asyncio.Protocol):
 
     async def _end_process(self, seconds: float) -> int | None:
         """Close the socket, wait for the process to end, kill it after `seconds`, and return its exit code."""
-        self.ready = False
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
+        self._disconnect()
         if self._process is None:
             return None
         try:
@@ -201,40 +118,3 @@ class EngineProcess(asyncio.Protocol):
         except TimeoutError:
             self.kill()
             return await self._process.wait()
-
-    # --- calls of the transport ----------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Report the end of the process."""
-        if not self._started.done():
-            self._started.set_exception(EngineError(f"engine process {self._number} ended while it started"))
-            return
-        if not self._lost.done() and not self._stopping:
-            self._lost.set_result(None)
-
-    def data_received(self, data: bytes) -> None:
-        """Handle the messages of the process."""
-        self._heard += 1
-        for message in self._messages.feed(data):
-            match message:
-                case Step():
-                    for stream, events in message.events:
-                        self._listener.on_events(self, stream, [unpack_event(event) for event in events])
-                    if message.report is not None:
-                        self._listener.on_step(message.report)
-                case Refused():
-                    self._listener.on_refused(self, message.stream)
-                case Starting():
-                    self.stage = message.stage
-                case Started():
-                    self.info, self.capacity = message.info, message.capacity
-                    self.start_seconds, self.stage = message.start_seconds, ""
-                    self.ready = True
-                    self._started.set_result(None)
-                    self._listener.on_ready(self)
-                case StartFailed():
-                    self._started.set_exception(error_of(message.code, message.message))

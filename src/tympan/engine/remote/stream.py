@@ -12,7 +12,7 @@ from tympan.messages import EngineEvent, Failed, Finished, Pcm
 
 if TYPE_CHECKING:
     from tympan.engine.remote.engine import RemoteEngine
-    from tympan.engine.remote.process import EngineProcess
+    from tympan.engine.remote.link import EngineLink
 
 
 class RemoteStream:
@@ -22,12 +22,14 @@ class RemoteStream:
         process: The process that runs it, or None.
         number: Its number in that process's messages.
         live: Whether the audio arrives in real time.
+        has_moved: Whether a process that ran it was lost.
     """
 
     def __init__(self, engine: RemoteEngine, deliver: Deliver, *, live: bool) -> None:
-        self.process: EngineProcess | None = None
+        self.process: EngineLink | None = None
         self.number = 0
         self.live = live
+        self.has_moved = False
         self._engine = engine
         self._deliver = deliver
         self._buffer = ReplayBuffer(engine.info.frame_seconds)
@@ -50,7 +52,7 @@ class RemoteStream:
     def close(self) -> None:
         self._engine.release(self)
 
-    def attach(self, process: EngineProcess, number: int) -> None:
+    def attach(self, process: EngineLink, number: int) -> None:
         """Open the stream in a process, and run what it has to run again."""
         self.process, self.number = process, number
         process.send(*self._buffer.replay(number, live=self.live))

@@ -1,4 +1,4 @@
-"""The messages between a server and its engine processes, on a Unix socket pair.
+"""The messages between a server, or each of its front processes, and its engine processes, on Unix sockets.
 
 To the engine: items, each a little-endian header (stream u32, kind u8, three bytes of padding, length u32) and its
 payload. All items of one iteration of the server's event loop are one write. From the engine: length u32, then a
@@ -51,6 +51,7 @@ class Started(Struct, tag=True, array_like=True):
     info: EngineInfo
     capacity: int
     start_seconds: dict[str, float]
+    others: int = 0  # streams of other servers
 
 
 class StartFailed(Struct, tag=True, array_like=True):
@@ -66,6 +67,12 @@ class Refused(Struct, tag=True, array_like=True):
     stream: int
 
 
+class Others(Struct, tag=True, array_like=True):
+    """How many streams the engine has of other servers; sent when it changes."""
+
+    streams: int
+
+
 class Step(Struct, tag=True, array_like=True):
     """The events of one step, by stream, each as its kind and its fields."""
 
@@ -73,7 +80,7 @@ class Step(Struct, tag=True, array_like=True):
     report: StepReport | None = None
 
 
-Message = Starting | Started | StartFailed | Refused | Step
+Message = Starting | Started | StartFailed | Refused | Others | Step
 _decoder = msgspec.msgpack.Decoder(Message)
 _encode = msgspec.msgpack.Encoder().encode
 

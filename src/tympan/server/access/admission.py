@@ -14,10 +14,14 @@ from tympan.engine.base import Engine
 from tympan.errors import CapacityError, RestartingError, TympanError
 from tympan.messages import AudioFormat
 from tympan.server.access.auth import Keyring
+from tympan.server.access.ledger import Counts
+from tympan.server.access.ledger_client import LedgerClient
 from tympan.server.access.origins import check_host, check_origin
 from tympan.server.access.quota import Account, Usage
 from tympan.session.listener import SessionListener
 from tympan.session.session import Session
+
+FILES = "files"  # the name of their count
 
 
 class Admission:
@@ -29,6 +33,7 @@ class Admission:
         keys: The accepted API keys.
         unavailable_reason: Returns why no session can be opened at the moment, or an empty string.
         evict: Releases a stream whose client is gone, given the event loop's time; returns whether there was one.
+        counts: Counts the slots that files take.
     """
 
     def __init__(
@@ -38,13 +43,14 @@ class Admission:
         keys: Keyring,
         unavailable_reason: Callable[[], str],
         evict: Callable[[float], bool],
+        counts: Counts | LedgerClient,
     ) -> None:
         self._config = config
         self._engine = engine
         self._keys = keys
         self._unavailable_reason = unavailable_reason
         self._evict = evict
-        self._upload_streams = 0  # slots taken by files
+        self._counts = counts
 
     def check_client(self, credential: str | None, headers: Mapping[str, str]) -> Account:
         """Return the account of a client that may connect; header names are in lower case.
@@ -87,9 +93,33 @@ class Admission:
             QuotaError: The key has reached one of its limits.
             EngineError: The engine is not running.
         """
+        if live:
+            return self._open(account, id, audio_format, listener, wants_vad=wants_vad, live=True)
         streams = audio_format.streams
-        if not live:
-            self._check_upload_share(streams)
+        most = self._config.limits.upload_streams or max(1, self._engine.capacity // 2)
+        used = self._counts.take(FILES, streams, most)
+        if used is not None:
+            raise CapacityError(f"upload capacity is in use ({used} of {most} streams); try again later")
+        try:
+            return self._open(account, id, audio_format, listener, wants_vad=wants_vad, live=False)
+        except TympanError:
+            self.end_upload(streams)
+            raise
+
+    def end_upload(self, streams: int) -> None:
+        """Return the slots of a file to the share that files may take."""
+        self._counts.give(FILES, streams)
+
+    def _open(
+        self,
+        account: Account,
+        id: str,
+        audio_format: AudioFormat,
+        listener: SessionListener,
+        *,
+        wants_vad: bool,
+        live: bool,
+    ) -> tuple[Session, Usage]:
         now = asyncio.get_running_loop().time()
         while True:
             try:
@@ -101,20 +131,7 @@ class Admission:
                 if not (live and self._evict(now)):
                     raise
         try:
-            usage = account.open(session, streams, now)
+            return session, account.open(session, audio_format.streams, now)
         except TympanError:
             session.close()
             raise
-        if not live:
-            self._upload_streams += streams
-        return session, usage
-
-    def end_upload(self, streams: int) -> None:
-        """Return the slots of a file to the share that files may take."""
-        self._upload_streams -= streams
-
-    def _check_upload_share(self, streams: int) -> None:
-        most = self._config.limits.upload_streams or max(1, self._engine.capacity // 2)
-        used = self._upload_streams
-        if used and used + streams > most:
-            raise CapacityError(f"upload capacity is in use ({used} of {most} streams); try again later")

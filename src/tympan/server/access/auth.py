@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import jwt
@@ -42,6 +42,7 @@ class Keyring:
         limits: KeySettings | None = None,
         *,
         accept_foreign_tokens: bool = False,
+        make_account: Callable[[KeySettings], Account] = Account,
     ) -> None:
         """Load the keys.
 
@@ -51,6 +52,7 @@ class Keyring:
             file: File with more keys; `refresh` reloads it.
             limits: Limits of keys that have none of their own.
             accept_foreign_tokens: Whether to accept tokens of keys that are not in the keyring.
+            make_account: Returns an account with these limits.
 
         Raises:
             ConfigError: A key is invalid, or the file cannot be read.
@@ -61,7 +63,8 @@ class Keyring:
         self._secret = hashlib.sha256((secret or secrets.token_hex()).encode()).digest()
         self._accounts: dict[str, Account] = {}
         self._accept_foreign_tokens = accept_foreign_tokens
-        self.shared_account = Account(self._limits)
+        self._make_account = make_account
+        self.shared_account = make_account(self._limits)
         self._update_accounts()
 
     @property
@@ -134,7 +137,7 @@ class Keyring:
     def _update_accounts(self) -> None:
         previous, self._accounts = self._accounts, {}
         for key in [*self._keys, *(self._file.keys if self._file is not None else ())]:
-            account = self._accounts[key.hash] = previous.get(key.hash) or Account(self._limits)
+            account = self._accounts[key.hash] = previous.get(key.hash) or self._make_account(self._limits)
             account.limits, account.id, account.name = key.limits, key.id, key.name
         for hash in previous.keys() - self._accounts.keys():
             previous[hash].revoked = True

@@ -1,7 +1,7 @@
 """Usage of each API key and its limits: concurrent streams, new streams and bytes of files per minute, audio per day.
 
-Rates are counted in sliding windows: a day is the last 24 hours. Each process counts for itself. Memory is bounded by
-the number of configured keys.
+Rates are counted in sliding windows: a day is the last 24 hours. Each server counts for itself, its front processes
+together (`ledger.py`). Memory is bounded by the number of configured keys.
 """
 
 from __future__ import annotations
@@ -85,8 +85,18 @@ class Account:
             AccessError: The key has been removed.
             QuotaError: A limit is reached; no stream is reserved.
         """
+        self.reserve(streams, now)
+        return Usage(self, session, streams)
+
+    def reserve(self, streams: int, now: float) -> None:
+        """Reserve the streams of one session.
+
+        Raises:
+            AccessError: The key has been removed.
+            QuotaError: A limit is reached; no stream is reserved.
+        """
         if self.revoked:
-            raise self._revoked_error()
+            raise self.revoked_error()
         limit = self.limits.key_streams
         if limit is not None and self.streams + streams > limit:
             raise QuotaError(f"the limit of {limit} concurrent streams is reached", STREAM_RETRY_SECONDS)
@@ -94,12 +104,15 @@ class Account:
         if limit is not None and self._openings.total(now) >= limit:
             wait = self._openings.seconds_until_below(limit, now)
             raise QuotaError(f"the limit of {limit} new streams and files per minute is reached", wait)
-        error = self._audio_error(now)
+        error = self.audio_error(now)
         if error is not None:
             raise error
+        self.take(streams, now)
+
+    def take(self, streams: int, now: float) -> None:
+        """Count the streams of a new session, without checking limits."""
         self._openings.add(1, now)
         self.streams += streams
-        return Usage(self, session, streams)
 
     def release(self, streams: int) -> None:
         self.streams -= streams
@@ -110,12 +123,14 @@ class Account:
 
     def error(self, now: float) -> AccessError | QuotaError | None:
         """Return an error if open streams of the key have to end: it was removed, or its audio is used up."""
-        return self._revoked_error() if self.revoked else self._audio_error(now)
+        return self.revoked_error() if self.revoked else self.audio_error(now)
 
-    def _revoked_error(self) -> AccessError:
+    def revoked_error(self) -> AccessError:
+        """Return the error for streams of a key that was removed."""
         return AccessError("the API key of this stream has been removed; use another key")
 
-    def _audio_error(self, now: float) -> QuotaError | None:
+    def audio_error(self, now: float) -> QuotaError | None:
+        """Return an error if the audio of the last 24 hours is used up."""
         limit = self.limits.key_minutes_per_day
         if limit is None or self._audio.total(now) < 60 * limit:
             return None
@@ -128,11 +143,25 @@ class Account:
         Raises:
             QuotaError: The limit on bytes per minute is exceeded.
         """
+        self.add_file_bytes(count, now)
+        error = self.file_error(now)
+        if error is not None:
+            raise error
+
+    def add_file_bytes(self, count: int, now: float) -> None:
         self._file_bytes.add(count, now)
+
+    def file_bytes(self, now: float) -> float:
+        """Return the bytes of files received in the last minute."""
+        return self._file_bytes.total(now)
+
+    def file_error(self, now: float) -> QuotaError | None:
+        """Return an error if more bytes of files were received in the last minute than the limit allows."""
         limit = self.limits.key_upload_bytes_per_minute
-        if limit is not None and self._file_bytes.total(now) > limit:
-            wait = self._file_bytes.seconds_until_below(limit, now)
-            raise QuotaError(f"the limit of {limit} bytes of files per minute is exceeded", wait)
+        if limit is None or self.file_bytes(now) <= limit:
+            return None
+        wait = self._file_bytes.seconds_until_below(limit, now)
+        return QuotaError(f"the limit of {limit} bytes of files per minute is exceeded", wait)
 
 
 class AudioMeter(Protocol):

@@ -11,7 +11,9 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tympan.server.listen.relay import relay_for
 from tympan.server.listen.socket_limit import SocketLimit
+from tympan.server.service import Service
 
 HEAD_TIMEOUT_SECONDS = 10.0  # for the request line and headers, from the connection or the end of the last response on
 MAX_HEAD_BYTES = 15 * 1024  # picows, which parses the opening request of a WebSocket again, accepts 16 KiB
@@ -23,8 +25,9 @@ _UPGRADE_HEADERS = {b"upgrade": b"websocket", b"connection": b"Upgrade"}
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, until it is closed or becomes a WebSocket; the arguments after `sockets` are uvicorn's."""
 
-    def __init__(self, sockets: SocketLimit, *arguments: Any, **named_arguments: Any) -> None:
+    def __init__(self, service: Service, sockets: SocketLimit, *arguments: Any, **named_arguments: Any) -> None:
         super().__init__(*arguments, **named_arguments)
+        self._service = service
         self.sockets = sockets
 
     @property
@@ -68,7 +71,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._disconnect_running_cycle()
         # picows accepts each of these headers with one token only, but Firefox sends `Connection: keep-alive, Upgrade`.
         self.scope["headers"] = [(name, _UPGRADE_HEADERS.get(name, value)) for name, value in self.scope["headers"]]
-        super().handle_websocket_upgrade()
+        relay = relay_for(self._service, self.sockets, self.url)
+        if relay is None:
+            super().handle_websocket_upgrade()
+            return
+        self.connections.discard(self)
+        headers = b"".join(name + b": " + value + b"\r\n" for name, value in self.scope["headers"])
+        relay.start(self.transport, b"GET " + self.url + b" HTTP/1.1\r\n" + headers + b"\r\n")
 
     def _get_upgrade(self) -> bytes | None:
         """Return the requested protocol; each of the two headers is a list, and may be repeated (RFC 9110 §7.6.1)."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
+
+from tympan.server.access.ledger import Counts
+from tympan.server.access.ledger_client import LedgerClient
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +38,22 @@ class SocketLimit:
         most: Most sockets.
         most_per_address: Most sockets of one client address, or `None`. Clients behind a proxy have the proxy's.
         on_refused: Called for every socket that is closed because of a limit.
+        counts: Counts the sockets of each address.
     """
 
     def __init__(
-        self, most: int, most_per_address: int | None = None, on_refused: Callable[[], None] = lambda: None
+        self,
+        most: int,
+        most_per_address: int | None = None,
+        on_refused: Callable[[], None] = lambda: None,
+        counts: Counts | LedgerClient | None = None,
     ) -> None:
         self.most = most
         self._on_refused = on_refused
         self._refused = 0
         self._most_per_address = most_per_address
-        self._open: dict[object, str] = {}  # their addresses
-        self._by_address: Counter[str] = Counter()
+        self._counts = counts or Counts()
+        self._open: dict[object, str] = {}  # the names of their counts; empty if they are not counted
         self._idle: dict[object, LimitedSocket] = {}  # waiting for a request, the longest wait first
 
     @property
@@ -57,21 +64,22 @@ class SocketLimit:
     def add(self, socket: LimitedSocket) -> None:
         """Count a new socket, and evict one if there are too many: the new one if its address has too many."""
         address = socket.address
-        self._open[socket] = address
-        self._by_address[address] += 1
-        if self._most_per_address is not None and address and self._by_address[address] > self._most_per_address:
-            self._evict(socket)
-        elif len(self._open) > self.most:
+        self._open[socket] = ""
+        if self._most_per_address is not None and address:
+            name = f"address {address}"
+            if self._counts.take(name, 1, self._most_per_address) is not None:
+                self._evict(socket)
+                return
+            self._open[socket] = name
+        if len(self._open) > self.most:
             self._evict(next(iter(self._idle.values()), socket))
 
     def remove(self, socket: object) -> None:
         """Forget a socket that is closed. May be called more than once."""
         self._idle.pop(socket, None)
-        address = self._open.pop(socket, None)
-        if address is not None:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+        name = self._open.pop(socket, "")
+        if name:
+            self._counts.give(name, 1)
 
     def replace(self, socket: object, upgraded: object) -> None:
         """Count `upgraded` instead of `socket`: the connection has become a WebSocket."""

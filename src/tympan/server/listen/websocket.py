@@ -31,6 +31,7 @@ from tympan.protocols.base import Refusal, WireMessage
 from tympan.server.listen.base import BURST_MESSAGES, MESSAGES_PER_SECOND, BaseTransport
 from tympan.server.listen.coalescer import MessageCoalescer
 from tympan.server.listen.opening import error_response, parse_opening
+from tympan.server.listen.relay import LocalTransport, is_local
 from tympan.server.listen.socket_limit import SocketLimit
 from tympan.server.service import Service
 from tympan.server.sessions.connection import MakeProtocol
@@ -238,7 +239,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._open_connections.add(cast(Any, self))
         self._sockets.replace(cast(asyncio.Transport, transport).get_protocol(), self)
-        super().connection_made(transport)
+        super().connection_made(LocalTransport(transport) if is_local(transport) else transport)
 
     def get_buffer(self, size_hint: int) -> memoryview:
         return cast(memoryview, super().get_buffer(size_hint))[:MAX_READ_BYTES]

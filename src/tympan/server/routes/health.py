@@ -60,7 +60,8 @@ def routes(service: Service) -> APIRouter:
             service.metrics_access.check(request_of(request).authorization("bearer"))
         except AccessError as error:
             return _refuse(error)
-        return Response(service.metrics.render(), media_type=service.metrics.content_type)
+        text = service.metrics.render() if service.front is None else await service.front.metrics()
+        return Response(text, media_type=service.metrics.content_type)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def schema(request: Request) -> JSONResponse:

@@ -88,7 +88,7 @@ class Connection:
         observers = service.observers.begin(self._request, self._protocol.name, audio_format, service.engine.info)
         self._session.observers += observers
         self._log.opened(self._session, observers)
-        self._outbox, self._token = outbox_for(self._protocol, self._limits)
+        self._outbox, self._token = outbox_for(self._protocol, self._limits, service.front)
         if self._token:
             service.connections.resumable[self._token] = self
         service.connections.add(self)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tympan.config import LimitSettings
 from tympan.errors import ResumeError, SlowReaderError
 from tympan.protocols.base import ResumableProtocol, ServerProtocol
+from tympan.server.access.front import Front
 
 Message = str | bytes
 
@@ -92,10 +93,16 @@ class ResumableOutbox(Outbox):
         self._characters = sum(map(len, self._kept))
 
 
-def outbox_for(protocol: ServerProtocol, limits: LimitSettings) -> tuple[Outbox, str]:
-    """Return the outbox of a stream and its token, which is empty if the stream cannot be resumed."""
+def outbox_for(protocol: ServerProtocol, limits: LimitSettings, front: Front | None = None) -> tuple[Outbox, str]:
+    """Return the outbox of a stream and its token, which is empty if the stream cannot be resumed.
+
+    Args:
+        protocol: The protocol of the stream.
+        limits: The server's limits.
+        front: This process if there are several; the token begins with its number.
+    """
     if not isinstance(protocol, ResumableProtocol) or not protocol.wants_token() or not limits.resume_seconds:
         return Outbox(limits.outbox_messages), ""
-    token = secrets.token_urlsafe()
+    token = secrets.token_urlsafe() if front is None else f"{front.number}.{secrets.token_urlsafe()}"
     protocol.give_token(token)
     return ResumableOutbox(limits.outbox_messages), token

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from tympan.server.listen.listener import listen_on
+from tympan.server.listen.listener import bind_shared, listen_on
 from tympan.server.listen.socket_limit import SocketLimit
 from tympan.server.service import Service
 from tympan.server.wyoming.connection import WyomingConnection
@@ -29,7 +29,8 @@ class WyomingServer:
     def __init__(self, service: Service, sockets: SocketLimit, port: int) -> None:
         self._service = service
         self._sockets = sockets
-        self._socket = listen_on(service.config.server.wyoming_host, port)
+        bind = listen_on if service.front is None else bind_shared
+        self._socket = bind(service.config.server.wyoming_host, port)
         self.address, self.port = self._socket.getsockname()[:2]
         self._connections: set[WyomingConnection] = set()
         self._server: asyncio.Server | None = None
