@@ -7,9 +7,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tympan.errors import ModelError
 from tympan.models.checkpoints.download import Report, no_report
 from tympan.models.checkpoints.hub_errors import model_error
-from tympan.models.checkpoints.tensors import FileStart
+
+_MAX_HEADER_BYTES = 100_000_000  # of the safetensors format
+
+
+@dataclass(frozen=True)
+class FileStart:
+    """A safetensors file of which at least the header is on the disk.
+
+    Attributes:
+        path: Path of what is on the disk.
+        name: Path of the file for messages.
+        size_bytes: Size of the complete file.
+    """
+
+    path: Path
+    name: Path
+    size_bytes: int
+
+    @staticmethod
+    def whole(path: Path) -> FileStart:
+        """Return a complete file; raises ModelError if it does not exist."""
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist")
+        return FileStart(path, path, path.stat().st_size)
+
+
+def header_end(path: Path) -> int:
+    """Return the number of bytes up to the end of the header; 8 if the file is of another format."""
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    return 8 + (header_bytes if 2 <= header_bytes <= _MAX_HEADER_BYTES else 0)
 
 
 class Files(ABC):

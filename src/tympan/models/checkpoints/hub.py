@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tympan.errors import ModelError, missing_package
 from tympan.models.checkpoints.download import RemoteFile, Report, check_space, no_report
-from tympan.models.checkpoints.files import Files, Folder
+from tympan.models.checkpoints.files import Files, FileStart, Folder, header_end
 from tympan.models.checkpoints.hub_errors import explain, is_rejected_token, model_error, retry_seconds
-from tympan.models.checkpoints.tensors import FileStart, header_end
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
