@@ -12,9 +12,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_logging() -> Iterator[None]:
-    """Undo what a test configured: `tympan serve` in the test's process sets levels and handlers for good."""
+    """Undo what the tests of a module and their servers configured: levels and handlers would stay for good."""
     loggers = [logging.getLogger(), logging.getLogger("tympan")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     yield
