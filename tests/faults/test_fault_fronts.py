@@ -92,6 +92,7 @@ def test_front_that_fails_now_and_then(tmp_path: Path) -> None:
     """Failures after a good run do not add up."""
     serve = SERVE.replace("restarts.RESTART", "restarts.GOOD_RUN_SECONDS = 0.0\nrestarts.RESTART")
     with ServerProcess(tmp_path / "log", ("-c", serve), wait_for=ALL_SERVE, model="scripted", fronts=2) as server:
+        server.until(lambda: server.log.count("serves model") == 2)
         for number in range(7):
             victim = max(fronts_of(server.children()), key=lambda each: each.create_time())
             victim.kill()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ SECOND = bytes(48_000)  # of silence
 END_SECONDS = 10
 NEVER_LOADED = ("-m", "support.faults.serve", "load")
 PID_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def default_hangup() -> Iterator[None]:
+    """Servers inherit how SIGHUP is handled, and ignore it if these tests run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def namespaces() -> bool:
