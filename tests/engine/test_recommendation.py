@@ -44,7 +44,7 @@ def test_stored_per_architecture() -> None:
 
 def test_start_and_doctor_show_it(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     store(TINY, {"int8": 90.0, "int4": 60.0})
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, "tympan"):
         load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="int8", max_streams=1))
     assert "--dtype int4 is recommended" in caplog.text
     main(["doctor", "--model", "random:tiny", "--device", "cpu", "--dtype", "int8", "--port", "0"])

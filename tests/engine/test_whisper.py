@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from huggingface_hub import constants
 from pytest_audioeval.samples.registry import SampleRegistry
@@ -22,6 +23,7 @@ from tympan.engine.embedded.whisper.model import Whisper
 from tympan.engine.embedded.whisper.recognizer import SAMPLE_RATE, WhisperRecognizer
 from tympan.errors import MissingPackageError, ModelError
 from tympan.messages import EngineEvent, Partial, Progress, Samples, Word
+from tympan.models.cpu import graph
 
 MODEL = f"whisper:{TINY_EN}"
 FRAME_SAMPLES = 1_280
@@ -32,7 +34,17 @@ CLIPS = ("counting", "hello_world", "quick_brown_fox")
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(Whisper(locate_model(MODEL)))
+    """The recognizer of a worker process, in this one, whose sessions share ONNX Runtime's threads (models/cpu)."""
+
+    class SharedThreads(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.use_per_session_threads = False
+
+    graph._start_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "SessionOptions", SharedThreads)
+        return WhisperRecognizer(Whisper(locate_model(MODEL)))
 
 
 @pytest.fixture(scope="module")
