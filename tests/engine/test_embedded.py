@@ -123,7 +123,8 @@ async def test_worker_that_hangs_at_its_start_is_killed(
     assert engine.check(60) == "no recognizer process started in 5 restarts in a row"
     await engine.stop()
     assert len(started) >= 2 * MAX_RESTARTS
-    assert [each.returncode for each in started] == [-signal.SIGKILL] * len(started)
+    # asyncio reports 255 for a process that its second `kill` has collected, which polls it first.
+    assert {each.returncode for each in started} <= {-signal.SIGKILL, 255}
 
 
 def test_slots_are_distributed_evenly() -> None:
