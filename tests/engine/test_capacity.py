@@ -21,6 +21,7 @@ from tympan.engine.kyutai.capacity import (
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.placement import place
 from tympan.errors import ConfigError
+from tympan.models.checkpoints.load import open_checkpoint
 
 KEY = {"gpu": "a", "model": "b"}
 
@@ -64,6 +65,16 @@ def test_step_times_depend_on_key(tmp_path: Path) -> None:
     other = Machine(40)
     cached_step_seconds(tmp_path, {**KEY, "gpu": "c"}, other)(1)
     assert other.measured == [1]
+
+
+@pytest.mark.parametrize(("seconds", "measured"), [(0.002, []), (0.0024, []), (0.0028, [1]), (0.0014, [1])])
+def test_step_times_of_a_machine_with_another_speed_are_measured_again(
+    tmp_path: Path, seconds: float, measured: list[int]
+) -> None:
+    cached_step_seconds(tmp_path, KEY, Machine(40), check=lambda: seconds)(1)
+    machine = Machine(40)
+    assert cached_step_seconds(tmp_path, KEY, machine, check=lambda: seconds)(1) == pytest.approx(0.002, rel=0.1)
+    assert machine.measured == measured
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": {"gpu": "a", "model": "b"}, "step_seconds": {"x": 1}}'])
@@ -145,3 +156,32 @@ def test_cache_types_on_cpu() -> None:
     assert place(ModelSettings(device="cpu", kv_dtype="fp8")).cache_name == "fp8"
     with pytest.raises(ConfigError, match="--dtype bf16"):
         place(ModelSettings(device="cpu", dtype="fp8"))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "tympan" / "step-times"
+
+
+def test_next_start_on_a_cpu_uses_the_step_times(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = dict.fromkeys((1, 2, 4), 0.01) | {8: 0.1}
+    monkeypatch.setattr(capacity, "full_context_step_seconds", lambda runner, rows, steps: seconds[rows])
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
+    assert load_runner(settings, 8).slots == 4
+    (file,) = own_cache.iterdir()
+    seconds = dict.fromkeys((2, 4, 8), 0.1) | {1: 0.01}
+    assert load_runner(settings, 8).slots == 4
+    assert list(own_cache.iterdir()) == [file]
+    seconds[1] = 0.02
+    assert load_runner(settings, 8).slots == 1
+
+
+def test_step_times_on_a_gpu_are_stored(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=4)
+    monkeypatch.setattr(capacity, "full_context_step_seconds", lambda runner, rows: 0.01 * rows)
+    for _ in range(2):
+        runner = load_runner(settings)
+        capacity.limit_to_real_time(runner, open_checkpoint(settings.model), place(settings))
+        assert runner.slots == 4
+        assert len(list(own_cache.iterdir())) == 1

@@ -81,7 +81,7 @@ def test_load_uses_no_device(written: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_slots_are_limited_by_platform_and_speed(
     monkeypatch: pytest.MonkeyPatch, most_streams: int | None, carried: int, slots: int
 ) -> None:
-    def measured(model: LoadedModel, info: EngineInfo, most: int) -> int:
+    def measured(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> int:
         return min(carried, most)
 
     monkeypatch.setattr(loader, "measure_capacity", measured)

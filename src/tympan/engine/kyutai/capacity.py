@@ -11,6 +11,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version as package_version
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from tympan.engine.batching.buckets import bucket_sizes
 from tympan.engine.batching.scheduler import Row, Slot
 from tympan.engine.batching.step import StepResult
 from tympan.engine.kyutai.graphs import CudaDevice
+from tympan.engine.kyutai.machine import cpu_key
 from tympan.engine.kyutai.placement import Placement
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
@@ -38,6 +40,7 @@ WARM_UP_STEPS = 2
 MEASURED_STEPS = 4
 FULL_CONTEXT_SECONDS = 3600.0  # age of a stream whose rings have long been full
 _FINEST = 16  # streams; larger answers are searched for between powers of two
+_SAME_SPEED = 1.3  # largest ratio of the times of two steps of a machine that is as fast as before
 
 GIB = 2**30
 _FIXED_BYTES = GIB  # libraries, graphs, fragmentation
@@ -111,7 +114,7 @@ def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: 
         "slots": runner.slots,
         "buckets": bucket_sizes(runner.slots),
         "tympan": version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
     times = cached_step_seconds(
         cache_folder() / "step-times", key, lambda rows: full_context_step_seconds(runner, rows)
@@ -119,9 +122,26 @@ def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: 
     runner.slots = _capacity(times, runner.slots, runner.info)
 
 
-def measure_capacity(model: LoadedModel, info: EngineInfo, most: int) -> int:
-    """Return how many streams, from 1 to `most`, a CPU carries in real time."""
-    return _capacity(lambda rows: full_context_step_seconds(KyutaiRunner(model, info, rows), rows), most, info)
+def measure_capacity(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> int:
+    """Return how many streams, from 1 to `most`, a CPU carries in real time.
+
+    Other programs and saving of energy change a CPU's speed. Step times of an earlier start are used only if a step of
+    this start agrees with them; it is the first one, which creates what a CPU creates only once.
+    """
+    key = cpu_key() | {
+        "architecture": architecture,
+        "engine": info.engine,
+        "cache": str(model.cache_dtype),
+        "tympan": version(),
+        "torch": str(torch.__version__),
+        "onnxruntime": package_version("onnxruntime"),
+    }
+
+    def measured(rows: int, steps: int = MEASURED_STEPS) -> float:
+        return full_context_step_seconds(KyutaiRunner(model, info, rows), rows, steps)
+
+    step_seconds = cached_step_seconds(cache_folder() / "step-times", key, measured, check=lambda: measured(1, 1))
+    return _capacity(step_seconds, most, info)
 
 
 def warm_up(runner: KyutaiRunner) -> None:
@@ -165,11 +185,11 @@ def streams_in_real_time(
     return rows, seconds
 
 
-def full_context_step_seconds(runner: KyutaiRunner, rows: int) -> float:
-    """Return the median seconds of a step of `rows` streams at full context. The runner must not be serving yet."""
+def full_context_step_seconds(runner: KyutaiRunner, rows: int, steps: int = MEASURED_STEPS) -> float:
+    """Return the median seconds of steps of `rows` streams at full context. The runner must not be serving yet."""
     batch = full_context_rows(runner, rows)
     times = []
-    for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
+    for _ in range(WARM_UP_STEPS + steps):
         start = time.perf_counter()
         result = runner.launch(batch)
         if not isinstance(result, StepResult):
@@ -192,18 +212,28 @@ class _StepTimes(msgspec.Struct):
 
 
 def cached_step_seconds(
-    folder: Path, key: Mapping[str, object], step_seconds: Callable[[int], float]
+    folder: Path,
+    key: Mapping[str, object],
+    step_seconds: Callable[[int], float],
+    check: Callable[[], float] | None = None,
 ) -> Callable[[int], float]:
     """Return `step_seconds` with a cache in a file in `folder`, for starts with the same `key`.
 
     A file that cannot be read or written only costs the time to measure again.
+
+    Args:
+        folder: Folder of the file.
+        key: What the times depend on.
+        step_seconds: Returns the seconds of a step of so many rows.
+        check: Returns the seconds of a step of one row, measured quickly. If they differ by more than
+            `_SAME_SPEED` from the cached ones, the cache is not used. None to rely on the key.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = folder / f"{name}.json"
     cache = _StepTimes(dict(key), {})
     try:
         stored = msgspec.json.decode(file.read_bytes(), type=_StepTimes)
-        if stored.key == cache.key:
+        if stored.key == cache.key and _is_as_fast(stored.step_seconds, check):
             cache = stored
             logger.info("using step times measured before: %s", file)
     except (OSError, ValueError, msgspec.MsgspecError):
@@ -216,6 +246,15 @@ def cached_step_seconds(
         return cache.step_seconds[rows]
 
     return lookup
+
+
+def _is_as_fast(stored: Mapping[int, float], check: Callable[[], float] | None) -> bool:
+    if check is None:
+        return True
+    if 1 not in stored:
+        return False
+    ratio = check() / stored[1]
+    return 1 / _SAME_SPEED <= ratio <= _SAME_SPEED
 
 
 def _write(file: Path, cache: _StepTimes) -> None:

@@ -70,7 +70,8 @@ def load_runner(
         measured = stored(checkpoint.config)
         if measured is not None:
             logger.info("%s", measured)
-        return _runner_on_cpu(model, info, settings.max_streams, most_streams or MOST_STREAMS_ON_CPU, timer)
+        most = most_streams or MOST_STREAMS_ON_CPU
+        return _runner_on_cpu(model, info, repr(checkpoint.config), settings.max_streams, most, timer)
     with timer.timed("state"):
         runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
     timer.split("state", "graphs", runner.record_seconds)
@@ -81,12 +82,12 @@ def load_runner(
 
 
 def _runner_on_cpu(
-    model: LoadedModel, info: EngineInfo, slots: int | None, most_streams: int, timer: StartupTimer
+    model: LoadedModel, info: EngineInfo, architecture: str, slots: int | None, most_streams: int, timer: StartupTimer
 ) -> KyutaiRunner:
     """Return a runner without graphs."""
     if slots is None:
         with timer.timed("calibration"):
-            slots = measure_capacity(model, info, most_streams)
+            slots = measure_capacity(model, info, architecture, most_streams)
         with timer.timed("state"):
             return KyutaiRunner(model, info, slots)
     with timer.timed("state"):

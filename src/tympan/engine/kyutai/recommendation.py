@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from tympan.config import cache_folder
+from tympan.engine.kyutai.machine import cpu_key
 from tympan.models.config import ModelConfig
 from tympan.version import version
 
@@ -59,5 +58,5 @@ def stored(config: ModelConfig) -> StepTimes | None:
 
 
 def _file(config: ModelConfig) -> Path:
-    key = json.dumps([repr(config), platform.processor(), platform.machine(), os.cpu_count(), version()])
+    key = json.dumps([repr(config), cpu_key(), version()])
     return cache_folder() / "data-types" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
