@@ -139,6 +139,7 @@ class Churn:
             await socket.send(msgspec.msgpack.encode({"type": "Marker", "id": 7}))
             async with asyncio.timeout(60):
                 async for answer in socket:
+                    assert isinstance(answer, bytes)
                     if msgspec.msgpack.decode(answer)["type"] == "Marker":
                         break
             return "marked"
@@ -210,7 +211,7 @@ def memory_mib(server: ServerProcess) -> float:
     for process in (server.process, *server.process.children(recursive=True)):
         with suppress(psutil.Error):
             total += process.memory_full_info().pss
-    return total / MIB
+    return float(total / MIB)
 
 
 def gauges(server: ServerProcess) -> dict[str, float]:

@@ -102,7 +102,7 @@ async def load(port: int, process: psutil.Process, streams: int, warm_up: float,
 
 def cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:

@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import suppress
 from statistics import median
 
@@ -39,12 +39,12 @@ def processes(server: psutil.Process) -> dict[psutil.Process, str]:
 
 def cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def machine_seconds() -> float:
     times = psutil.cpu_times()
-    return sum(times[:8]) - times.idle - getattr(times, "iowait", 0.0)
+    return float(sum(times[:8]) - times.idle - getattr(times, "iowait", 0.0))
 
 
 def measure(fronts: int, streams: int, duration: float) -> dict[str, float]:
@@ -72,7 +72,7 @@ def measure(fronts: int, streams: int, duration: float) -> dict[str, float]:
         finally:
             with suppress(ProcessLookupError):
                 server.terminate()
-    by_kind: Counter[str] = Counter()
+    by_kind: defaultdict[str, float] = defaultdict(float)
     for each, seconds in cpu.items():
         by_kind[found[each]] += seconds
     client = took * streams * result["client_cpu_ms_per_stream_second"] / 1000

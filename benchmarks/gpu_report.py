@@ -45,7 +45,7 @@ def read(folder: Path) -> tuple[list[Run], list[str]]:
         loads = [item for item in items if "step_ms_p99" in item["values"] and item["values"]["gpu"]]
         if about["quick"] or not loads:
             continue
-        moshi = next((item["values"] for item in reversed(items) if "moshi_streams" in item["values"]), {})
+        moshi: Run = next((item["values"] for item in reversed(items) if "moshi_streams" in item["values"]), {})
         costs = {item["stage"]: item["values"] for item in items if "sustained_streams" in item["values"]}
         for item in loads:
             common = {"date": about["date"], "at_90": item["item"].startswith("90 %"), "moshi": moshi}

@@ -44,7 +44,7 @@ async def push(url: str, seconds: float) -> None:
     async with connect(f"{url}/api/asr-streaming") as socket:
         sending = asyncio.create_task(send(socket, int(seconds * 1000 / FRAME_MS)))
         try:
-            while msgspec.msgpack.decode(await socket.recv())["type"] != "Marker":
+            while msgspec.msgpack.decode(await socket.recv(decode=False))["type"] != "Marker":
                 pass
         except ConnectionClosed as error:
             outcome = f"closed: {error}"

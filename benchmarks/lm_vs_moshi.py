@@ -59,7 +59,7 @@ def build_moshi() -> LMModel:
 def build_ours(file: Path, kind: str) -> LM:
     with torch.device("meta"):
         lm = LM(CONFIG)
-    fill(lm, kyutai_lm(CONFIG, 32), TensorFiles([file]), device=torch.device("cpu"), dtype=torch.bfloat16)
+    fill(lm, kyutai_lm(CONFIG), TensorFiles([file]), device=torch.device("cpu"), dtype=torch.bfloat16)
     quantize(lm, kind)
     return lm
 
@@ -69,7 +69,11 @@ def stepper(lm: LM) -> Callable[[], None]:
     state, rows = lm.init_state(1, cache_dtype=torch.float32), torch.zeros(1, dtype=torch.int64)
     state.position.fill_(10_000)
     codes = torch.randint(0, 2048, (1, 32))
-    return lambda: lm.step(codes, state, rows) and None
+
+    def step() -> None:
+        lm.step(codes, state, rows)
+
+    return step
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from torch import nn
 
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu
+from tympan.models.cpu.transformer import CpuTransformer
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
@@ -57,7 +58,7 @@ class Clock:
 
     def watch(self, part: str, modules: Iterable[nn.Module]) -> None:
         for module in modules:
-            module.forward = self.timed(part, module.forward)  # type: ignore[method-assign]
+            module.forward = self.timed(part, module.forward)
 
     def medians(self) -> dict[str, float]:
         """Return the median milliseconds of each part and of the whole step."""
@@ -81,18 +82,19 @@ def profile_codec(mimi: MimiEncoder, batch: int, rounds: int) -> dict[str, float
 
 
 def profile_lm(lm: LM, batch: int, rounds: int) -> dict[str, float]:
-    clock, rows = Clock(), torch.arange(batch)
-    rings = lm.transformer._rings
+    clock, rows, transformer = Clock(), torch.arange(batch), lm.transformer
+    assert isinstance(transformer, CpuTransformer)
+    rings = transformer._rings
     attend_over = rings.over
 
     def over(*arguments: Any) -> Any:
         attention = attend_over(*arguments)
-        attention.attend = clock.timed("attention", attention.attend)
+        attention.attend = clock.timed("attention", attention.attend)  # type: ignore[method-assign]
         return attention
 
-    rings.over = over
-    for link in lm.transformer._links:
-        link.run = clock.timed("links", link.run)
+    rings.over = over  # type: ignore[assignment, method-assign]
+    for link in transformer._links:
+        link.run = clock.timed("links", link.run)  # type: ignore[method-assign]
     clock.watch("heads", [lm.text_linear, *([] if lm.pause_linear is None else [lm.pause_linear])])
     state = lm.init_state(batch, cache_dtype=torch.float32)
     state.position.fill_(AN_HOUR)
