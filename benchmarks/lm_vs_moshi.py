@@ -12,11 +12,11 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from alternating import timed
 from moshi.models import LMGen, LMModel
 from moshi.utils.compile import no_compile
 from safetensors.torch import save_file
@@ -100,11 +100,11 @@ def main() -> None:
 def alternate(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 3):
+        if turn == 3:
+            times = {name: [] for name in contenders}
         for name, step in contenders.items():
-            start = time.perf_counter()
-            step()
-            if turn >= 3:
-                times[name].append(1000 * (time.perf_counter() - start))
+            with timed(times[name]):
+                step()
     return times
 
 

@@ -12,11 +12,11 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from alternating import timed
 from moshi.models import loaders
 from safetensors.torch import save_file
 
@@ -61,14 +61,12 @@ def measure(reference: Any, ours: MimiEncoder, batch: int, rounds: int) -> dict[
     with reference.streaming(batch):
         for index in range(count):
             frames = voice[:, index].contiguous()
-            start = time.perf_counter()
-            expected = reference.encode(frames[:, None])[:, :, 0]
-            middle = time.perf_counter()
-            found = ours.encode(frames, state, rows)
-            times["moshi"].append(middle - start)
-            times["tympan"].append(time.perf_counter() - middle)
+            with timed(times["moshi"]):
+                expected = reference.encode(frames[:, None])[:, :, 0]
+            with timed(times["tympan"]):
+                found = ours.encode(frames, state, rows)
             differing += int((found != expected).any(dim=1).sum())
-    medians = {name: 1000 * statistics.median(values[RING_FRAMES:]) for name, values in times.items()}
+    medians = {name: statistics.median(values[RING_FRAMES:]) for name, values in times.items()}
     return {
         "batch": batch,
         "moshi_ms_p50": round(medians["moshi"], 2),

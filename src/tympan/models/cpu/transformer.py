@@ -7,6 +7,7 @@ layer's projection and rotation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from tympan.models.cpu.ring import RingAttention
 from tympan.models.layers.attention import Ring
 from tympan.models.layers.rope import frequencies
 from tympan.models.layers.transformer import GatedFeedForward, GeluFeedForward, RMSNorm, Transformer, TransformerLayer
+
+_LINKS_AT_ONCE = 2  # graphs under construction: ONNX Runtime packs the weights of each on one thread
 
 Pack = Callable[[nn.Linear], PackedWeight | Tensor]
 """Returns the weight of a layer as it is multiplied."""
@@ -38,14 +41,16 @@ class CpuTransformer(SessionModule):
         first = source.layers[0]
         assert isinstance(first, TransformerLayer)
         self._least_rows = least_rows(pack(first.in_proj))
-        self._links: list[Session] = []
+        links: list[Future[Session]] = []
         previous: TransformerLayer | None = None
-        for _ in range(len(source.layers)):
-            layer = source.layers.pop(0)
-            assert isinstance(layer, TransformerLayer)
-            self._links.append(_link(self.config, pack, previous, layer, None))
-            previous = layer
-        self._links.append(_link(self.config, pack, previous, None, out_norm))
+        with ThreadPoolExecutor(_LINKS_AT_ONCE) as pool:
+            for _ in range(len(source.layers)):
+                layer = source.layers.pop(0)
+                assert isinstance(layer, TransformerLayer)
+                links.append(pool.submit(_link, self.config, pack, previous, layer, None))
+                previous = layer
+            links.append(pool.submit(_link, self.config, pack, previous, None, out_norm))
+        self._links = [link.result() for link in links]
         super().__init__(self._links)
         self._rings = RingAttention(source.config)
 
