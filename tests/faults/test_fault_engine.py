@@ -36,7 +36,10 @@ async def test_engine_process_killed_or_hung(tmp_path: Path, fault: str, number:
         assert workers[0] not in server.workers()
         assert not server.exits
     assert none_lost(crowd.figures(fault))
-    assert crowd.close_codes() == {1011: len(crowd.callers) // len(workers)}
+    codes = crowd.close_codes()
+    assert codes.pop(1011) == len(crowd.callers) // len(workers)
+    # A front learns only from the engine process that the recognizer, which restarts, has no room yet.
+    assert set(codes) <= ({1013} if FRONTS > 1 else set())
 
 
 async def test_engine_thread_hung(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from shutil import rmtree
+from signal import Signals
 from socket import socket
 from typing import Any
 
@@ -172,6 +173,7 @@ class Supervisor:
 
 def _end_before_serving(folder: str, signals: StopSignals) -> None:
     """End at once, with all children: there are no streams yet, and the load of a model cannot be interrupted."""
+    logger.info("%s: the process ends before it has served", Signals(signals.received).name)
     rmtree(folder, ignore_errors=True)
     end_process(signals.received)
 
