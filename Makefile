@@ -45,8 +45,8 @@ test-images: .venv/dev.done  ## the container image, with Debian's buildah, debo
 test-fuzz: .venv/dev.done  ## generated frames and requests, clients that mean harm: minutes
 	$(BIN)/python -m pytest -m fuzz $(ARGS)
 
-test-faults: .venv/dev.done  ## processes killed and hung, networks cut, clocks that jump; prints what was lost: minutes
-	$(BIN)/python -m pytest -m fault -s tests/faults $(ARGS)
+test-faults: .venv/dev.done  ## processes killed and hung, networks cut, clocks that jump; FRONTS=2: servers of two fronts; prints what was lost: minutes
+	FAULT_FRONTS=$(or $(FRONTS),1) $(BIN)/python -m pytest -m fault -s tests/faults $(ARGS)
 
 check: .venv/dev.done  ## style, types, layers
 	$(BIN)/ruff check .

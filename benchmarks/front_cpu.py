@@ -1,11 +1,13 @@
 """Measure the CPU time of a live stream without its model, compared with a FastAPI handler that only receives.
 
-    python benchmarks/front_cpu.py [--streams 100] [--warm-up 65] [--seconds 20] [--rounds 3]
+    python benchmarks/front_cpu.py [--streams 100] [--skip 0] [--seconds 60] [--rounds 3] [--kinds bare,tympan,fronts]
 
-Both servers run under uvicorn in separate processes, in turn, `rounds` times. Clients in this process send 80 ms of a
-16-bit voice every 80 ms on each of `streams` connections, at random phases, and read the replies. The bare handler
-ignores the audio; Tympan decodes it, checks it, passes frames to the scripted engine, and sends words. Figures are CPU
-milliseconds of the server process per second of one stream. The last line is JSON.
+The servers run in turn, `rounds` times, in processes of their own: `bare`, the handler under uvicorn; `tympan`, Tympan
+in one process; `fronts`, two front processes, an engine process and their supervisor. Clients in this process send
+80 ms of a 16-bit voice every 80 ms on each of `streams` connections, at random phases, and read the replies. The bare
+handler ignores the audio; Tympan decodes it, checks it, passes frames to the scripted engine, and sends words. Figures
+are CPU milliseconds of all processes of the server per second of one stream, from `skip` seconds after the streams were
+opened, which is part of it if that is 0; `by_age` has them for each `AGE_SECONDS`. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from urllib.request import urlopen
 
 import numpy as np
 import psutil
+
+AGE_SECONDS = 10.0
+SERVE = ("serve", "--model", "scripted:30")  # as long as a GPU takes for a step of some hundred streams
+KINDS = {"bare": (), "tympan": SERVE, "fronts": (*SERVE, "--fronts", "2")}
 
 CHUNK_SECONDS = 0.08
 CHUNK_BYTES = 3840
@@ -78,6 +84,7 @@ async def client(port: int, until: float) -> None:
     due = time.monotonic() + random.random() * CHUNK_SECONDS
     while due < until:
         await asyncio.sleep(due - time.monotonic())
+        assert not drain.done(), "the server has closed a stream"
         writer.write(VOICE[chunk % len(VOICE)])
         chunk += 1
         due += CHUNK_SECONDS
@@ -88,38 +95,43 @@ async def client(port: int, until: float) -> None:
 VOICE = voice(9.6)
 
 
-async def load(port: int, process: psutil.Process, streams: int, warm_up: float, seconds: float) -> float:
-    """Return the CPU milliseconds of the server per second of one stream."""
-    until = time.monotonic() + warm_up + seconds
-    clients = [asyncio.create_task(client(port, until)) for _ in range(streams)]
-    await asyncio.sleep(warm_up)
-    before, start = cpu_seconds(process), time.monotonic()
-    await asyncio.sleep(seconds - 1)
-    spent, took = cpu_seconds(process) - before, time.monotonic() - start
-    await asyncio.gather(*clients)
-    return 1000 * spent / (streams * took)
+async def load(port: int, server: psutil.Process, streams: int, skip: float, seconds: float) -> list[float]:
+    """Return the CPU milliseconds of the server per second of one stream, for each `AGE_SECONDS`."""
+    start = time.monotonic()
+    clients = asyncio.gather(*(client(port, start + skip + seconds) for _ in range(streams)))
+    before = cpu_seconds(server)
+    if skip:
+        await asyncio.sleep(skip)
+        start, before = time.monotonic(), cpu_seconds(server)
+    ages = []
+    while (left := seconds - sum(took for took, _ in ages)) > 0.5:
+        await asyncio.wait((clients,), timeout=min(AGE_SECONDS, left))
+        now, spent = time.monotonic(), cpu_seconds(server)
+        ages.append((now - start, spent - before))
+        start, before = now, spent
+    await clients
+    return [1000 * spent / (streams * took) for took, spent in ages]
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def cpu_seconds(server: psutil.Process) -> float:
+    """Return the CPU time of a server and its child processes."""
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
 
 
-def measure(kind: str, streams: int, warm_up: float, seconds: float) -> float:
+def measure(kind: str, streams: int, skip: float, seconds: float) -> list[float]:
     port = free_port()
-    command = {
-        "bare": [sys.executable, "-c", BARE, str(port)],
-        "tympan": [sys.executable, "-m", "tympan", "serve", *SCRIPTED, "--port", str(port)],
-    }[kind]
+    command = [sys.executable, "-c", BARE, str(port)]
+    if kind != "bare":
+        capacity = ("--max-streams", str(streams), "--log-level", "warning")
+        command = [sys.executable, "-m", "tympan", *KINDS[kind], *capacity, "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
             wait_until_ready(port)
-            return asyncio.run(load(port, psutil.Process(server.pid), streams, warm_up, seconds))
+            time.sleep(1.0)  # the fronts begin after the supervisor's answer
+            return asyncio.run(load(port, psutil.Process(server.pid), streams, skip, seconds))
         finally:
             server.terminate()
-
-
-SCRIPTED = ("--model", "scripted:10")  # about what a GPU takes for a step of some hundred streams
 
 
 def free_port() -> int:
@@ -142,20 +154,34 @@ def wait_until_ready(port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100)
-    parser.add_argument(
-        "--warm-up", type=float, default=65, help="the server checks streams more closely in their first minute"
-    )
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--skip", type=float, default=0, help="seconds of each stream that are not measured")
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", default=",".join(KINDS))
     options = parser.parse_args()
-    costs: dict[str, list[float]] = {"bare": [], "tympan": []}
+    costs: dict[str, list[list[float]]] = {kind: [] for kind in options.kinds.split(",")}
     for _ in range(options.rounds):
-        for kind, values in costs.items():
-            values.append(measure(kind, options.streams, options.warm_up, options.seconds))
-            print(f"{kind:>8} {values[-1]:6.2f} ms per stream-second", flush=True)
-    medians = {kind: round(statistics.median(values), 3) for kind, values in costs.items()}
-    ratio = round(medians["tympan"] / medians["bare"], 2)
-    print(json.dumps({"streams": options.streams, "ms_per_stream_second": medians, "ratio": ratio}))
+        for kind, runs in costs.items():
+            ages = measure(kind, options.streams, options.skip, options.seconds)
+            runs.append(ages)
+            by_age = " ".join(f"{each:.2f}" for each in ages)
+            print(f"{kind:>8} {statistics.fmean(ages):6.3f} ms per stream-second, by age {by_age}", flush=True)
+    means = {kind: [statistics.fmean(ages) for ages in runs] for kind, runs in costs.items()}
+    ratios = {
+        kind: round(statistics.median(mean / bare for mean, bare in zip(values, means["bare"], strict=True)), 2)
+        for kind, values in means.items()
+        if "bare" in means
+    }
+    figures = {
+        "streams": options.streams,
+        "ms_per_stream_second": {kind: round(statistics.median(values), 3) for kind, values in means.items()},
+        "by_age": {
+            kind: [round(statistics.median(age), 3) for age in zip(*runs, strict=True)] for kind, runs in costs.items()
+        },
+        "ratio": ratios.get("tympan"),
+        "ratios": ratios,
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

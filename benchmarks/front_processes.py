@@ -1,12 +1,15 @@
 """Compare a server of one process with one of two front processes, in turn, on the same machine.
 
     python benchmarks/front_processes.py [--streams 100] [--duration 15] [--rounds 2]
+    python benchmarks/front_processes.py --carried 40 [--streams 100] [--duration 15]
 
 Both have the scripted engine in one engine process, so that everything except a model is measured; `tympan bench load`
 runs on the same machine. CPU milliseconds are those of each process per second of one stream; the busiest process
 limits the number of streams, and `busiest_ms` is its share. Memory is the proportional set size (PSS) of all processes,
 while all streams are open. `others_cores` is the number of cores that other programs used meanwhile: delays are only
-meaningful if it is near zero. The last line is JSON.
+meaningful if it is near zero. With `--carried`, the number of streams grows by a quarter from `--streams` on, for one
+front and for two, until the p99 of the added delay is above so many milliseconds; the load generator needs a part of
+the machine too, and `busy_cores` says how much of it is in use. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -87,8 +90,20 @@ def measure(fronts: int, streams: int, duration: float) -> dict[str, float]:
         "all_ms": round(sum(cpu.values()) * per_stream_second, 3),
         **{f"{kind}_ms": round(seconds * per_stream_second, 3) for kind, seconds in by_kind.items()},
         "pss_mib": round(memory / 2**20),
+        "busy_cores": round(busy / took, 2),
         "others_cores": round(max(0.0, busy - sum(cpu.values()) - client) / took, 2),
     }
+
+
+def carried(fronts: int, streams: int, duration: float, within_ms: float) -> int:
+    """Return the largest number of streams whose p99 added delay is within the limit; 1 if there is none."""
+    most = 1
+    while True:
+        figures = measure(fronts, streams, duration)
+        print(f"{fronts} front(s), {streams} streams: {json.dumps(figures)}", flush=True)
+        if figures["lost"] or figures["added_ms_p99"] > within_ms:
+            return most
+        most, streams = streams, streams * 5 // 4
 
 
 def main() -> None:
@@ -96,7 +111,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=100)
     parser.add_argument("--duration", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--carried", type=float, metavar="MS", help="find the streams within this p99 added delay")
     options = parser.parse_args()
+    if options.carried:
+        found = {fronts: carried(fronts, options.streams, options.duration, options.carried) for fronts in (1, 2)}
+        print(json.dumps({"within_ms": options.carried, "streams": found, "ratio": round(found[2] / found[1], 2)}))
+        return
     runs: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     for _ in range(options.rounds):
         for fronts, measured in runs.items():

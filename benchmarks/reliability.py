@@ -93,8 +93,8 @@ STAGES = (
     ),
     Stage(
         "front",
-        "python benchmarks/front_cpu.py --streams 300 --seconds 15 --rounds 3",
-        "python benchmarks/front_cpu.py --streams 20 --seconds 3 --rounds 1 --warm-up 1",
+        "python benchmarks/front_cpu.py --kinds bare,tympan --streams 300 --skip 65 --seconds 15 --rounds 3",
+        "python benchmarks/front_cpu.py --streams 20 --seconds 3 --rounds 1",
         900,
         last_line,
     ),

@@ -13,6 +13,7 @@ from tympan.config import DeploySettings
 from tympan.deploy.capacity import MODELS, capacity, estimate, gpu_of_device, read_runs
 from tympan.deploy.costs import Demand, choices, rule_of_thumb
 from tympan.deploy.prices import GPUS, container_dollars_per_second
+from tympan.deploy.processes import BUSY_SHARE, ENGINE_MS, FRONT_MS, streams_of
 from tympan.errors import ConfigError
 
 ONE_B = MODELS["1b"]
@@ -157,6 +158,28 @@ def test_settings_override_the_estimate(capsys: pytest.CaptureFixture[str]) -> N
         3,
         "given",
     )
+
+
+@pytest.mark.parametrize("streams", [1, 400, 2000])
+def test_processes_of_a_container(capsys: pytest.CaptureFixture[str], streams: int) -> None:
+    """No front is busier than its share of a core, and one front less would be."""
+    arguments = ("--gpu", "H100", "--container-max-streams", str(streams), "--container-cpu", "64")
+    (row,) = plan(capsys, "--streams", "1", *arguments)["choices"]  # type: ignore[misc]
+    busy = streams * FRONT_MS / 1000
+    assert busy <= row["fronts"] * BUSY_SHARE
+    assert row["fronts"] == 1 or busy > (row["fronts"] - 1) * BUSY_SHARE
+    assert row["engine_processes"] == 1
+    assert row["cores"] == pytest.approx(streams * (FRONT_MS + ENGINE_MS) / 1000 / BUSY_SHARE, abs=0.1)
+
+
+def test_cores_limit_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--streams", "100", "--gpu", "H100")
+    (row,) = plan(capsys, *arguments, "--container-cpu", "0.5")["choices"]  # type: ignore[misc]
+    assert row["limit"] == "cores"
+    assert row["container_max_streams"] == streams_of(0.5)
+    assert row["cores"] <= 0.5
+    (row,) = plan(capsys, *arguments, "--container-cpu", "64")["choices"]  # type: ignore[misc]
+    assert row["limit"] != "cores"
 
 
 def test_explain_prints_inputs(capsys: pytest.CaptureFixture[str]) -> None:

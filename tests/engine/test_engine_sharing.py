@@ -17,7 +17,6 @@ from test_engine_processes import comparable, config, processes_of, run_stream, 
 from tympan.engine.base import StepReport
 from tympan.engine.registry import create_engine
 from tympan.engine.remote.engine import RemoteEngine
-from tympan.engine.remote.link import EngineLink
 from tympan.errors import CapacityError
 from tympan.messages import Failed, Progress
 from tympan.server.engine_process import engine_sockets, make_remote_engine
@@ -123,9 +122,9 @@ async def test_moved_stream_that_is_refused_waits(tmp_path: Path, monkeypatch: p
     refused = []
 
     class Observed(RemoteEngine):
-        def on_refused(self, process: EngineLink, stream: int) -> None:
+        def on_refused(self, stream: int) -> None:
             refused.append(stream)
-            super().on_refused(process, stream)
+            super().on_refused(stream)
 
     monkeypatch.setattr("test_engine_sharing.RemoteEngine", Observed)
     async with shared(tmp_path, "scripted", processes=2) as (owner, servers):

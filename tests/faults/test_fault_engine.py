@@ -1,4 +1,7 @@
-"""The recognizer dies, hangs or runs out of memory: streams end with 1011, it restarts, and no word is lost."""
+"""The recognizer dies, hangs or runs out of memory: streams end with 1011, it restarts, and no word is lost.
+
+In an engine process of a server with several fronts, it ends that process, and the streams continue in the next one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.faults.callers import Crowd, none_lost, until
-from support.faults.server import ENVIRONMENT, embedded_server, marks_server
+from support.faults.server import ENVIRONMENT, FRONTS, embedded_server, marks_server
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
 
@@ -33,7 +36,10 @@ async def test_engine_process_killed_or_hung(tmp_path: Path, fault: str, number:
         assert workers[0] not in server.workers()
         assert not server.exits
     assert none_lost(crowd.figures(fault))
-    assert crowd.close_codes() == {1011: len(crowd.callers) // len(workers)}
+    codes = crowd.close_codes()
+    assert codes.pop(1011) == len(crowd.callers) // len(workers)
+    # A front learns only from the engine process that the recognizer, which restarts, has no room yet.
+    assert set(codes) <= ({1013} if FRONTS > 1 else set())
 
 
 async def test_engine_thread_hung(tmp_path: Path) -> None:
@@ -45,11 +51,11 @@ async def test_engine_thread_hung(tmp_path: Path) -> None:
         crowd.mark_fault()
         server.signal(signal.SIGUSR1)
         await calls
-        assert server.exits == [1]
+        assert server.exits == ([1] if FRONTS == 1 else [])
         assert "the engine has made no progress for 2 s; stack of the engine thread" in server.log
         assert "os.read" in server.log, "where it hangs"
     assert none_lost(crowd.figures("engine thread hung"))
-    assert crowd.close_codes()[1011] == 50
+    assert crowd.close_codes()[1011] == (50 if FRONTS == 1 else 0)
 
 
 async def test_engine_out_of_memory(tmp_path: Path) -> None:
@@ -59,13 +65,14 @@ async def test_engine_out_of_memory(tmp_path: Path) -> None:
         await crowd.wait_for_words()
         crowd.mark_fault()
         server.signal(signal.SIGUSR1)
-        await until(lambda: server.ready()[0] == 503)
+        await until(lambda: "MemoryError" in server.log)
+        await until(lambda: server.ready()[0] == (503 if FRONTS == 1 else 200))
         await until(lambda: server.ready()[0] == 200)
         await calls
         assert not server.exits
         assert "MemoryError" in server.log
     assert none_lost(crowd.figures("engine out of memory"))
-    assert crowd.close_codes() == {1011: 50}
+    assert crowd.close_codes() == ({1011: 50} if FRONTS == 1 else {})
 
 
 def test_start_out_of_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import time
@@ -20,7 +21,7 @@ from tympan.engine.scripted import scripted_words
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
 
-STREAMS = 200
+STREAMS = int(os.environ.get("FAULT_STREAMS", "200"))
 FRAMES = 110  # less than the 12 s of audio that are kept
 PERIOD_SECONDS = 0.08
 LOST_AT = 4.0
@@ -72,6 +73,8 @@ async def test_engine_process_is_lost(tmp_path: Path, fault: str, number: signal
     settings |= {"fronts": fronts}
     ready = "serves model" if fronts == 1 else "front processes serve"
     with ServerProcess(tmp_path / "log", wait_for=ready, **settings) as server:
+        health = (await asyncio.to_thread(server.get, "/health")).json()
+        assert health["capacity"] == 2 * STREAMS, "the sum of both processes"
         clients = [Client(server.url()) for _ in range(STREAMS)]
         calls = asyncio.gather(*(client.run() for client in clients))
         await asyncio.sleep(LOST_AT)
@@ -97,5 +100,7 @@ async def test_engine_process_is_lost(tmp_path: Path, fault: str, number: signal
         "errors": 0,
         "seconds_without_words": round(pauses[-1], 1),
         "pause_p50": round(quantiles(pauses, n=2)[0], 2),
+        "pause_p99": round(quantiles(pauses, n=100)[-1], 2),
+        "fronts": fronts,
     }
     print(f"\n{json.dumps(figures)}", flush=True)

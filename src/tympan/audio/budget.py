@@ -12,12 +12,13 @@ class ByteBudget:
         most_bytes: The limit.
 
     Attributes:
+        most_bytes: The limit.
         used: Bytes taken and not released.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self.used = 0
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
 
     def take(self, count: int) -> None:
         """Take bytes, which must be released.
@@ -25,7 +26,7 @@ class ByteBudget:
         Raises:
             CapacityError: They would exceed the limit; none is taken.
         """
-        if self.used + count > self._most_bytes:
+        if self.used + count > self.most_bytes:
             raise CapacityError("the server holds as much incomplete audio as it may; try again later")
         self.used += count
 

@@ -20,6 +20,7 @@ _NOISE_SECONDS = 2
 _NOISE_LEVEL = 0.2
 _NOISE_CORRELATION = 0.6
 _NOISY_SHARE = 0.3
+_NOISY_ENERGY = _NOISY_SHARE * _NOISE_LEVEL**2  # mean square of a second; less has too few loud blocks
 _BLOCKS = 20
 _LARGEST_FLOAT = 8.0
 _EVERY_SECOND_UNTIL = 60
@@ -27,11 +28,15 @@ _SKIPPED_SECONDS = 9
 
 
 class _Check(Protocol):
-    """Examines one second after the other; `done` once it has nothing more to report."""
+    """Examines one second after the other, whose largest absolute sample is `peak`.
+
+    `done` once it has nothing more to report. The samples are integers where the client sends 16-bit ones at the
+    engine's rate: a check converts them only if the peak is not sufficient.
+    """
 
     done: bool
 
-    def __call__(self, second: Samples, peak: float) -> Warning | None: ...
+    def __call__(self, second: Pcm, peak: float) -> Warning | None: ...
 
 
 class AudioChecks:
@@ -65,6 +70,10 @@ class AudioChecks:
         if self._to_skip >= len(samples):
             self._to_skip -= len(samples)
             return ()
+        if not self._to_skip and len(samples) < self._missing:
+            self._parts.append(samples)
+            self._missing -= len(samples)
+            return ()
         warnings: list[Warning] = []
         while len(samples):
             if self._to_skip:
@@ -78,16 +87,16 @@ class AudioChecks:
             if self._missing:
                 break
             samples = samples[len(taken) :]
-            warnings += self._examine(np.concatenate([as_float(part) for part in self._parts]))
+            warnings += self._examine(_joined(self._parts))
             self._parts, self._missing = [], self._rate
             self._seconds += 1
             if self._seconds >= _EVERY_SECOND_UNTIL:
                 self._to_skip = _SKIPPED_SECONDS * self._rate
         return warnings
 
-    def _examine(self, second: Samples) -> list[Warning]:
+    def _examine(self, second: Pcm) -> list[Warning]:
         warnings: list[Warning] = []
-        peak = float(max(second.max(), -second.min()))
+        peak = _peak(second)
         for check in tuple(self._checks):
             warning = check(second, peak)
             if check.done:
@@ -109,7 +118,7 @@ class Silence:
         self.done = False
         self._seconds = 0
 
-    def __call__(self, second: Samples, peak: float) -> Warning | None:
+    def __call__(self, second: Pcm, peak: float) -> Warning | None:
         self._seconds += 1
         self.done = peak > _SILENCE or self._seconds == _SILENT_SECONDS
         if peak > _SILENCE or not self.done:
@@ -127,9 +136,9 @@ class Clipping:
         self.done = False
         self._shares: list[float] = []
 
-    def __call__(self, second: Samples, peak: float) -> Warning | None:
+    def __call__(self, second: Pcm, peak: float) -> Warning | None:
         self._shares = self._shares[1 - _CLIPPED_SECONDS :]
-        self._shares.append(self._share(second) if peak >= _FULL_SCALE else 0.0)
+        self._shares.append(self._share(as_float(second)) if peak >= _FULL_SCALE else 0.0)
         share = sum(self._shares) / _CLIPPED_SECONDS
         if share <= _CLIPPED_SHARE:
             return None
@@ -152,7 +161,7 @@ class OutOfRange:
         self.done = False
         self._encoding = format.encoding
 
-    def __call__(self, second: Samples, peak: float) -> Warning | None:
+    def __call__(self, second: Pcm, peak: float) -> Warning | None:
         if peak <= _LARGEST_FLOAT:
             return None
         self.done = True
@@ -173,10 +182,13 @@ class Noise:
         self._step = -(-sample_rate // format.sample_rate)
         self._noisy_seconds = 0
 
-    def __call__(self, second: Samples, peak: float) -> Warning | None:
-        if np.einsum("i,i->", second, second) < _NOISY_SHARE * _NOISE_LEVEL**2 * len(second):
+    def __call__(self, second: Pcm, peak: float) -> Warning | None:
+        if peak * peak < _NOISY_ENERGY:
+            return None
+        samples = as_float(second)
+        if np.einsum("i,i->", samples, samples) < _NOISY_ENERGY * len(samples):
             return None  # too quiet for enough loud blocks
-        self._noisy_seconds += self._is_noise(second)
+        self._noisy_seconds += self._is_noise(samples)
         self.done = self._noisy_seconds == _NOISE_SECONDS
         if not self.done:
             return None
@@ -188,9 +200,24 @@ class Noise:
 
     def _is_noise(self, second: Samples) -> bool:
         """Return whether loud parts have samples that hardly correlate, unlike speech."""
-        samples = second[:: self._step].astype(np.float64)
+        samples = second[:: self._step]
         blocks = samples[: len(samples) // _BLOCKS * _BLOCKS].reshape(_BLOCKS, -1)
-        energy = np.square(blocks).mean(axis=1)
-        correlation = (blocks[:, 1:] * blocks[:, :-1]).mean(axis=1)
+        length = blocks.shape[1]
+        # Sums of products without temporary arrays, which would be larger than the second itself.
+        energy = np.einsum("ij,ij->i", blocks, blocks) / length
+        correlation = np.einsum("ij,ij->i", blocks[:, 1:], blocks[:, :-1]) / (length - 1)
         noisy = (energy > _NOISE_LEVEL**2) & (np.abs(correlation) < _NOISE_CORRELATION * energy)
         return float(noisy.mean()) > _NOISY_SHARE
+
+
+def _joined(parts: Sequence[Pcm]) -> Pcm:
+    """Return the parts `[n]` as one; float32 if one of them is."""
+    if len({part.dtype for part in parts}) > 1:
+        parts = [as_float(part) for part in parts]
+    return np.concatenate(parts)
+
+
+def _peak(samples: Pcm) -> float:
+    """Return the largest absolute sample, 1 at full scale."""
+    peak = max(float(samples.max()), -float(samples.min()))
+    return peak / (1 << 15) if samples.dtype == np.int16 else peak

@@ -22,6 +22,7 @@ from tympan.deploy.prices import (
     Gpu,
     container_dollars_per_second,
 )
+from tympan.deploy.processes import BUSY_SHARE, ENGINE_MS, FRONT_MS, processes_for, streams_of
 from tympan.errors import ConfigError
 
 TARGET_SHARE: Final = 0.8  # share of a container's streams to aim at; the rest serves bursts while one starts
@@ -42,6 +43,9 @@ class Choice:
         basis: Where that number comes from, as in `Capacity`.
         containers: Number of containers for all streams.
         headroom: Share of the fleet's capacity that is free.
+        fronts: Front processes of a container that carries its most streams (`--fronts`).
+        engine_processes: Its engine processes.
+        cores: CPU cores that they use then.
         inputs: Sentences from which all figures can be derived.
     """
 
@@ -56,6 +60,9 @@ class Choice:
     dollars_per_stream_hour: float
     dollars_per_audio_hour: float
     dollars_per_container_second: float
+    fronts: int
+    engine_processes: int
+    cores: float
     inputs: tuple[str, ...]
 
 
@@ -89,7 +96,7 @@ def choices(
         gpu = GPUS.get(name.upper())
         if gpu is None:
             raise ConfigError(f"unknown GPU {name!r}: expected one of {', '.join(GPUS)}")
-        carried = capacity(gpu, model, kv_dtype, runs)
+        carried = _within_cores(capacity(gpu, model, kv_dtype, runs), settings.container_cpu)
         maximum = settings.container_max_streams or carried.streams
         if maximum < 1:
             continue
@@ -113,6 +120,15 @@ def rule_of_thumb(demand: Demand, settings: DeploySettings) -> Choice:
     return _choice(demand, GPUS[RULE_OF_THUMB_GPU], advice, RULE_OF_THUMB_STREAMS, settings)
 
 
+def _within_cores(carried: Capacity, cores: float) -> Capacity:
+    """Return the capacity of a GPU whose container has so many CPU cores."""
+    most = streams_of(cores)
+    if carried.streams <= most:
+        return carried
+    reason = f"{cores:g} cores serve {most} streams ({FRONT_MS:g} + {ENGINE_MS:g} ms of CPU per second of a stream)"
+    return Capacity(most, carried.basis, "cores", (*carried.inputs, reason))
+
+
 def _choice(demand: Demand, gpu: Gpu, carried: Capacity, target: int, settings: DeploySettings) -> Choice:
     containers = ceil(demand.streams / target)
     second = container_dollars_per_second(gpu, settings)
@@ -122,6 +138,11 @@ def _choice(demand: Demand, gpu: Gpu, carried: Capacity, target: int, settings: 
         f"${gpu.dollars_per_second:.6f}/s for the GPU, {settings.container_cpu:g} cores at "
         f"${CPU_CORE_DOLLARS_PER_SECOND:.7f}/s, {memory:g} GiB at ${MEMORY_GIB_DOLLARS_PER_SECOND:.8f}/s: "
         f"${3600 * second:.3f}/h per container"
+    )
+    needed = processes_for(carried.streams)
+    serving = (
+        f"{carried.streams} streams need {needed.fronts} front and {needed.engine_processes} engine processes on "
+        f"{needed.cores:g} cores: {FRONT_MS:g} and {ENGINE_MS:g} ms per second of a stream, cores {BUSY_SHARE:.0%} busy"
     )
     return Choice(
         gpu=gpu.name,
@@ -135,7 +156,15 @@ def _choice(demand: Demand, gpu: Gpu, carried: Capacity, target: int, settings: 
         dollars_per_stream_hour=round(hour / demand.streams, 5),
         dollars_per_audio_hour=round(hour / demand.audio_hours_per_hour, 5),
         dollars_per_container_second=second,
-        inputs=(*carried.inputs, f"target of {target} and maximum of {carried.streams} streams per container", price),
+        fronts=needed.fronts,
+        engine_processes=needed.engine_processes,
+        cores=needed.cores,
+        inputs=(
+            *carried.inputs,
+            serving,
+            f"target of {target} and maximum of {carried.streams} streams per container",
+            price,
+        ),
     )
 
 
@@ -170,11 +199,11 @@ def fleet_rules(choice: Choice, settings: DeploySettings, cold_start: float, pat
 def table(rows: Sequence[Choice]) -> str:
     """Return the fleets as a table for a terminal."""
     lines = [
-        f"{'GPU':<14}{'carries':>8}{'target':>8}{'containers':>12}{'headroom':>10}{'$/hour':>12}{'$/stream-hour':>15}"
+        f"{'GPU':<14}{'carries':>8}{'target':>8}{'fronts':>8}{'containers':>12}{'headroom':>10}{'$/hour':>12}{'$/stream-hour':>15}"
         f"{'$/audio-hour':>14}  basis"
     ]
     lines += [
-        f"{row.gpu:<14}{row.container_max_streams:>8}{row.container_target_streams:>8}{row.containers:>12}{row.headroom:>10.0%}"
+        f"{row.gpu:<14}{row.container_max_streams:>8}{row.container_target_streams:>8}{row.fronts:>8}{row.containers:>12}{row.headroom:>10.0%}"
         f"{row.dollars_per_hour:>12,.2f}{row.dollars_per_stream_hour:>15.4f}{row.dollars_per_audio_hour:>14.4f}"
         f"  {row.basis}" + ("" if row.limit in ("advice", "setting") else f" ({row.limit})")
         for row in rows

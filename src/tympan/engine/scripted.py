@@ -200,12 +200,15 @@ class ScriptedEngine:
         self._busy.pop(stream, None)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             if not self._busy:
                 self._work.clear()
                 await self._work.wait()
             batch = list(self._busy)
+            began = loop.time()
             await asyncio.sleep(self._step_seconds)
+            seconds = loop.time() - began  # longer if the loop had other work
             for stream in batch:
                 if stream in self._busy:
                     events = stream.step()
@@ -216,7 +219,7 @@ class ScriptedEngine:
             if self.observe is not None:
                 waiting = [stream.waiting_frames for stream in self._busy]
                 lag = FRAME_SECONDS * max(waiting, default=0)
-                self.observe(StepReport(self._step_seconds, len(batch), sum(waiting), lag))
+                self.observe(StepReport(seconds, len(batch), sum(waiting), lag))
 
 
 def _step_seconds(model: str) -> float:

@@ -19,6 +19,7 @@ from tympan.engine.registry import create_engine
 from tympan.engine.remote.engine import RemoteEngine
 from tympan.engine.remote.host import EngineHost
 from tympan.errors import ConfigError
+from tympan.server.event_loop import fastest_loop
 from tympan.server.observability.logs import log_config
 from tympan.server.observability.stderr_writer import stderr_handler
 
@@ -113,7 +114,8 @@ def main() -> None:
     host = EngineHost(
         lambda: create_engine(specification.model), specification.engine_seconds, _end, specification.socket
     )
-    asyncio.run(host.serve(socket.socket(fileno=0)))
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        runner.run(host.serve(socket.socket(fileno=0)))
 
 
 def _end() -> None:

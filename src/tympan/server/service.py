@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tympan.audio.budget import ByteBudget
-from tympan.audio.containers.launcher import launcher
+from tympan.audio.containers.launcher import UNDECODED_BYTES, launcher
 from tympan.config import Config
 from tympan.engine.base import Engine, describe_startup
 from tympan.errors import RestartingError, TympanError
@@ -24,7 +24,7 @@ from tympan.server.connections import Connections
 from tympan.server.observability.metrics import Metrics
 from tympan.server.observability.observers import Observers
 from tympan.server.observability.refusals import RefusalLog
-from tympan.server.spool import Spool
+from tympan.server.spool import WAITING_BYTES, Spool
 
 CHECK_EVERY_SECONDS = 1.0
 BUFFERED_BYTES = 256 << 20  # of the bodies that are kept until they are complete
@@ -69,8 +69,10 @@ class Service:
         self.metrics_access = MetricsAccess(server.metrics_keys, public=not server.asks_for_keys)
         self.metrics.show_keys(lambda: self.keys.accounts)
         self.connections = Connections()
-        self.buffered = ByteBudget(BUFFERED_BYTES)
-        self.spool = Spool()
+        fronts, largest = 1 if front is None else server.fronts, config.limits.upload_bytes
+        self.buffered = ByteBudget(max(largest, BUFFERED_BYTES // fronts))
+        self.spool = Spool(WAITING_BYTES // fronts)
+        launcher().undecoded.most_bytes = max(largest, UNDECODED_BYTES // fronts)
         budgets = {"buffered": self.buffered, "undecoded": launcher().undecoded, "backlog": self.spool.waiting}
         self.metrics.show_budgets(budgets, lambda: self.connections.lost)
         self.admission = Admission(config, engine, self.keys, lambda: self.unavailable_reason, self._evict, self.counts)

@@ -20,12 +20,15 @@ WAITING_BYTES: Final = 1 << 30  # of all streams, in memory and on disk
 class Spool:
     """Used by all streams of a process, on its event loop.
 
+    Args:
+        most_bytes: The limit of `waiting`.
+
     Attributes:
         waiting: The budget of all messages that wait, wherever they are.
     """
 
-    def __init__(self) -> None:
-        self.waiting = ByteBudget(WAITING_BYTES)
+    def __init__(self, most_bytes: int = WAITING_BYTES) -> None:
+        self.waiting = ByteBudget(most_bytes)
         self._file: IO[bytes] | None = None
         self._free_slots: list[int] = []
         self._slots = 0  # in the file

@@ -162,8 +162,8 @@ class Channel:
         self._emit(word)
 
     def _on_progress(self, progress: Progress) -> None:
-        was_full = self.is_full
-        self._backlog_frames -= 1
+        backlog_frames = self._backlog_frames
+        self._backlog_frames = backlog_frames - 1
         if progress.time * self._sample_rate > self._received_samples:  # in the zeros that pad the last frame
             progress = replace(progress, time=self.received_seconds)
         if progress.pauses and self._wants_vad:
@@ -176,7 +176,7 @@ class Channel:
             self._next_lag = progress.time + LAG_EVERY_SECONDS
             received = self.received_seconds
             self._emit(Lag(round(received, 3), round(progress.time, 3), round(received - progress.time, 3)))
-        if was_full and not self.is_full:
+        if backlog_frames > self._most_frames and not self.is_full:
             self._listener.on_room()
 
     def _emit(self, event: Event) -> None:

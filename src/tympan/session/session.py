@@ -192,9 +192,7 @@ class Session:
         Both wait once a channel is full, and where the decoder yields `None` until it calls `on_room`.
         """
         for block in blocks:
-            if block is not None:
-                self._push_block(block)
-            if block is None or any(channel.is_full for channel in self._channels):
+            if block is None or self._push_block(block):
                 if not self._over:
                     self._held = True
                     self._waiting.appendleft((blocks, then))
@@ -202,13 +200,17 @@ class Session:
         if then is not None and not self._over:
             then()
 
-    def _push_block(self, block: Pcm) -> None:
+    def _push_block(self, block: Pcm) -> bool:
+        """Send a block `[n, channels]`, and return whether a channel is full."""
         for observer in self.observers:
             observer.on_audio(block)
         while block.shape[1] < len(self._channels):
             self._drop_channel()
+        is_full = False
         for channel in self._channels:
             channel.push(block[:, channel.number])
+            is_full = is_full or channel.is_full
+        return is_full
 
     def _resume(self) -> None:
         self._held = False

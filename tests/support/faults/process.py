@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx2 as httpx
 import psutil
 
-from support.faults.server import ENVIRONMENT, WITH_STAND_IN
+from support.faults.server import ENVIRONMENT, WITH_STAND_IN, serving, with_fronts
 from support.ports import free_port
 
 SERVE = ("-m", "tympan", "serve")
@@ -30,7 +30,7 @@ class ServerProcess:
         prefix: A command that runs Python, such as `unshare`.
         environment: Changes to the environment; None removes a variable.
         popen: Arguments of `subprocess.Popen`.
-        wait_for: The text in the log at which the context is entered.
+        wait_for: The text in the log at which the context is entered; by default that of a server that serves clients.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class ServerProcess:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
         popen: Mapping[str, Any] | None = None,
-        wait_for: str = "serves model",
+        wait_for: str | None = None,
         **settings: object,
     ) -> None:
         self.port = free_port()
         self._log = log
-        options = {"host": "127.0.0.1", "port": self.port, **settings}
+        options = with_fronts({"host": "127.0.0.1", "port": self.port, **settings})
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         self._command = [*prefix, sys.executable, *command, *arguments]
         changed = {**(WITH_STAND_IN if "embedded" in settings.values() else ENVIRONMENT), **(environment or {})}
         self._environment = {name: value for name, value in changed.items() if value is not None}
         self._popen = dict(popen or {})
-        self._wait_for = wait_for
+        self._wait_for = serving(options) if wait_for is None else wait_for
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:

@@ -2,6 +2,9 @@
 
     python -m support.faults.serve FAULT [options of `tympan serve`]
 
+The model runs in the server's process, or in the engine process of a server with several fronts. Those processes have
+the same fault (`support.faults.child`), and the supervisor passes the signal on to them.
+
 memory  the next step allocates more memory than there is
 hang    the next step blocks in native code for ever
 clock   the wall clock jumps an hour ahead, and two hours back at the next signal
@@ -12,13 +15,16 @@ none    nothing
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import psutil
 
 from support.counting import COUNTING_INFO, PAUSES
 from support.faults.marks import MarkDetector, text_of
@@ -52,17 +58,19 @@ class Runner:
     """Returns a boundary, a word's token and padding, half a second late, as the real model does.
 
     Attributes:
+        fault: Name of the fault.
         faults: Faults that the next step triggers.
         broken: Whether no runner can be made.
     """
 
+    fault = "none"
     faults: list[Callable[[], None]]
     broken = False
 
     def __init__(self) -> None:
         if self.broken:
             raise RuntimeError("the device is broken")
-        if sys.argv[1] == "load":
+        if self.fault == "load":
             hang()
         self.info = COUNTING_INFO
         self.slots = SLOTS
@@ -125,9 +133,41 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
     return BatchedEngine(Runner)
 
 
-if __name__ == "__main__":
-    Runner.faults = []
+def install(fault: str) -> None:
+    """Give this process the model, and the fault that SIGUSR1 triggers."""
+    Runner.fault, Runner.faults = fault, []
     restarts.RESTART_SECONDS = (1.0, 0.1)
     registry.create_engine = create_engine
-    signal.signal(signal.SIGUSR1, lambda number, frame: Runner.faults.append(FAULTS[sys.argv[1]]))
-    sys.exit(main(["serve", "--engine-processes=0", *sys.argv[2:]]))
+    signal.signal(signal.SIGUSR1, lambda number, frame: on_signal(fault))
+
+
+def on_signal(fault: str) -> None:
+    if fault == "clock":  # of every process; the other faults happen in a step
+        shift_clock()
+    else:
+        Runner.faults.append(FAULTS[fault])
+    for child in psutil.Process().children():
+        if "support.faults.child" in child.cmdline():
+            child.send_signal(signal.SIGUSR1)
+
+
+def give_fault_to_children(fault: str) -> None:
+    """Have the processes that this one starts run `support.faults.child`."""
+    start = asyncio.create_subprocess_exec
+
+    async def start_child(program: str, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        if arguments[:1] == ("-m",):
+            arguments = ("-m", "support.faults.child", fault, *arguments[1:])
+        return await start(program, *arguments, **options)
+
+    asyncio.create_subprocess_exec = start_child  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    _, fault, *options = sys.argv
+    install(fault)
+    if any(option.startswith("--fronts=") and option != "--fronts=1" for option in options):
+        give_fault_to_children(fault)
+    else:
+        options.append("--engine-processes=0")
+    sys.exit(main(["serve", *options]))

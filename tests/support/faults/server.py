@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,15 +20,28 @@ import psutil
 import tympan
 from support.ports import free_port
 
+FRONTS = int(os.environ.get("FAULT_FRONTS", "1"))
+"""Front processes of the servers that do not set them: `make test-faults FRONTS=2`."""
+
 HERE = Path(__file__).parent
 TESTS = HERE.parent.parent
 SOURCES = Path(tympan.__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, SOURCES)))}
 WITH_STAND_IN = {**ENVIRONMENT, "PYTHONPATH": f"{HERE / 'stand_in'}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
-DECODER = "tympan.audio.containers.worker"
+NO_WORKERS = {"tympan.audio.containers.worker", "tympan.server.fronts.front", "tympan.server.engine_process"}
 READY_SECONDS = 60
 RESTART_SECONDS = 0.5
 POLL_SECONDS = 0.05
+
+
+def with_fronts(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the settings of a server with `FRONTS`, unless they are set."""
+    return options if FRONTS == 1 else {"fronts": FRONTS, **options}
+
+
+def serving(options: Mapping[str, object]) -> str:
+    """Return the text in the log of a server with these settings that serves clients with all its processes."""
+    return "serves model" if options.get("fronts", 1) == 1 else f"{options['fronts']} front processes serve"
 
 
 class SupervisedServer:
@@ -38,7 +51,8 @@ class SupervisedServer:
         self, command: Sequence[str], log: Path, host: str = "127.0.0.1", prefix: Sequence[str] = (), **settings: object
     ) -> None:
         self.host, self.port = host, free_port()
-        options = {"host": host, "port": self.port, **settings}
+        options = with_fronts({"host": host, "port": self.port, **settings})
+        self._serving = serving(options)
         self._command = [
             *prefix,
             sys.executable,
@@ -54,7 +68,7 @@ class SupervisedServer:
     def __enter__(self) -> Self:
         self._process = self._start()
         deadline = time.monotonic() + READY_SECONDS
-        while "serves model" not in self.log:
+        while self._serving not in self.log:
             assert time.monotonic() < deadline, self.log
             assert self._process.poll() is None, self.log
             time.sleep(POLL_SECONDS)
@@ -83,10 +97,13 @@ class SupervisedServer:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def children(self) -> list[psutil.Process]:
+        """Return the processes that the server has started, and those that they have started."""
+        return psutil.Process(self._process.pid).children(recursive=True)
+
     def workers(self) -> list[psutil.Process]:
         """Return the recognizer processes."""
-        children = psutil.Process(self._process.pid).children()
-        return [child for child in children if DECODER not in child.cmdline()]
+        return [child for child in self.children() if not NO_WORKERS & set(child.cmdline())]
 
     def ready(self) -> tuple[int, str]:
         """Return the status and the body of `/ready`; (0, "") without a response."""

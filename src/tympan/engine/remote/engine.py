@@ -39,7 +39,7 @@ class RemoteEngine:
             for number, (command, environment) in enumerate(commands, 1)
         ]
         self.processes += [EngineConnection(number, path, self) for number, path in enumerate(sockets, 1)]
-        self._streams: dict[tuple[EngineLink, int], RemoteStream] = {}
+        self._streams: dict[int, RemoteStream] = {}  # by a number that no stream of another process has
         self._waiting: dict[RemoteStream, None] = {}  # for a process with room
         self._numbers = 0
 
@@ -134,12 +134,12 @@ class RemoteEngine:
                 stream.fail(EngineError("no engine process can be started"))
         self._attach_waiting()
 
-    def on_refused(self, process: EngineLink, stream: int) -> None:
-        refused = self._streams.get((process, stream))
-        if refused is None:
+    def on_refused(self, stream: int) -> None:
+        refused = self._streams.get(stream)
+        if refused is None or refused.process is None:
             return
         if refused.has_moved:  # another server has taken the room at the same time
-            self._remove(refused, process)
+            self._remove(refused, refused.process)
             self._waiting[refused] = None
         else:
             refused.fail(CapacityError("all streams are taken; try again later"))
@@ -147,8 +147,8 @@ class RemoteEngine:
     def on_room(self, process: EngineLink) -> None:
         self._attach_waiting()
 
-    def on_events(self, process: EngineLink, stream: int, events: Sequence[EngineEvent]) -> None:
-        receiver = self._streams.get((process, stream))
+    def on_events(self, stream: int, events: Sequence[EngineEvent]) -> None:
+        receiver = self._streams.get(stream)
         if receiver is not None:
             receiver.receive(events)
 
@@ -162,12 +162,12 @@ class RemoteEngine:
 
     def _attach(self, stream: RemoteStream, process: EngineLink) -> None:
         self._numbers = (self._numbers + 1) % (1 << 32)
-        self._streams[process, self._numbers] = stream
+        self._streams[self._numbers] = stream
         process.active += 1
         stream.attach(process, self._numbers)
 
     def _remove(self, stream: RemoteStream, process: EngineLink) -> None:
-        del self._streams[process, stream.number]
+        del self._streams[stream.number]
         process.active -= 1
         stream.detach()
 

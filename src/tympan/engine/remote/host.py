@@ -20,15 +20,16 @@ from tympan.engine.remote.wire import (
     Starting,
     Step,
     frame_of,
-    pack_event,
+    pack_events,
     pack_message,
 )
 from tympan.errors import CapacityError, EngineError, TympanError
-from tympan.messages import EngineEvent, Failed, Finished, Pcm
+from tympan.messages import EngineEvent, Failed, Finished, Pcm, Progress
 
 logger = logging.getLogger(__name__)
 
 ALIVE_SECONDS = 0.5  # between two messages that say so
+_FRAMES = (int(Kind.INTEGERS), int(Kind.FLOATS))
 
 
 class EngineHost:
@@ -155,7 +156,7 @@ class HostConnection(asyncio.Protocol):
         self._streams: dict[int, EngineStream] = {}
         self._partial_frames: dict[int, Pcm] = {}
         self._items = Items()
-        self._events: list[tuple[int, list[list[Any]]]] = []
+        self._events: list[tuple[int, Progress | list[list[Any]]]] = []
         self._sent_others = 0
 
     @property
@@ -190,7 +191,7 @@ class HostConnection(asyncio.Protocol):
             self._host.count_changed()
         if not self._events:
             self._loop.call_soon(self.flush_events)
-        self._events.append((stream, [pack_event(event) for event in events]))
+        self._events.append((stream, pack_events(events)))
 
     # --- calls of the transport ----------------------------------------------------------------------------------
 
@@ -214,13 +215,12 @@ class HostConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass the items of the server to their streams."""
         for number, kind, payload in self._items.feed(data):
-            if kind == Kind.OPEN:
-                self._open(number, live=payload != b"\0")
-                continue
             stream = self._streams.get(number)
-            if stream is None:
+            if kind == Kind.OPEN:
+                self._open(number, live=payload[0] != 0)
+            elif stream is None:
                 continue  # it has ended, or was refused
-            if kind in (Kind.INTEGERS, Kind.FLOATS):
+            elif kind in _FRAMES:
                 stream.push(frame_of(kind, payload))
             elif kind in (Kind.PARTIAL_INTEGERS, Kind.PARTIAL_FLOATS):
                 self._partial_frames[number] = frame_of(kind, payload)

@@ -21,7 +21,7 @@ from tympan.engine.remote.wire import (
     unpack_event,
 )
 from tympan.errors import EngineError
-from tympan.messages import EngineEvent
+from tympan.messages import EngineEvent, Progress
 
 RECONNECT_SECONDS = 0.05  # between two attempts to reach a process that is being started
 
@@ -35,13 +35,13 @@ class LinkListener(Protocol):
     def on_lost(self, process: EngineLink) -> None:
         """Move the streams of the process, which is gone; it is restarted unless its `fatal_error` is set."""
 
-    def on_refused(self, process: EngineLink, stream: int) -> None:
+    def on_refused(self, stream: int) -> None:
         """Handle that the process has no room for a stream."""
 
     def on_room(self, process: EngineLink) -> None:
         """Give waiting streams to the process: the number of streams of its other servers has changed."""
 
-    def on_events(self, process: EngineLink, stream: int, events: Sequence[EngineEvent]) -> None:
+    def on_events(self, stream: int, events: Sequence[EngineEvent]) -> None:
         """Handle the events of a stream."""
 
     def on_step(self, report: StepReport) -> None:
@@ -78,7 +78,7 @@ class EngineLink(asyncio.Protocol):
         self._listener = listener
         self._received = 0  # reads from the socket that had messages
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []
+        self._outgoing: list[bytes | memoryview] = []
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -102,7 +102,7 @@ class EngineLink(asyncio.Protocol):
         """Close a stream."""
         self.send(item(stream, Kind.CLOSE))
 
-    def send(self, *items: bytes) -> None:
+    def send(self, *items: bytes | memoryview) -> None:
         """Send items together with all others of this iteration of the event loop."""
         if not self._outgoing:
             self._loop.call_soon(self._write)
@@ -148,12 +148,15 @@ class EngineLink(asyncio.Protocol):
         for message in self._messages.feed(data):
             match message:
                 case Step():
-                    for stream, events in message.events:
-                        self._listener.on_events(self, stream, [unpack_event(event) for event in events])
+                    for stream, packed in message.events:
+                        if isinstance(packed, Progress):
+                            self._listener.on_events(stream, (packed,))
+                        else:
+                            self._listener.on_events(stream, [unpack_event(event) for event in packed])
                     if message.report is not None:
                         self._listener.on_step(message.report)
                 case Refused():
-                    self._listener.on_refused(self, message.stream)
+                    self._listener.on_refused(message.stream)
                 case Others():
                     self.others = message.streams
                     self._listener.on_room(self)

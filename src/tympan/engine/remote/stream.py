@@ -37,7 +37,7 @@ class RemoteStream:
     def push(self, frame: Pcm) -> None:
         self._buffer.add_frame(frame)
         if self.process is not None:
-            self.process.send(frame_item(self.number, frame))
+            self.process.send(*frame_item(self.number, frame))
 
     def flush(self, marker: int, partial_frame: Pcm | None = None) -> None:
         flush = self._buffer.add_flush(marker, partial_frame)

@@ -39,6 +39,13 @@ class Kind(IntEnum):
     CLOSE = 7
 
 
+# Integers: the members of an enumeration take several times as long for each frame.
+_INTEGERS: Final = int(Kind.INTEGERS)
+_FLOATS: Final = int(Kind.FLOATS)
+_PARTIAL_INTEGERS: Final = int(Kind.PARTIAL_INTEGERS)
+_PARTIAL_FLOATS: Final = int(Kind.PARTIAL_FLOATS)
+
+
 class Starting(Struct, tag=True, array_like=True):
     """The engine is starting, or the process is alive; sent about twice a second."""
 
@@ -74,9 +81,9 @@ class Others(Struct, tag=True, array_like=True):
 
 
 class Step(Struct, tag=True, array_like=True):
-    """The events of one step, by stream, each as its kind and its fields."""
+    """The events of one step, by stream: one `Progress`, as of nearly all streams, or for each its kind and fields."""
 
-    events: list[tuple[int, list[list[Any]]]]
+    events: list[tuple[int, Progress | list[list[Any]]]]
     report: StepReport | None = None
 
 
@@ -94,16 +101,18 @@ def item(stream: int, kind: Kind, payload: bytes = b"") -> bytes:
     return ITEM.pack(stream, kind, len(payload)) + payload
 
 
-def frame_item(stream: int, frame: Pcm, *, partial: bool = False) -> bytes:
-    """Return the item of a frame."""
-    is_integer = frame.dtype == np.int16
-    kind = Kind.INTEGERS if is_integer else Kind.FLOATS
-    return item(stream, Kind(kind + 2) if partial else kind, np.ascontiguousarray(frame).tobytes())
+def frame_item(stream: int, frame: Pcm, *, partial: bool = False) -> tuple[bytes, memoryview]:
+    """Return the header and the samples of a frame, which `bytes.join` takes without another copy."""
+    if partial:
+        kind = _PARTIAL_INTEGERS if frame.dtype == np.int16 else _PARTIAL_FLOATS
+    else:
+        kind = _INTEGERS if frame.dtype == np.int16 else _FLOATS
+    return ITEM.pack(stream, kind, frame.nbytes), np.ascontiguousarray(frame).data
 
 
-def frame_of(kind: int, payload: bytes) -> Pcm:
+def frame_of(kind: int, payload: bytes | memoryview) -> Pcm:
     """Return the samples of a frame's payload."""
-    is_integer = kind in (Kind.INTEGERS, Kind.PARTIAL_INTEGERS)
+    is_integer = kind in (_INTEGERS, _PARTIAL_INTEGERS)
     return np.frombuffer(payload, np.int16) if is_integer else np.frombuffer(payload, np.float32)
 
 
@@ -121,10 +130,17 @@ def pack_event(event: EngineEvent) -> list[Any]:
     return [_KINDS[type(event)], *astuple(event)]
 
 
+def pack_events(events: Sequence[EngineEvent]) -> Progress | list[list[Any]]:
+    """Return the events of one stream as `Step` has them."""
+    if len(events) == 1 and isinstance(events[0], Progress):
+        return events[0]  # encoded and decoded by msgspec, without a Python object for each field
+    return [pack_event(event) for event in events]
+
+
 def unpack_event(fields: Sequence[Any]) -> EngineEvent:
     """Return the event of its fields."""
     kind = fields[0]
-    if kind == 0:  # by far the most frequent one
+    if kind == 0:
         return Progress(fields[1], tuple(fields[2]), fields[3])
     if kind == _FAILED:
         return Failed(error_of(*fields[1:]))
@@ -145,7 +161,7 @@ class Items:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
         """Yield the stream, kind and payload of every complete item."""
         for (stream, kind, _), payload in _take(self._buffer, data, ITEM):
             yield stream, kind, payload
@@ -163,16 +179,17 @@ class Messages:
             yield _decoder.decode(body)
 
 
-def _take(buffer: bytearray, data: bytes, head: struct.Struct) -> Iterator[tuple[tuple[int, ...], bytes]]:
+def _take(buffer: bytearray, data: bytes, head: struct.Struct) -> Iterator[tuple[tuple[int, ...], memoryview]]:
     """Yield the fields of every complete header, whose last one is the length of the payload, and the payload."""
-    buffer += data
-    whole, start = bytes(buffer), 0
-    while len(whole) - start >= head.size:
+    whole = memoryview(bytes(buffer) + data if buffer else data)
+    buffer.clear()
+    start, size, length = 0, head.size, len(whole)
+    while length - start >= size:
         fields = head.unpack_from(whole, start)
-        body = start + head.size
+        body = start + size
         end = body + fields[-1]
-        if end > len(whole):
+        if end > length:
             break
         start = end
         yield fields, whole[body:end]
-    del buffer[:start]
+    buffer += whole[start:]

@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from shutil import rmtree
+from signal import Signals
 from socket import socket
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,6 +28,7 @@ from tympan.server.access.front import ledger_address, metrics_address, read_all
 from tympan.server.access.ledger import Ledger
 from tympan.server.access.start_checks import read_token_secret
 from tympan.server.engine_process import make_remote_engine, start_engine
+from tympan.server.fronts.folder import socket_folder
 from tympan.server.fronts.process import FrontProcess
 from tympan.server.listen.listener import bind_shared, listen_shared
 from tympan.server.listen.startup import StartupServer
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 CHECK_EVERY_SECONDS = 1.0
 METRICS_SECONDS = 2.0  # for a front to send its metrics
 STOP_SECONDS = 15.0  # for a front to end, besides the times of its settings
-LONGEST_FOLDER = 88  # a path of a Unix socket has at most 104 bytes
 OWN_NUMBER = 0  # of the supervisor among the fronts
 
 
@@ -53,7 +53,7 @@ async def supervise(config: Config, signals: StopSignals) -> None:
     """
     if sys.platform == "win32":
         raise ConfigError("several front processes need Unix sockets: set fronts to 1 on Windows")
-    with _folder() as folder:
+    with socket_folder() as folder:
         signals.forward(partial(_end_before_serving, folder, signals))
         engine = make_remote_engine(config, folder)
         listener, make_listener = listen_shared(config.server)
@@ -171,20 +171,9 @@ class Supervisor:
                 self._metrics.update(number, text.decode())
 
 
-def _folder() -> TemporaryDirectory[str]:
-    """Return a folder for the processes' sockets, which only this user can enter."""
-    try:
-        folder = TemporaryDirectory(prefix="tympan-")
-    except OSError as error:
-        raise ConfigError(f"cannot create a folder for sockets: {error.strerror}; set TMPDIR to another") from None
-    if len(folder.name) > LONGEST_FOLDER:
-        folder.cleanup()
-        raise ConfigError(f"the path {folder.name} is too long for sockets: set TMPDIR to a shorter one")
-    return folder
-
-
 def _end_before_serving(folder: str, signals: StopSignals) -> None:
     """End at once, with all children: there are no streams yet, and the load of a model cannot be interrupted."""
+    logger.info("%s: the process ends before it has served", Signals(signals.received).name)
     rmtree(folder, ignore_errors=True)
     end_process(signals.received)
 

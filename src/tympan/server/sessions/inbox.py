@@ -42,6 +42,7 @@ class Inbox:
         self._fail = fail
         self._backlog = Backlog(spool, most_bytes, self._pass_on)
         self._is_held = self._is_reading_paused = self._is_closed = False
+        self._waits = False  # whether the backlog may have messages
         self._timer: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
@@ -52,7 +53,8 @@ class Inbox:
         """Pass on a message, or keep it until those before it have been passed on."""
         if self._is_closed:
             return
-        if self._is_held or self._backlog:
+        if self._is_held or self._waits:
+            self._waits = True
             self._backlog.put(message)
             self._update_reading()
         else:
@@ -80,6 +82,7 @@ class Inbox:
 
     def _discard(self) -> None:
         self._backlog.clear()
+        self._waits = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -96,6 +99,7 @@ class Inbox:
                 self._fail(error)
                 return
             if message is None:
+                self._waits = bool(self._backlog)  # blocks that are being read from the disk
                 break
             self._handle(message)
         else:
