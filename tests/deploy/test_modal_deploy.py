@@ -22,7 +22,7 @@ from support.modal_plane import ControlPlane
 from support.pinned import PINNED
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
 SERVER_CALLS = {
     "AppGetByDeploymentName",
@@ -48,7 +48,7 @@ def deploy(plane: ControlPlane, **settings: str) -> subprocess.CompletedProcess[
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
 
