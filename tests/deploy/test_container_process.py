@@ -72,7 +72,7 @@ def test_speech_and_stop_under_load(tmp_path: Path, environment: dict[str, str |
             rest, code = received(socket)
         assert code == 1012
         assert word_error_rate(spoken.text, words(messages)) <= 0.2
-        assert rest[-1]["type"] == "status"
+        assert rest[-1]["type"] == "complete"
         assert not left_behind(children)
     assert "SIGTERM: the server stops" in server.log
 

@@ -44,9 +44,12 @@ RUNS = {
     "base": ("-c", "import tympan; tympan.connect, tympan.connect_sync"),
     "cpu": ("-m", "tympan", "transcribe", "--model", "random:tiny", "--device", "cpu", "clip.wav"),
     "mic": ("-c", "from importlib.util import find_spec; assert find_spec('sounddevice')"),
-    "modal": ("-c", "import tympan.deploy.modal_app"),
+    "modal": (
+        "-c",
+        "import os; os.environ.update(TYMPAN_MODEL='embedded', TYMPAN_SECRET_NAME=''); import tympan.deploy.modal_app",
+    ),
     "otel": ("-c", "import opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http"),
-    "plot": ("-c", "import tympan.deploy.fleet_plot"),
+    "plot": ("-c", "import tympan.deploy.fleet_plot, matplotlib"),
     "ray": ("-c", "import tympan.deploy.ray_app"),
     "torch": ("-c", "import tympan.engine.kyutai.engine, sentencepiece"),
 }
