@@ -146,6 +146,20 @@ def test_every_extra_is_run() -> None:
     assert set(FOR_USERS) <= set(SERVES) | set(RUNS)
 
 
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_constraints_fit_all_extras(tmp_path: Path) -> None:
+    """The pins agree with each other also where PyTorch is the build with CUDA, which pins its Triton."""
+    options = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_28"]
+    extras = [option for extra in FOR_USERS[1:] for option in ("--extra", extra)]
+    constraints = ("--constraint", ROOT / "constraints.txt")
+    text = run(*UV, "pip", "compile", *options, *extras, *constraints, ROOT / "pyproject.toml", folder=tmp_path)
+    pinned = set((ROOT / "constraints.txt").read_text().splitlines())
+    found = {line for line in text.splitlines() if "==" in line}
+    assert {line.partition("==")[0] for line in found} >= {"torch", "triton", "uvicorn"}
+    assert {line for line in found if line.startswith(("torch==", "triton=="))} <= pinned
+
+
 @pytest.mark.parametrize(("version", "extra"), cases())
 def test_extra(wheel: Path, version: str, extra: str, tmp_path: Path) -> None:
     python = install(wheel, version, extra, tmp_path)
