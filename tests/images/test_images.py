@@ -17,6 +17,8 @@ from urllib.parse import urlparse
 
 import httpx2 as httpx
 import pytest
+from support.hub_client import MODEL, hub_with_tiny_model
+from support.loopback_hub import COMMIT
 from support.ports import free_port
 from support.speech import clip, word_error_rate
 from websockets.exceptions import ConnectionClosedError
@@ -74,32 +76,27 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return BASE
 
 
+def build(dockerfile: str, tag: str, **arguments: str) -> str:
+    """Build an image with build arguments, and return its name."""
+    options = ["--layers", "--format", "docker", "--isolation", "chroot", "--network", "host", "--tag", tag]
+    for name, value in arguments.items():
+        options += ["--build-arg", f"{name}={value}"]
+    run("buildah", "bud", "--quiet", *options, *pip_folders(), "--file", ROOT / "deploy/docker" / dockerfile, ROOT)
+    return tag
+
+
 @pytest.fixture(scope="module")
 def image(base: str) -> str:
-    options = [
-        "--layers",
-        "--format",
-        "docker",
-        "--isolation",
-        "chroot",
-        "--network",
-        "host",
-        "--build-arg",
-        f"BASE={base}",
-    ]
-    run(
-        "buildah",
-        "bud",
-        "--quiet",
-        *options,
-        *pip_folders(),
-        "--file",
-        ROOT / "deploy/docker/Dockerfile",
-        "--tag",
-        IMAGE,
-        ROOT,
-    )
-    return IMAGE
+    return build("Dockerfile", IMAGE, BASE=base)
+
+
+@pytest.fixture(scope="module")
+def image_with_weights(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the GPU image with a small model of a hub on loopback, and with what the model needs on a CPU."""
+    model = f"{MODEL}@{COMMIT}"
+    with hub_with_tiny_model(tmp_path_factory.mktemp("published") / "model") as hub:
+        arguments = {"MODEL": model, "HUB_CACHE": "/weights", "HF_ENDPOINT": hub.url, "EXTRAS": "server,torch,cpu"}
+        return build("Dockerfile.cuda", f"{IMAGE}-cuda", BASE=base, **arguments)
 
 
 class Container:
@@ -208,6 +205,31 @@ def test_labels_and_bill_of_materials(image: str) -> None:
     assert about["Config"]["User"] == "10001:10001"
     assert about["Healthcheck"]["Test"] == ["CMD", "python", "/opt/tympan/healthcheck.py"]
     assert about["Labels"]["org.opencontainers.image.version"] == tympan.__version__
-    text = run(*PODMAN, "run", "--rm", *LIMITS, "--entrypoint", "cat", image, "/opt/tympan/sbom.cdx.json")
+    text = run(
+        *PODMAN, "run", "--rm", "--network", "none", *LIMITS, "--entrypoint", "cat", image, "/opt/tympan/sbom.cdx.json"
+    )
     names = {part["name"] for part in json.loads(text)["components"]}
-    assert {"tympan", "uvicorn", "pocketsphinx", "av"} <= names
+    assert {"tympan", "uvicorn", "av"} <= names
+
+
+def test_weights_in_the_image(image_with_weights: str) -> None:
+    """The model is served without a hub, by a user that the image does not know; a C compiler is there for Triton."""
+    started = Container(image_with_weights, "serve", "--device", "cpu", "--max-streams", "1", HF_HUB_OFFLINE="1")
+    try:
+        started.wait_for("/ready")
+        with tympan.connect_sync(f"ws://127.0.0.1:{started.port}", sample_rate=24_000) as stream:
+            assert list(stream.transcribe([clip("counting").pcm()]))
+        assert started.run("gcc", "--version").returncode == 0
+        assert f"serves model {MODEL}@{COMMIT}" in started.log
+        assert started.stop() == 128 + signal.SIGTERM
+    finally:
+        started.remove()
+
+
+def test_labels_of_the_gpu_image(image_with_weights: str) -> None:
+    (about,) = json.loads(run(*PODMAN, "image", "inspect", image_with_weights))
+    assert about["Labels"]["org.opencontainers.image.version"] == tympan.__version__
+    variables = dict(line.partition("=")[::2] for line in about["Config"]["Env"])
+    assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert (variables["HF_HUB_CACHE"], variables["TYMPAN_MODEL"]) == ("/weights", f"{MODEL}@{COMMIT}")
+    assert about["Config"]["User"] == "10001:10001"

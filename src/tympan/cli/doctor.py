@@ -20,6 +20,7 @@ from typing import Final
 from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
 from tympan.deploy.deployment import ENGINES_WITHOUT_GPU
+from tympan.deploy.systemd import check_unit, find_unit
 from tympan.engine.embedded.whisper.files import WHISPER_PACKAGES, languages_of, locate_model
 from tympan.errors import TympanError, install_command
 
@@ -65,6 +66,7 @@ def examine(config: Config) -> Sequence[Finding]:
         ("port", _port),
         ("files", _files),
         ("keys", _keys),
+        ("systemd", _systemd),
     ]
     findings: list[Finding] = []
     for name, check in checks:
@@ -234,6 +236,18 @@ def _keys(config: Config) -> Iterator[Finding]:
     for text in readable_secrets(server):
         problem, _, fix = text.partition(": ")
         yield Finding("keys", WARNING, problem, fix)
+
+
+def _systemd(config: Config) -> Iterator[Finding]:
+    """Check the installed unit with the settings that it names, which may differ from those of this command."""
+    unit = find_unit()
+    if unit is None:
+        return
+    problem = None
+    for problem in check_unit(unit):
+        yield Finding("systemd", ERROR if problem.is_fatal else WARNING, problem.text, problem.fix)
+    if problem is None:
+        yield Finding("systemd", OK, f"{unit.file} runs as {unit.user}, and has {unit.stop_seconds:g} s to stop")
 
 
 def _missing(modules: Sequence[str]) -> list[str]:

@@ -17,29 +17,10 @@ import modal
 from tympan.config import config_file, load_config
 from tympan.deploy.deployment import PORT, resolve_deployment
 from tympan.deploy.hosting import AsgiHost, ListeningHost
+from tympan.deploy.packages import constraints_file, requirements
 
 PYTHON: Final = "3.12"
-PACKAGES: Final = (
-    "av==18.1.0",
-    "fastapi==0.165.0",
-    "httptools==0.9.0",
-    "huggingface_hub==2.4.0",
-    "msgspec==0.22.0",
-    "numpy==2.4.6",
-    "picows==2.3.1",
-    "prometheus_client==0.26.0",
-    "PyJWT==2.15.1",
-    "python-multipart==0.0.34",
-    "rich==15.0.0",
-    "safetensors==0.8.0",
-    "sentencepiece==0.2.3",
-    "soxr==1.1.0",
-    "uvicorn==0.54.0",
-    "uvloop==0.23.0",
-    "websockets==17.4",
-)
-EMBEDDED_PACKAGES: Final = ("pocketsphinx==5.1.1",)
-TORCH_PACKAGES: Final = ("torch==2.13.0",)
+CONSTRAINTS: Final = "/constraints.txt"  # in the image
 
 # Settings are checked on the machine that deploys: containers receive checked ones, and image builds have none.
 deployment = resolve_deployment(load_config(config_file()), check=modal.is_local())
@@ -55,9 +36,12 @@ def download_weights(repository: str, revision: str) -> None:
 
 def make_image() -> modal.Image:
     """Return Debian with Python, pinned packages and, as the last layer, the weights; code is mounted."""
-    needs_torch = deployment.gpus or deployment.weights
-    packages = PACKAGES + (TORCH_PACKAGES if needs_torch else EMBEDDED_PACKAGES)
-    image = modal.Image.debian_slim(PYTHON).pip_install(*packages)
+    image = modal.Image.debian_slim(PYTHON)
+    if not modal.is_local():  # a container, which has neither the list of packages nor a use for it
+        return image
+    extras = ("server", "torch" if deployment.gpus or deployment.weights else "embedded")
+    image = image.add_local_file(constraints_file(), CONSTRAINTS, copy=True)
+    image = image.pip_install(*requirements(extras), extra_options=f"--constraint {CONSTRAINTS}")
     if deployment.weights is None:
         return image
     return image.env({"HF_XET_HIGH_PERFORMANCE": "1"}).run_function(download_weights, args=deployment.weights)

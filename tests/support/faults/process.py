@@ -33,6 +33,8 @@ class ServerProcess:
         wait_for: The text in the log at which the context is entered; by default that of a server that serves clients.
     """
 
+    wait_seconds = WAIT_SECONDS
+
     def __init__(
         self,
         log: Path,
@@ -82,7 +84,7 @@ class ServerProcess:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition is true, while the process runs."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + self.wait_seconds
         while not condition():
             assert time.monotonic() < deadline, self.log
             assert self.process.poll() is None, self.log
