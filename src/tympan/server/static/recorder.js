@@ -47,8 +47,9 @@ export class Recorder {
     const session = this.#session;
     if (!session) return;
     const paused = !session.isPaused;
-    panel.showPause(true, paused);
     await session.setPaused(paused);
+    if (this.#session !== session) return; // it has ended meanwhile
+    panel.showPause(true, paused);
     if (paused) panel.showLevel([]);
   }
 

@@ -44,7 +44,7 @@ export default {
   waveform: "Forme d’onde de l’audio",
   level: "Niveau",
   figures: "Cet enregistrement",
-  heard: "écoutées",
+  heard: "d’audio",
   words: "mots",
   latency: "de latence",
   "latency.title": "De la fin d’un mot à son affichage : médiane des derniers mots",
