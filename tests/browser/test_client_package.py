@@ -63,7 +63,14 @@ def cutter(locked_pair: Server) -> Iterator[tuple[Network, str]]:
 
 def test_package_in_node(node: str, locked_pair: Server, cutter: tuple[Network, str], silence: Path) -> None:
     line, cut = cutter
-    given = {"http": locked_pair.url, "proxy": line.url, "cut": cut, "wav": str(silence), "key": KEY}
+    given = {
+        "http": locked_pair.url,
+        "proxy": line.url,
+        "cut": cut,
+        "wav": str(silence),
+        "key": KEY,
+        "call": str(STATIC / "sample-call.mp3"),
+    }
     command = [node, "--experimental-websocket", "--no-warnings", str(SCRIPTS / "client.mjs"), json.dumps(given)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert process.returncode == 0, process.stderr
@@ -72,7 +79,7 @@ def test_package_in_node(node: str, locked_pair: Server, cutter: tuple[Network, 
     assert result["names"] == declared("class")
     assert result["url"] == locked_pair.url.rstrip("/")
     assert result["file"]["text"].split() == [f"word{number}" for number in range(30)]
-    assert result["channels"]["words"] == 60, "each channel of the file is a stream"
+    assert result["call"]["text"].split().count("word9") == 2, "each channel of the file is a stream"
     assert "reconnecting" in result["live"]["states"]
     assert result["live"]["words"] == len(scripted_words(100)), "the cut has lost no word and repeated none"
     assert result["live"]["text"].split() == [f"word{number}" for number in range(result["live"]["words"])]

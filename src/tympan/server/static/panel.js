@@ -6,7 +6,7 @@ import { clock } from "./transcript/clock.js";
 
 const DECIBEL_RANGE = 60;
 const CLIPPING_LEVEL = 0.99;
-const SHOWN_LAG_SECONDS = 1;
+const SHOWN_LAG_SECONDS = 2;
 
 /** Return the element with this id. */
 export const at = (id) => document.getElementById(id);

@@ -58,7 +58,9 @@ export class Session {
     this.#transcript = transcript;
     this.#start = start;
     this.#on = { ...NO_HANDLERS, ...on };
-    this.#reached = Array(source.channels ?? 1).fill(0);
+    const channels = source.channels ?? 1;
+    if (transcript.channels < channels) transcript.replace(transcript.all, channels);
+    this.#reached = Array(channels).fill(0);
     this.#resumed = [...this.#reached];
   }
 
@@ -68,7 +70,7 @@ export class Session {
     try {
       while (await this.#runStream()) {
         if (!this.#stopping) this.#on.state("reconnecting");
-        await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
+        await this.#wait(BACKOFF_SECONDS[this.#attempts++]);
         if (this.#abandoned) return;
       }
     } finally {
@@ -154,7 +156,7 @@ export class Session {
     throw new SessionError(code, message, details);
   }
 
-  #pause(seconds) {
+  #wait(seconds) {
     return new Promise((resolve) => {
       this.#wake = resolve;
       setTimeout(resolve, seconds * 1000);

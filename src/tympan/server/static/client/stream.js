@@ -15,14 +15,16 @@ export class Stream {
     return new Promise((resolve, reject) => {
       const stream = new Stream(socket, onMessage);
       socket.addEventListener("open", () => resolve(stream));
-      socket.addEventListener("close", () => reject(new Refused("the server did not open a stream")));
+      // Node's class sends no `close` for a socket that was never open.
+      for (const end of ["close", "error"]) {
+        socket.addEventListener(end, () => reject(new Refused("the server did not open a stream")));
+      }
     });
   }
 
   constructor(socket, onMessage) {
     this.#socket = socket;
     socket.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
-    socket.addEventListener("error", () => {}); // `close` follows; without a listener, the package `ws` would throw
     /** Resolves with the close code. */
     this.closed = new Promise((resolve) => {
       socket.addEventListener("close", (event) => resolve(event.code));

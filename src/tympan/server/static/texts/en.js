@@ -70,7 +70,7 @@ export default {
   "key.rejected": "The server rejected this key.",
   "error.unauthorized": "This server requires an API key.",
   code: "Use it from code",
-  "code.intro": "These examples work as they are. They transcribe the sample, which this command fetches:",
+  "code.intro": "These examples work as printed, on the sample that this command fetches:",
   "code.key": "KEY stands for your API key.",
   "code.languages": "Examples",
   "code.close": "Close",
