@@ -31,12 +31,13 @@ async function speak(session, transcript, source) {
 const wav = new Blob([readFileSync(input.wav)]);
 const call = new Blob([readFileSync(input.call)]);
 const live = new LiveSource(24_000);
+const lossy = new Server(input.proxy, { key: input.key });
 const result = {
   names: Object.keys(client).sort(),
   url: new Server(`${input.http}?token=x`).url,
   file: await run(new Server(input.http, { key: input.key }), new Recording(wav)),
   call: await run(new Server(input.http, { key: input.key }), new Recording(call, { channels: 2 })),
-  live: await run(new Server(input.proxy, { key: input.key }), live, (session, transcript) => speak(session, transcript, live)),
+  live: await run(lossy, live, (session, transcript) => speak(session, transcript, live)),
   wrongKey: await run(new Server(input.http, { key: "wrong" }), new Recording(wav)),
   unreachable: await run(new Server("http://127.0.0.1:9"), new Recording(wav)),
 };

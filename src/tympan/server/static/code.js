@@ -76,7 +76,7 @@ export function prepareCode(server, keyed) {
 
   at("code-open").addEventListener("click", open);
   at("code-close").addEventListener("click", () => at("code").close());
-  at("code-copy").addEventListener("click", ({ currentTarget }) => copyFrom(currentTarget, at("code-text").textContent));
+  at("code-copy").addEventListener("click", () => copyFrom(at("code-copy"), at("code-text").textContent));
 }
 
 function link(label, path) {

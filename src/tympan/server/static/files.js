@@ -9,7 +9,8 @@ export const FORMATS =
   "wav, w64, mp3, mp2, flac, ogg, opus, webm, mkv, m4a, mp4, mov, aac, ac3, eac3, dts, aiff, au, caf, amr, wma, " +
   "wavpack, avi, flv, mpeg-ts, mpeg-ps";
 const OTHER_SUFFIXES = "oga, spx, mka, m4b, m4v, 3gp, aif, aifc, snd, asf, wmv, wv, ts, mts, m2ts, mpg, mpeg, vob";
-const SUFFIXES = `${FORMATS}, ${OTHER_SUFFIXES}`.split(", ").filter((name) => !name.includes("-") && name !== "wavpack");
+const NO_SUFFIXES = new Set(["wavpack", "mpeg-ts", "mpeg-ps"]);
+const SUFFIXES = `${FORMATS}, ${OTHER_SUFFIXES}`.split(", ").filter((name) => !NO_SUFFIXES.has(name));
 
 /** The value of `accept` for a file input. */
 export const ACCEPT = ["audio/*", "video/*", ...SUFFIXES.map((suffix) => `.${suffix}`)].join(",");

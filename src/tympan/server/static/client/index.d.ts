@@ -49,7 +49,7 @@ export interface ServerOptions {
 
 /** A server: its address and key. */
 export class Server {
-  /** `url` is `http(s)://` or `ws(s)://`, with the prefix of a proxy; in a page of the server, the page's own address. */
+  /** `url` is `http(s)://` or `ws(s)://`, with the prefix of a proxy; by default the page's own address. */
   constructor(url?: string | URL, options?: ServerOptions);
   key: string;
   get url(): string;

@@ -7,7 +7,8 @@ import { Capture } from "./capture.js";
 const CONSTRAINTS = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 
 const MESSAGES = {
-  insecure: "Browsers allow the microphone only on https:// pages and on localhost. Open this page there; files work here.",
+  insecure:
+    "Browsers allow the microphone only on https:// pages and on localhost. Open this page there; files work here.",
   denied: "Access to the microphone was denied. Allow it in the browser's address bar, then start again.",
   missing: "No microphone was found. Connect one, then start again; files work without one.",
   busy: "The microphone is in use by another application. Close that one, then start again.",

@@ -71,7 +71,8 @@ export class Transcript {
   }
 
   get wordCount() {
-    return [...this.segments.map((segment) => segment.words), ...this.open].reduce((sum, { length }) => sum + length, 0);
+    const words = [...this.segments.map((segment) => segment.words), ...this.open];
+    return words.reduce((sum, { length }) => sum + length, 0);
   }
 
   get isEmpty() {

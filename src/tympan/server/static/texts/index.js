@@ -3,7 +3,9 @@
 import en from "./en.js";
 import fr from "./fr.js";
 
-export const language = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => tag === "en" || tag === "fr") ?? "en";
+const preferred = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase());
+
+export const language = preferred.find((tag) => tag === "en" || tag === "fr") ?? "en";
 
 const texts = language === "fr" ? { ...en, ...fr } : en;
 

@@ -92,7 +92,8 @@ export class Tape {
   finish() {
     this.#close();
     const length = this.#blocks.reduce((sum, block) => sum + block.length, 0);
-    const blob = new Blob([header(length, this.#rate), ...this.#blocks.map((block) => block.blob)], { type: "audio/wav" });
+    const parts = [header(length, this.#rate), ...this.#blocks.map((block) => block.blob)];
+    const blob = new Blob(parts, { type: "audio/wav" });
     return { start: this.#start, end: this.#start + length / this.#rate, blob };
   }
 }
