@@ -21,7 +21,7 @@ serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" f
 	$(BIN)/tympan serve --model embedded $(ARGS)
 
 # In two processes: half of the time goes into waiting.
-test: .venv/dev.done  ## every test but the slow ones
+test: .venv/dev.done tests/browser/node/node_modules/done  ## every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not exactness and not clients and not long and not deploy and not fuzz and not fault and not images and not wheels" \
 		$(ARGS)
@@ -76,7 +76,7 @@ audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
 	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
 
 clean:
-	rm -rf .venv .venv-audit .venv-bounds .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
+	rm -rf .venv .venv-audit .venv-bounds .venv-clients .venv-deploy .venv-triton tests/*/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -96,7 +96,7 @@ clean:
 	touch $@
 
 # Where there is no Node, the tests of its packages are skipped.
-tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
+tests/%/node/node_modules/done: tests/%/node/package-lock.json
 	if command -v npm >/dev/null; then cd $(dir $<) && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; fi
 	mkdir -p $(@D) && touch $@
 

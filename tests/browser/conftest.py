@@ -56,6 +56,13 @@ def one_stream(tmp_path: Path) -> Iterator[Server]:
     yield from running(tmp_path / "server.log", "--model", "scripted", "--max-streams", "1")
 
 
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The scripted engine with four slots."""
+    log = tmp_path_factory.mktemp("roomy") / "server.log"
+    yield from running(log, "--model", "scripted", "--max-streams", "4")
+
+
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Server]:
     """The scripted engine, eight times faster than speech."""

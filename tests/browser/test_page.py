@@ -305,20 +305,6 @@ def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
     stop(page)
 
 
-def test_keyboard(one_stream: Server, visit: Visit) -> None:
-    page = visit.page
-    page.goto(one_stream.url)
-    page.keyboard.press("Tab")
-    expect(record_button(page)).to_be_focused()
-    page.keyboard.press("Space")
-    expect(page.locator(".word").first).to_be_visible()
-    expect(record_button(page)).to_be_focused()
-    page.keyboard.press("Enter")
-    idle(page)
-    page.keyboard.press("Tab")
-    expect(page.locator("#file")).to_be_focused()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "size", [{"width": 360, "height": 640}, {"width": 390, "height": 844}, {"width": 1280, "height": 800}]

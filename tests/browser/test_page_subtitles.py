@@ -22,7 +22,7 @@ def test_same_subtitles_as_command_line(one_stream: Server, visit: Visit) -> Non
     visit.page.goto(one_stream.url)
     made = visit.page.evaluate(
         """async (transcripts) => {
-            const { srt, vtt } = await import("/static/subtitles.js");
+            const { srt, vtt } = await import("/static/transcript/subtitles.js");
             return transcripts.map((segments) => [srt(segments), vtt(segments)]);
         }""",
         [segments_with_words(transcript) for transcript in transcripts],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from html import escape
 from types import TracebackType
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from tympan.config import ServerSettings
 from tympan.engine.base import Engine, describe_startup
 from tympan.errors import RestartingError
 from tympan.server.listen.listener import tls_context
+from tympan.server.listen.starting_page import POLICY, page
 from tympan.server.routes.paths import route_path
 from tympan.version import version
 
@@ -71,7 +71,8 @@ class StartupServer:
             case "/ready":
                 return _response(503, {"ready": False, "reason": reason}, with_body)
             case "/" if wants_page:
-                return _page(reason, with_body)
+                policy = f"Content-Security-Policy: {POLICY}\r\n"
+                return _http(503, "text/html; charset=utf-8", page(reason), with_body, policy)
             case _:
                 error = {"code": RestartingError.code, "message": f"{reason}; try again in a moment"}
                 return _response(503, {"error": error}, with_body)
@@ -81,18 +82,9 @@ def _response(status: int, fields: dict[str, Any], with_body: bool) -> bytes:
     return _http(status, "application/json", msgspec.json.encode(fields), with_body)
 
 
-def _page(reason: str, with_body: bool) -> bytes:
-    """Return a page for browsers, which reloads itself until the server's own page is there."""
-    text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
-        f"<title>Tympan is starting</title><p>{escape(reason)}</p></html>"
-    )
-    return _http(503, "text/html; charset=utf-8", text.encode(), with_body)
-
-
-def _http(status: int, kind: str, body: bytes, with_body: bool) -> bytes:
+def _http(status: int, kind: str, body: bytes, with_body: bool, headers: str = "") -> bytes:
     head = (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        "Cache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+        f"Cache-Control: no-store\r\nRetry-After: 1\r\n{headers}Connection: close\r\n\r\n"
     )
     return head.encode() + (body if with_body else b"")

@@ -1,222 +1,115 @@
-// The page: connects the buttons, the current recording and the display.
+// The page: connects the buttons, the recorder, the transcript and the display.
 
-import { copy, download, formatted } from "./export.js";
-import { mayBeAudio, outline, peakOf, Recording } from "./files.js";
-import { Microphone, MicrophoneError } from "./microphone.js";
+import { Server } from "./client/index.js";
+import { copyFrom, prepareCode } from "./code.js";
+import { ACCEPT, FORMATS } from "./files.js";
 import * as panel from "./panel.js";
 import { at } from "./panel.js";
-import { health, keyAccepted } from "./service.js";
-import { Session, SessionError } from "./session.js";
-import { Sheet } from "./sheet.js";
-import { Transcript } from "./transcript.js";
+import { Recorder } from "./recorder.js";
+import { t, translatePage } from "./texts/index.js";
+import { download, formatted } from "./transcript/export.js";
+import { Notebook } from "./transcript/notebook.js";
+import { Player } from "./transcript/player.js";
+import { Sheet } from "./transcript/sheet.js";
 import { Waveform } from "./waveform.js";
 
 const KEY_NAME = "tympan-key";
-const WORTH_ANOTHER_TRY = new Set(["full", "restarting", "unreachable", "lost", "unknown", "engine", "internal"]);
-const COPIED_MILLISECONDS = 1500;
+const SAMPLE = "static/sample.mp3";
+const CALL = "static/sample-call.mp3";
+const LOOK_MILLISECONDS = 5000;
 
-const transcript = new Transcript();
+const server = new Server(location.href, {
+  key: new URLSearchParams(location.search).get("token") ?? sessionStorage.getItem(KEY_NAME) ?? "",
+});
+const player = new Player();
+const notebook = new Notebook(player);
+const { transcript } = notebook;
 const sheet = new Sheet(at("transcript"), at("spoken"));
 const waveform = new Waveform(at("waveform"));
+const recorder = new Recorder(server, notebook, waveform);
 
-let server = null; // the last answer of /health
-let key = new URLSearchParams(location.search).get("token") ?? sessionStorage.getItem(KEY_NAME) ?? "";
-let busy = false; // a recording runs, or the microphone is being opened
-let session = null;
-let seconds = 0; // of audio transcribed so far; the microphone continues from here
-let file = ""; // name of the transcribed file; empty for the microphone
-let earlier = null; // the previous transcript: {segments, seconds, file}
+let health = null; // the last answer of /health
+let keyed = false; // whether the server requires a key
 
-// --- Recording -------------------------------------------------------------------------------------------------------
+// --- The server and its key ------------------------------------------------------------------------------------------
 
-async function toggle() {
-  if (session) return session.stop();
-  if (busy) return; // the browser is asking for permission to use the microphone
-  begin("connecting");
-  try {
-    await listen(await Microphone.open());
-  } catch (error) {
-    if (!(error instanceof MicrophoneError)) throw error;
-    panel.showMessage(error.message);
-  } finally {
-    end();
-  }
+async function showServer() {
+  const known = await server.health();
+  const isNew = known !== null && known.status !== "starting" && health?.status !== "ok";
+  health = known;
+  panel.showServer(known);
+  if (isNew) await checkKey();
 }
 
-async function listen(microphone) {
-  const start = seconds;
-  waveform.reset();
-  microphone.onChunk = (samples) => {
-    seconds = start + microphone.seconds;
-    panel.showElapsed(seconds);
-    panel.showLevel(samples);
-    const middle = samples.length >> 1;
-    waveform.push(peakOf(samples, 0, middle) / 32768);
-    waveform.push(peakOf(samples, middle) / 32768);
-  };
-  microphone.onLost = () => {
-    panel.showMessage("The microphone was disconnected. The transcript so far is kept.");
-    session?.stop();
-  };
-  // Phones switch off the microphone together with the screen.
-  const awake = await navigator.wakeLock?.request("screen").catch(() => null);
-  await run(microphone, start, toggle);
-  panel.showLevel([]);
-  await awake?.release();
+async function checkKey() {
+  const accepted = await server.keyAccepted();
+  keyed = server.key !== "" || !accepted;
+  if (!accepted && !recorder.isBusy) panel.askForKey((typed) => tryKey(typed), { focus: false });
 }
 
-async function transcribe(recording) {
-  if (busy) return panel.showMessage("Stop the current recording, then open the file.");
-  if (!mayBeAudio(recording)) return panel.showMessage(notReadable(recording.name));
-  begin("connecting");
-  startNew(recording.name);
-  try {
-    const complete = await read(recording);
-    if (!complete && transcript.isEmpty) swap();
-  } finally {
-    end();
-  }
-}
-
-async function read(recording) {
-  const source = new Recording(recording);
-  waveform.showFile();
-  let length = Infinity;
-  outline(recording, waveform.bars).then((picture) => {
-    length = picture?.seconds ?? Infinity;
-    if (picture && !source.stopped) waveform.showFile(picture.levels);
-  });
-  source.onProgress = (fraction) => length === Infinity && waveform.progress(fraction);
-  const complete = await run(source, 0, () => transcribe(recording), ({ processed }) => {
-    seconds = processed;
-    panel.showElapsed(seconds, length);
-    if (length < Infinity) waveform.progress(processed / length);
-  });
-  if (complete) waveform.progress(1);
-  return complete;
-}
-
-/** Run one recording to its end and return whether it succeeded; `again` is the action of "Try again". */
-async function run(source, start, again, onLag = () => {}) {
-  const on = {
-    state: (state) => showProgress(state, source.live),
-    lag: (lag) => {
-      panel.showLag(lag.behind + session.unsentSeconds);
-      onLag(lag);
-    },
-    turn: (state) => (at("transcript").dataset.turn = state),
-    warning: (sentence) => panel.showMessage(sentence),
-    complete: (audioSeconds) => (seconds = start + audioSeconds),
-  };
-  document.body.dataset.source = source.live ? "microphone" : "file";
-  session = new Session(source, transcript, { key, start, on });
-  try {
-    await session.run();
-    return true;
-  } catch (error) {
-    if (!(error instanceof SessionError)) throw error;
-    if (error.code === "bad_audio") panel.showMessage(notReadable(source.name));
-    else showRefusal(error, again);
-    return false;
-  } finally {
-    session = null;
-    await source.stop();
-    transcript.close();
-  }
-}
-
-function begin(state) {
-  busy = true;
-  panel.hideMessage();
+/** Use a key that the user has typed, and then continue with what needed it. */
+async function tryKey(typed, again = () => {}) {
+  if (!(await server.keyAccepted(typed))) return panel.showMessage(t("key.rejected"));
+  server.key = typed;
+  sessionStorage.setItem(KEY_NAME, typed);
   panel.hideKeyForm();
-  panel.showState(state);
-}
-
-function end() {
-  busy = false;
-  panel.showElapsed(seconds);
-  panel.showState("idle");
-  showServer();
-}
-
-function showProgress(state, live) {
-  panel.showState(state);
-  if (state === "running") panel.hideMessage("reconnecting");
-  if (state !== "reconnecting") return;
-  const meanwhile = live
-    ? "Keep speaking: the audio is sent when the server is back."
-    : "The file continues when the server is back.";
-  panel.showMessage(`The connection was lost. Reconnecting… ${meanwhile}`, { kind: "reconnecting" });
-}
-
-function notReadable(name) {
-  return `“${name}” cannot be read as a recording. Try wav, mp3, flac, m4a, ogg or webm.`;
-}
-
-function showRefusal({ code, message }, again) {
-  if (code === "unauthorized") return panel.askForKey((typed) => tryKey(typed, again));
-  panel.showMessage(message, WORTH_ANOTHER_TRY.has(code) ? { label: "Try again", action: again } : {});
-}
-
-async function tryKey(typed, again) {
-  if (!(await keyAccepted(typed))) return panel.showMessage("The server rejected this key.");
-  key = typed;
-  sessionStorage.setItem(KEY_NAME, key);
+  panel.hideMessage();
   again();
 }
 
-async function showServer() {
-  server = await health();
-  panel.showServer(server);
-}
-
-// --- Keeping and clearing the transcript -----------------------------------------------------------------------------
+// --- The transcript --------------------------------------------------------------------------------------------------
 
 function showTranscript() {
-  const blank = transcript.isEmpty && transcript.pending === "";
+  const blank = transcript.isEmpty && transcript.pending.every((text) => text === "");
   at("welcome").hidden = !blank;
   at("sheet").hidden = blank;
-  at("earlier").hidden = earlier === null;
+  at("earlier").hidden = !notebook.hasEarlier;
+  at("heads").hidden = transcript.channels < 2;
   panel.showWordCount(transcript.wordCount);
   sheet.show(transcript);
 }
 
+function showReplaced() {
+  waveform.reset();
+  panel.showElapsed(notebook.seconds);
+  panel.showLatency(null);
+  showPlayable();
+}
+
+/** Words can be played unless the loudspeaker would be recorded. */
+function showPlayable() {
+  const playable = !recorder.isBusy && player.tracks.length > 0;
+  sheet.setPlayable(playable);
+  at("play").hidden = !playable;
+}
+
+function showPlaying(seconds) {
+  sheet.mark(seconds);
+  at("play").textContent = t(seconds === null ? "play" : "play.stop");
+}
+
+function togglePlaying() {
+  if (player.isPlaying) player.stop();
+  else player.play(player.tracks[0]?.start ?? 0);
+}
+
 function keep(format) {
-  const about = { file: file || "microphone", model: server?.model, duration: seconds };
-  const name = file.replace(/\.[^.]*$/, "") || "transcript";
+  const about = { file: notebook.file || "microphone", model: health?.model, duration: notebook.seconds };
+  const name = notebook.file.replace(/\.[^.]*$/, "") || "transcript";
   download(name, format, formatted(format, transcript.all, about));
 }
 
-async function copyAll() {
-  await copy(formatted("txt", transcript.all));
-  at("copy").textContent = "Copied";
-  setTimeout(() => (at("copy").textContent = "Copy"), COPIED_MILLISECONDS);
-}
-
-/** Clear the transcript, and keep it so that it can be restored. */
-function startNew(newFile = "") {
-  if (!transcript.isEmpty) earlier = { segments: transcript.all, seconds, file };
-  show({ segments: [], seconds: 0, file: newFile });
-}
-
-/** Swap the transcript with the one that was cleared. */
-function swap() {
-  const shown = { segments: transcript.all, seconds, file };
-  const back = earlier;
-  earlier = transcript.isEmpty ? null : shown;
-  if (back) show(back);
-}
-
-function show(kept) {
-  ({ seconds, file } = kept);
-  waveform.reset();
-  panel.showElapsed(seconds);
-  transcript.replace(kept.segments);
-}
-
 function clear() {
-  startNew();
-  panel.showMessage("Cleared.", { label: "Bring it back", action: () => !busy && swap() });
+  notebook.startNew();
+  notebook.save();
+  const action = () => !recorder.isBusy && notebook.swap();
+  panel.showMessage(t("cleared"), { label: t("cleared.undo"), action });
+}
+
+async function openCall() {
+  const response = await fetch(CALL);
+  const blob = await response.blob();
+  await recorder.transcribe(new File([blob], CALL.split("/").at(-1), { type: "audio/mpeg" }), 2);
 }
 
 // --- Events ----------------------------------------------------------------------------------------------------------
@@ -233,25 +126,59 @@ function acceptDrops() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     move(-depth);
-    if (event.dataTransfer.files.length > 0) transcribe(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length > 0) recorder.transcribe(event.dataTransfer.files[0]);
   });
 }
 
-at("record").addEventListener("click", toggle);
-at("file").addEventListener("change", ({ target }) => {
-  const [recording] = target.files;
-  target.value = ""; // so that the same file can be chosen again
-  if (recording) transcribe(recording);
-});
-at("copy").addEventListener("click", copyAll);
-at("earlier").addEventListener("click", swap);
-at("clear").addEventListener("click", clear);
-at("message-dismiss").addEventListener("click", () => panel.hideMessage());
-for (const button of document.querySelectorAll("[data-format]")) {
-  button.addEventListener("click", () => keep(button.dataset.format));
+function connectButtons() {
+  const actions = {
+    record: () => recorder.toggle(),
+    pause: () => recorder.togglePause(),
+    sample: () => recorder.playSample(SAMPLE),
+    "sample-call": openCall,
+    copy: ({ currentTarget }) => copyFrom(currentTarget, formatted("txt", transcript.all)),
+    play: togglePlaying,
+    earlier: () => notebook.swap(),
+    clear,
+    "message-dismiss": () => panel.hideMessage(),
+  };
+  for (const [id, action] of Object.entries(actions)) at(id).addEventListener("click", action);
+  for (const button of document.querySelectorAll("[data-format]")) {
+    button.addEventListener("click", () => keep(button.dataset.format));
+  }
+  at("file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // so that the same file can be chosen again
+    if (file) recorder.transcribe(file);
+  });
 }
-addEventListener("beforeunload", (event) => busy && event.preventDefault());
+
+recorder.onBusy = (busy) => {
+  if (busy) player.stop();
+  showPlayable();
+  if (!busy) showServer();
+};
+recorder.onConnected = (connected) => (connected ? showServer() : panel.showServer(null));
+recorder.onKeyNeeded = (again) => {
+  keyed = true;
+  panel.askForKey((typed) => tryKey(typed, again));
+};
+notebook.onChange = showTranscript;
+notebook.onReplaced = showReplaced;
+player.onTime = showPlaying;
+player.onError = () => panel.showMessage(t("unplayable"));
+sheet.onWord = (seconds) => player.play(seconds);
+addEventListener("beforeunload", (event) => recorder.isBusy && event.preventDefault());
+addEventListener("pagehide", () => notebook.save());
+addEventListener("keydown", ({ key }) => key === "Escape" && player.stop());
+setInterval(() => !document.hidden && !recorder.isBusy && showServer(), LOOK_MILLISECONDS);
+
+translatePage();
+at("file").accept = ACCEPT;
+at("formats").textContent = FORMATS;
+connectButtons();
 acceptDrops();
-transcript.onChange = showTranscript;
+prepareCode(server, () => keyed);
 panel.showState("idle");
+notebook.restore();
 showServer();

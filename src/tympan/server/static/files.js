@@ -1,70 +1,58 @@
-// A file as a source of audio: sends its bytes unchanged, as fast as the server accepts them.
+// What the page knows of files: which are accepted, their waveform and their channels.
 
-const CHUNK_BYTES = 64 * 1024;
-const MAX_DRAWN_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded for the waveform
-const DRAWN_RATE = 8000;
-const KNOWN_NAME = /\.(wav|mp3|flac|m4a|mp4|aac|ogg|oga|opus|webm)$/i;
+const MAX_DECODED_BYTES = 16 * 1024 * 1024; // larger files are transcribed, but not decoded for the waveform
+const DECODED_RATE = 8000;
+const CHANNELS_DIFFER = 0.5; // share of the difference of two channels in their sum; 0 for mono, 1 for two speakers
+
+/** The containers that the server accepts (audio/containers/sniff.py), and the suffixes of those with another name. */
+export const FORMATS =
+  "wav, w64, mp3, mp2, flac, ogg, opus, webm, mkv, m4a, mp4, mov, aac, ac3, eac3, dts, aiff, au, caf, amr, wma, " +
+  "wavpack, avi, flv, mpeg-ts, mpeg-ps";
+const OTHER_SUFFIXES = "oga, spx, mka, m4b, m4v, 3gp, aif, aifc, snd, asf, wmv, wv, ts, mts, m2ts, mpg, mpeg, vob";
+const NO_SUFFIXES = new Set(["wavpack", "mpeg-ts", "mpeg-ps"]);
+const SUFFIXES = `${FORMATS}, ${OTHER_SUFFIXES}`.split(", ").filter((name) => !NO_SUFFIXES.has(name));
+
+/** The value of `accept` for a file input. */
+export const ACCEPT = ["audio/*", "video/*", ...SUFFIXES.map((suffix) => `.${suffix}`)].join(",");
 
 /** Return whether the file may be audio, by its type or name; the server decides. */
 export function mayBeAudio(file) {
-  return file.size > 0 && (/^(audio|video)\//.test(file.type) || KNOWN_NAME.test(file.name));
+  const suffix = file.name.toLowerCase().split(".").at(-1);
+  return file.size > 0 && (/^(audio|video)\//.test(file.type) || SUFFIXES.includes(suffix));
 }
 
-export class Recording {
-  live = false;
-  parameters = { encoding: "auto" };
-  /** Called with the share sent so far, 0 to 1. */
-  onProgress = () => {};
-  #file;
-  stopped = false;
-
-  constructor(file) {
-    this.#file = file;
-  }
-
-  get name() {
-    return this.#file.name;
-  }
-
-  /** Send the whole file; a container cannot be continued in its middle, so a restart begins at time 0. */
-  start(stream) {
-    this.#pump(stream, 0);
-    return 0;
-  }
-
-  /** Continue on another connection after the bytes that the server has received. */
-  resume(stream, bytes) {
-    this.#pump(stream, bytes);
-  }
-
-  async stop() {
-    this.stopped = true;
-  }
-
-  async #pump(stream, from) {
-    for (let at = from; at < this.#file.size && stream.isOpen && !this.stopped; at += CHUNK_BYTES) {
-      stream.send(await this.#file.slice(at, at + CHUNK_BYTES).arrayBuffer());
-      this.onProgress(Math.min(1, (at + CHUNK_BYTES) / this.#file.size));
-      await stream.drained();
-    }
-    stream.finish();
-  }
-}
-
-/** Return `{seconds, levels}` with `count` levels in [0, 1] for the waveform, or null if decoding fails. */
+/**
+ * Return `{seconds, levels, channelsDiffer}` with `count` levels in [0, 1] for the waveform, or null if the browser
+ * cannot decode the file.
+ */
 export async function outline(file, count) {
-  if (file.size > MAX_DRAWN_BYTES) return null;
+  if (file.size > MAX_DECODED_BYTES) return null;
   try {
-    const decoder = new OfflineAudioContext(1, 1, DRAWN_RATE);
+    const decoder = new OfflineAudioContext(1, 1, DECODED_RATE);
     const audio = await decoder.decodeAudioData(await file.arrayBuffer());
     const samples = audio.getChannelData(0);
+    const other = audio.numberOfChannels === 2 ? audio.getChannelData(1) : samples;
     const edge = (i) => Math.floor((i * samples.length) / count);
-    const levels = Array.from({ length: count }, (_, i) => loudness(samples.subarray(edge(i), edge(i + 1))));
+    const level = (i) => Math.max(...[samples, other].map((part) => loudness(part.subarray(edge(i), edge(i + 1)))));
+    const levels = Array.from({ length: count }, (_, i) => level(i));
     const loudest = Math.max(...levels, 1e-6);
-    return { seconds: audio.duration, levels: levels.map((level) => level / loudest) };
+    return {
+      seconds: audio.duration,
+      levels: levels.map((level) => level / loudest),
+      channelsDiffer: differ(samples, other),
+    };
   } catch {
     return null;
   }
+}
+
+function differ(left, right) {
+  let [difference, sum] = [0, 0];
+  for (let i = 0; i < left.length; i++) {
+    difference += (left[i] - right[i]) ** 2;
+    sum += (left[i] + right[i]) ** 2;
+  }
+  return difference > CHANNELS_DIFFER * sum;
 }
 
 function loudness(samples) {

@@ -1,29 +1,24 @@
-// One WebSocket of the native protocol: its address, audio, messages and end.
+// One WebSocket of the native protocol: audio, messages and end.
 
-const EVENTS = "ready,partial,word,segment,turn,lag";
 const HIGH_WATER_BYTES = 256 * 1024;
 const POLL_MILLISECONDS = 25;
+const OPEN = 1; // WebSocket.OPEN, which Node before 22 does not define
 
-/** The server refused the connection; service.js requests the reason, which browsers hide. */
+/** The server refused the connection; `Server.whyRefused` requests the reason, which browsers hide. */
 export class Refused extends Error {}
-
-function address(parameters, key) {
-  const url = new URL("v1/stream", location.href);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.search = new URLSearchParams({ ...parameters, events: EVENTS, ...(key ? { token: key } : {}) });
-  return url;
-}
 
 export class Stream {
   #socket;
 
   /** Resolves once the socket is open, rejects with `Refused`. `onMessage` gets every message, parsed. */
-  static open(parameters, key, onMessage) {
+  static open(socket, onMessage) {
     return new Promise((resolve, reject) => {
-      const socket = new WebSocket(address(parameters, key));
       const stream = new Stream(socket, onMessage);
       socket.addEventListener("open", () => resolve(stream));
-      socket.addEventListener("close", () => reject(new Refused("the server did not open a stream")));
+      // Node's class sends no `close` for a socket that was never open.
+      for (const end of ["close", "error"]) {
+        socket.addEventListener(end, () => reject(new Refused("the server did not open a stream")));
+      }
     });
   }
 
@@ -37,7 +32,7 @@ export class Stream {
   }
 
   get isOpen() {
-    return this.#socket.readyState === WebSocket.OPEN;
+    return this.#socket.readyState === OPEN;
   }
 
   /** Return the bytes queued in the browser. */
@@ -49,9 +44,19 @@ export class Stream {
     if (this.isOpen) this.#socket.send(bytes);
   }
 
+  /** Release the words of all audio so far; the stream continues. */
+  flush() {
+    this.#command("flush");
+  }
+
+  /** Reset the server's idle timer. */
+  keepAlive() {
+    this.#command("keepalive");
+  }
+
   /** End the audio: the server releases all words, sends `complete` and closes. */
   finish() {
-    if (this.isOpen) this.#socket.send(JSON.stringify({ type: "finish" }));
+    this.#command("finish");
   }
 
   close() {
@@ -64,5 +69,9 @@ export class Stream {
     while (this.isOpen && this.waiting > HIGH_WATER_BYTES) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
     }
+  }
+
+  #command(type) {
+    if (this.isOpen) this.#socket.send(JSON.stringify({ type }));
   }
 }

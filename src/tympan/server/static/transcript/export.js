@@ -9,7 +9,7 @@ const REVOKE_AFTER_MILLISECONDS = 10_000;
 export function formatted(format, segments, about = {}) {
   switch (format) {
     case "txt":
-      return segments.map((segment) => `${segment.text}\n`).join("");
+      return segments.map((segment) => `${labelled(segment)}\n`).join("");
     case "srt":
       return srt(segments);
     case "vtt":
@@ -28,7 +28,7 @@ function json(segments, about) {
     ...about,
     text: words.map((word) => word.text).join(" "),
     words,
-    segments: segments.map(({ text, start, end }) => ({ text, start, end })),
+    segments: segments.map(({ words, ...segment }) => segment),
   };
   return JSON.stringify(fields, (key, value) => (typeof value === "number" ? rounded(value) : value), 2) + "\n";
 }
@@ -42,15 +42,21 @@ export function download(name, format, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_AFTER_MILLISECONDS);
 }
 
-export async function copy(text) {
+/** Copy text; an open modal dialog must be `parent`, since only its elements can be selected. */
+export async function copy(text, parent = document.body) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Pages that are neither https nor localhost have no clipboard API, but this deprecated command.
   const area = document.createElement("textarea");
   area.value = text;
-  document.body.append(area);
+  parent.append(area);
   area.select();
   document.execCommand("copy");
   area.remove();
+}
+
+/** Return the text of a segment, with the number of its channel if there are two. */
+function labelled({ text, channel }) {
+  return channel === undefined ? text : `${channel + 1}: ${text}`;
 }
 
 /** Round seconds to milliseconds. */

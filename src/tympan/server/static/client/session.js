@@ -1,8 +1,7 @@
 // One recording from its first sample to `complete`: connects a source to a stream, and to a new one after a restart.
 // A lost connection is resumed if the server has kept the stream: see docs/protocols/native.md.
 
-import { Refused, Stream } from "./stream.js";
-import { whyRefused } from "./service.js";
+import { Refused } from "./stream.js";
 
 const BACKOFF_SECONDS = [0.5, 1, 2, 4, 8, 8, 8, 8, 8];
 const LOST = 1006;
@@ -11,34 +10,41 @@ const NOT_COUNTED = new Set(["partial", "lag", "resumed"]); // in the number of 
 const NEVER_DELAYED = new Set(["error", "resumed"]);
 const SAME_WORD_SECONDS = 0.02;
 const MAX_RELEASE_SECONDS = 30; // a word is final at most this long after the audio that follows it was transcribed
+const KEEP_ALIVE_SECONDS = 20;
+const NO_HANDLERS = Object.fromEntries(
+  ["state", "lag", "turn", "warning", "word", "complete"].map((name) => [name, () => {}]),
+);
 
 /** The server has ended or refused the stream; the message can be shown. */
 export class SessionError extends Error {
-  constructor(code, message) {
+  constructor(code, message, details = {}) {
     super(message);
     this.code = code;
+    this.details = details;
   }
 }
 
 /**
- * `source` is a `Microphone` or a `Recording`; `start` is where it begins in the transcript, in seconds. Handlers:
- * `state` ("connecting", "running", "reconnecting", "finishing"), `lag` (the server's message, `processed` in the
- * source's time), `turn` ("started", "ended"), `warning` (a sentence), `complete` (seconds of audio).
+ * `source` is a `LiveSource` (as a `Microphone`) or a `Recording`; `start` is where it begins in the transcript, in
+ * seconds. Handlers, all optional: `state` ("connecting", "running", "reconnecting", "finishing"), `lag` (the server's
+ * message, `processed` in the source's time), `turn` ("started", "ended"), `warning` (a sentence and its code), `word`
+ * (a final word, in the transcript's time), `complete` (seconds of audio).
  */
 export class Session {
+  #server;
   #source;
   #transcript;
-  #key;
   #on;
   #start;
   #stream = null;
   #offset = 0; // of this stream's time 0 in the source, seconds
-  #reached = 0; // every word before this time is in the transcript, seconds in the source
-  #resumed = 0; // `#reached` when this stream was opened: words before it are repeated
+  #reached; // of each channel: every word before this time is in the transcript, seconds in the source
+  #resumed; // `#reached` when this stream was opened: words before it are repeated
   #token = ""; // to resume this stream on a new connection
   #received = 0; // messages of this stream, as the server counts them
   #delayed = null; // messages after `restarting`: the next stream transcribes their audio again, without a cut
   #attempts = 0;
+  #paused = null; // the timer that keeps the stream open
   #stopping = false;
   #ended = false; // the source has ended
   #abandoned = false;
@@ -46,12 +52,16 @@ export class Session {
   #failure = null;
   #wake = () => {};
 
-  constructor(source, transcript, { key, start, on }) {
+  constructor(server, source, transcript, { start = 0, on = {} } = {}) {
+    this.#server = server;
     this.#source = source;
     this.#transcript = transcript;
-    this.#key = key;
     this.#start = start;
-    this.#on = on;
+    this.#on = { ...NO_HANDLERS, ...on };
+    const channels = source.channels ?? 1;
+    if (transcript.channels < channels) transcript.replace(transcript.all, channels);
+    this.#reached = Array(channels).fill(0);
+    this.#resumed = [...this.#reached];
   }
 
   /** Resolves when the recording is complete or was stopped, rejects with `SessionError`. */
@@ -60,12 +70,25 @@ export class Session {
     try {
       while (await this.#runStream()) {
         if (!this.#stopping) this.#on.state("reconnecting");
-        await this.#pause(BACKOFF_SECONDS[this.#attempts++]);
+        await this.#wait(BACKOFF_SECONDS[this.#attempts++]);
         if (this.#abandoned) return;
       }
     } finally {
+      clearInterval(this.#paused);
       this.#processDelayed();
     }
+  }
+
+  /** Pause or continue a live source. The stream stays open: the server ends it after ten minutes without audio. */
+  async setPaused(paused) {
+    clearInterval(this.#paused);
+    this.#paused = paused ? setInterval(() => this.#stream?.keepAlive(), KEEP_ALIVE_SECONDS * 1000) : null;
+    await this.#source.setPaused(paused);
+    if (paused) this.#stream?.flush();
+  }
+
+  get isPaused() {
+    return this.#paused !== null;
   }
 
   /** Send the remaining audio, then wait for the last words; a second call does not wait. */
@@ -95,28 +118,28 @@ export class Session {
     const resuming = this.#token !== "";
     if (!resuming) {
       this.#completed = false;
-      this.#resumed = this.#reached;
+      this.#resumed = [...this.#reached];
       this.#received = 0;
     }
     const resume = resuming ? { resume: this.#token, received: this.#received } : { resume: "yes" };
     try {
       const parameters = { ...this.#source.parameters, ...resume };
-      this.#stream = await Stream.open(parameters, this.#key, (message) => this.#receive(message));
+      this.#stream = await this.#server.open(parameters, (message) => this.#receive(message));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      return this.#mayRetry(await whyRefused(this.#key));
+      return this.#mayRetry(await this.#server.whyRefused());
     }
     if (this.#abandoned) this.#stream.close();
     if (!resuming) {
       this.#delayed = null;
-      this.#offset = this.#source.start(this.#stream, this.#resumed);
+      this.#offset = this.#source.start(this.#stream, Math.min(...this.#resumed));
       this.#on.state("running");
     }
     return this.#needsAnother(await this.#stream.closed);
   }
 
   #needsAnother(code) {
-    this.#transcript.partial("");
+    this.#clearPartials();
     if (this.#abandoned || (this.#completed && (code !== 1012 || this.#stopping))) return false;
     if (code !== LOST) this.#token = ""; // the server has ended the stream
     if (this.#failure?.code === "cannot_resume") this.#failure = null;
@@ -126,14 +149,14 @@ export class Session {
     return this.#mayRetry({ code: "lost", message: "The connection to the server was lost." });
   }
 
-  #mayRetry({ code, message }) {
-    const began = this.#reached > 0 || code === "lost" || this.#attempts > 0;
+  #mayRetry({ code, message, ...details }) {
+    const began = Math.max(...this.#reached) > 0 || code === "lost" || this.#attempts > 0;
     if (this.#abandoned || (this.#stopping && this.#token === "")) return false;
     if (began && code !== "unauthorized" && this.#attempts < BACKOFF_SECONDS.length) return true;
-    throw new SessionError(code, message);
+    throw new SessionError(code, message, details);
   }
 
-  #pause(seconds) {
+  #wait(seconds) {
     return new Promise((resolve) => {
       this.#wake = resolve;
       setTimeout(resolve, seconds * 1000);
@@ -154,11 +177,11 @@ export class Session {
       case "resumed":
         return this.#resume(message.audio_bytes);
       case "restarting":
-        this.#transcript.partial("");
+        this.#clearPartials();
         this.#delayed = [];
         return;
       case "partial":
-        return this.#transcript.partial(message.text);
+        return this.#transcript.partial(message.text, message.channel);
       case "word":
         return this.#word(message);
       case "segment":
@@ -167,18 +190,26 @@ export class Session {
         return this.#on.turn(message.state);
       case "lag":
         this.#attempts = 0;
-        this.#reached = Math.max(this.#reached, this.#offset + message.processed - MAX_RELEASE_SECONDS);
+        this.#reach(this.#offset + message.processed - MAX_RELEASE_SECONDS, message.channel);
         return this.#on.lag({ ...message, processed: message.processed + this.#offset });
       case "warning":
-        return this.#on.warning(message.message);
+        return this.#on.warning(message.message, message.code);
       case "error":
         this.#failure = new SessionError(message.code, message.message);
         return;
       case "complete":
         this.#completed = true;
-        this.#reached = Math.max(this.#reached, this.#offset + message.audio_seconds);
+        this.#reached.forEach((_, channel) => this.#reach(this.#offset + message.audio_seconds, channel));
         this.#on.complete(this.#offset + message.audio_seconds);
     }
+  }
+
+  #reach(seconds, channel = 0) {
+    this.#reached[channel] = Math.max(this.#reached[channel], seconds);
+  }
+
+  #clearPartials() {
+    this.#reached.forEach((_, channel) => this.#transcript.partial("", channel));
   }
 
   /** Show the words after `restarting`: there is no next stream. */
@@ -198,9 +229,11 @@ export class Session {
 
   #word(message) {
     const start = message.start + this.#offset;
-    if (start < this.#resumed - SAME_WORD_SECONDS) return;
-    this.#reached = Math.max(this.#reached, message.end + this.#offset);
-    this.#transcript.word(this.#toTranscriptTime(message));
+    if (start < this.#resumed[message.channel ?? 0] - SAME_WORD_SECONDS) return;
+    this.#reach(message.end + this.#offset, message.channel);
+    const word = this.#toTranscriptTime(message);
+    this.#transcript.word(word);
+    this.#on.word(word);
   }
 
   #toTranscriptTime({ type, ...message }) {

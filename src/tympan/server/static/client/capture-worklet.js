@@ -1,14 +1,14 @@
-// Runs in the browser's audio thread: collects the microphone's samples in 80 ms chunks of 16-bit integers.
+// Runs in the browser's audio thread: collects samples in 80 ms chunks of 16-bit integers.
 
 const CHUNK_SECONDS = 0.08;
 
-class Capture extends AudioWorkletProcessor {
+class CaptureProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
     this.chunk = new Int16Array(Math.round(sampleRate * CHUNK_SECONDS));
     this.filled = 0;
     this.live = true;
-    this.port.onmessage = () => this.end();
+    this.port.onmessage = ({ data }) => this.command(data);
   }
 
   process([input]) {
@@ -27,12 +27,12 @@ class Capture extends AudioWorkletProcessor {
     this.port.postMessage(bytes, [bytes]);
   }
 
-  /** Send the incomplete last chunk, then null. */
-  end() {
-    this.live = false;
+  /** Send the incomplete last chunk, then null; `command` is "pause" or "end". */
+  command(command) {
+    this.live = command !== "end";
     if (this.filled > 0) this.post();
     this.port.postMessage(null);
   }
 }
 
-registerProcessor("capture", Capture);
+registerProcessor("capture", CaptureProcessor);
