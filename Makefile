@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # tested in the version of constraints.txt only: the others' wheels need gigabytes of CUDA libraries.
 TRITONS := 3.4.0 3.9.0
 
-.PHONY: serve test test-exactness test-clients test-long test-deploy test-images test-fuzz test-faults test-triton check audit clean
+.PHONY: serve test test-exactness test-clients test-long test-deploy test-images test-fuzz test-faults test-triton check audit docs clean
 
 serve:  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(ENVIRONMENT) .venv
@@ -60,10 +60,14 @@ check: .venv/dev.done  ## style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
-	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
+	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt constraints-docs.txt
+
+docs: .venv-docs/done  ## the documentation site, into the folder `site`
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	.venv-docs/bin/python .ci/site_check.py site
 
 clean:
-	rm -rf .venv .venv-audit .venv-clients .venv-deploy .venv-triton tests/clients/node/node_modules
+	rm -rf site .venv .venv-audit .venv-clients .venv-deploy .venv-docs .venv-triton tests/clients/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
 	$(ENVIRONMENT) .venv -- --constraint constraints.txt --editable '.[server,embedded]'
@@ -89,6 +93,11 @@ tests/clients/node/node_modules/done: tests/clients/node/package-lock.json
 .venv-audit/done: Makefile
 	$(ENVIRONMENT) .venv-audit
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	touch $@
+
+.venv-docs/done: constraints-docs.txt
+	$(ENVIRONMENT) .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --constraint constraints-docs.txt mkdocs-material 'mkdocstrings[python]' ruff
 	touch $@
 
 .venv-deploy/done: pyproject.toml constraints.txt
