@@ -88,10 +88,11 @@ def test_unknown_names() -> None:
     ],
 )
 def test_invalid_values_of_variables_and_options(name: str, value: str, expected: str) -> None:
-    flag = "--" + name.replace("_", "-")
+    flag = f"--{name.replace('_', '-')}"
     for arguments, label in [
         ({"environment": {f"TYMPAN_{name.upper()}": value}}, f"TYMPAN_{name.upper()}"),
-        ({"environment": {}, "overrides": {name: value}}, flag),
+        ({"environment": {}, "overrides": {name: value}, "are_options": True}, flag),
+        ({"environment": {}, "overrides": {name: value}}, name),
     ]:
         with pytest.raises(ConfigError) as caught:
             load_config(**arguments)  # type: ignore[arg-type]

@@ -119,6 +119,8 @@ def load_config(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    are_options: bool = False,
 ) -> Config:
     """Return the settings of all sources.
 
@@ -126,6 +128,7 @@ def load_config(
         file: A TOML file.
         environment: Environment variables; by default those of the process.
         overrides: Values by name of the setting, which override both.
+        are_options: Whether errors name the overrides as options of a command.
 
     Raises:
         ConfigError: A setting is unknown or invalid; the message names it and its source.
@@ -134,7 +137,7 @@ def load_config(
     if file is not None:
         sources.read_file(file)
     sources.read_environment(os.environ if environment is None else environment)
-    sources.read_overrides(overrides or {})
+    sources.read_overrides(overrides or {}, are_options)
     try:
         return msgspec.convert(sources.values, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -142,11 +145,7 @@ def load_config(
 
 
 class _Sources:
-    """The values of all sources so far, by section, and where each of them is from.
-
-    Attributes:
-        values: Values by section and name.
-    """
+    """The `values` of all sources so far, by section, and where each of them is from."""
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, Any]] = {section.name: {} for section in msgspec.structs.fields(Config)}
@@ -190,12 +189,12 @@ class _Sources:
                 raise ConfigError(f"unknown environment variable {variable}{closest(variable, known, 'variables')}")
             self._set(known[variable], text, variable)
 
-    def read_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Add the values of the command line."""
+    def read_overrides(self, overrides: Mapping[str, Any], are_options: bool) -> None:
+        """Add the values of the command line or the caller."""
         for name, value in overrides.items():
             if name not in self._settings:
                 raise ConfigError(f"unknown setting {name!r}{closest(name, self._settings, 'settings')}")
-            self._set(self._settings[name], value, self._settings[name].flag)
+            self._set(self._settings[name], value, self._settings[name].flag if are_options else name)
 
     def _set(self, setting: Setting, value: Any, label: str, place: str = "") -> None:
         self.values[setting.section][setting.name] = setting.read(value)

@@ -80,7 +80,7 @@ def config_from(arguments: argparse.Namespace) -> Config:
     given = vars(arguments)
     names = {setting.name for setting in settings()}
     overrides = {name: value for name, value in given.items() if name in names}
-    return load_config(given.get("config") or config_file(), overrides=overrides)
+    return load_config(given.get("config") or config_file(), overrides=overrides, are_options=True)
 
 
 def add_token(parser: argparse.ArgumentParser) -> None:
