@@ -16,7 +16,7 @@ TRITONS := 3.4.0 3.9.0
 serve:  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
 	$(ENVIRONMENT) .venv
 	@$(MAKE) --no-print-directory .venv/serve.done
-	@$(BIN)/python .ci/first_commands.py $(ARGS) & exec $(BIN)/tympan serve --model embedded $(ARGS)
+	@$(BIN)/python .ci/first_commands.py $$$$ $(ARGS) & exec $(BIN)/tympan serve --model embedded $(ARGS)
 
 # In two processes: half of the time goes into waiting.
 test: .venv/dev.done  ## every test but the slow ones

@@ -8,6 +8,7 @@ Exit codes: 0 it is ready, 1 it is not; the last line on standard error says why
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import time
 from importlib.util import find_spec
 
 NEEDED = (3, 11)
-SHOWN = ("Downloading ", "Installing collected packages", "Building editable", "ERROR")
-"""Beginnings of the lines of pip that say what it is doing."""
+DOWNLOAD = re.compile(r"Downloading (?:\S*/)?(\S+?)-(\d[^-]*)-\S+\.whl \((.+)\)")
+INSTALL = re.compile(r"Installing collected packages: (.+)")
 
 
 def main(arguments):
@@ -79,9 +80,13 @@ def install(folder, packages):
     pip = [os.path.join(folder, "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     with subprocess.Popen([*pip, *packages], stdout=subprocess.PIPE, universal_newlines=True) as process:
         for line in process.stdout:
-            text = line.strip()
-            if text.startswith(SHOWN) and not text.endswith(".metadata"):
-                say("  " + (text if len(text) < 100 else text[:97] + "..."))
+            download, packages_found = DOWNLOAD.search(line), INSTALL.search(line)
+            if download:
+                say("  downloading {} {} ({})".format(*download.groups()))
+            elif packages_found:
+                say(f"  installing the packages ({packages_found[1].count(',') + 1})")
+            elif "ERROR" in line:
+                say(line.rstrip())
     if process.returncode:
         return "pip has failed: see the lines above; what has been installed so far is kept, so run this again"
     say(f"installed in {time.monotonic() - start:.0f} s")

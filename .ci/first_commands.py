@@ -1,6 +1,7 @@
 """Print the address of the server that `make serve` starts, and three commands to try, once it is ready.
 
-The arguments are those of `tympan serve`. This ends without a word if the server does, or if its address is unknown.
+The first argument is the process of the server, the others are those of `tympan serve`. Nothing is printed
+if the server ends, or if its address is unknown.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ MINUTES = 10  # a model may be downloaded
 
 def main() -> None:
     """Wait until the server is ready, then print."""
-    server = config_from(_parser("serve").parse_args(["serve", *sys.argv[1:]])).server
+    server = config_from(_parser("serve").parse_args(["serve", *sys.argv[2:]])).server
     host = "127.0.0.1" if server.bind_host == "0.0.0.0" else server.bind_host
     if not server.port or server.tls_certificate:
         return
     address = f"{f'[{host}]' if ':' in host else host}:{server.port}{server.root_path}"
-    parent, deadline = os.getppid(), time.monotonic() + 60 * MINUTES
+    parent, deadline = int(sys.argv[1]), time.monotonic() + 60 * MINUTES
     while os.getppid() == parent and time.monotonic() < deadline:
         if is_ready(f"http://{address}/ready"):
             print(TEXT.format(page=f"http://{address}", socket=f"ws://{address}"), flush=True)

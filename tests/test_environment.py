@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import stat
@@ -12,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
+from support.server import LiveServer
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / ".ci" / "environment.py"
@@ -110,6 +113,23 @@ def test_other_folder_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_first_commands_work_as_printed() -> None:
+    with LiveServer(model="embedded", max_streams=1) as server:
+        done = run(sys.executable, ROOT / ".ci" / "first_commands.py", os.getpid(), "--port", server.port)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Open http://127.0.0.1:{server.port} and speak." in done.stdout
+        commands = re.findall(r"^  \.venv/bin/(.+)$", done.stdout, re.MULTILINE)
+        assert len(commands) == 3
+        for command in commands:
+            shown = run(Path(sys.executable).parent / command.split()[0], *command.split()[1:])
+            assert (shown.returncode, "fox" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_first_commands_end_with_the_server() -> None:
+    script = f"{sys.executable} .ci/first_commands.py $$ --port {free_port()} & exit 0"
+    assert run("sh", "-c", script).stdout == ""  # returns once no process has the pipe
+
+
 def test_install_says_what_it_does(pristine: Path, tmp_path: Path) -> None:
     wheel = tmp_path / "parcel-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -121,7 +141,7 @@ def test_install_says_what_it_does(pristine: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"installing into {pristine}: {wheel} and what it needs")
-    assert "  Installing collected packages: parcel" in lines
+    assert "  installing the packages (1)" in lines
     assert lines[-1].startswith("installed in ")
     failed = run(sys.executable, SCRIPT, pristine, "--", "--no-index", tmp_path / "nothing-1.0-py3-none-any.whl")
     assert failed.returncode == 1

@@ -83,6 +83,8 @@ def state_of(entry: CatalogueEntry) -> str:
 
 def missing_packages(extra: str) -> list[str]:
     """Return the packages of an extra that are not installed; those for other platforms are ignored."""
+    if not _is_installed("tympan"):  # the sources run without a distribution that names the extras
+        return []
     missing = []
     for requirement in distribution("tympan").requires or ():
         text, _, marker = requirement.partition(";")
