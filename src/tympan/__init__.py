@@ -1,5 +1,7 @@
 """Tympan: live speech to text.
 
+    print(tympan.transcribe("talk.mp3", url="ws://localhost:8000").text)
+
     async with tympan.connect("ws://localhost:8000") as stream:
         async for event in stream.transcribe(blocks):
             print(event)
@@ -13,7 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tympan.audio.files import decode_file
     from tympan.client.backoff import Backoff
+    from tympan.client.files import transcribe
     from tympan.client.microphone import Microphone
     from tympan.client.stream import Stream, connect
     from tympan.client.sync import SyncStream, connect_sync
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
         Warning,
         Word,
     )
+    from tympan.transcript.transcript import Transcript
 
     __version__: str
 
@@ -94,6 +99,7 @@ __all__ = [
     "Stream",
     "SyncStream",
     "TooBigError",
+    "Transcript",
     "Turn",
     "TympanError",
     "Vad",
@@ -102,6 +108,8 @@ __all__ = [
     "__version__",
     "connect",
     "connect_sync",
+    "decode_file",
+    "transcribe",
 ]
 
 _HOMES = {
@@ -111,6 +119,9 @@ _HOMES = {
     "SyncStream": "tympan.client.sync",
     "connect": "tympan.client.stream",
     "connect_sync": "tympan.client.sync",
+    "decode_file": "tympan.audio.files",
+    "transcribe": "tympan.client.files",
+    "Transcript": "tympan.transcript.transcript",
     **dict.fromkeys(
         (
             *("Complete", "Event", "Flushed", "Lag", "Partial", "Ready", "Restarting"),

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, closest
 from tympan.settings import (
     DeploySettings,
     KeySettings,
@@ -28,6 +28,7 @@ from tympan.settings import (
     ServerSettings,
     TurnSettings,
 )
+from tympan.settings.expected import choices_of, expected_text
 
 __all__ = [
     "Config",
@@ -75,13 +76,14 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class Setting(Struct, frozen=True):
-    """A setting, for the command line and the docs."""
+    """A setting, for the command line and the docs; `annotation` is its type with the bounds."""
 
     section: str
     name: str
     type: Any
     default: Any
     description: str
+    annotation: Any
 
     @property
     def flag(self) -> str:
@@ -110,13 +112,15 @@ def settings() -> Iterator[Setting]:
             annotated = field.type
             metas = [argument for argument in get_args(annotated)[1:] if isinstance(argument, Meta)]
             description = next((meta.description for meta in metas if meta.description), "")
-            yield Setting(section.name, field.name, get_args(annotated)[0], field.default, description)
+            yield Setting(section.name, field.name, get_args(annotated)[0], field.default, description, annotated)
 
 
 def load_config(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    are_options: bool = False,
 ) -> Config:
     """Return the settings of all sources.
 
@@ -124,55 +128,89 @@ def load_config(
         file: A TOML file.
         environment: Environment variables; by default those of the process.
         overrides: Values by name of the setting, which override both.
+        are_options: Whether errors name the overrides as options of a command.
 
     Raises:
         ConfigError: A setting is unknown or invalid; the message names it and its source.
     """
-    values: dict[str, dict[str, Any]] = {section.name: {} for section in msgspec.structs.fields(Config)}
+    sources = _Sources()
     if file is not None:
-        _merge_file(values, file)
-    _merge_environment(values, os.environ if environment is None else environment)
-    by_name = {setting.name: setting for setting in settings()}
-    for name, value in (overrides or {}).items():
-        if name not in by_name:
-            raise ConfigError(f"unknown setting {name!r}; the settings are: {', '.join(by_name)}")
-        values[by_name[name].section][name] = by_name[name].read(value)
+        sources.read_file(file)
+    sources.read_environment(os.environ if environment is None else environment)
+    sources.read_overrides(overrides or {}, are_options)
     try:
-        return msgspec.convert(values, Config, strict=False)
+        return msgspec.convert(sources.values, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from None
+        raise sources.invalid(str(error)) from None
 
 
-def _merge_file(values: dict[str, dict[str, Any]], file: Path) -> None:
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the settings file {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from None
-    for section, keys in document.items():
-        if section not in values:
-            raise ConfigError(f"unknown section [{section}] in {file}; the sections are: {', '.join(values)}")
-        if not isinstance(keys, dict):
-            raise ConfigError(f"{section!r} in {file} must be a section: write [{section}] and its settings below")
-        known = [setting.name for setting in settings() if setting.section == section]
-        for key, value in keys.items():
-            if key not in known:
-                raise ConfigError(
-                    f"unknown setting {key!r} under [{section}] in {file}; the settings are: {', '.join(known)}"
-                )
-            values[section][key] = value
+class _Sources:
+    """The `values` of all sources so far, by section, and where each of them is from."""
 
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, Any]] = {section.name: {} for section in msgspec.structs.fields(Config)}
+        self._settings = {setting.name: setting for setting in settings()}
+        self._places: dict[str, tuple[str, str]] = {}  # how a source writes the setting, and the rest of where it is
 
-def _merge_environment(values: dict[str, dict[str, Any]], environment: Mapping[str, str]) -> None:
-    known = {setting.variable: setting for setting in settings()}
-    for variable, text in environment.items():
-        if not variable.startswith("TYMPAN_") or variable in NOT_SETTINGS or _is_of_service(variable, text):
-            continue
-        if variable not in known:
-            raise ConfigError(f"unknown environment variable {variable}; the variables are: {', '.join(known)}")
-        setting = known[variable]
-        values[setting.section][setting.name] = setting.read(text)
+    def read_file(self, file: Path) -> None:
+        """Add the values of a TOML file."""
+        try:
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the settings file {file}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not TOML: {error}") from None
+        for section, keys in document.items():
+            if section not in self.values:
+                nearest = closest(section, self.values, "sections")
+                raise ConfigError(f"unknown section [{section}] in {file}{nearest}")
+            if not isinstance(keys, dict):
+                raise ConfigError(f"{section!r} in {file} must be a section: write [{section}] and its settings below")
+            for key, value in keys.items():
+                place = f" under [{section}] in {file}"
+                if key not in self._settings or self._settings[key].section != section:
+                    raise ConfigError(f"unknown setting {key!r}{place}{self._nearest(key, section)}")
+                self._set(self._settings[key], value, key, place)
+
+    def _nearest(self, key: str, section: str) -> str:
+        """Return which setting was probably meant by an unknown one of a file."""
+        if key in self._settings:
+            return f"; it belongs under [{self._settings[key].section}]"
+        known = [setting.name for setting in self._settings.values() if setting.section == section]
+        return closest(key, known) or closest(key, self._settings) or closest(key, known, "settings")
+
+    def read_environment(self, environment: Mapping[str, str]) -> None:
+        """Add the values of environment variables."""
+        known = {setting.variable: setting for setting in self._settings.values()}
+        for variable, text in environment.items():
+            if not variable.startswith("TYMPAN_") or variable in NOT_SETTINGS or _is_of_service(variable, text):
+                continue
+            if variable not in known:
+                raise ConfigError(f"unknown environment variable {variable}{closest(variable, known, 'variables')}")
+            self._set(known[variable], text, variable)
+
+    def read_overrides(self, overrides: Mapping[str, Any], are_options: bool) -> None:
+        """Add the values of the command line or the caller."""
+        for name, value in overrides.items():
+            if name not in self._settings:
+                raise ConfigError(f"unknown setting {name!r}{closest(name, self._settings, 'settings')}")
+            self._set(self._settings[name], value, self._settings[name].flag if are_options else name)
+
+    def _set(self, setting: Setting, value: Any, label: str, place: str = "") -> None:
+        self.values[setting.section][setting.name] = setting.read(value)
+        self._places[setting.name] = label, place
+
+    def invalid(self, message: str) -> ConfigError:
+        """Return the error for an invalid value; msgspec writes ``Expected `int` - at `$.server.port[0]` ``."""
+        found = re.search(r" at `\$\.\w+\.(\w+)", message)
+        if found is None:
+            return ConfigError(message)
+        setting = self._settings[found[1]]
+        label, place = self._places[setting.name]
+        value = self.values[setting.section][setting.name]
+        shown = "" if setting.name in SECRETS else f" {value!r}"
+        near = closest(value, choices_of(setting.annotation)) if isinstance(value, str) else ""
+        return ConfigError(f"invalid {label}{shown}{place}: expected {expected_text(setting.annotation)}{near}")
 
 
 def _is_of_service(variable: str, text: str) -> bool:
@@ -257,10 +295,3 @@ def wants_spans(environment: Mapping[str, str] | None = None) -> bool:
     endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     is_off = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return bool(endpoint) and not is_off and variables.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
-
-
-def _explain(message: str) -> str:
-    """Put the setting first; msgspec writes ``Expected `int` <= 65535 - at `$.server.port` ``."""
-    problem, _, path = message.partition(" - at `$.")
-    name = path.rstrip("`").rpartition(".")[2]
-    return f"invalid {name}: {problem[0].lower()}{problem[1:]}" if name else problem

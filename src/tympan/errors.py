@@ -29,7 +29,13 @@ Each message is one sentence that says what was wrong and what is expected. `cod
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import takewhile
+from typing import ClassVar, Final
+
+SIMILARITY: Final = 0.7
+"""Ratio of `difflib` from which a word is taken for a misspelt one; that of gpu and cpu is 0.67."""
 
 
 class TympanError(Exception):
@@ -39,66 +45,98 @@ class TympanError(Exception):
 
 
 class ConfigError(TympanError):
+    """A setting or an option is unknown or invalid."""
+
     code = "config"
 
 
 class ModelError(TympanError):
+    """A model cannot be found, downloaded or loaded."""
+
     code = "model"
 
 
 class OutputError(TympanError):
+    """A result cannot be written."""
+
     code = "output"
 
 
 class MissingPackageError(TympanError):
+    """An optional package is not installed."""
+
     code = "missing_package"
 
 
 class RequestError(TympanError):
+    """The request is invalid."""
+
     code = "bad_request"
 
 
 class ParameterError(RequestError):
+    """A parameter is unknown or invalid."""
+
     code = "bad_parameter"
 
 
 class ResumeError(ParameterError):
+    """The stream to resume does not exist, or no longer has the messages that are missing."""
+
     code = "cannot_resume"
 
 
 class FrameError(RequestError):
+    """A message is of the wrong type, or not a command."""
+
     code = "bad_frame"
 
 
 class AudioError(RequestError):
+    """The audio cannot be read or decoded."""
+
     code = "bad_audio"
 
 
 class TooBigError(RequestError):
+    """A message or file is above the size limit."""
+
     code = "too_big"
 
 
 class AccessError(TympanError):
+    """The API key is missing, unknown or removed."""
+
     code = "unauthorized"
 
 
 class OriginError(AccessError):
+    """The web page is of an origin that may not connect."""
+
     code = "origin"
 
 
 class HostError(AccessError):
+    """The Host header is not one of the server's."""
+
     code = "host"
 
 
 class LimitError(TympanError):
+    """A limit of the service was reached."""
+
     code = "limit"
 
 
 class IdleError(LimitError):
+    """There was no message, or no audio, for too long."""
+
     code = "idle"
 
 
 class SessionTooLongError(LimitError):
+    """The session has reached its longest duration."""
+
     code = "session_too_long"
 
 
@@ -113,6 +151,8 @@ class QuotaError(LimitError):
 
 
 class SlowReaderError(LimitError):
+    """The client does not read its messages."""
+
     code = "slow_reader"
 
 
@@ -127,10 +167,14 @@ class CapacityError(TympanError):
 
 
 class RestartingError(TympanError):
+    """The server is shutting down; the client should reconnect."""
+
     code = "restarting"
 
 
 class EngineError(TympanError):
+    """The engine failed."""
+
     code = "engine"
 
 
@@ -164,3 +208,21 @@ def missing_package(what: str, package: str | None, extra: str) -> MissingPackag
 def install_command(extra: str) -> str:
     """Return the command that installs an extra, from a clone of the repository."""
     return f"pip install -e '.[{extra}]' in the clone of Tympan"
+
+
+def closest(word: str, choices: Iterable[str], kind: str = "") -> str:
+    """Return "; did you mean X?" for the choice that is most similar to a misspelt word.
+
+    Args:
+        word: The misspelt word.
+        choices: The words that are valid.
+        kind: What the choices are, in the plural; without a similar one, all of them are listed. Empty: an empty text
+            is returned.
+    """
+    words = [word, *choices]
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    start = sum(1 for _ in same)  # a common beginning says nothing about similarity: TYMPAN_, or the dashes of options
+    by_lower = {choice[start:].lower(): choice for choice in words[1:]}
+    if found := get_close_matches(word[start:].lower(), by_lower, n=1, cutoff=SIMILARITY):
+        return f"; did you mean {by_lower[found[0]]}?"
+    return f"; the {kind} are: {', '.join(by_lower.values())}" if kind else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from types import ModuleType
 import pytest
 
 import tympan
-from tympan.cli.main import COMMANDS, Command, main
+from tympan.cli.main import COMMANDS, Command, _parser, main
+from tympan.config import settings
 
 
 class Trial(ModuleType):
@@ -58,10 +60,49 @@ def test_an_interrupt(trial: Trial) -> None:
     assert main(["trial"]) == 130
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["trial", "--tempo"]])
-def test_wrong_usage(arguments: list[str], trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sing"], "unknown command 'sing'; the commands are: serve, transcribe, pull, "),
+        (["trail"], "unknown command 'trail'; did you mean trial?"),
+        (["trial", "--tempo"], "unknown option --tempo\n`tympan trial --help` lists the options"),
+        (["trial", "--kode=1"], "unknown option --kode; did you mean --code?"),
+        (["trial", "--code", "x"], "invalid --code 'x': expected a whole number"),
+        (["trial", "more"], "unexpected argument 'more'"),
+        (["serve", "--prot", "5"], "unknown option --prot; did you mean --port?"),
+        (["serve", "--port", "x"], "invalid --port 'x': expected a whole number from 0 to 65535"),
+        (["transcribe", "--format", "vt", "a"], "invalid --format 'vt': expected text, json, srt, vtt or tokens; did "),
+        (["bench", "motor"], "unknown command 'motor'; the commands are: engine, load"),
+        (["transcribe"], "the following arguments are required: FILE"),
+        (["transcribe", "--model", "embeded", "a"], "unknown model 'embeded': expected a name that `tympan models` "),
+        (["serve", "--model", "embeded"], "on the hub; did you mean embedded?"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], expected: str, trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert "usage: tympan" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("tympan: ")
+    assert expected in error
+
+
+def test_no_arguments_show_five_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    commands = re.findall(r"^  (tympan .*?)   ", capsys.readouterr().out, re.MULTILINE)
+    assert len(commands) == 5
+    for line in commands:
+        _, name, *arguments = line.split()
+        assert _parser(name).parse_args([name, *arguments]).command == name
+
+
+def test_help_of_serve_fits_on_one_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["serve", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert main(["serve", "--help-all"]) == 0
+    everything = capsys.readouterr().out
+    assert all(setting.flag in everything for setting in settings() if setting.section != "deploy")
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,11 @@ import pytest
 from support.speech import clip
 
 from tympan.cli.main import main
+from tympan.engine import catalogue
 from tympan.engine.batching.scheduler import FINAL_FRAMES, MOST_EXTRA_FRAMES
+from tympan.settings import ModelSettings
 
+PRESET_NAMES = ("random:1b", "random:2.6b", "random:tiny")
 TINY = ["--model", "random:tiny", "--device", "cpu", "--dtype", "f32"]
 
 
@@ -52,6 +55,38 @@ def test_bench_engine(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bench_engine_without_streams(streams: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "engine", *TINY, "--streams", streams]) == 2
     assert "--streams" in capsys.readouterr().err
+
+
+def test_models_without_a_name_lists_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert f"{ModelSettings().model}  English and French, 0.5 s of delay, predicts pauses (default): needs a " in text
+    assert "whisper:tiny.en             Whisper on the CPU, English: ready" in text
+    assert main(["models", "--json"]) == 0
+    states = {line["name"]: line["state"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert states["embedded"] == states["scripted"] == "ready"
+    assert states["whisper:base"] == "needs a download of 145 MB"
+    assert set(states) >= set(PRESET_NAMES)
+
+
+def test_a_downloaded_model_is_ready(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "/cache/model.safetensors")
+    assert main(["models"]) == 0
+    assert "needs" not in capsys.readouterr().out
+
+
+def test_models_names_the_extra_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_is_installed", lambda package: package != "torch")
+    assert main(["models"]) == 0
+    assert (
+        "random:1b                   random weights of the architecture, for sizing: needs the extra torch (torch)"
+        in (capsys.readouterr().out)
+    )
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

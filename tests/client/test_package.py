@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
-from types import ModuleType
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -28,6 +30,29 @@ def test_all() -> None:
 
 
 IMPLEMENTATION = {"annotations", "import_module", "metadata", "TYPE_CHECKING"}
+
+
+def documented() -> Iterator[tuple[str, str | None]]:
+    """Every public function, class, method and property with its own docstring."""
+    for name in tympan.__all__:
+        value = getattr(tympan, name)
+        if inspect.isfunction(value):
+            yield name, value.__doc__
+        if not inspect.isclass(value):
+            continue
+        yield name, value.__dict__.get("__doc__")
+        for member, attribute in vars(value).items():
+            if not member.startswith("_") and isinstance(attribute, FunctionType | property | classmethod):
+                yield f"{name}.{member}", attribute.__doc__
+
+
+def test_every_public_name_and_method_has_a_docstring() -> None:
+    found = dict(documented())
+    assert {"connect", "transcribe", "Stream.send", "SyncStream.send", "Microphone.stop", "Transcript.text"} <= set(
+        found
+    )
+    missing = [name for name, text in found.items() if not text or text.startswith(f"{name}(")]
+    assert missing == []
 
 
 def test_errors_and_events_are_public() -> None:

@@ -60,11 +60,21 @@ def test_encode_samples() -> None:
     assert S16.encode(bytearray(b"\x01")) == b"\x01"
 
 
+def test_encode_integers() -> None:
+    samples = np.array([0, 32767, -32768, 16384], np.int16)
+    assert S16.encode(samples) == samples.astype("<i2").tobytes()
+    assert S16.encode(samples.astype(">i2")) == samples.astype("<i2").tobytes()
+    floats = np.frombuffer(wire.AudioFormat.of("f32le", None).encode(samples), "<f4")
+    assert floats.tolist() == [0.0, 32767 / 32768, -1.0, 0.5]
+
+
 @pytest.mark.parametrize(
     ("encoding", "samples", "message"),
     [
-        ("s16le", np.zeros((2, 2), np.float32), "one-dimensional float array"),
-        ("s16le", np.zeros(2, np.int16), "not int16 [2]"),
+        ("s16le", np.zeros((2, 2), np.float32), "invalid samples float32 [2, 2]: expected a one-dimensional array"),
+        ("s16le", np.zeros((2, 2), np.int16), "invalid samples int16 [2, 2]"),
+        ("s16le", np.zeros(2, np.int32), "invalid samples int32 [2]"),
+        ("opus", np.zeros(2, np.int16), "send bytes"),
         ("opus", np.zeros(2, np.float32), "send bytes"),
     ],
 )

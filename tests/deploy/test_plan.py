@@ -21,8 +21,8 @@ DEFAULTS = DeploySettings()
 
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
-    assert main(["plan", *arguments]) == 0
-    report: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["plan", "--json", *arguments]) == 0
+    report: dict[str, object] = json.loads(capsys.readouterr().out)
     return report
 
 
@@ -185,7 +185,8 @@ def test_cores_limit_streams(capsys: pytest.CaptureFixture[str]) -> None:
 def test_explain_prints_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--streams", "64", "--explain"]) == 0
     out = capsys.readouterr().out
-    for row in json.loads(out.splitlines()[-1])["choices"]:
+    assert "{" not in out, "JSON is printed with --json only"
+    for row in plan(capsys, "--streams", "64")["choices"]:  # type: ignore[attr-defined]
         assert all(line in out for line in row["inputs"])
 
 
@@ -212,10 +213,11 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "--streams must be at least 1"),
-        (("--streams", "0"), "at least 1"),
+        ((), "--streams or --trace is required"),
+        (("--streams", "0"), "invalid --streams '0': expected at least 1"),
         (("--streams", "5", "--gpu", "NOSUCH"), "unknown GPU 'NOSUCH': expected one of L4"),
-        (("--streams", "5", "--audio-hours", "0"), "between 0 and 120"),
+        (("--streams", "5", "--gpu", "H10"), "; did you mean H100?"),
+        (("--streams", "5", "--audio-hours", "0"), "invalid --audio-hours '0': expected above 0 and at most 120"),
         (("--streams", "5", "--plot", "x.png"), "add --trace"),
         (("--trace", "synthetic"), "needs --streams"),
         (("--trace", "synthetic", "--streams", "100001"), "1 to 100,000 streams"),
@@ -226,7 +228,7 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "container_target_streams is 20",
         ),
         (("--streams", "5", "--trace", "synthetic", "--min-containers", "11"), "is above max_containers"),
-        (("--streams", "5", "--cold-start", "-1"), "must not be negative"),
+        (("--streams", "5", "--cold-start", "-1"), "invalid --cold-start '-1': expected seconds"),
     ],
 )
 def test_wrong_options_are_one_sentence(

@@ -68,3 +68,23 @@ def test_integer_weights_error_on_gpu(
     with pytest.raises(ConfigError, match=f"^{dtype} weights run on a CPU only; use {instead}, or --device cpu$"):
         place(ModelSettings(dtype=dtype))
     assert place(ModelSettings(device="cpu", dtype=dtype)).kind == dtype
+
+
+def test_apple_gpu_is_used_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert place(ModelSettings()).device.type == "cpu"
+    placement = place(ModelSettings(device="mps"))
+    assert (placement.device.type, placement.kind, placement.cache_name) == ("mps", "f16", "f16")
+    assert place(ModelSettings(device="mps", dtype="f32")).wide == torch.float32
+    for refused in (ModelSettings(device="mps", dtype="int8"), ModelSettings(device="mps", kv_dtype="fp8")):
+        with pytest.raises(ConfigError):
+            place(refused)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"^--device {device}: this machine has no .*; use --device cpu$"):
+        place(ModelSettings(device=device))

@@ -59,3 +59,5 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has completed all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

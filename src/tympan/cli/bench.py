@@ -32,8 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kind == "load":
         return load.run(arguments)
     streams = _counts(arguments.streams)
-    if not streams or min(streams) < 1 or arguments.steps < 2:
-        raise ConfigError("--streams takes numbers such as 1,4,16, and --steps a number of at least 2")
+    if not streams or min(streams) < 1:
+        raise ConfigError(f"invalid --streams {arguments.streams!r}: expected numbers of at least 1, such as 1,4,16")
+    if arguments.steps < 2:
+        raise ConfigError(f"invalid --steps '{arguments.steps}': expected at least 2")
     try:
         from tympan.bench.engine import measure_data_types, measure_engine, table
         from tympan.engine.kyutai.placement import place

@@ -165,6 +165,10 @@ def _device(config: Config) -> Iterator[Finding]:
     if placement.device.type == "cpu":
         yield _cpu(config, f"CPU, {torch.get_num_threads()} threads, {types}", placement.kind)
         return
+    if placement.device.type == "mps":
+        fix = "no model has been tested on this device: compare its words with those of --device cpu"
+        yield Finding("device", WARNING, f"Apple GPU, {types}", fix)
+        return
     card = torch.cuda.get_device_properties(placement.device)
     text = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}, {types}"
     if _missing(("triton",)):

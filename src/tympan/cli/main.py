@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import Final
 
 import tympan
+from tympan.cli.parsing.parser import Parser
 from tympan.errors import OutputError, TympanError
 
 logger = logging.getLogger(__name__)
@@ -36,13 +37,22 @@ COMMANDS: Final = {
     "transcribe": Command("tympan.cli.transcribe", "Transcribe audio and video files to text, subtitles or JSON."),
     "pull": Command("tympan.cli.checkpoints.pull", "Download a model before it is needed."),
     "verify": Command("tympan.cli.checkpoints.verify", "Check a model's files, words and speed on this machine."),
-    "models": Command("tympan.cli.models", "Describe a model without loading it."),
+    "models": Command("tympan.cli.models", "List the models, or describe one without loading it."),
     "doctor": Command("tympan.cli.doctor", "Check whether this machine can serve, and what to fix."),
     "key": Command("tympan.cli.key", "Create an API key for a client, and its hash for the server."),
     "bench": Command("tympan.cli.bench", "Measure this machine or a running server."),
     "plan": Command("tympan.cli.plan", "Calculate the cost of a fleet."),
     "listen": Command("tympan.cli.listen", "Transcribe the microphone or a pipe."),
 }
+
+FIRST_COMMANDS: Final = {
+    "tympan doctor": "check what this machine can run",
+    "tympan models": "list the models, and which of them are on this machine",
+    "tympan transcribe --model embedded talk.mp3": "write what is said in a file",
+    "tympan serve --model embedded": "serve the page on http://127.0.0.1:8000",
+    "tympan listen": "transcribe the microphone with that server",
+}
+"""What `tympan` without arguments suggests: commands, and what each of them does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        _print_first_commands()
+        return 0
     chosen = next((argument for argument in argv if argument in COMMANDS), None)
     arguments = _parser(chosen).parse_args(argv)
     from tympan.config import provide_home  # `tympan --help` imports only what it shows
@@ -83,9 +96,17 @@ def _dispatch(argv: list[str]) -> int:
     return code
 
 
+def _print_first_commands() -> None:
+    print("Live speech to text. Five commands to try:\n")
+    width = max(map(len, FIRST_COMMANDS))
+    for command, purpose in FIRST_COMMANDS.items():
+        print(f"  {command:<{width}}   {purpose}")
+    print("\n`tympan --help` lists all commands, and `tympan COMMAND --help` the options of one.")
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """Return the parser with the options of the chosen command only, so that no other module is imported."""
-    parser = argparse.ArgumentParser(prog="tympan", description="Live speech to text.")
+    parser = Parser(prog="tympan", description="Live speech to text.")
     parser.add_argument("--version", action="version", version=f"tympan {tympan.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""`tympan models NAME …`: describe models from their configuration, without their weights."""
+"""`tympan models`: list the models that have a name; with names, describe these from their configuration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from tympan.config import ModelSettings
+from tympan.engine.catalogue import CATALOGUE, state_of
 from tympan.errors import missing_package
 
 if TYPE_CHECKING:
@@ -16,7 +18,12 @@ MIB, GIB = 2**20, 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="Repository, folder, or random:1b|2.6b|tiny.")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="Repository, folder, or random:1b|2.6b|tiny to describe; without a name, the models are listed.",
+    )
     parser.add_argument(
         "--dtype",
         choices=["bf16", "f16", "f32"],
@@ -27,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not arguments.names:
+        _print_list(as_json=arguments.json)
+        return 0
     try:
         from tympan.engine.kyutai.placement import FLOATS
         from tympan.models.checkpoints.checkpoint import describe
@@ -41,6 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(_summary(description, arguments.dtype))
     return 0
+
+
+def _print_list(*, as_json: bool) -> None:
+    default = ModelSettings().model
+    states = {entry.name: state_of(entry) for entry in CATALOGUE}
+    if as_json:
+        for entry in CATALOGUE:
+            print(json.dumps({"name": entry.name, "description": entry.text, "state": states[entry.name]}))
+        return
+    width = max(len(name) for name in states)
+    for entry in CATALOGUE:
+        note = " (default)" if entry.name == default else ""
+        print(f"{entry.name:<{width}}  {entry.text}{note}: {states[entry.name]}")
+    print(
+        "\n--model takes these names, a folder, or org/name[@revision] on the hub.\n"
+        "`tympan models NAME` describes a model of Kyutai's, and `tympan pull NAME` downloads it."
+    )
 
 
 def _summary(model: Description, dtype: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from tympan.config import Config, Setting, client_token, config_file, load_config, settings
 from tympan.errors import ConfigError
 
@@ -19,7 +21,7 @@ COMMON: Final = frozenset(
         *("gpus", "container_target_streams", "container_max_streams", "min_containers", "max_containers"),
     )
 )
-"""The settings that `--help` lists; `--help-all` lists the others as well."""
+"""The settings that `--help` lists, with their first sentence; `--help-all` shows everything."""
 
 
 class _HelpAll(argparse.Action):
@@ -31,7 +33,7 @@ class _HelpAll(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         by_dest = {setting.name: setting for setting in settings()}
         for action in parser._actions:
-            if action.help == argparse.SUPPRESS and action.dest in by_dest:
+            if action.dest in by_dest:
                 action.help = _help(by_dest[action.dest])
         parser.print_help()
         parser.exit()
@@ -47,7 +49,10 @@ def add_settings(parser: argparse.ArgumentParser, sections: Collection[str], *, 
     """
     if config:
         parser.add_argument("--config", type=Path, metavar="FILE", help="Settings file (TOML); also TYMPAN_CONFIG.")
-    parser.add_argument("--help-all", action=_HelpAll, help="Show all options and exit.")
+    parser.add_argument("--help-all", action=_HelpAll, help="Show all options, each with all details, and exit.")
+    parser.epilog = (
+        "Each setting is also an environment variable (--port: TYMPAN_PORT) and a line of the settings file."
+    )
     groups = {section: parser.add_argument_group(f"{section} settings") for section in sections}
     for setting in settings():
         if setting.section not in groups:
@@ -61,7 +66,7 @@ def add_settings(parser: argparse.ArgumentParser, sections: Collection[str], *, 
             setting.flag,
             dest=setting.name,
             default=argparse.SUPPRESS,
-            help=_help(setting) if setting.name in COMMON else argparse.SUPPRESS,
+            help=_short_help(setting) if setting.name in COMMON else argparse.SUPPRESS,
             **kind,
         )
 
@@ -75,7 +80,7 @@ def config_from(arguments: argparse.Namespace) -> Config:
     given = vars(arguments)
     names = {setting.name for setting in settings()}
     overrides = {name: value for name, value in given.items() if name in names}
-    return load_config(given.get("config") or config_file(), overrides=overrides)
+    return load_config(given.get("config") or config_file(), overrides=overrides, are_options=True)
 
 
 def add_token(parser: argparse.ArgumentParser) -> None:
@@ -108,3 +113,8 @@ def token_from(arguments: argparse.Namespace) -> str | None:
 def _help(setting: Setting) -> str:
     default = "" if setting.default in (None, (), "") else f" (default: {setting.default})"
     return (setting.description.removesuffix(".") + default + ".").replace("%", "%%")
+
+
+def _short_help(setting: Setting) -> str:
+    """Return the first sentence of the help."""
+    return _help(msgspec.structs.replace(setting, description=setting.description.partition(". ")[0]))

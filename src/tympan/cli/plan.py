@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="Measured loads (default: %(default)s)."
     )
+    parser.add_argument("--json", action="store_true", help="Print all figures as JSON, and nothing else.")
     parser.add_argument("--explain", action="store_true", help="Print how every figure is calculated.")
     day = parser.add_argument_group("simulation of a day")
     day.add_argument("--trace", metavar="FILE|synthetic", help="CSV of arrivals and durations in seconds.")
@@ -75,11 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
     runs = read_runs(arguments.results)
     rows = choices(demand, names, MODELS[arguments.size], arguments.kv_dtype, settings, runs)
     thumb = rule_of_thumb(demand, settings)
-    print(f"{demand.streams:,} streams of the {arguments.size} model at once; prices as of {PRICES_AS_OF}")
-    print(table([*rows, thumb]))
-    print("the last line is the common advice of ten streams per L40S; `estimate`: this GPU has not been measured")
+    lines = [
+        f"{demand.streams:,} streams of the {arguments.size} model at once; prices as of {PRICES_AS_OF}",
+        table([*rows, thumb]),
+        "the last line is the common advice of ten streams per L40S; `estimate`: this GPU has not been measured",
+    ]
     if arguments.explain:
-        print(explain([*rows, thumb]))
+        lines.append(explain([*rows, thumb]))
     report: dict[str, Any] = {
         "streams": demand.streams,
         "model": arguments.size,
@@ -90,8 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
         "rule_of_thumb": asdict(thumb),
     }
     if trace is not None:
-        report["day"] = _day(arguments, trace, rows[0], settings)
-    print(json.dumps(report))
+        report["day"], day_lines = _day(arguments, trace, rows[0], settings)
+        lines += day_lines
+    print(json.dumps(report) if arguments.json else "\n".join(lines))
     return 0
 
 
@@ -110,28 +114,37 @@ def _trace(arguments: argparse.Namespace) -> Workload | None:
 
 
 def _demand(arguments: argparse.Namespace, trace: Workload | None) -> Demand:
-    if arguments.cold_start < 0 or arguments.patience < 0:
-        raise ConfigError("--cold-start and --patience must not be negative")
+    for option, seconds in (("--cold-start", arguments.cold_start), ("--patience", arguments.patience)):
+        if seconds < 0:
+            raise ConfigError(f"invalid {option} '{seconds:g}': expected seconds, at least 0")
     streams = arguments.streams if trace is None else trace.peak
-    if streams is None or streams < 1:
-        raise ConfigError("--streams must be at least 1")
+    if streams is None:
+        raise ConfigError("--streams or --trace is required: give the number of concurrent streams")
+    if streams < 1:
+        raise ConfigError(f"invalid --streams '{streams}': expected at least 1")
     if arguments.audio_hours is not None and not 0 < arguments.audio_hours <= 24 * streams:
-        raise ConfigError(f"--audio-hours must be between 0 and {24 * streams:,} with {streams:,} streams")
+        raise ConfigError(
+            f"invalid --audio-hours '{arguments.audio_hours:g}': expected above 0 and at most {24 * streams:,} with "
+            f"{streams:,} streams"
+        )
     return Demand(streams, arguments.audio_hours)
 
 
-def _day(arguments: argparse.Namespace, trace: Workload, choice: Choice, settings: DeploySettings) -> dict[str, Any]:
+def _day(
+    arguments: argparse.Namespace, trace: Workload, choice: Choice, settings: DeploySettings
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the figures of a simulated day, and the lines to print."""
     rules = fleet_rules(choice, settings, arguments.cold_start, arguments.patience)
     result = simulate(trace, rules)
     summary = fleet_summary(result, choice)
-    print(
+    lines = [
         f"{trace.name}, on {choice.gpu}: {rules.min_containers} to {rules.max_containers} containers, buffer "
-        f"{rules.buffer_containers}, window {rules.scaledown_window:g} s, cold start {rules.cold_start_seconds:g} s"
-    )
-    print(fleet_table(summary))
+        f"{rules.buffer_containers}, window {rules.scaledown_window:g} s, cold start {rules.cold_start_seconds:g} s",
+        fleet_table(summary),
+    ]
     if choice.containers > settings.max_containers:
-        print(f"  the peak needs {choice.containers} containers: raise --max-containers")
+        lines.append(f"  the peak needs {choice.containers} containers: raise --max-containers")
     if arguments.plot is not None:
         plot_fleet(result, choice, f"{trace.arrivals.size:,} streams on {choice.gpu} ({trace.name})", arguments.plot)
-        print(f"  plot         {arguments.plot}")
-    return {"trace": trace.name, "gpu": choice.gpu, "rules": asdict(rules), **summary}
+        lines.append(f"  plot         {arguments.plot}")
+    return {"trace": trace.name, "gpu": choice.gpu, "rules": asdict(rules), **summary}, lines

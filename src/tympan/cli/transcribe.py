@@ -9,21 +9,18 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Final
 
 from msgspec.structs import replace
 
 from tympan.audio.files import AudioInput
 from tympan.cli.options import add_settings, add_token, config_from, token_from
 from tympan.cli.terminal import FileProgress, start_engine
-from tympan.client.stream import connect
+from tympan.client.files import from_server
 from tympan.config import Config
 from tympan.errors import AudioError, ConfigError, ServerError
 from tympan.messages import Event, Segment, Warning
 from tympan.transcript.output import FORMATS, format_of, targets, write_file, write_output
 from tympan.transcript.transcript import TranscriptBuilder
-
-REMOTE_SAMPLE_RATE: Final = 24_000
 
 Recognize = Callable[[AudioInput], AsyncGenerator[Event, None]]
 """Yields the events of one input: `Ready` first, `Complete` last."""
@@ -106,7 +103,7 @@ async def _transcribe_all(arguments: argparse.Namespace, pairs: Sequence[tuple[s
 async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> Recognize:
     if arguments.url:
         token = token_from(arguments)
-        return lambda audio: _recognize_remotely(arguments.url, token, audio)
+        return lambda audio: from_server(audio, arguments.url, token)
     config = _one_stream(config_from(arguments))
     from tympan.engine.registry import create_engine
     from tympan.session.local import transcribe
@@ -123,16 +120,6 @@ async def _recognizer(arguments: argparse.Namespace, stack: AsyncExitStack) -> R
             yield event
 
     return recognize
-
-
-async def _recognize_remotely(url: str, token: str | None, audio: AudioInput) -> AsyncGenerator[Event, None]:
-    async with (
-        connect(url, token=token) as stream,
-        aclosing(stream.transcribe(audio.blocks(REMOTE_SAMPLE_RATE))) as events,
-    ):
-        yield stream.ready
-        async for event in events:
-            yield event
 
 
 async def _transcribe(recognize: Recognize, file: str, target: Path | None, arguments: argparse.Namespace) -> None:

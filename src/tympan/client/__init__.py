@@ -1,6 +1,7 @@
 """The client SDK: send audio to a server and receive events. Needs neither torch nor a web framework.
 
 stream       `connect`: the asynchronous client
+files        `transcribe`: a file or an array in one call
 sync         `connect_sync`: the same, blocking
 microphone   blocks of samples from a sound card
 backoff      how long to wait before the next attempt

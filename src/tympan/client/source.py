@@ -15,8 +15,9 @@ from tympan.errors import AudioError
 
 _READ_BYTES: Final = 1 << 14
 
-AudioLike = npt.NDArray[np.floating] | bytes
-"""Mono samples `[n]` in [-1, 1] at the declared rate, or bytes in the declared encoding, split anywhere."""
+AudioLike = npt.NDArray[np.floating] | npt.NDArray[np.int16] | bytes
+"""Mono samples `[n]` at the declared rate, floats in [-1, 1] or int16, or bytes in the declared encoding, split
+anywhere."""
 
 AudioSource = Iterable[AudioLike] | AsyncIterable[AudioLike]
 """A plain iterable is advanced in a thread, so it may block."""

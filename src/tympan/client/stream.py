@@ -119,7 +119,7 @@ class Stream:
         The audio of a cancelled `send` is sent nevertheless.
 
         Args:
-            audio: Mono samples, float `[n]` in [-1, 1], or bytes in the declared encoding.
+            audio: Mono samples `[n]`, floats in [-1, 1] or int16, or bytes in the declared encoding.
 
         Raises:
             ParameterError: The samples have the wrong shape or type, or the encoding takes bytes only.

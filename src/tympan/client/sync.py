@@ -53,7 +53,7 @@ class SyncStream:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._loop = _LoopThread()
+        self._loop = LoopThread()
 
     def __enter__(self) -> Self:
         self._loop.start()
@@ -112,7 +112,7 @@ async def _next(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
@@ -122,6 +122,7 @@ class _LoopThread:
         self._thread = threading.Thread(target=self._run, name="tympan-client", daemon=True)
 
     def start(self) -> None:
+        """Start the thread, and wait until its loop runs."""
         self._thread.start()
         self._started.wait()
 

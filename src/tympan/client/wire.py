@@ -72,21 +72,27 @@ class AudioFormat:
         rate = sample_rate or (_TELEPHONE_RATE if telephone else _DEFAULT_RATE)
         return cls(encoding, rate, _SAMPLE_BYTES.get(encoding, 0))
 
-    def encode(self, audio: npt.NDArray[np.floating] | bytes | bytearray | memoryview) -> bytes:
+    def encode(self, audio: npt.NDArray[np.floating] | npt.NDArray[np.int16] | bytes | bytearray | memoryview) -> bytes:
         """Return the bytes to send.
 
         Args:
-            audio: Bytes, which are returned unchanged, or float samples `[n]` in [-1, 1].
+            audio: Bytes, which are returned unchanged, or samples `[n]`: floats in [-1, 1] or int16.
 
         Raises:
             ParameterError: The array has another shape or type, or the encoding takes bytes only.
         """
         if not isinstance(audio, np.ndarray):
             return bytes(audio)
-        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        is_int = audio.dtype.kind == "i" and audio.dtype.itemsize == 2
+        if audio.ndim != 1 or not (is_int or np.issubdtype(audio.dtype, np.floating)):
             raise ParameterError(
-                f"samples must be a one-dimensional float array in [-1, 1], not {audio.dtype} {list(audio.shape)}"
+                f"invalid samples {audio.dtype} {list(audio.shape)}: expected a one-dimensional array of floats in "
+                "[-1, 1] or of int16"
             )
+        if is_int and self.encoding == "s16le":
+            return audio.astype("<i2").tobytes()
+        if is_int and self.encoding == "f32le":
+            return (audio / np.float32(32768)).astype("<f4").tobytes()
         if self.encoding == "s16le":
             scaled: npt.NDArray[np.floating] = np.round(np.clip(audio, -1.0, 1.0) * 32767.0)
             return scaled.astype("<i2").tobytes()

@@ -23,7 +23,7 @@ from tympan.deploy.prices import (
     container_dollars_per_second,
 )
 from tympan.deploy.processes import BUSY_SHARE, ENGINE_MS, FRONT_MS, processes_for, streams_of
-from tympan.errors import ConfigError
+from tympan.errors import ConfigError, closest
 
 TARGET_SHARE: Final = 0.8  # share of a container's streams to aim at; the rest serves bursts while one starts
 RULE_OF_THUMB_STREAMS: Final = 10
@@ -95,7 +95,7 @@ def choices(
     for name in names:
         gpu = GPUS.get(name.upper())
         if gpu is None:
-            raise ConfigError(f"unknown GPU {name!r}: expected one of {', '.join(GPUS)}")
+            raise ConfigError(f"unknown GPU {name!r}: expected one of {', '.join(GPUS)}{closest(name, GPUS)}")
         carried = _within_cores(capacity(gpu, model, kv_dtype, runs), settings.container_cpu)
         maximum = settings.container_max_streams or carried.streams
         if maximum < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tympan.config import ModelSettings
 from tympan.engine.base import Engine
+from tympan.engine.catalogue import check_name
 from tympan.errors import missing_package
 
 
@@ -16,6 +17,7 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
             promise: an engine that carries fewer in real time admits fewer.
 
     Raises:
+        ModelError: The name is unknown.
         MissingPackageError: The model needs a package that is not installed.
     """
     match settings.model:
@@ -27,6 +29,7 @@ def create_engine(settings: ModelSettings, most_streams: int | None = None) -> E
             from tympan.engine.scripted import ScriptedEngine
 
             return ScriptedEngine(settings, most_streams)
+    check_name(settings.model)
     try:
         from tympan.engine.kyutai.engine import create_kyutai_engine
     except ModuleNotFoundError as error:

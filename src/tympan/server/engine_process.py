@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from tympan.child_process import end_with_parent, ignore_stop_signals
 from tympan.config import Config, ModelSettings, ServerSettings, visible_gpus
 from tympan.engine.base import Engine, describe_startup
+from tympan.engine.catalogue import check_name
 from tympan.engine.registry import create_engine
 from tympan.engine.remote.engine import RemoteEngine
 from tympan.engine.remote.host import EngineHost
@@ -54,7 +55,9 @@ def make_remote_engine(config: Config, folder: str = "") -> RemoteEngine:
 
     Raises:
         ConfigError: There is a folder, and the settings require the engine in the server's process.
+        ModelError: The name of the model is unknown.
     """
+    check_name(config.model.model)
     count = _count(config)
     if not count:
         raise ConfigError("several front processes need an engine in a process of its own: set engine_processes to 1")

@@ -13,28 +13,33 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     model: Annotated[
         str,
         Meta(
-            description="Hub repository org/name[@revision], local folder, random:1b|2.6b|tiny (random weights, for "
-            "sizing), whisper:NAME (Whisper on the CPU: a size such as tiny.en or base, or a repository or folder in "
-            "the format of CTranslate2), embedded (small built-in recognizer), or scripted (fixed words, for tests and "
-            "load)."
+            description="Name that `tympan models` lists, folder, or org/name[@revision] on the hub. "
+            "Names are embedded (the built-in recognizer), whisper:NAME (Whisper on the CPU: a size such as tiny.en or "
+            "base, or a repository or folder in the format of CTranslate2), random:1b|2.6b|tiny (random weights, for "
+            "sizing), and scripted (fixed words, for tests and load)."
         ),
     ] = "kyutai/stt-1b-en_fr-candle"
     device: Annotated[
-        str, Meta(description="Device that runs the model: cpu, cuda or auto.", pattern="^(auto|cpu|cuda)$")
+        str,
+        Meta(
+            description="Device: auto, cpu, cuda or mps. auto is cuda if there is such a device, "
+            "else cpu; mps is the GPU of an Apple computer, on which the models have not been tested.",
+            pattern="^(auto|cpu|cuda|mps)$",
+        ),
     ] = "auto"
     dtype: Annotated[
         str,
         Meta(
-            description="Data type of the weights: f32, bf16, f16, fp8 (GPUs of compute capability 8.9 or later), int8 "
-            "or int4 (CPU only); auto is bf16 or f16 on a GPU and int8 on a CPU.",
+            description="Data type of the weights: auto, f32, bf16, f16, fp8, int8 or int4. auto is bf16 or f16 on a "
+            "GPU and int8 on a CPU; fp8 needs a GPU of compute capability 8.9 or later, int8 and int4 a CPU.",
             pattern="^(auto|f32|bf16|f16|fp8|int8|int4)$",
         ),
     ] = "auto"
     kv_dtype: Annotated[
         str,
         Meta(
-            description="Data type of the KV cache: bf16, f16, f32 or fp8 (twice the streams in the same memory); auto "
-            "is that of the weights, or, if these have fewer bits, bf16 on a GPU and f32 on a CPU.",
+            description="KV cache: auto, bf16, f16, f32 or fp8. auto is that of the weights, or, if "
+            "these have fewer bits, bf16 on a GPU and f32 on a CPU; fp8 holds twice the streams in the same memory.",
             pattern="^(auto|bf16|f16|f32|fp8)$",
         ),
     ] = "auto"
@@ -58,7 +63,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     ] = None
     max_streams: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="Streams that the engine serves at once; by default as many as the device carries."),
+        Meta(description="Most streams at once; by default as many as the device carries."),
     ] = None
 
 
@@ -78,7 +83,7 @@ class RecordingSettings(Struct, frozen=True, kw_only=True):
     record_folder: Annotated[
         str | None,
         Meta(
-            description="Folder for the audio and events of every stream; only its owner may have access, and it must "
+            description="Folder for the audio and events of every stream. Only its owner may have access, and it must "
             "contain a file CONSENT that states who has agreed."
         ),
     ] = None

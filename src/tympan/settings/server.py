@@ -12,14 +12,15 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
 
     host: Annotated[
         str | None,
-        Meta(description="Address to bind; by default loopback without API keys, and all addresses with them."),
+        Meta(description="Address to bind; by default loopback, or all with API keys."),
     ] = None
     port: Annotated[int, Meta(description="Port to bind; 0 selects a free one.", ge=0, le=65535)] = 8000
     api_keys: Annotated[
         tuple[str, ...], Meta(description="Accepted API keys or their SHA-256 hashes (see `tympan key`).")
     ] = ()
     api_keys_file: Annotated[
-        str | None, Meta(description="File of further API keys or hashes, one per line; read again when it changes.")
+        str | None,
+        Meta(description="File of further API keys or hashes, one per line. It is read again when it changes."),
     ] = None
     token_secret: Annotated[
         str,
@@ -40,20 +41,19 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = False
     metrics_keys: Annotated[
         tuple[str, ...],
-        Meta(description="Keys or hashes for /metrics, which is refused without them if API keys are required."),
+        Meta(description="Keys or hashes for /metrics. It is refused without them if API keys are required."),
     ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
         Meta(
-            description="Origins of web pages that may connect, such as https://app.example, or *; by default all if "
-            "API keys are required, else only the server's own page."
+            description="Origins of web pages that may connect, or *. An origin is such as https://app.example; by "
+            "default all may connect if API keys are required, else only the server's own page."
         ),
     ] = ()
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(
-            description="Host names by which clients reach a server without API keys, or *; IP addresses and localhost "
-            "are always allowed."
+            description="Host names of a server without API keys, or *. IP addresses and localhost are always allowed."
         ),
     ] = ()
     root_path: Annotated[
@@ -68,7 +68,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
         str | None, Meta(description="Certificate file (PEM, with the chain) to serve TLS with.")
     ] = None
     tls_key: Annotated[
-        str | None, Meta(description="Private key file (PEM); not needed if the certificate file contains it.")
+        str | None, Meta(description="Private key file (PEM). It is not needed if the certificate file contains it.")
     ] = None
     wyoming_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
@@ -91,7 +91,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
         ),
     ] = "info"
     log_format: Annotated[
-        str, Meta(description="Format of log lines: text, or json (one object per line).", pattern="^(text|json)$")
+        str,
+        Meta(description="Format of log lines: text or json. json is one object per line.", pattern="^(text|json)$"),
     ] = "text"
 
     @property

@@ -11,6 +11,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -130,11 +131,12 @@ def measure_capacity(model: LoadedModel, info: EngineInfo, architecture: str, mo
     """
     key = cpu_key() | {
         "architecture": architecture,
+        "device": info.device,
         "engine": info.engine,
         "cache": str(model.cache_dtype),
         "tympan": version(),
         "torch": str(torch.__version__),
-        "onnxruntime": package_version("onnxruntime"),
+        "onnxruntime": _onnxruntime_version(),
     }
 
     def measured(rows: int, steps: int = MEASURED_STEPS) -> float:
@@ -142,6 +144,13 @@ def measure_capacity(model: LoadedModel, info: EngineInfo, architecture: str, mo
 
     step_seconds = cached_step_seconds(cache_folder() / "step-times", key, measured, check=lambda: measured(1, 1))
     return _capacity(step_seconds, most, info)
+
+
+def _onnxruntime_version() -> str:
+    try:
+        return package_version("onnxruntime")
+    except PackageNotFoundError:  # PyTorch computes everything
+        return ""
 
 
 def warm_up(runner: KyutaiRunner) -> None:

@@ -66,12 +66,12 @@ def load_runner(
         raise ConfigError(
             f"the weights of {checkpoint.name} as {placement.kind} do not fit into {info.device}"
         ) from None
-    if placement.device.type == "cpu":
-        measured = stored(checkpoint.config)
+    if placement.device.type != "cuda":
+        measured = stored(checkpoint.config) if placement.device.type == "cpu" else None
         if measured is not None:
             logger.info("%s", measured)
         most = most_streams or MOST_STREAMS_ON_CPU
-        return _runner_on_cpu(model, info, repr(checkpoint.config), settings.max_streams, most, timer)
+        return _runner_without_graphs(model, info, repr(checkpoint.config), settings.max_streams, most, timer)
     with timer.timed("state"):
         runner = allocate(model, info, stream_bytes(checkpoint, placement), settings.max_streams, most_streams)
     timer.split("state", "graphs", runner.record_seconds)
@@ -81,10 +81,10 @@ def load_runner(
     return runner
 
 
-def _runner_on_cpu(
+def _runner_without_graphs(
     model: LoadedModel, info: EngineInfo, architecture: str, slots: int | None, most_streams: int, timer: StartupTimer
 ) -> KyutaiRunner:
-    """Return a runner without graphs."""
+    """Return a runner on a CPU or an Apple GPU."""
     if slots is None:
         with timer.timed("calibration"):
             slots = measure_capacity(model, info, architecture, most_streams)
@@ -186,11 +186,11 @@ def measure_scales(mimi: MimiEncoder, lm: LM, device: torch.device) -> Tensor:
 def describe_engine(checkpoint: Checkpoint, placement: Placement) -> EngineInfo:
     """Return the engine's description of a checkpoint."""
     mimi = checkpoint.config.mimi
-    is_cuda = placement.device.type == "cuda"
+    names = {"cpu": "cpu", "mps": "Apple GPU (MPS)"}
     return EngineInfo(
         model=checkpoint.name,
         engine=f"tympan-{placement.kind}",
-        device=torch.cuda.get_device_name(placement.device) if is_cuda else "cpu",
+        device=names.get(placement.device.type) or torch.cuda.get_device_name(placement.device),
         sample_rate=mimi.sample_rate,
         frame_samples=mimi.frame_samples,
         delay_seconds=checkpoint.config.delay_seconds,

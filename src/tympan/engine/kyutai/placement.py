@@ -42,14 +42,14 @@ class Placement:
 
 def place(settings: ModelSettings) -> Placement:
     """Resolve `auto` in the settings, and raise `ConfigError` for what this machine does not support."""
-    cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not cuda:
-        raise ConfigError("this machine has no CUDA device that PyTorch can use; use --device cpu")
-    on_gpu = cuda and settings.device != "cpu"
-    device = torch.device("cuda" if on_gpu else "cpu")
-    half = "f16" if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
+    device = _device(settings.device)
+    on_cuda, on_gpu = device.type == "cuda", device.type != "cpu"
+    if on_cuda:
+        half = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f16"
+    else:
+        half = "f16" if on_gpu else "bf16"  # every Apple GPU computes in f16
     kind = settings.dtype if settings.dtype != "auto" else half if on_gpu else "int8"
-    fp8 = on_gpu and torch.cuda.get_device_capability() >= _FP8_CAPABILITY
+    fp8 = on_cuda and torch.cuda.get_device_capability() >= _FP8_CAPABILITY
     if on_gpu and kind in ("int8", "int4"):
         instead = f"--dtype {half} or --dtype fp8" if fp8 else f"--dtype {half}"
         raise ConfigError(f"{kind} weights run on a CPU only; use {instead}, or --device cpu")
@@ -63,6 +63,18 @@ def place(settings: ModelSettings) -> Placement:
     if settings.kv_dtype != "auto":
         cache = CACHES[settings.kv_dtype]
     return Placement(device, kind, wide, cache)
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of the setting; `auto` never selects an Apple GPU, on which the model has not been tested."""
+    cuda = torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise ConfigError("--device cuda: this machine has no CUDA device that PyTorch can use; use --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: this machine has no Apple GPU that PyTorch can use; use --device cpu")
+    if name == "auto":
+        name = "cuda" if cuda else "cpu"
+    return torch.device(name)
 
 
 def prepare(device: torch.device) -> None:

@@ -53,9 +53,9 @@ class KyutaiRunner:
         self.start_frame = 0
         pinned = model.device.type == "cuda"
         self._frames, self._control = self.program.frames, self.program.control
-        if pinned:
-            self._frames = torch.zeros(self._frames.shape, pin_memory=True)
-            self._control = torch.zeros(self._control.shape, dtype=torch.int64, pin_memory=True)
+        if model.device.type != "cpu":
+            self._frames = torch.zeros(self._frames.shape, pin_memory=pinned)
+            self._control = torch.zeros(self._control.shape, dtype=torch.int64, pin_memory=pinned)
         # Two buffers: the results of one step are read while those of the next one arrive.
         self._results = torch.zeros((2, *self.program.results.shape), pin_memory=pinned)
         self._turn = 0

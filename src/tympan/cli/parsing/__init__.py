@@ -1,0 +1,1 @@
+"""How the command line is read, and what it prints before a command runs."""
