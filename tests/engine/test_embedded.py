@@ -18,6 +18,11 @@ from tympan.config import ModelSettings
 from tympan.engine.batching.restarts import MAX_RESTARTS
 from tympan.engine.embedded import process
 from tympan.engine.embedded.engine import EmbeddedEngine, _shares
+from tympan.engine.embedded.whisper import recognizer
+from tympan.engine.embedded.whisper.files import locate_model
+from tympan.engine.embedded.whisper.model import Whisper
+from tympan.engine.embedded.worker import make_recognizers
+from tympan.errors import CapacityError
 from tympan.messages import Failed
 
 
@@ -102,6 +107,41 @@ async def test_worker_that_hangs_at_its_start_is_killed(
     assert len(started) >= 2 * MAX_RESTARTS
     # asyncio reports 255 for a process that its second `kill` has collected, which polls it first.
     assert {each.returncode for each in started} <= {-signal.SIGKILL, 255}
+
+
+class NoVoice:
+    def start_count(self) -> None:
+        """Count nothing."""
+
+
+@pytest.mark.parametrize(("carried", "slots"), [(0.3, 1), (2.9, 2), (20.0, 4)])
+def test_worker_has_the_slots_that_its_core_carries(
+    monkeypatch: pytest.MonkeyPatch, carried: float, slots: int
+) -> None:
+    folder = locate_model("embedded")
+    monkeypatch.setattr(recognizer, "VoiceDetector", NoVoice)  # which starts threads of ONNX Runtime in this process
+    monkeypatch.setattr(Whisper, "streams_per_core", lambda self: carried)
+    assert len(make_recognizers(4, folder, measure=True)) == slots
+    assert len(make_recognizers(3, folder, measure=False)) == 3
+
+
+async def test_capacity_is_measured() -> None:
+    engine = EmbeddedEngine(ModelSettings(model="embedded"), most_streams=3)
+    await engine.start()
+    assert 1 <= engine.capacity == sum(worker.slots for worker in engine._workers) <= 3
+    streams = [engine.open(Listener()) for _ in range(engine.capacity)]
+    with pytest.raises(CapacityError):
+        engine.open(Listener())
+    worker = engine._workers[0]
+    assert worker._process is not None
+    worker._process.kill()
+    await until(lambda: not worker.alive)
+    await until(lambda: worker.alive)
+    assert engine.capacity == sum(worker.slots for worker in engine._workers), "not measured again"
+    for stream in streams:
+        stream.close()
+    assert sum(worker.free for worker in engine._workers) == engine.capacity
+    await engine.stop()
 
 
 def test_slots_are_distributed_evenly() -> None:

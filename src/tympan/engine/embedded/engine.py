@@ -16,7 +16,7 @@ from tympan.engine.embedded.process import EmbeddedStream, WorkerProcess
 from tympan.engine.embedded.whisper.files import EMBEDDED, PACKAGES, languages_of, locate_model
 from tympan.errors import CapacityError, EngineError, missing_package
 
-STREAMS_PER_CORE = 2  # a second of speech takes 0.4 s of a core
+MOST_STREAMS_PER_CORE = 8  # if a core is fast enough for them
 
 INFO = EngineInfo(
     model=EMBEDDED,
@@ -33,19 +33,20 @@ INFO = EngineInfo(
 
 
 class EmbeddedEngine:
-    """An `Engine` with `max_streams` slots, or as many as the cores carry."""
+    """An `Engine` with `max_streams` slots, or as many as the worker processes measure that the cores carry."""
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        carried = cores * STREAMS_PER_CORE
+        most = cores * MOST_STREAMS_PER_CORE
         self.info = replace(INFO, model=settings.model, languages=("en",) if settings.model == EMBEDDED else ())
-        self.capacity = settings.max_streams or min(carried, most_streams or carried)
+        self.capacity = settings.max_streams or min(most, most_streams or most)
         self.observe: Observe | None = None
         self.moved_streams = 0
         self.stage = ""
         self.start_seconds: Mapping[str, float] = {}
         self._model_folder: Path | None = None
-        self._workers = [WorkerProcess(slots) for slots in _shares(self.capacity, cores)]
+        measure = settings.max_streams is None
+        self._workers = [WorkerProcess(slots, measure=measure) for slots in _shares(self.capacity, cores)]
         self._started = False
 
     @property
@@ -76,6 +77,7 @@ class EmbeddedEngine:
             await asyncio.to_thread(self.load)
             assert self._model_folder is not None
         await asyncio.gather(*(worker.start(self._model_folder) for worker in self._workers))
+        self.capacity = sum(worker.slots for worker in self._workers)
         self._started = True
 
     def open(self, deliver: Deliver, *, live: bool = True) -> EmbeddedStream:

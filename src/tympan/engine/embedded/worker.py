@@ -1,8 +1,8 @@
-"""The worker process, `python -m tympan.engine.embedded.worker SLOTS FOLDER`, with one recognizer per slot.
+"""The worker process, `python -m tympan.engine.embedded.worker SLOTS FOLDER [measure]`, with one recognizer per slot.
 
-The recognizers share the Whisper model in the folder. The process reads requests from standard input and writes one
-response to each to standard output, both framed by `pipe`. It exits at the end of its input, and is killed when its
-parent dies.
+The recognizers share the Whisper model in the folder. With `measure` there are no more slots than live streams that a
+core carries. The process reads requests from standard input and writes one response to each to standard output, both
+framed by `pipe`. It exits at the end of its input, and is killed when its parent dies.
 """
 
 from __future__ import annotations
@@ -21,18 +21,26 @@ if TYPE_CHECKING:
     from tympan.engine.embedded.whisper.recognizer import WhisperRecognizer
 
 
-def make_recognizers(slots: int, model_folder: Path) -> Sequence[WhisperRecognizer]:
-    """Return as many recognizers as there are slots; the imports take most of the time of a start."""
+def make_recognizers(slots: int, model_folder: Path, *, measure: bool) -> Sequence[WhisperRecognizer]:
+    """Return one recognizer per slot; the imports take most of the time of a start.
+
+    Args:
+        slots: Number of slots.
+        model_folder: The folder of the model.
+        measure: Whether to return only as many as a core carries, at least one.
+    """
     from tympan.engine.embedded.whisper.model import Whisper
     from tympan.engine.embedded.whisper.recognizer import WhisperRecognizer
 
     whisper = Whisper(model_folder)
+    if measure:
+        slots = max(1, min(slots, int(whisper.streams_per_core())))
     return [WhisperRecognizer(whisper) for _ in range(slots)]
 
 
 def serve(recognizers: Sequence[WhisperRecognizer], requests: BinaryIO, responses: BinaryIO) -> None:
-    """Respond to every request with a list of events. The first response, without a request, reports readiness."""
-    responses.write(pack([]))
+    """Respond to every request with a list of events. The first response, without a request, is the number of slots."""
+    responses.write(pack(len(recognizers)))
     responses.flush()
     while (request := read_item(requests)) is not None:
         responses.write(pack(execute(recognizers[request.slot], request)))
@@ -56,6 +64,7 @@ if __name__ == "__main__":
     ignore_stop_signals()
     end_with_parent()
     try:
-        serve(make_recognizers(int(sys.argv[1]), Path(sys.argv[2])), sys.stdin.buffer, sys.stdout.buffer)
+        recognizers = make_recognizers(int(sys.argv[1]), Path(sys.argv[2]), measure="measure" in sys.argv[3:])
+        serve(recognizers, sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:  # the parent has died; flushing standard output at exit would fail again
         os._exit(1)

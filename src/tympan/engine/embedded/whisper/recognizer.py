@@ -1,8 +1,8 @@
 """Streaming recognition with Whisper: frames of 80 ms in, words with times and confidence out.
 
 Whisper recognizes windows, not streams. A window begins with speech, grows while the speaker talks, and ends at a
-pause; silence is in no window. A window that has grown by half a second is recognized again, except for the words that
-are released already: these are the beginning of the hypothesis. A word is released, except for the last one,
+pause; silence is in no window. A window that has grown by 0.4 s is recognized again, with the released words as the
+beginning of the hypothesis. A word is released, except for the last one,
 
 - if two hypotheses in a row have it (LocalAgreement), or
 - if it lies well behind the end of the audio,
@@ -34,10 +34,10 @@ BEFORE_SPEECH_SECONDS = 0.3  # audio before the first speech that belongs to the
 AFTER_SPEECH_SECONDS = 0.2
 SHORTEST_SPEECH_SECONDS = 0.15
 PAUSE_SECONDS = 0.5  # silence that ends a window
-STEP_SECONDS = 0.5  # of new speech, after which a window is recognized again; the audio that waits is added to it
+STEP_SECONDS = 0.4  # of new speech, after which a window is recognized again; the audio that waits is added to it
 LONGEST_STEP_SECONDS = 5.0
-SETTLED_SECONDS = 1.2  # distance from the end at which a word of one hypothesis is released
-LONGEST_WINDOW_SECONDS = 10.0
+SETTLED_SECONDS = 0.9  # distance from the end at which a word of one hypothesis is released
+LONGEST_WINDOW_SECONDS = 7.0  # released words are decoded again, at 7 ms per token
 KEPT_WORDS = 4  # released words with which a window that became too long continues
 LOWEST_CERTAINTY = -1.0  # of a hypothesis: 0 to -0.6 for clear English, and -0.9 to -3 for another language
 LOWEST_AVERAGE_CERTAINTY = -0.9
