@@ -129,6 +129,17 @@ def test_flush_releases_words_at_once(recognizer: WhisperRecognizer, count: int)
     assert recognizer.flush() == []
 
 
+@pytest.mark.parametrize(("count", "waiting"), [(8, 20), (18, 0)])
+def test_flush_within_a_word_loses_none(recognizer: WhisperRecognizer, count: int, waiting: int) -> None:
+    """As the flush at the end of a turn, which waits behind newer audio if the engine is behind."""
+    events = recognizer.reset()
+    for index, pcm in enumerate(frames(clip("counting").at(SAMPLE_RATE))):
+        events += recognizer.push(pcm, waiting)
+        if index == count:
+            events += recognizer.flush()
+    assert word_error_rate(clip("counting").text, text_of(events + recognizer.flush())) == 0
+
+
 def test_silence_and_noise_give_no_words(recognizer: WhisperRecognizer) -> None:
     random = np.random.default_rng(1)
     times = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE

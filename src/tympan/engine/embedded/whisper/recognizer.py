@@ -108,14 +108,21 @@ class WhisperRecognizer:
         return []
 
     def flush(self) -> list[EngineEvent]:
-        """Release all words of the audio so far. A window with too little speech for a word continues."""
+        """Release all words of the audio so far.
+
+        The window continues if the speaker is talking, since a word of which a window has only the end is recognized
+        poorly, and if it has too little speech for a word.
+        """
+        events: list[EngineEvent] = []
         if self._in_window and self._has_speech:
             if self._samples_ahead:
                 self._recognized_until = -1.0
-            return self._end_window()
+            if self._voice.silence_seconds:
+                return self._end_window()
+            events = self._release_all()
         self._audio = self._audio[: len(self._audio) - self._samples_ahead]
         self._samples_ahead = 0
-        return []
+        return events
 
     @property
     def _now(self) -> float:
@@ -155,14 +162,15 @@ class WhisperRecognizer:
 
     def _end_window(self) -> list[EngineEvent]:
         """Release the words of the window; the next one begins with the audio after its speech."""
-        if self._has_speech and self._window_until > self._recognized_until:
-            self._update_hypothesis()
-        events: list[EngineEvent] = [self._release(guess) for guess in self._pending]
-        self._pending = []
-        events += self._update_partial()
+        events = self._release_all()
         self._audio = self._audio[self._window_end : len(self._audio) - self._samples_ahead]
         self._close_window()
         return events
+
+    def _release_all(self) -> list[EngineEvent]:
+        if self._has_speech and self._window_until > self._recognized_until:
+            self._update_hypothesis()
+        return [*self._release_first(len(self._pending)), *self._update_partial()]
 
     def _is_due(self, waiting: int) -> bool:
         step = min(STEP_SECONDS + waiting * FRAME_SECONDS, LONGEST_STEP_SECONDS)
