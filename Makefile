@@ -13,7 +13,7 @@ TRITONS := 3.4.0 3.9.0
 
 # Extras whose lowest versions are tested. PyTorch's needs gigabytes; the lowest versions of Modal and Ray are those of
 # constraints.txt.
-BOUNDED := server,embedded,otel,plot,recording,whisper,wyoming
+BOUNDED := server,embedded,otel,plot,recording,wyoming
 BOUNDS_TESTS := tests/protocols tests/server/access tests/server/routes tests/client
 BOUNDS_TOOLS := httpx2|hypothesis|jiwer|psutil|pytest|pytest-asyncio|pytest-audioeval|pytest-timeout|pyyaml|trustme
 

@@ -1,10 +1,11 @@
-"""Start an engine in this process and push a synthetic voice until the first words; run by `cold_start.py`.
+"""Start an engine in this process and push speech until the first words; run by `cold_start.py`.
 
     python benchmarks/cold_process.py SPAWNED SETTINGS
 
 SPAWNED is the monotonic clock when the process was started, SETTINGS is `ModelSettings` as JSON. Prints the seconds of
 each stage as one line of JSON with the first words. Imports what `tympan serve` imports for the engine, and no web
-framework.
+framework. The speech is a synthetic voice, in which Whisper's voice activity model finds no speech, or for Whisper a
+clip of `pytest-audioeval`.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ async def cold_start(settings: ModelSettings, timer: StartupTimer) -> None:
     timer.seconds |= engine.start_seconds
     timer.seconds["rest of the start"] = start_seconds - sum(engine.start_seconds.values())
     try:
-        await _push_voice(engine, timer)
+        await _push_speech(engine, timer)
         print(json.dumps(timer.seconds), flush=True)
     finally:
         await engine.stop()
 
 
-async def _push_voice(engine: Engine, timer: StartupTimer) -> None:
+async def _push_speech(engine: Engine, timer: StartupTimer) -> None:
     """Push frame after frame, each as soon as the last one has been transcribed."""
     received: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
@@ -52,10 +53,11 @@ async def _push_voice(engine: Engine, timer: StartupTimer) -> None:
         for event in events:
             received.put_nowait(event)
 
-    stream = engine.open(deliver)
     info = engine.info
+    samples = clip() if info.engine == "whisper" else voice(LONGEST_SPEECH_SECONDS, info.sample_rate)
+    stream = engine.open(deliver)
     name, has_words = "first frame", False
-    for frame in voice(LONGEST_SPEECH_SECONDS, info.sample_rate).reshape(-1, info.frame_samples):
+    for frame in samples[: len(samples) // info.frame_samples * info.frame_samples].reshape(-1, info.frame_samples):
         with timer.timed(name):
             stream.push(frame)
             while not isinstance(event := await received.get(), Progress):
@@ -65,7 +67,15 @@ async def _push_voice(engine: Engine, timer: StartupTimer) -> None:
         name = "first words"
         if has_words:
             return
-    raise EngineError(f"the model gave no words for {LONGEST_SPEECH_SECONDS:.0f} s of a synthetic voice")
+    raise EngineError("the model gave no words in any of the speech")
+
+
+def clip() -> Samples:
+    """Return three seconds of an English speaker at 16 kHz, float32 in -1..1."""
+    from pytest_audioeval.samples.registry import SampleRegistry
+
+    samples: Samples = SampleRegistry().en_counting.audio_numpy()
+    return samples
 
 
 def voice(seconds: float, sample_rate: int) -> Samples:

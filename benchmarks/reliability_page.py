@@ -24,7 +24,7 @@ Without a fault, words are 0.4 s apart.
 Clients send **marks** through the SDK at the pace of speech. A mark is 80 ms of a constant level that encodes the
 stream and the number of the word, so the words are a function of the audio, in whichever session it arrives. The
 server is a separate process under a supervisor that restarts it. Everything is real except for the model: a batched
-engine whose runner decodes marks, or the embedded engine with a stand-in for PocketSphinx.
+engine whose runner decodes marks, or the embedded engine with a stand-in for faster-whisper.
 
 - *Killed* processes get SIGKILL. The SDK opens new sessions on the next process and sends the audio that gave no
   words again. A killed client frees its slots at once, or, if its stream is resumable, one second after

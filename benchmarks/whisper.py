@@ -1,6 +1,6 @@
-"""Measure `--model whisper:NAME`: word error rates, invented words, latency, CPU time, memory and start.
+"""Measure `--model embedded` and `whisper:NAME`: word error rates, invented words, latency, CPU time, memory and start.
 
-    python benchmarks/whisper.py [--model whisper:tiny.en] [--seconds 40] [--clips FOLDER]
+    python benchmarks/whisper.py [--model embedded] [--seconds 40] [--clips FOLDER]
 
 Starts the real server. The English clips of `pytest-audioeval`, or the `.flac` and `.wav` files of a folder, each with
 its text in a `.txt` beside it, are sent as fast as the server reads them. Live streams speak these clips over and over
@@ -14,19 +14,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import jiwer
 import numpy as np
 import psutil
 import soxr
-from embedded import clips, transcribe, word_error_rate
 from pytest_audioeval.samples.registry import SampleRegistry
 from websockets.asyncio.client import connect
+from websockets.sync.client import connect as connect_sync
 
 from tympan.audio.files import decode_file
 from tympan.engine.embedded.whisper.files import locate_model
@@ -42,7 +45,7 @@ PAUSE = np.zeros(SAMPLE_RATE, np.float32)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="whisper:tiny.en")
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--seconds", type=float, default=40.0, help="duration of each live stream")
     parser.add_argument("--clips", type=Path, help="folder of files with texts")
     options = parser.parse_args()
@@ -64,6 +67,32 @@ def main() -> None:
 
 def has_text(file: Path) -> bool:
     return file.suffix in {".flac", ".wav"} and file.with_suffix(".txt").exists()
+
+
+def clips() -> list[Path]:
+    """Return the English clips of `pytest-audioeval`."""
+    spec = find_spec("pytest_audioeval")
+    assert spec is not None, "pip install pytest-audioeval, or name a folder"
+    assert spec.submodule_search_locations is not None
+    return sorted(Path(next(iter(spec.submodule_search_locations))).glob("samples/audio/en/*.wav"))
+
+
+def transcribe(url: str, file: Path) -> str:
+    """Send a file as fast as the server reads it; return the text."""
+    with connect_sync(url) as socket:
+        for block in decode_file(file, SAMPLE_RATE):
+            socket.send((np.clip(block, -1, 1) * 32_767).astype("<i2").tobytes())
+        socket.send("EOS")
+        return "".join(json.loads(message).get("text", "") for message in socket)
+
+
+def word_error_rate(file: Path, heard: str) -> float:
+    said = file.with_suffix(".txt").read_text()
+    return round(float(jiwer.wer(plain(said), plain(heard) or "-")), 3)
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[a-z']+", text.lower().replace("-", " ")))
 
 
 def measure(server: Server, files: Sequence[Path], options: argparse.Namespace) -> dict[str, object]:

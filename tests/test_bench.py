@@ -26,7 +26,7 @@ from tympan.models.checkpoints.load import open_checkpoint
 
 # A bare GPU machine has numpy, torch, triton, safetensors, sentencepiece, and msgspec.
 LACKS = {"av", "soxr", "rich", "websockets", "fastapi", "starlette", "uvicorn", "prometheus_client", "transformers"}
-LACKS |= {"huggingface_hub", "pocketsphinx", "sounddevice", "moshi"}
+LACKS |= {"huggingface_hub", "ctranslate2", "faster_whisper", "sounddevice", "moshi"}
 BLOCKED = """
 import sys
 class Blocker:

@@ -49,7 +49,7 @@ def test_readme_example_prints_the_speech(
         imports, _, body = code.partition("\n\n")
         code = f"import asyncio\n{imports}\nasync def main():\n{textwrap.indent(body, '    ')}\nasyncio.run(main())\n"
     exec(compile(code, "README.md", "exec"), names)
-    assert word_error_rate(clip("counting").text, capsys.readouterr().out) < 0.25
+    assert word_error_rate(clip("counting").text, capsys.readouterr().out) <= 0.1
 
 
 def test_readme_figures_are_in_the_pages() -> None:

@@ -25,9 +25,9 @@ def test_good_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert findings(capsys) == dict.fromkeys(("python", "audio", "server", "model", "port", "files", "keys"), "ok")
 
 
-def test_whisper_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--model", "whisper:tiny.en", "--port", str(free_port())]) == 0
-    assert "whisper:tiny.en: English" in capsys.readouterr().out
+def test_whisper_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "embedded", "--port", str(free_port())]) == 0
+    assert "embedded: Whisper tiny.en, English" in capsys.readouterr().out
     assert main(["doctor", "--model", "whisper:none", "--port", str(free_port())]) == 1
     assert "there is no model whisper:none: expected tiny" in capsys.readouterr().out
 
@@ -72,7 +72,7 @@ def test_short_secret_and_readable_key_file(tmp_path: Path, capsys: pytest.Captu
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def without(name: str) -> ModuleType:
-        if name in ("picows", "pocketsphinx"):
+        if name in ("picows", "ctranslate2"):
             raise ModuleNotFoundError(name=name)
         return importlib.import_module(name)
 

@@ -64,7 +64,7 @@ def test_models_without_a_name_lists_them(
     assert main(["models"]) == 0
     text = capsys.readouterr().out
     assert f"{ModelSettings().model}  English and French, 0.5 s of delay, predicts pauses (default): needs a " in text
-    assert "whisper:tiny.en             Whisper on the CPU, English: ready" in text
+    assert "embedded                    the built-in recognizer: Whisper tiny.en on the CPU, English: ready" in text
     assert main(["models", "--json"]) == 0
     states = {line["name"]: line["state"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert states["embedded"] == states["scripted"] == "ready"

@@ -57,7 +57,7 @@ def test_real_speech_locally(spoken_file: Path, tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "counting.vtt").read_text().splitlines()
     assert lines[0] == "WEBVTT"
     spoken = " ".join(line for line in lines[1:] if "-->" not in line)
-    assert word_error_rate(clip("counting").text, spoken) < 0.25
+    assert word_error_rate(clip("counting").text, spoken) <= 0.1
 
 
 def test_several_files(silent_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def test_speech_and_marker(embedded: LiveServer, pack: Callable[[dict[str, Any]]
             elif fields["type"] == "Marker":
                 assert fields["id"] == 3
                 break
-    assert word_error_rate(speech.text, " ".join(words)) < 0.5
+    assert word_error_rate(speech.text, " ".join(words)) <= 0.1
     assert stops == sorted(stops)
     assert stops[-1] <= len(samples) / 24_000
     assert len(samples) // FRAME - steps in (0, 1)

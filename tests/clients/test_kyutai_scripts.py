@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.clients import KEY, MAX_ERROR_RATE, TEXT, pcm, speech, wav
 from support.server import LiveServer
-from support.speech import word_error_rate
+from support.speech import plain_words, word_error_rate
 
 pytestmark = pytest.mark.clients
 
@@ -129,7 +129,7 @@ def test_microphone_script(server: LiveServer, files: Path) -> None:
     text = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
-        while "ten" not in text.lower().split():
+        while "ten" not in plain_words(text):
             text += process.stdout.read1().decode()  # type: ignore[attr-defined]
             assert process.poll() is None, text
         process.send_signal(signal.SIGINT)

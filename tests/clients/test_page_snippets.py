@@ -17,7 +17,7 @@ from tympan.server.routes.page import STATIC
 
 pytestmark = pytest.mark.clients
 
-MAX_ERROR_RATE = 0.4  # PocketSphinx; Whisper makes no error on the sample
+MAX_ERROR_RATE = 0.1
 
 
 @pytest.fixture

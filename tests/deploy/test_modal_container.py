@@ -60,7 +60,7 @@ async def test_server_transcribes_speech(tmp_path: Path) -> None:
             await client.send("EOS")
             messages, code = await everything(client)
         assert code == 1000
-        assert word_error_rate(clip("counting").text, said(messages)) < 0.25
+        assert word_error_rate(clip("counting").text, said(messages)) <= 0.1
         assert await asyncio.to_thread(running.stop) == 0
         assert [name for name, _ in running.worker.calls if "Checkpoint" in name] == ["ContainerCheckpoint"]
 
@@ -111,7 +111,7 @@ async def test_class_transcribes_speech(tmp_path: Path) -> None:
         await client.send("EOS")
         messages, code = await client.everything()
         assert code == 1000
-        assert word_error_rate(clip("counting").text, said(messages)) < 0.25
+        assert word_error_rate(clip("counting").text, said(messages)) <= 0.1
         running.worker.scale_down()
         assert await asyncio.to_thread(running.wait) == 0
 

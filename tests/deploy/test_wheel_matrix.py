@@ -34,11 +34,10 @@ WAIT_SECONDS = 120
 SERVES = {
     "server": ("--model", "scripted"),
     "embedded": ("--model", "embedded"),
-    "whisper": ("--model", "whisper:tiny.en"),
     "recording": ("--model", "scripted", "--record-folder", "recordings"),
     "wyoming": ("--model", "scripted", "--wyoming-port", "0"),
 }
-RECOGNIZERS = ("embedded", "whisper")
+RECOGNIZERS = ("embedded",)
 # Arguments of Python that use an extra without a server.
 RUNS = {
     "base": ("-c", "import tympan; tympan.connect, tympan.connect_sync"),

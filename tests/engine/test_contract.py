@@ -21,7 +21,6 @@ from tympan.server.engine_process import make_engine
 ENGINES = [
     "scripted",
     "embedded",
-    "whisper:tiny.en",
     "random:tiny",
     "scripted in a process",
     "random:tiny in a process",

@@ -16,7 +16,7 @@ import uvloop
 from support.counting import COUNTING_INFO, CountingRunner
 from support.listener import Listener, frames_of, hear
 from support.server import LiveServer, PlainServer
-from support.speech import clip
+from support.speech import clip, plain_words
 from support.waiting import until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -143,12 +143,12 @@ async def test_broken_runner_is_freed_before_restart(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize(("model", "after_seconds"), [("embedded", 0.0), ("embedded", 0.3), ("whisper:tiny.en", 0.3)])
-def test_dead_or_hung_process_is_restarted(number: signal.Signals, model: str, after_seconds: float) -> None:
+@pytest.mark.parametrize("after_seconds", [0.0, 0.3])
+def test_dead_or_hung_process_is_restarted(number: signal.Signals, after_seconds: float) -> None:
     """With uvloop, which the server uses; during a request and between two requests."""
 
     async def run() -> None:
-        engine = EmbeddedEngine(ModelSettings(model=model, max_streams=1))
+        engine = EmbeddedEngine(ModelSettings(model="embedded", max_streams=1))
         await engine.start()
         listener = Listener()
         stream = engine.open(listener)
@@ -165,7 +165,7 @@ def test_dead_or_hung_process_is_restarted(number: signal.Signals, model: str, a
         await listener.wait_for(Failed)
         await until(lambda: engine._workers[0].alive)
         listener = await hear(engine, clip("hello_world").at(engine.info.sample_rate))
-        assert listener.words[0].text.lower() == "hello"
+        assert plain_words(listener.words[0].text) == ["hello"]
         await engine.stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -173,14 +173,15 @@ def test_dead_or_hung_process_is_restarted(number: signal.Signals, model: str, a
 
 
 async def test_idle_process_that_dies_is_restarted() -> None:
-    engine = EmbeddedEngine(ModelSettings(max_streams=1))
+    engine = EmbeddedEngine(ModelSettings(model="embedded", max_streams=1))
     await engine.start()
     process = engine._workers[0]._process
     assert process is not None
     process.kill()
     await process.wait()
     await until(lambda: engine.ready and engine._workers[0]._process is not process)
-    assert (await hear(engine, clip("hello_world").at(engine.info.sample_rate))).words[0].text == "hello"
+    listener = await hear(engine, clip("hello_world").at(engine.info.sample_rate))
+    assert plain_words(listener.words[0].text) == ["hello"]
     await engine.stop()
 
 

@@ -25,7 +25,7 @@ from tympan.errors import MissingPackageError, ModelError
 from tympan.messages import EngineEvent, Partial, Progress, Samples, Word
 from tympan.models.cpu import graph
 
-MODEL = f"whisper:{TINY_EN}"
+MODEL = "embedded"
 FRAME_SAMPLES = 1_280
 pytestmark = pytest.mark.timeout(180)  # a busy core takes as long as the speech, and longer
 
@@ -95,7 +95,7 @@ def test_words_are_released_while_the_speaker_talks(counting: list[EngineEvent])
             clock = event.time
         elif isinstance(event, Word):
             behind.append(clock - event.end)
-    assert behind[0] < 1.0
+    assert behind[0] < 1.2
     assert max(behind) < 1.5
 
 
@@ -129,6 +129,17 @@ def test_flush_releases_words_at_once(recognizer: WhisperRecognizer, count: int)
     assert recognizer.flush() == []
 
 
+@pytest.mark.parametrize(("count", "waiting"), [(8, 20), (18, 0)])
+def test_flush_within_a_word_loses_none(recognizer: WhisperRecognizer, count: int, waiting: int) -> None:
+    """As the flush at the end of a turn, which waits behind newer audio if the engine is behind."""
+    events = recognizer.reset()
+    for index, pcm in enumerate(frames(clip("counting").at(SAMPLE_RATE))):
+        events += recognizer.push(pcm, waiting)
+        if index == count:
+            events += recognizer.flush()
+    assert word_error_rate(clip("counting").text, text_of(events + recognizer.flush())) == 0
+
+
 def test_silence_and_noise_give_no_words(recognizer: WhisperRecognizer) -> None:
     random = np.random.default_rng(1)
     times = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
@@ -156,6 +167,7 @@ def test_pauses(recognizer: WhisperRecognizer) -> None:
     assert longest[3] < 1.0
     assert min(values[2] for time, values in pauses if time > 3.2) == 0.0
     assert [word.text.lower().strip(".,!") for word in words_of(events)] == ["hello", "world"] * 2
+    assert words_of(events)[2].start > 3.1  # the window begins 0.3 s earlier, and the alignment puts the word there
 
 
 def test_long_speech_without_pause(recognizer: WhisperRecognizer) -> None:
@@ -194,7 +206,7 @@ def test_weights_are_verified(tmp_path: Path) -> None:
 
 def test_damaged_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's weights are verified on every start."""
-    package = tmp_path / files.PACKAGE
+    package = tmp_path / files.WEIGHTS_PACKAGE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     for name in (*files.REQUIRED, files.WEIGHTS):
@@ -205,10 +217,14 @@ def test_damaged_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_without_the_package_the_hub_is_asked_at_the_pinned_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(files, "WEIGHTS_PACKAGE", "no_such_package")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="0d3d19a32d3338f10357c0889762bd8d64bbdeba is not in the local cache"):
         locate_model(MODEL)
+
+
+def test_names_of_the_embedded_model() -> None:
+    assert locate_model("embedded") == locate_model(f"whisper:{TINY_EN}")
 
 
 @pytest.mark.parametrize("name", ["", "huge", "tiny.de", "base/", "../none"])
@@ -235,5 +251,5 @@ def test_languages(tmp_path: Path) -> None:
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"whisper:tiny\.en needs the package faster-whisper.*\[whisper\]"):
+    with pytest.raises(MissingPackageError, match=r"embedded needs the package faster-whisper.*\[embedded\]"):
         EmbeddedEngine(ModelSettings(model=MODEL)).load()

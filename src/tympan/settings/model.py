@@ -14,9 +14,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Name that `tympan models` lists, folder, or org/name[@revision] on the hub. "
-            "Names are embedded (the built-in recognizer), whisper:NAME (Whisper on the CPU: a size such as tiny.en or "
-            "base, or a repository or folder in the format of CTranslate2), random:1b|2.6b|tiny (random weights, for "
-            "sizing), and scripted (fixed words, for tests and load)."
+            "Names are embedded (Whisper tiny.en on the CPU, English, without a download), whisper:NAME (another "
+            "Whisper model: a size such as base, or a repository or folder in the format of CTranslate2), "
+            "random:1b|2.6b|tiny (random weights, for sizing), and scripted (fixed words, for tests and load)."
         ),
     ] = "kyutai/stt-1b-en_fr-candle"
     device: Annotated[

@@ -48,7 +48,7 @@ def test_speech(embedded: LiveServer, sample_rate: int) -> None:
     assert answer.status_code == 200
     messages = answer.json()
     assert {fields["type"] for fields in messages} == {"Word", "EndWord"}
-    assert word_error_rate(speech.text, " ".join(fields.get("text", "") for fields in messages)) < 0.5
+    assert word_error_rate(speech.text, " ".join(fields.get("text", "") for fields in messages)) <= 0.1
 
 
 def test_words_and_end_words(scripted: LiveServer) -> None:

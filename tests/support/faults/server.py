@@ -143,5 +143,5 @@ def marks_server(log: Path, fault: str = "none", **settings: object) -> Supervis
 
 
 def embedded_server(log: Path, **settings: object) -> SupervisedServer:
-    """Return a server with the embedded recognizer and a stand-in for PocketSphinx."""
+    """Return a server with the embedded recognizer and a stand-in for faster-whisper."""
     return SupervisedServer(["-m", "tympan", "serve"], log, model="embedded", **settings)  # type: ignore[arg-type]

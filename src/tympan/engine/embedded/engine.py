@@ -13,48 +13,40 @@ from tympan.config import ModelSettings
 from tympan.engine.base import Deliver, EngineInfo, Observe
 from tympan.engine.batching.restarts import MAX_RESTARTS
 from tympan.engine.embedded.process import EmbeddedStream, WorkerProcess
-from tympan.engine.embedded.whisper.files import PREFIX, WHISPER_PACKAGES, languages_of, locate_model
+from tympan.engine.embedded.whisper.files import EMBEDDED, PACKAGES, languages_of, locate_model
 from tympan.errors import CapacityError, EngineError, missing_package
 
-STREAMS_PER_CORE = 2  # PocketSphinx: a frame of 80 ms takes 10 to 20 ms, and a few take 100
+MOST_STREAMS_PER_CORE = 8  # if a core is fast enough for them
 
 INFO = EngineInfo(
-    model="embedded",
-    engine="pocketsphinx",
+    model=EMBEDDED,
+    engine="whisper",
     device="cpu",
     sample_rate=16_000,
     frame_samples=1_280,
-    delay_seconds=1.0,
+    delay_seconds=0.5,
     pause_horizons=(0.5, 1.0, 2.0, 3.0),
     turns_from="energy",
-    languages=("en",),
-    notice="The embedded recognizer is for trying the service: English only, and about every third word is wrong.",
-)
-
-WHISPER_INFO = replace(
-    INFO,
-    engine="whisper",
-    delay_seconds=0.5,
     languages=(),
     notice="Whisper recognizes windows of speech on the CPU; words appear about a second after they are spoken.",
 )
 
 
 class EmbeddedEngine:
-    """An `Engine` with `max_streams` slots, or as many as the cores carry."""
+    """An `Engine` with `max_streams` slots, or as many as the worker processes measure that the cores carry."""
 
     def __init__(self, settings: ModelSettings, most_streams: int | None = None) -> None:
-        self._is_whisper = settings.model.startswith(PREFIX)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        carried = cores * STREAMS_PER_CORE
-        self.info = replace(WHISPER_INFO, model=settings.model) if self._is_whisper else INFO
-        self.capacity = settings.max_streams or min(carried, most_streams or carried)
+        most = cores * MOST_STREAMS_PER_CORE
+        self.info = replace(INFO, model=settings.model, languages=("en",) if settings.model == EMBEDDED else ())
+        self.capacity = settings.max_streams or min(most, most_streams or most)
         self.observe: Observe | None = None
         self.moved_streams = 0
         self.stage = ""
         self.start_seconds: Mapping[str, float] = {}
         self._model_folder: Path | None = None
-        self._workers = [WorkerProcess(slots) for slots in _shares(self.capacity, cores)]
+        measure = settings.max_streams is None
+        self._workers = [WorkerProcess(slots, measure=measure) for slots in _shares(self.capacity, cores)]
         self._started = False
 
     @property
@@ -66,26 +58,26 @@ class EmbeddedEngine:
         return self._started and any(worker.alive for worker in self._workers)
 
     def load(self) -> None:
-        """Find and verify a Whisper model, and download it if necessary; the worker processes load it.
+        """Find and verify the model, and download it if necessary; the worker processes load it.
 
         Raises:
             MissingPackageError: The recognizer is not installed.
             ModelError: There is no such model, or its files are not the expected ones.
         """
-        packages, extra = (WHISPER_PACKAGES, "whisper") if self._is_whisper else (("pocketsphinx",), "embedded")
-        for package in packages:
+        for package in PACKAGES:
             if importlib.util.find_spec(package) is None:
-                raise missing_package(f"the model {self.info.model}", package.replace("_", "-"), extra)
-        if self._is_whisper:
-            self._model_folder = locate_model(self.info.model)
-            self.info = replace(self.info, languages=languages_of(self._model_folder))
+                raise missing_package(f"the model {self.info.model}", package.replace("_", "-"), "embedded")
+        self._model_folder = locate_model(self.info.model)
+        self.info = replace(self.info, languages=languages_of(self._model_folder))
 
     async def start(self) -> None:
         if self._started:
             return
         if self._model_folder is None:
             await asyncio.to_thread(self.load)
+            assert self._model_folder is not None
         await asyncio.gather(*(worker.start(self._model_folder) for worker in self._workers))
+        self.capacity = sum(worker.slots for worker in self._workers)
         self._started = True
 
     def open(self, deliver: Deliver, *, live: bool = True) -> EmbeddedStream:

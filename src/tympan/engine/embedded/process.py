@@ -56,13 +56,19 @@ class EmbeddedStream:
 class WorkerProcess:
     """Starts a worker process, sends it one request at a time, and restarts it if it dies.
 
+    Args:
+        slots: Number of slots.
+        measure: Whether the process has fewer slots if the core carries fewer live streams.
+
     Attributes:
+        slots: Number of slots; if it is measured, final after the start.
         failed_starts: Restarts in a row that have failed.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, measure: bool) -> None:
         self.failed_starts = 0
-        self._slots = slots
+        self.slots = slots
+        self._measure = measure
         self._arguments: list[str] = []
         self._free = list(range(slots))
         self._streams: deque[EmbeddedStream] = deque()
@@ -86,17 +92,19 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._ready and self._process is not None and self._process.returncode is None
 
-    async def start(self, model_folder: Path | None = None) -> None:
+    async def start(self, model_folder: Path) -> None:
         """Start the process and wait until its recognizers are ready.
 
         Args:
-            model_folder: The folder of a Whisper model; None for PocketSphinx.
+            model_folder: The folder of a Whisper model in the format of CTranslate2.
 
         Raises:
             EngineError: The process exited, or was not ready within `START_SECONDS`.
         """
-        self._arguments = [str(self._slots), *([str(model_folder)] if model_folder else [])]
-        await self._spawn()
+        self._arguments = [str(self.slots), str(model_folder)]
+        self.slots = await self._spawn(*(["measure"] if self._measure else []))
+        self._free = list(range(self.slots))
+        self._arguments[0] = str(self.slots)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -127,14 +135,15 @@ class WorkerProcess:
     def wake(self) -> None:
         self._work.set()
 
-    async def _spawn(self) -> None:
-        command = (sys.executable, "-m", "tympan.engine.embedded.worker", *self._arguments)
+    async def _spawn(self, *options: str) -> int:
+        """Start the process, and return its number of slots."""
+        command = (sys.executable, "-m", "tympan.engine.embedded.worker", *self._arguments, *options)
         # In a session of its own the process gets no signal that is meant for the server and its process group.
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(START_SECONDS):
-                await read_item_async(self._process.stdout)
+                slots: int = await read_item_async(self._process.stdout)
         except asyncio.IncompleteReadError:
             raise EngineError(f"a recognizer process did not start: exit code {await self._process.wait()}") from None
         except TimeoutError:
@@ -143,6 +152,7 @@ class WorkerProcess:
         self.failed_starts = 0
         self._ended = asyncio.create_task(self._process.wait())
         self._ended.add_done_callback(lambda ended: self.wake())
+        return slots
 
     async def _run(self) -> None:
         while True:

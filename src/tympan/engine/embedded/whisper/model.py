@@ -8,6 +8,7 @@ digital silence after the speech avoid nearly all repetitions; what still repeat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,10 @@ LONGER_PADDING_SECONDS = 8.0
 TOKENS_PER_SECOND = 8.0  # of the fastest speech; what repeats itself has more
 SPARE_TOKENS = 8
 UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")  # languages without spaces between words
+TRIAL_SECONDS = 4.0  # of an ordinary window
+TRIAL_TOKENS = 15
+LIVE_WINDOWS_PER_SECOND = 2.5  # of a stream in which someone speaks without a pause
+BUSY_SHARE = 0.8  # of a core
 PUNCTUATION = ".。,，!！?？:：、"
 
 
@@ -80,6 +85,23 @@ class Whisper:
         certainty = certainty_of(words)
         credible = is_speech(certainty, no_speech) and not repeats_itself([word.key for word in words])
         return Hypothesis(tuple(words_after(len(prefix), words)), credible, certainty, tokenizer.language_code)
+
+    def streams_per_core(self) -> float:
+        """Return how many live streams a core carries, from the CPU time of an ordinary window."""
+        return BUSY_SHARE / (LIVE_WINDOWS_PER_SECOND * min(self._trial() for _ in range(2)))  # the first one warms up
+
+    def _trial(self) -> float:
+        before = time.process_time()
+        tokenizer = self._tokenizer("en")
+        encoded = self._encode(np.zeros(round(TRIAL_SECONDS * SAMPLE_RATE), np.float32), PADDING_SECONDS)
+        self._whisper.model.generate(
+            encoded,
+            [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
+            beam_size=1,
+            max_length=2 * TRIAL_TOKENS,
+            suppress_tokens=[*self._suppressed, tokenizer.eot],
+        )
+        return time.process_time() - before
 
     def _encode(self, samples: Samples, padding: float) -> object:
         audio = np.pad(samples, (0, round(padding * SAMPLE_RATE)))

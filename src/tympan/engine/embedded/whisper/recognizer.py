@@ -1,8 +1,8 @@
 """Streaming recognition with Whisper: frames of 80 ms in, words with times and confidence out.
 
 Whisper recognizes windows, not streams. A window begins with speech, grows while the speaker talks, and ends at a
-pause; silence is in no window. A window that has grown by half a second is recognized again, except for the words that
-are released already: these are the beginning of the hypothesis. A word is released, except for the last one,
+pause; silence is in no window. A window that has grown by 0.4 s is recognized again, with the released words as the
+beginning of the hypothesis. A word is released, except for the last one,
 
 - if two hypotheses in a row have it (LocalAgreement), or
 - if it lies well behind the end of the audio,
@@ -34,10 +34,10 @@ BEFORE_SPEECH_SECONDS = 0.3  # audio before the first speech that belongs to the
 AFTER_SPEECH_SECONDS = 0.2
 SHORTEST_SPEECH_SECONDS = 0.15
 PAUSE_SECONDS = 0.5  # silence that ends a window
-STEP_SECONDS = 0.5  # of new speech, after which a window is recognized again; the audio that waits is added to it
+STEP_SECONDS = 0.4  # of new speech, after which a window is recognized again; the audio that waits is added to it
 LONGEST_STEP_SECONDS = 5.0
-SETTLED_SECONDS = 1.2  # distance from the end at which a word of one hypothesis is released
-LONGEST_WINDOW_SECONDS = 10.0
+SETTLED_SECONDS = 0.9  # distance from the end at which a word of one hypothesis is released
+LONGEST_WINDOW_SECONDS = 7.0  # released words are decoded again, at 7 ms per token
 KEPT_WORDS = 4  # released words with which a window that became too long continues
 LOWEST_CERTAINTY = -1.0  # of a hypothesis: 0 to -0.6 for clear English, and -0.9 to -3 for another language
 LOWEST_AVERAGE_CERTAINTY = -0.9
@@ -89,6 +89,7 @@ class WhisperRecognizer:
         speech = self._voice.push(samples)
         if speech and not self._in_window:
             self._in_window = True
+            self._speech_start = self._now - len(samples) / SAMPLE_RATE
             self._recognized_until = self._speech_end
         events: list[EngineEvent] = []
         if self._in_window and self._voice.silence_seconds >= PAUSE_SECONDS:
@@ -107,14 +108,21 @@ class WhisperRecognizer:
         return []
 
     def flush(self) -> list[EngineEvent]:
-        """Release all words of the audio so far. A window with too little speech for a word continues."""
+        """Release all words of the audio so far.
+
+        The window continues if the speaker is talking, since a word of which a window has only the end is recognized
+        poorly, and if it has too little speech for a word.
+        """
+        events: list[EngineEvent] = []
         if self._in_window and self._has_speech:
             if self._samples_ahead:
                 self._recognized_until = -1.0
-            return self._end_window()
+            if self._voice.silence_seconds:
+                return self._end_window()
+            events = self._release_all()
         self._audio = self._audio[: len(self._audio) - self._samples_ahead]
         self._samples_ahead = 0
-        return []
+        return events
 
     @property
     def _now(self) -> float:
@@ -143,6 +151,7 @@ class WhisperRecognizer:
 
     def _close_window(self) -> None:
         self._in_window = False
+        self._speech_start = 0.0
         self._samples_ahead = 0  # of the clock, of a partial frame
         self._recognized_until = -1.0
         self._language = ""
@@ -153,14 +162,15 @@ class WhisperRecognizer:
 
     def _end_window(self) -> list[EngineEvent]:
         """Release the words of the window; the next one begins with the audio after its speech."""
-        if self._has_speech and self._window_until > self._recognized_until:
-            self._update_hypothesis()
-        events: list[EngineEvent] = [self._release(guess) for guess in self._pending]
-        self._pending = []
-        events += self._update_partial()
+        events = self._release_all()
         self._audio = self._audio[self._window_end : len(self._audio) - self._samples_ahead]
         self._close_window()
         return events
+
+    def _release_all(self) -> list[EngineEvent]:
+        if self._has_speech and self._window_until > self._recognized_until:
+            self._update_hypothesis()
+        return [*self._release_first(len(self._pending)), *self._update_partial()]
 
     def _is_due(self, waiting: int) -> bool:
         step = min(STEP_SECONDS + waiting * FRAME_SECONDS, LONGEST_STEP_SECONDS)
@@ -186,11 +196,16 @@ class WhisperRecognizer:
         if not (hypothesis.credible and is_certain):
             return
         self._language = hypothesis.language
-        self._pending = [replace(word, start=start + word.start, end=start + word.end) for word in hypothesis.words]
+        self._pending = [self._on_the_clock(word, start) for word in hypothesis.words]
         for old, new in zip(before, self._pending, strict=False):
             if old.key != new.key:
                 break
             self._agreed += 1
+
+    def _on_the_clock(self, word: Guess, window_start: float) -> Guess:
+        """Return a word with times of the stream. The alignment puts the start of a first word before the speech."""
+        start = max(self._speech_start, window_start + word.start)
+        return replace(word, start=start, end=max(start, window_start + word.end))
 
     def _settled_words(self) -> int:
         """Return how many pending words can be released; the last one may be half a word, and has no punctuation."""
