@@ -1,4 +1,4 @@
-"""`tympan` as a process whose hub is on the loopback interface."""
+"""`tympan`, in this process or as one of its own, whose hub is on the loopback interface."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import pytest
 from random_checkpoint import write_checkpoint
 
 from support.loopback_hub import Content, LoopbackHub
@@ -26,6 +27,17 @@ def hub_with_tiny_model(folder: Path) -> Iterator[LoopbackHub]:
     write_checkpoint("random:tiny", folder)
     with LoopbackHub({file.name: Content.of(file.read_bytes()) for file in folder.iterdir()}) as server:
         yield server
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Redirect huggingface_hub in this process, which reads its variables when it is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 def environment(hub: LoopbackHub, folder: Path, **changes: str) -> dict[str, str]:
