@@ -23,8 +23,9 @@ from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import KEPT_FRAMES, REPLAY_FRAMES, Row, Scheduler, Slot
 from tympan.engine.batching.step import StepResult, scheduler_for
 from tympan.engine.batching.stream import LEAST_SPEECH_FRAMES
-from tympan.messages import Finished, Flushed, Partial, Progress, Samples, Warning, Word
+from tympan.messages import Complete, Finished, Flushed, Partial, Progress, Samples, Segment, Warning, Word
 from tympan.models.sampling import RETRY_SEED
+from tympan.session.local import transcribe as transcribe_file
 from tympan.transcript.tokenizer import SyntheticTokenizer
 from tympan.transcript.words import PADDING
 
@@ -110,6 +111,18 @@ async def test_long_file_runs_again() -> None:
     listener, reports = await transcribe(LONG)
     assert listener.words
     assert sum(each.retries for each in reports) == 1
+
+
+async def test_file_of_a_command_runs_again() -> None:
+    engine = BatchedEngine(SilentRunner, stall_seconds=8.0)
+    await engine.start()
+    events = [event async for event in transcribe_file(engine, [np.concatenate(LONG)])]
+    await engine.stop()
+    words = [event for event in events if isinstance(event, Word)]
+    (segment, *_) = [event for event in events if isinstance(event, Segment)]
+    assert segment.text.startswith(words[0].text)
+    assert isinstance(events[-1], Complete)
+    assert events[-1].words == len(words) > 0
 
 
 async def test_stream_with_words_does_not_run_again() -> None:

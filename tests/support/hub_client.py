@@ -14,6 +14,7 @@ import pytest
 from random_checkpoint import write_checkpoint
 
 from support.loopback_hub import Content, LoopbackHub
+from support.terminal import Terminal
 
 MODEL = "kyutai/test"
 WEIGHTS = "model.safetensors"
@@ -46,11 +47,13 @@ def environment(hub: LoopbackHub, folder: Path, **changes: str) -> dict[str, str
     return {**variables, **hub.environment(folder), **changes}
 
 
-def start(hub: LoopbackHub, folder: Path, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
-    """Start `tympan` without a terminal; standard error is a pipe, or a file."""
+def start(
+    hub: LoopbackHub, folder: Path, *arguments: str, log: Path | None = None, terminal: Terminal | None = None
+) -> subprocess.Popen[str]:
+    """Start `tympan`; standard error is a pipe, a file, or a terminal."""
     command = [sys.executable, "-m", "tympan", *arguments]
-    variables = environment(hub, folder)
-    with log.open("wb") if log else nullcontext(subprocess.PIPE) as errors:
+    variables = environment(hub, folder, TERM="xterm", COLUMNS="140")
+    with log.open("wb") if log else nullcontext(terminal.fd if terminal else subprocess.PIPE) as errors:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables)
 
 
