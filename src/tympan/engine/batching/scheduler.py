@@ -116,9 +116,9 @@ class Scheduler:
             The number of frames. 0: nothing is run again, because the codes of a frame are not kept, a flush has been
             answered, the stream is live and longer than `REPLAY_FRAMES`, or the slot was dropped.
         """
-        frames = range(slot.unflushed.stop)
+        frames = range(slot.flushed_frames.stop)
         too_long = slot.number > KEPT_FRAMES or (slot.live and len(frames) > REPLAY_FRAMES)
-        if too_long or not slot.awaits_result or slot.unflushed.start != self._prefix_frames:
+        if too_long or not slot.awaits_result or slot.flushed_frames.start != self._prefix_frames:
             return 0
         slot.awaits_result = False
         self._start_replay(slot, frames, "retry")
@@ -252,7 +252,7 @@ class Scheduler:
                 slot.silent_frames = self._flush_frames + is_partial
                 slot.silent_frames += FINAL_FRAMES if isinstance(slot.work[0], Finished) else 0
                 slot.extra_frames = 0
-                slot.unflushed = range(slot.replay_start, slot.number)
+                slot.flushed_frames = range(slot.replay_start, slot.number)
                 self._flush_queue[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ class Slot:
         replay_cursor: Next frame to replay.
         replay_end: Frame at which the replay ends.
         replay_reason: Why frames were replayed last.
-        unflushed: Frames before the current flush and after the one before it.
+        flushed_frames: Frames before the current flush and after the one before it.
     """
 
     index: int
@@ -64,7 +64,7 @@ class Slot:
     replay_cursor: int = 0
     replay_end: int = 0
     replay_reason: ReplayReason = "stall"
-    unflushed: range = range(0)
+    flushed_frames: range = range(0)
 
     @property
     def in_backlog(self) -> bool:
