@@ -28,6 +28,7 @@ from tympan.models.layers.attention import FP8, Ring, StepPositions, as_indexabl
 from tympan.models.layers.conv import StreamingConv, with_history
 from tympan.models.layers.quantizer import ResidualQuantizer
 from tympan.models.layers.rope import Rotation, frequencies, rotation
+from tympan.models.sampling import RETRY_SEED, sample_token, token_probability
 
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 5e-3, FP8: 5e-2}
 _ROWS_AT_ONCE = 64  # of the reference, which copies the rings of its rows
@@ -144,21 +145,32 @@ def fused(context: Context) -> Iterator[Item]:
 
     def choice() -> Values:
         logits = torch.randn(8 if context.quick else 512, 8000, device=device)
-        token, probability = fused_kernels.argmax_with_probability(logits)
+        zero = torch.zeros(len(logits), dtype=torch.int64, device=device)
+        token, probability = fused_kernels.choose_token(logits, zero, zero, 0.0)
         error = relative(probability, torch.softmax(logits, dim=-1).amax(dim=-1))
         return {"error": error, "tokens_differing": int((token != logits.argmax(dim=-1)).sum())}
 
     def invalid() -> Values:
         logits = torch.randn(3, 8000, device=device)
         logits[1, 5000] = torch.nan
-        token, probability = fused_kernels.argmax_with_probability(logits)
+        zero = torch.zeros(3, dtype=torch.int64, device=device)
+        token, probability = fused_kernels.choose_token(logits, zero, zero, 0.0)
         wrong = probability.isnan().tolist() != [False, True, False]
         return {"wrong": int(wrong), "largest_token": int(token.max())}
 
+    def sampled() -> Values:
+        logits = torch.randn(64, 8000, device=device) * 2
+        seed = torch.tensor([0, 7, RETRY_SEED, RETRY_SEED], device=device).repeat(16)
+        position = torch.arange(64, device=device)
+        token, probability = fused_kernels.choose_token(logits, seed, position, 0.0)
+        error = relative(probability, token_probability(token, logits))
+        return {"error": error, "tokens_differing": int((token != sample_token(logits, 0.0, seed, position)).sum())}
+
     yield error_item("rms_norm", norm, 1e-5)
     yield error_item("sum_embeddings", embeddings, 1e-5)
-    yield Item("argmax_with_probability", choice, {"error": at_most(1e-5), "tokens_differing": at_most(0)})
-    yield Item("argmax_with_probability, NaN", invalid, {"wrong": at_most(0), "largest_token": at_most(7999)})
+    yield Item("choose_token", choice, {"error": at_most(1e-5), "tokens_differing": at_most(0)})
+    yield Item("choose_token, NaN", invalid, {"wrong": at_most(0), "largest_token": at_most(7999)})
+    yield Item("choose_token, retried rows", sampled, {"error": at_most(1e-5), "tokens_differing": at_most(1)})
     for dtype in (torch.bfloat16, FP8):
         yield error_item(f"store_initial_step {str(dtype)[6:]}", partial(start_error, dtype, device), 0.0)
 

@@ -83,11 +83,15 @@ Command = Audio | SetFormat | Reset | Flush | KeepAlive | Finish
 # --- Events: reports of an engine ------------------------------------------------------------------------------------
 
 
-class Partial(Struct, frozen=True, gc=False):
-    """Text after the last released word that may still change; empty text withdraws the previous partial."""
+class Partial(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Text after the last released word that may still change; empty text withdraws the previous partial.
+
+    `glued` text continues that word without a space, as a glued `Word`.
+    """
 
     text: str
     start: float
+    glued: bool = False
 
 
 class Word(Struct, frozen=True, gc=False, omit_defaults=True):

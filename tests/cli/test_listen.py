@@ -131,9 +131,17 @@ def test_terminal_shows_partials() -> None:
     written = output.getvalue()
     grey = "\x1b[90m"
     assert f"{grey}helo" in written
-    assert f"hello {grey}word" in written
+    assert f"hello{grey} word" in written
     assert "the audio is clipped" in written
     assert [line for line in _screen_of(written) if line] == ["the audio is clipped", "hello world", "again"]
+
+
+def test_terminal_joins_partials() -> None:
+    output = io.StringIO()
+    with open_screen(Console(file=output, force_terminal=True, width=60, color_system="standard")) as screen:
+        screen.show(word("4"))
+        screen.show(Partial("00", 0.2, glued=True))
+    assert "4\x1b[90m00" in output.getvalue()
 
 
 def _screen_of(written: str) -> list[str]:

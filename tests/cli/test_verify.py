@@ -10,6 +10,8 @@ from pathlib import Path
 import jiwer
 import pytest
 from random_checkpoint import write_checkpoint
+from support.hub_client import MODEL, WEIGHTS, use_hub
+from support.loopback_hub import COMMIT, Content, LoopbackHub
 
 from tympan.cli.checkpoints import verify
 from tympan.cli.main import main
@@ -30,13 +32,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small model that is published as the 1B is."""
+    publish(monkeypatch, written, "kyutai/tiny", "0123456789abcdef" * 2 + "01234567")
+    return Path(shutil.copytree(written, tmp_path / "model"))
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, written: Path, name: str, revision: str) -> None:
     files = [
         PublishedFile(file.name, file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
         for file in sorted(written.iterdir(), key=lambda file: file.name != "config.json")
     ]
-    model = PublishedModel("kyutai/tiny", "0123456789abcdef" * 2 + "01234567", tuple(files))
-    monkeypatch.setattr(published, "PUBLISHED", (model,))
-    return Path(shutil.copytree(written, tmp_path / "model"))
+    monkeypatch.setattr(published, "PUBLISHED", (PublishedModel(name, revision, tuple(files)),))
 
 
 def words_of(folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -53,6 +58,26 @@ def test_one_line(folder: Path, spoken_file: Path, capsys: pytest.CaptureFixture
         f"{folder} verified: 2 streams in real time, 0.5 s delay, 0 errors in {words} words; 5 files, 0.67 MB, "
         "identical to kyutai/tiny@0123456789ab"
     )
+
+
+def test_files_of_a_hub(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is in the cache; of a second hub, the weights have the published header and another payload."""
+    publish(monkeypatch, written, MODEL, COMMIT)
+    files = {file.name: Content.of(file.read_bytes()) for file in written.iterdir()}
+    with LoopbackHub(files) as hub:
+        use_hub(monkeypatch, hub.url, tmp_path / "cache")
+        assert main(["verify", MODEL, *SETTINGS]) == 0
+        line = capsys.readouterr().out
+        assert line.startswith(f"{MODEL} verified: 2 streams in real time, 0.5 s delay, ")
+        assert f"5 files, 0.67 MB, identical to {MODEL}@{COMMIT[:12]}" in line
+        assert sum(hub.sent.values()) == sum(content.size for content in files.values())
+    weights = files[WEIGHTS].start
+    with LoopbackHub({**files, WEIGHTS: Content.of(weights[:-1] + bytes([weights[-1] ^ 1]))}) as hub:
+        use_hub(monkeypatch, hub.url, tmp_path / "other cache")
+        assert main(["verify", MODEL, *SETTINGS]) == 2
+        assert f"{WEIGHTS} differs from {MODEL}@{COMMIT[:12]}: expected {len(weights)} bytes" in capsys.readouterr().err
 
 
 def test_wrong_words(folder: Path, spoken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.counting import COUNTING_INFO
 from support.listener import Listener, frames_of
 from support.speech import clip
+from support.token_streams import TokenStream
 
 from tympan.config import Config, LimitSettings, ModelSettings
 from tympan.engine.base import Engine
 from tympan.engine.batching import restarts
+from tympan.engine.batching.scheduler import FINAL_FRAMES, Row
+from tympan.engine.batching.step import flush_frames
 from tympan.engine.registry import create_engine
 from tympan.engine.remote.engine import RemoteEngine
 from tympan.engine.remote.replay import REPLAY_FRAMES, ReplayBuffer
@@ -28,6 +32,7 @@ from tympan.engine.remote.wire import Items, Kind, frame_of, item
 from tympan.errors import EngineError, ModelError
 from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Word
 from tympan.server.engine_process import make_engine
+from tympan.transcript.words import PADDING
 
 FRAME_SECONDS = 0.08
 
@@ -115,6 +120,93 @@ def _without_partials(events: list[EngineEvent]) -> list[EngineEvent]:
     return [event for event in events if not isinstance(event, Partial)]
 
 
+class Pieces:
+    """Every token from 10 on is a word."""
+
+    size = 20
+
+    def piece(self, token: int) -> str:
+        return f"▁w{token}" if token >= 10 else ""
+
+
+class BatchingProcess:
+    """The scheduler and the words of the Kyutai engine; the token of a row depends on its number in the stream alone.
+
+    The model gives text in most rows, so each flush is extended, and most of them as far as possible.
+    """
+
+    def __init__(self, asynchronous: bool) -> None:
+        self._items = Items()
+        self._seen = 0
+        self._stream = TokenStream(COUNTING_INFO, Pieces(), self._next_token, asynchronous)
+
+    def _next_token(self, row: Row) -> int:
+        number = len(self._stream.tokens)
+        return PADDING if number % 5 == 4 or number % 41 > 36 else 10 + number % 10
+
+    def feed(self, data: bytes) -> None:
+        for _, kind, payload in self._items.feed(data):
+            if kind == Kind.INTEGERS:
+                self._stream.push(1)
+            elif kind == Kind.FLUSH:
+                self._stream.flush(int.from_bytes(payload, "little"))
+            elif kind == Kind.FINISH:
+                self._stream.finish()
+
+    def step(self) -> list[EngineEvent] | None:
+        """Run one batch and return its events, or None if there is no work."""
+        if not self._stream.step():
+            return None
+        events = self._stream.events[self._seen :]
+        self._seen = len(self._stream.events)
+        return events
+
+
+def play_until_lost(asynchronous: bool, lost_after: int | None, unread: int = 0) -> tuple[list[EngineEvent], int]:
+    """Run two turns with a flush each, and a third one; one process is lost, and another one continues.
+
+    Args:
+        asynchronous: Whether the results of a step arrive while the next one runs.
+        lost_after: Steps of the first process; None for all.
+        unread: Steps before them whose events were not delivered.
+
+    Returns:
+        What was delivered, and the number of steps of the first process.
+    """
+    buffer, process = ReplayBuffer(FRAME_SECONDS), BatchingProcess(asynchronous)
+    for marker in (7, 8):
+        for _ in range(12):
+            buffer.add_frame(np.zeros(4, np.int16))
+        buffer.add_flush(marker, None)
+    buffer.add_frame(np.zeros(4, np.int16))
+    buffer.finish()
+    process.feed(b"".join(buffer.replay(1, live=True)))
+    steps: list[list[EngineEvent]] = []
+    while (lost_after is None or len(steps) < lost_after) and (events := process.step()) is not None:
+        steps.append(events)
+    arrived = steps if lost_after is None else steps[: len(steps) - unread]
+    received = [event for events in arrived for event in buffer.receive(events)]
+    if received[-1:] != [Finished()]:
+        process = BatchingProcess(asynchronous)
+        process.feed(b"".join(buffer.replay(1, live=True)))
+        while (events := process.step()) is not None:
+            received += buffer.receive(events)
+    return received, len(steps)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_process_lost_in_any_step_of_an_extended_flush(asynchronous: bool) -> None:
+    """Wherever the process is lost, and however many events of its last steps were under way."""
+    expected, steps = play_until_lost(asynchronous, None)
+    assert steps > 25 + 3 * (flush_frames(COUNTING_INFO) + 8) + FINAL_FRAMES, "the flushes were extended"
+    markers = [event.marker for event in expected if isinstance(event, Flushed)]
+    assert (markers, sum(isinstance(event, Word) for event in expected) > 30) == ([7, 8], True)
+    for lost_after in range(1, steps + 1):
+        for unread in range(min(lost_after, 4)):
+            received, _ = play_until_lost(asynchronous, lost_after, unread)
+            assert _without_partials(received) == _without_partials(expected), (lost_after, unread)
+
+
 # --- Real processes -----------------------------------------------------------------------------------------------
 
 
@@ -161,13 +253,13 @@ def comparable(events: list[EngineEvent]) -> list[EngineEvent]:
 
 
 async def run_stream(
-    engine: Engine, frames: list[Pcm], *, pace: float = 0.0, listener: Listener | None = None
+    engine: Engine, frames: list[Pcm], *, pace: float = 0.0, listener: Listener | None = None, flush_every: int = 40
 ) -> Listener:
     listener = listener or Listener()
     stream = engine.open(listener)
     for number, frame in enumerate(frames):
         stream.push(frame)
-        if number % 40 == 20:
+        if number % flush_every == flush_every // 2:
             stream.flush(number)
         if pace:
             await asyncio.sleep(pace)
@@ -197,6 +289,25 @@ async def test_process_is_lost(model: str, number: signal.Signals) -> None:
         assert other in processes_of(engine)
         assert engine.moved_streams == 3
         assert engine.active == 0
+    for listener in listeners:
+        assert comparable(listener.events) == comparable(expected.events)
+
+
+async def test_process_is_lost_during_extended_flushes() -> None:
+    """Every frame is flushed, and the made-up model always has more text: nearly all steps extend a flush."""
+    alone = create_engine(config("random:tiny", 0).model)
+    await alone.start()
+    frames = frames_of(clip("counting").at(alone.info.sample_rate), alone.info)[:30]
+    expected = await run_stream(alone, frames, flush_every=1)
+    await alone.stop()
+    async with running("random:tiny") as engine:
+        listeners = [Listener() for _ in range(6)]
+        calls = [asyncio.create_task(run_stream(engine, frames, listener=each, flush_every=1)) for each in listeners]
+        await until(lambda: all(len(each.of(Flushed)) >= 5 for each in listeners))
+        victim, _ = processes_of(engine)
+        os.kill(victim.pid, signal.SIGKILL)
+        await asyncio.gather(*calls)
+        assert engine.moved_streams == 3
     for listener in listeners:
         assert comparable(listener.events) == comparable(expected.events)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.hub_client import MODEL, WEIGHTS, environment, hub_with_tiny_model, start, wait_until
 from support.loopback_hub import LoopbackHub
+from support.terminal import Terminal
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
 
@@ -29,7 +30,8 @@ def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
         yield server
 
 
-def test_killed_download_continues(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_killed_download_continues(on_terminal: bool, hub: LoopbackHub, tmp_path: Path) -> None:
     hub.hold_at = 200_000
     with start(hub, tmp_path / "hub", "pull", MODEL) as process:
         wait_until(hub.held.is_set, process)
@@ -38,10 +40,18 @@ def test_killed_download_continues(hub: LoopbackHub, tmp_path: Path) -> None:
     sent = hub.sent[WEIGHTS]
     hub.hold_at = None
     hub.release.set()
-    with start(hub, tmp_path / "hub", "pull", MODEL) as process:
-        output, errors = process.communicate(timeout=50)
-    assert process.returncode == 0, errors
+    with Terminal() as terminal:
+        options = {"terminal": terminal} if on_terminal else {}
+        with start(hub, tmp_path / "hub", "pull", MODEL, **options) as process:
+            output, errors = process.communicate(timeout=50)
+    lines = terminal.lines if on_terminal else errors.splitlines()
+    assert process.returncode == 0, lines
     assert f"{MODEL}: 5 files" in output
+    shown = "verifying model.safetensors ━" if on_terminal else "tympan: verifying model.safetensors"
+    assert any(line.startswith(shown) for line in lines)
+    if not on_terminal:
+        first = next(line for line in lines if line.startswith(f"tympan: downloading {WEIGHTS}: "))
+        assert int(first.split()[3]) >= 30, "the progress begins where the first process was killed"
     again = [start for name, start in hub.ranges if name == WEIGHTS][-1]
     assert 100_000 < again <= sent, "the second process continues where the first one was killed"
     (weights,) = (tmp_path / "hub").rglob(f"snapshots/*/{WEIGHTS}")

@@ -1,52 +1,21 @@
-"""Downloads from a loopback hub: complete, interrupted, refused; what `tympan pull` prints."""
+"""Downloads from a loopback hub: complete, interrupted, and of other files than expected."""
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from random_checkpoint import write_checkpoint
+from support.hub_client import MODEL, WEIGHTS
 from support.loopback_hub import COMMIT, Content, Failure, LoopbackHub
-from support.ports import free_port
 from support.published import LM_1B, MIMI, MIMI_NAME, config
 
 from tympan.cli.main import main
-from tympan.models.checkpoints import download, hub_errors
+from tympan.models.checkpoints import download
 from tympan.transcript.tokenizer import SyntheticTokenizer
-
-MODEL = "kyutai/test"
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Content]:
-    folder = tmp_path_factory.mktemp("published")
-    write_checkpoint("random:tiny", folder)
-    return {file.name: Content.of(file.read_bytes()) for file in folder.iterdir()}
-
-
-@pytest.fixture
-def hub(contents: dict[str, Content], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    with LoopbackHub(dict(contents)) as server:
-        use_hub(monkeypatch, server.url, tmp_path / "cache")
-        yield server
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    """Redirect huggingface_hub, which reads its variables when it is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(cache / "token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 def pull(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -143,134 +112,6 @@ def test_damaged_part_is_downloaded_again(kept: int, hub: LoopbackHub, tmp_path:
     assert main(["pull", MODEL]) == 0
     assert (blobs / hub.files[WEIGHTS].etag).read_bytes() == hub.files[WEIGHTS].start
     assert not unfinished(tmp_path)
-
-
-NOT_FOUND = {"X-Error-Code": "RepoNotFound"}
-REFUSALS: dict[str, tuple[Failure, str]] = {
-    "private or missing": (
-        Failure(401, NOT_FOUND),
-        r"there is no repository kyutai/test on {hub}, or it is private: check the name; "
-        "for a private repository run `hf auth login` or set HF_TOKEN",
-    ),
-    "missing": (Failure(404, NOT_FOUND), "there is no repository kyutai/test on {hub}, or it is private"),
-    "no such revision": (
-        Failure(404, {"X-Error-Code": "RevisionNotFound"}),
-        "the repository kyutai/test has no revision main: check the part after the @",
-    ),
-    "gated": (
-        Failure(403, {"X-Error-Code": "GatedRepo"}),
-        "kyutai/test is gated: accept its terms on {hub}/kyutai/test, then run `hf auth login` or set HF_TOKEN",
-    ),
-    "gated without a token": (Failure(401, {"X-Error-Code": "GatedRepo"}), "kyutai/test is gated: accept its terms"),
-    "forbidden": (Failure(403), "{hub} denies access to kyutai/test (403): use a token with the permission to read it"),
-    "too many requests": (
-        Failure(429, {"Retry-After": "290"}),
-        "{hub} limits the number of requests (429): run the same command again in 290 s, or set HF_TOKEN",
-    ),
-    "unavailable": (
-        Failure(503, {"Retry-After": "0"}),
-        "{hub} is temporarily unavailable (status 503): run the same command again later",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refusal(name: str, hub: LoopbackHub, capfd: pytest.CaptureFixture[str]) -> None:
-    hub.failure, expected = REFUSALS[name]
-    code, line = pull(capfd)
-    assert code == 2
-    assert line.startswith(f"tympan: {expected.format(hub=hub.url)}")
-    assert line.endswith("`--model embedded` runs without any download")
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_temporary_failures_are_tried_again(status: int, hub: LoopbackHub, caplog: pytest.LogCaptureFixture) -> None:
-    hub.failure = Failure(status, {"Retry-After": "0"}, times=2)
-    hub.content_failure = Failure(status, {"Retry-After": "0"}, times=2)
-    assert main(["pull", MODEL]) == 0
-    assert str(status) in caplog.text
-
-
-def test_stale_token(hub: LoopbackHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A public model is downloaded without the token; the file server, which is another host, never sees it."""
-    invalid = {"X-Error-Message": "Invalid credentials in Authorization header"}
-    monkeypatch.setenv("HF_TOKEN", "hf_stale")
-    hub.failure = Failure(401, invalid, with_token_only=True)
-    assert main(["pull", MODEL]) == 0
-    assert caplog.text.count("does not accept the access token (401): trying without it; run `hf auth login`") == 1
-    assert hub.leaked_tokens == 0
-
-
-def test_valid_token_is_not_sent_to_the_file_server(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_valid")
-    assert main(["pull", MODEL]) == 0
-    assert hub.leaked_tokens == 0
-
-
-def test_private_repository_with_a_stale_token(
-    hub: LoopbackHub, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_stale")
-    hub.failure = Failure(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
-    code, line = pull(capfd)
-    assert code == 2
-    assert "does not accept the access token (401) for kyutai/test: run `hf auth login`" in line
-
-
-def test_disk_without_room(
-    hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
-    code, line = pull(capfd)
-    assert code == 2
-    assert f"not enough disk space in {tmp_path}/cache/models--kyutai--test: the download needs " in line
-    assert "0.10 MB are free; free some space, or set HF_HOME to a folder on another disk" in line
-    assert hub.sent[WEIGHTS] <= 1 << 15
-
-
-def test_disk_that_fills_up(hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    blobs = tmp_path / "cache" / "models--kyutai--test" / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{hub.files[WEIGHTS].etag}.tympan.incomplete").symlink_to("/dev/full")
-    code, line = pull(capfd)
-    assert code == 2
-    assert f"the disk is full while {WEIGHTS} of kyutai/test is downloaded: free some space, or set HF_HOME" in line
-
-
-def test_folder_that_cannot_be_written() -> None:
-    error = PermissionError(errno.EACCES, "Permission denied", "/cache/blobs")
-    sentence = hub_errors.explain(error, MODEL, WEIGHTS, "https://hub")
-    expected = "/cache/blobs (Permission denied): set HF_HOME to a folder that can be written"
-    assert sentence == f"cannot write {WEIGHTS} of {MODEL} {expected}"
-
-
-def test_offline(
-    hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    code, line = pull(capfd)
-    assert code == 2
-    assert line.startswith("tympan: HF_HUB_OFFLINE is set, and config.json of kyutai/test is not in the local cache")
-    assert "run `tympan pull` on another machine and copy the folder that it writes" in line
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    assert pull(capfd)[0] == 0
-    before = sum(hub.sent.values())
-    for offline, url in ((True, hub.url), (False, f"http://127.0.0.1:{free_port()}")):
-        use_hub(monkeypatch, url, tmp_path / "cache")
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
-        assert pull(capfd)[0] == 0
-    assert sum(hub.sent.values()) == before
-
-
-@pytest.mark.parametrize("failure", [Failure(429), Failure(503), Failure(401, NOT_FOUND), Failure(403)])
-def test_cache_is_used_while_the_hub_refuses(
-    failure: Failure, hub: LoopbackHub, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert main(["pull", MODEL]) == 0
-    hub.failure = failure
-    assert main(["pull", MODEL]) == 0
-    assert caplog.text.count("; the cache is used") == 1
 
 
 def test_folder_for_a_machine_without_network(

@@ -94,12 +94,14 @@ NORM = Kernel(
     {"BLOCK": 2048},
     warps=8,
 )
-CHOICE = Kernel(
-    "fused._choose_largest",
-    {"logits": "*fp32", "token": "*i64", "probability": "*fp32", "width": "i32"},
-    {"BLOCK": 8192},
-    warps=8,
-)
+
+
+def choice(temperature: float) -> Kernel:
+    types = {"logits": "*fp32", "seeds": "*i64", "positions": "*i64", "token": "*i64", "probability": "*fp32"}
+    constants = {"TEMPERATURE": temperature, "RETRY_SEED": -2, "RETRY_TEMPERATURE": 0.4, "BLOCK": 8192}
+    return Kernel("fused._choose_token", types | {"width": "i32", "stride": "i32"}, constants, warps=8)
+
+
 QUANTIZE = Kernel(
     "fused._quantize_rows",
     {"x": "*bf16", "out": "*fp8e4nv", "scale": "*fp32", "width": "i32"},
@@ -133,7 +135,8 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (80, SEARCH),
         (80, SUM),
         (80, NORM),
-        (80, CHOICE),
+        (80, choice(0.0)),
+        (90, choice(0.25)),
         (89, QUANTIZE),
         (90, QUANTIZE),
         (80, TRIAL),

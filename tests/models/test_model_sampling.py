@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tympan.models.sampling import gumbel_noise, sample_token, token_probability
+from tympan.models.sampling import RETRY_SEED, RETRY_TEMPERATURE, gumbel_noise, sample_token, token_probability
 
 
 def test_zero_temperature_is_greedy() -> None:
@@ -28,6 +28,21 @@ def test_samples_follow_softmax() -> None:
     tokens = sample_token(logits.expand(count, -1), temperature, seed, torch.arange(count))
     found = torch.bincount(tokens, minlength=4) / count
     torch.testing.assert_close(found, torch.softmax(logits / temperature, -1), rtol=0, atol=0.015)
+
+
+def test_retried_rows_are_sampled_and_the_others_not() -> None:
+    """Each row's token is the one that it has alone."""
+    logits = torch.randn(400, 6, generator=torch.Generator().manual_seed(1))
+    seed, position = torch.tensor([3, RETRY_SEED]).repeat(200), torch.arange(400)
+    token = sample_token(logits, 0.0, seed, position)
+    greedy = logits.argmax(dim=-1)
+    assert torch.equal(token[::2], greedy[::2])
+    assert (token[1::2] != greedy[1::2]).any()
+    for row in range(400):
+        one = slice(row, row + 1)
+        assert sample_token(logits[one], 0.0, seed[one], position[one]) == token[row]
+    expected = sample_token(logits, RETRY_TEMPERATURE, seed, position)
+    assert torch.equal(token[1::2], expected[1::2])
 
 
 def test_noise_is_uncorrelated() -> None:

@@ -15,6 +15,7 @@ from tympan.errors import AudioError, FrameError, ParameterError, RestartingErro
 from tympan.messages import Audio, Complete, Event, Finish, Flush, Flushed, Partial, Ready, Vad, Word
 from tympan.protocols.base import Request
 from tympan.protocols.deepgram.flux import FluxProtocol
+from tympan.protocols.deepgram.messages import turn_info
 from tympan.transcript.turns import HOLDOFF_FRAMES
 
 FRAME = 0.08
@@ -108,6 +109,15 @@ def test_partial_word_starts_turn() -> None:
     assert talk.messages[-1]["words"] == [{"word": "hel", "confidence": 0.0, "start": 1.0}]
     talk.word("hello")
     assert talk.turns[1:] == [("Update", "hello")]
+
+
+def test_partial_word_continues_the_last_word() -> None:
+    words = [Word("4", 0.5, 0.8, 0.9)]
+    turn = turn_info("EagerEndOfTurn", 0, 0.0, 2.0, words, Partial("00 horses", 1.0, glued=True), 0.5)
+    assert turn["transcript"] == "400 horses"
+    assert [(each["word"], each["confidence"]) for each in turn["words"]] == [("400", 0.0), ("horses", 0.0)]
+    turn = turn_info("StartOfTurn", 0, 0.0, 2.0, [], Partial("00", 1.0, glued=True), 0.5)
+    assert turn["transcript"] == "00"
 
 
 def test_eager_end_is_flushed_and_resumed() -> None:

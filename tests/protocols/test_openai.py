@@ -66,8 +66,9 @@ def test_settings_merge() -> None:
     assert update(protocol, format={"type": "audio/pcm"})["format"]["rate"] == 16_000
     assert update(protocol, format={"type": "audio/pcmu"})["format"] == {"type": "audio/pcmu", "rate": 8_000}
     assert update(protocol, turn_detection={"type": "server_vad", "silence_duration_ms": 900}) is not None
-    vad = update(protocol, turn_detection={"threshold": 0.3})["turn_detection"]
-    assert (vad["type"], vad["silence_duration_ms"], vad["threshold"]) == ("server_vad", 900, 0.3)
+    vad = update(protocol, turn_detection={"threshold": 0.3, "prefix_padding_ms": 300})["turn_detection"]
+    assert vad == {"type": "server_vad", "silence_duration_ms": 900}, "nothing that has no effect"
+    assert list(protocol.unsupported) == ["threshold", "prefix_padding_ms"]
     assert update(protocol, noise_reduction={"type": "near_field"})["turn_detection"] == vad
     assert update(protocol, turn_detection=None)["turn_detection"] is None
 
@@ -88,6 +89,20 @@ def test_turn_detection(detection: Any, rule: Any) -> None:
     protocol = connect()
     update(protocol, turn_detection=detection)
     assert protocol._endpointer.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("detection", "effective"),
+    [
+        ({"silence_duration_ms": 10}, {"type": "server_vad", "silence_duration_ms": 300}),
+        ({"silence_duration_ms": 800, "create_response": True}, {"type": "server_vad", "silence_duration_ms": 800}),
+        ({"type": "semantic_vad", "eagerness": "enormous"}, {"type": "semantic_vad", "eagerness": "auto"}),
+        ({"type": "semantic_vad", "interrupt_response": True}, {"type": "semantic_vad", "eagerness": "auto"}),
+        ({"type": "semantic_vad", "eagerness": "low"}, {"type": "semantic_vad", "eagerness": "low"}),
+    ],
+)
+def test_answer_has_effective_turn_detection(detection: dict[str, Any], effective: dict[str, Any]) -> None:
+    assert update(connect(), turn_detection=detection)["turn_detection"] == effective
 
 
 def test_audio_formats() -> None:

@@ -67,15 +67,22 @@ class TokenStream:
     def run(self) -> int:
         """Run all work; return the number of rows."""
         rows = len(self.tokens)
-        while self._unread or not self.scheduler.idle:
-            batch = self.scheduler.next_batch()
-            if not self.asynchronous or not batch.rows:
-                self._launch(batch)
-                self._read()
-            else:
-                self._read()
-                self._launch(batch)
+        while self.step():
+            pass
         return len(self.tokens) - rows
+
+    def step(self) -> bool:
+        """Run one batch; return whether there was work."""
+        if not self._unread and self.scheduler.idle:
+            return False
+        batch = self.scheduler.next_batch()
+        if not self.asynchronous or not batch.rows:
+            self._launch(batch)
+            self._read()
+        else:
+            self._read()
+            self._launch(batch)
+        return True
 
     def _launch(self, batch: Batch) -> None:
         self.events += [marker for _, marker in batch.answers]

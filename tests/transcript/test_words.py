@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tympan.messages import Partial, Word
-from tympan.transcript.joining import text_of_words, whole_words
+from tympan.transcript.joining import text_after, text_of_words, whole_words
 from tympan.transcript.tokenizer import SyntheticTokenizer
 from tympan.transcript.words import BOUNDARY, PADDING, WordAssembler
 
@@ -270,6 +270,22 @@ def test_pieces_after_padding_are_glued() -> None:
     ]
     assert [word.text for word in whole_words(words)] == ["hellolo", "world"]
     assert text_of_words(words) == "hellolo world"
+
+
+@given(st.lists(st.sampled_from([BOUNDARY, PADDING, HEL, LO, WOR, LD, A, SPACE]), max_size=60))
+def test_partials_are_joined_as_their_words(tokens: list[int]) -> None:
+    """The text with a partial is what the text becomes if its word is released without further pieces."""
+    assembler, words = WordAssembler(Pieces(), delay_seconds=0.5), [Word("before", 0.0, 0.0, 1.0)]
+    shown = ""
+    for token in [*WAIT, *tokens, PADDING]:
+        for event in assembler.step(token, 1.0):
+            if isinstance(event, Word):
+                words.append(event)
+            elif isinstance(event, Partial) and event.text:
+                shown = text_of_words(words) + text_after(True, event)
+        if token in (BOUNDARY, PADDING) and shown:
+            assert text_of_words(words) == " ".join(shown.split())
+            shown = ""
 
 
 def test_space_before_padding() -> None:

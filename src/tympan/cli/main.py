@@ -57,7 +57,7 @@ FIRST_COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="tympan: %(message)s", stream=_Stderr())
     _write_utf8()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -80,6 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("this is a bug in tympan")
         return 1
+
+
+class _Stderr(io.TextIOBase):
+    """What `sys.stderr` is when something is written: while a bar is drawn, lines are written above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _dispatch(argv: list[str]) -> int:

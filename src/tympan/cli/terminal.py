@@ -47,7 +47,7 @@ class TerminalScreen:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._texts: list[str] = []  # of the words, with the spaces before them
-        self._partial = ""
+        self._partial = ""  # with the space before it
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -62,7 +62,7 @@ class TerminalScreen:
     def show(self, event: Event) -> None:
         match event:
             case Partial():
-                self._partial = event.text
+                self._partial = text_after(bool(self._texts), event) if event.text else ""
             case Word():
                 self._texts.append(text_after(bool(self._texts), event))
                 self._partial = ""
@@ -75,8 +75,7 @@ class TerminalScreen:
         self._draw()
 
     def _draw(self) -> None:
-        blank = " " if self._texts and self._partial else ""
-        self._live.update(Text.assemble(self._text(), blank, (self._partial, "bright_black")), refresh=True)
+        self._live.update(Text.assemble(self._text(), (self._partial, "bright_black")), refresh=True)
 
     def _break_line(self) -> None:
         if self._texts:

@@ -69,6 +69,7 @@ class StepReport:
         stalls: Streams whose model state was reset in this step because speech gave no words.
         invalid: Streams that failed because the model's output was NaN.
         repetitions: Streams whose model state was reset in this step because the text repeated itself.
+        retries: Finished streams that run again from this step on because their speech gave no word.
     """
 
     seconds: float
@@ -79,6 +80,7 @@ class StepReport:
     stalls: int = 0
     invalid: int = 0
     repetitions: int = 0
+    retries: int = 0
 
 
 Observe = Callable[[StepReport], None]

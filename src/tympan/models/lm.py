@@ -53,7 +53,7 @@ class LMState:
     Attributes:
         position: ``[slots]`` int64, frames processed so far. At 0 everything else in the slot but its seed is ignored.
         token: ``[slots]`` int64, the last text token.
-        seed: ``[slots]`` int64, seed of the sampling for temperatures above 0.
+        seed: ``[slots]`` int64, seed of the sampling for temperatures above 0, or `RETRY_SEED`.
         ring: Keys and values.
         start: Position 0, which all streams share.
         frequency: ``[D / 2]`` float32, rotary frequencies.
@@ -72,11 +72,11 @@ class LMState:
         Args:
             rows: ``[n]`` int64, slots.
             begin: As for :func:`reset_positions`.
-            seeds: ``[n]`` int64; a negative value keeps the seed of the slot.
+            seeds: ``[n]`` int64; -1 keeps the seed of the slot.
         """
         reset_positions(self.position, rows, begin)
         if seeds is not None:
-            self.seed.index_copy_(0, rows, torch.where(seeds < 0, self.seed.index_select(0, rows), seeds))
+            self.seed.index_copy_(0, rows, torch.where(seeds == -1, self.seed.index_select(0, rows), seeds))
 
 
 class LM(nn.Module):
@@ -177,10 +177,10 @@ class LM(nn.Module):
 
     def _select_token(self, logits: Tensor, seed: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next token ``[B]`` int64 and its probability ``[B]`` float32, which is NaN for invalid logits."""
-        if self.temperature <= 0 and kernels.usable(logits.device):
-            from tympan.models.kernels.fused import argmax_with_probability
+        if kernels.usable(logits.device):
+            from tympan.models.kernels.fused import choose_token
 
-            return argmax_with_probability(logits)
+            return choose_token(logits, seed, position, self.temperature)
         token = sample_token(logits, self.temperature, seed, position)
         return token, token_probability(token, logits)
 
@@ -199,7 +199,7 @@ class LM(nn.Module):
                 first_entry = as_indexable(cache)[:, :, :, 0]  # [layers, slots, H, D]
                 kept = first_entry.index_select(1, rows)
                 first_entry.index_copy_(1, rows, torch.where(fresh[:, None, None], as_indexable(new)[:, None], kept))
-        first = sample_token(state.start.logits, self.temperature, seed, torch.zeros_like(seed))
+        first, _ = self._select_token(start.logits.expand(len(seed), -1), seed, torch.zeros_like(seed))
         return torch.where(fresh, first, state.token.index_select(0, rows))
 
     def _hidden(self, x: Tensor, ring: Ring, frequency: Tensor, rows: Tensor, position: Tensor) -> Tensor:

@@ -8,6 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+RETRY_SEED = -2
+"""Seed of a stream that runs again because its audio gave no word: it samples with at least `RETRY_TEMPERATURE`, and
+the same audio gives the same words in any batch and on any day.
+"""
+RETRY_TEMPERATURE = 0.4  # the most that Kyutai's maintainers recommend against a model that stays silent
+
 _MASK = 0xFFFFFFFF
 
 
@@ -35,17 +41,21 @@ def sample_token(logits: Tensor, temperature: float, seed: Tensor, position: Ten
 
     Args:
         logits: ``[B, V]`` float32.
-        temperature: Divides the logits; 0 selects the largest logit.
+        temperature: Divides the logits; 0 selects the largest logit. Rows with `RETRY_SEED` have one of at least
+            `RETRY_TEMPERATURE`.
         seed: ``[B]`` int64.
         position: ``[B]`` int64.
 
     Returns:
         Tokens ``[B]`` int64.
     """
-    if temperature <= 0:
+    retried = seed == RETRY_SEED
+    if temperature <= 0 and seed.device.type == "cpu" and not retried.any():  # on a GPU this test would wait for it
         return logits.argmax(dim=-1)
+    divisor = torch.where(retried, max(temperature, RETRY_TEMPERATURE), temperature if temperature > 0 else 1.0)
     noise = gumbel_noise(seed, position, logits.shape[-1])
-    return (logits / temperature + noise).argmax(dim=-1)
+    sampled = (logits / divisor[:, None] + noise).argmax(dim=-1)
+    return sampled if temperature > 0 else torch.where(retried, sampled, logits.argmax(dim=-1))
 
 
 def token_probability(token: Tensor, logits: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ async def transcribe(
     queue = _EventQueue()
     most_frames = (limits or LimitSettings()).backlog_seconds / info.frame_seconds
     audio_format = AudioFormat("auto", info.sample_rate, 1)  # decoded: its bytes were no raw samples
-    channel = Channel(engine, audio_format, turns or TurnSettings(), queue, most_frames)
+    channel = Channel(engine, audio_format, turns or TurnSettings(), queue, most_frames, live=False)
     feeder = asyncio.create_task(_feed(channel, queue, blocks))
     try:
         while isinstance(event := await queue.events.get(), Event):

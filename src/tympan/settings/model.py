@@ -50,7 +50,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         float,
         Meta(
             description="Reset a stream's model state after this many seconds of speech without output, or if its text "
-            "repeats itself; 0 disables both.",
+            "repeats itself, and transcribe a finished stream once more if its speech gave no word; 0 disables all.",
             ge=0,
         ),
     ] = 8.0

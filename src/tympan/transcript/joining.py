@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from tympan.messages import Word
+from tympan.messages import Partial, Word
 
 
 def append_word(words: list[Word], word: Word) -> None:
@@ -19,12 +19,12 @@ def append_word(words: list[Word], word: Word) -> None:
     words[-1] = replace(last, text=last.text + word.text, end=word.end, confidence=confidence)
 
 
-def text_after(previous: bool, word: Word) -> str:
-    """Return the text of a word with the space before it.
+def text_after(previous: bool, word: Word | Partial) -> str:
+    """Return the text of a word, or of what may become words, with the space before it.
 
     Args:
         previous: Whether there is text before it.
-        word: The word.
+        word: The word or the partial.
     """
     return f" {word.text}" if previous and not word.glued else word.text
 

@@ -101,7 +101,9 @@ class WordAssembler:
         self._log_probability.append(math.log(max(probability, 1e-9)))
         if self._is_repeated(self._position):
             return []
-        return [Partial(text_of(self._pieces).strip(" \ufffd"), self._start(self._positions[0]) / 1000)]
+        text = text_of(self._pieces)
+        glued = not (self._after_space or text.startswith(" "))
+        return [Partial(text.strip(" \ufffd"), self._start(self._positions[0]) / 1000, glued)]
 
     def rewind(self, position: int) -> WordEvents:
         """Continue at an earlier frame after a reset of the model's state.

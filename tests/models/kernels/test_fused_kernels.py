@@ -10,11 +10,12 @@ from tympan.models import kernels
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.config import QuantizerConfig
-from tympan.models.kernels.fused import argmax_with_probability, rms_norm, store_initial_step, sum_embeddings
+from tympan.models.kernels.fused import choose_token, rms_norm, store_initial_step, sum_embeddings
 from tympan.models.kernels.nearest import MOST_ROWS, nearest_codes
 from tympan.models.layers.attention import FP8, as_indexable
 from tympan.models.layers.quantizer import ResidualQuantizer
 from tympan.models.layers.transformer import RMSNorm
+from tympan.models.sampling import RETRY_SEED, sample_token, token_probability
 
 CPU = torch.device("cpu")
 
@@ -49,7 +50,8 @@ def test_rms_norm(shape: tuple[int, ...]) -> None:
 def test_choose_largest(rows: int, width: int) -> None:
     logits = torch.randn(rows, width) * 5
     logits[0, [3, 7]] = 100.0  # of equal logits, the first is chosen
-    token, probability = argmax_with_probability(logits)
+    zero = torch.zeros(rows, dtype=torch.int64)
+    token, probability = choose_token(logits, zero, zero, 0.0)
     assert torch.equal(token, logits.argmax(dim=-1))
     assert token[0] == 3
     expected = torch.softmax(logits, dim=-1).gather(-1, token[:, None])[:, 0]
@@ -61,10 +63,31 @@ def test_choose_largest(rows: int, width: int) -> None:
 def test_choose_largest_nan(invalid: list[int]) -> None:
     logits = torch.randn(3, 4000)
     logits[1, invalid] = torch.nan
-    token, probability = argmax_with_probability(logits)
+    zero = torch.zeros(3, dtype=torch.int64)
+    token, probability = choose_token(logits, zero, zero, 0.0)
     assert 0 <= int(token[1]) < 4000
     assert probability.isnan().tolist() == [False, True, False]
     assert torch.equal(token[::2], logits[::2].argmax(dim=-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.25, 0.7])
+def test_choose_sampled(temperature: float) -> None:
+    """Rows of all kinds side by side draw the tokens of PyTorch's definition, and greedy ones remain greedy."""
+    logits = torch.randn(40, 1000) * 2
+    seed = torch.tensor([0, 1, RETRY_SEED, 12_345_678_901, RETRY_SEED]).repeat(8)
+    position = torch.arange(40) * 977
+    token, probability = choose_token(logits, seed, position, temperature)
+    assert torch.equal(token, sample_token(logits, temperature, seed, position))
+    torch.testing.assert_close(probability, token_probability(token, logits))
+    retried = seed == RETRY_SEED
+    assert (token != logits.argmax(dim=-1))[retried].any()
+    assert bool((token != logits.argmax(dim=-1))[~retried].any()) is (temperature > 0)
+
+
+def test_choose_from_shared_row() -> None:
+    logits, seed = torch.randn(1, 300), torch.tensor([0, RETRY_SEED, 5])
+    token, _ = choose_token(logits.expand(3, -1), seed, torch.zeros_like(seed), 0.8)
+    assert torch.equal(token, sample_token(logits.expand(3, -1), 0.8, seed, torch.zeros_like(seed)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8], ids=str)

@@ -55,8 +55,11 @@ async def test_restarts_are_counted_by_reason() -> None:
     await engine.start()
     metrics = Metrics(engine)
     assert engine.observe is not None
-    engine.observe(StepReport(seconds=0.01, rows=3, waiting_frames=0, lag_seconds=0.0, stalls=1, repetitions=2))
+    engine.observe(
+        StepReport(seconds=0.01, rows=3, waiting_frames=0, lag_seconds=0.0, stalls=1, repetitions=2, retries=3)
+    )
     text = metrics.render().decode()
     assert "tympan_stalls_total 1.0" in text
     assert "tympan_repetitions_total 2.0" in text
+    assert "tympan_retries_total 3.0" in text
     await engine.stop()

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from tympan.engine.batching.buckets import bucket
-from tympan.engine.batching.work import LIVE_FRAMES, Batch, Marker, PartialFrame, Row, Slot
+from tympan.engine.batching.work import LIVE_FRAMES, Batch, Marker, PartialFrame, ReplayReason, Row, Slot
 from tympan.messages import Finished, Pcm
 
 __all__ = ["LIVE_FRAMES", "Batch", "Marker", "PartialFrame", "Row", "Scheduler", "Slot"]
@@ -31,7 +31,8 @@ MOST_EXTRA_FRAMES = 12  # by which a flush is extended while words are incomplet
 FINAL_FRAMES = 13  # the end of a stream: one second more than a flush, as in Kyutai's scripts
 SMALL_BATCH = 16  # below this size, reading the weights takes most of a step, whatever the number of rows
 PATIENCE_STEPS = 8
-REPLAY_FRAMES = 150  # frames of each slot whose codes are kept: 12 s, 9 KiB
+REPLAY_FRAMES = 150  # most frames that are replayed while a stream runs: 12 s
+KEPT_FRAMES = 7500  # frames of each slot whose codes are kept: 10 minutes, 470 KiB
 
 
 class Scheduler:
@@ -87,28 +88,49 @@ class Scheduler:
         self._dequeue(slot)
         self._answers = [(other, marker) for other, marker in self._answers if other is not slot]
 
-    def replay(self, slot: Slot, start: int, *, repetition: bool = False) -> int:
+    def replay(self, slot: Slot, start: int, reason: ReplayReason = "stall") -> int:
         """Reset the slot's language model and run its frames from `start` on again, before its other work.
 
         Args:
             slot: The slot.
             start: Number of the first frame.
-            repetition: Whether the reason is repeated text, for the report of the step.
+            reason: Why, for the report of the step.
 
         Returns:
-            The number of frames, limited to those that are kept. 0: nothing is replayed, because the slot is in the
+            The number of frames, at most `REPLAY_FRAMES`. 0: nothing is replayed, because the slot is in the
             middle of a flush, has run no frame since one, or was dropped.
         """
         start = max(start, slot.replay_start, slot.number - REPLAY_FRAMES)
         frames = slot.number - start
         if frames <= 0 or slot in self._replay_queue or 0 < slot.silent_frames < self._flush_frames:
             return 0
-        slot.fresh, slot.replay_cursor, slot.repetition = True, start, repetition
-        slot.waiting_frames += frames
-        self.waiting_frames += frames
+        self._start_replay(slot, range(start, slot.number), reason)
+        return frames
+
+    def retry(self, slot: Slot) -> int:
+        """Run all audio of a stream again that has run the silence of its end, and the silence again after it.
+
+        Call it in place of `end_flush`.
+
+        Returns:
+            The number of frames. 0: nothing is run again, because the codes of a frame are not kept, a flush has been
+            answered, the stream is live and longer than `REPLAY_FRAMES`, or the slot was dropped.
+        """
+        frames = range(slot.flushed_frames.stop)
+        too_long = slot.number > KEPT_FRAMES or (slot.live and len(frames) > REPLAY_FRAMES)
+        if too_long or not slot.awaits_result or slot.flushed_frames.start != self._prefix_frames:
+            return 0
+        slot.awaits_result = False
+        self._start_replay(slot, frames, "retry")
+        return len(frames)
+
+    def _start_replay(self, slot: Slot, frames: range, reason: ReplayReason) -> None:
+        slot.fresh, slot.replay_reason = True, reason
+        slot.replay_cursor, slot.replay_end = frames.start, frames.stop
+        slot.waiting_frames += len(frames)
+        self.waiting_frames += len(frames)
         self._dequeue(slot)
         self._replay_queue[slot] = None
-        return frames
 
     def end_flush(self, slot: Slot, missing_frames: int) -> bool:
         """End a flush whose last frame has run, or extend it.
@@ -207,12 +229,14 @@ class Scheduler:
         return row
 
     def _take_replay_row(self, slot: Slot) -> Row:
-        row = Row(slot, None, slot.take_fresh(), number=slot.replay_cursor, replayed=True)
+        number = slot.replay_cursor
+        is_prefix = number < self._prefix_frames
+        row = Row(slot, None, slot.take_fresh(), number=number, replayed=True, injected=is_prefix)
         slot.replay_cursor += 1
         slot.waiting_frames -= 1
         self.waiting_frames -= 1
         del self._replay_queue[slot]
-        if slot.replay_cursor < slot.number:
+        if slot.replay_cursor < slot.replay_end:
             self._replay_queue[slot] = None
         else:
             self._enqueue(slot)
@@ -228,6 +252,7 @@ class Scheduler:
                 slot.silent_frames = self._flush_frames + is_partial
                 slot.silent_frames += FINAL_FRAMES if isinstance(slot.work[0], Finished) else 0
                 slot.extra_frames = 0
+                slot.flushed_frames = range(slot.replay_start, slot.number)
                 self._flush_queue[slot] = None
                 return
             self._answers.append((slot, slot.work.popleft()))  # type: ignore[arg-type]

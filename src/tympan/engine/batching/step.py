@@ -82,13 +82,14 @@ def step_report(batch: Batch, launched: float, scheduler: Scheduler) -> StepRepo
     for arrival, in_backlog in chain(ran, scheduler.waiting_arrivals()):
         oldest[in_backlog] = min(oldest[in_backlog], arrival)
     replayed = takewhile(lambda row: row.replayed, reversed(batch.rows))
-    restarted = [row.slot.repetition for row in replayed if row.fresh]
+    restarted = [row.slot.replay_reason for row in replayed if row.fresh]
     return StepReport(
         seconds=now - launched,
         rows=len(batch.rows),
         waiting_frames=scheduler.waiting_frames,
         lag_seconds=now - oldest[0],
         backlog_lag_seconds=now - oldest[1],
-        stalls=restarted.count(False),
-        repetitions=restarted.count(True),
+        stalls=restarted.count("stall"),
+        repetitions=restarted.count("repetition"),
+        retries=restarted.count("retry"),
     )

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tympan.audio.activity import SilenceMeter, pauses_from_silence
@@ -15,7 +16,7 @@ from tympan.engine.batching.scheduler import Batch, PartialFrame, Row, Scheduler
 from tympan.engine.batching.stall_guard import StallGuard
 from tympan.engine.batching.step import StepResult, prefix_frames
 from tympan.errors import EngineError
-from tympan.messages import EngineEvent, Failed, Finished, Flushed, Pcm, Progress, Warning
+from tympan.messages import EngineEvent, Failed, Finished, Flushed, Partial, Pcm, Progress, Warning, Word
 from tympan.transcript.words import WordAssembler
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 QUIET_FRAMES = 3
 """Frames without text after which a flush may end: a piece of a word may follow one or two frames of padding."""
+
+LEAST_SPEECH_FRAMES = 4
+"""Frames of speech by energy, 0.32 s, that should give a word."""
 
 WorkItem = tuple[Slot, Pcm | Flushed | Finished | PartialFrame | None, float]
 """Work for a slot and its arrival time; None drops the stream."""
@@ -41,7 +45,10 @@ class BatchedStream:
         self.frames = 0
         self.invalid = False
         self.frame_samples, self.sample_rate = info.frame_samples, info.sample_rate
-        self.words = WordAssembler(engine.tokenizer, info.delay_seconds, prefix_frames(info))
+        self._new_assembler = partial(WordAssembler, engine.tokenizer, info.delay_seconds, prefix_frames(info))
+        self.words = self._new_assembler()
+        self.has_text = self._is_retried = False
+        self.speech_frames = 0
         self.guard = StallGuard(engine.stall_seconds, info) if engine.stall_seconds else None
         self.energy_horizons = info.pause_horizons if info.turns_from == "energy" else ()
         self.repetition = RepetitionGuard() if engine.stall_seconds else None
@@ -70,6 +77,7 @@ class BatchedStream:
         """Append the progress of a frame of audio to `events`, and a warning if the model is restarted."""
         self.frames += 1
         silent_frames = self.silence.push(level)
+        self.speech_frames += silent_frames == 0
         self.last_frames = (self.last_frames << 1 | (silent_frames == 0)) & 0b111
         if self.energy_horizons:
             pauses = pauses_from_silence(self._seconds(silent_frames), self.energy_horizons)
@@ -84,8 +92,26 @@ class BatchedStream:
 
     def on_replayed_frame(self, row: Row, token: int, probability: float) -> list[EngineEvent]:
         """Return the words of a replayed frame. The first one of a replay withdraws the pending partial word."""
-        withdrawn = self.words.rewind(row.number) if row.fresh else []
-        return withdrawn + self.words.step(token, probability)
+        withdrawn = self.words.rewind(row.number) if row.fresh and not self._is_retried else []
+        return withdrawn + self.words.step(token, probability, row.injected)
+
+    def retry(self, row: Row, scheduler: Scheduler) -> list[EngineEvent]:
+        """Run the stream again with a temperature if it ends in this row and its speech has given no text.
+
+        Returns:
+            A warning if it runs again, which it does once; else nothing.
+        """
+        has_failed = not self.has_text and self.speech_frames >= LEAST_SPEECH_FRAMES and self.guard is not None
+        if not has_failed or self._is_retried or not isinstance(row.marker, Finished):
+            return []
+        frames = scheduler.retry(self.slot)
+        if not frames:
+            return []
+        self._is_retried = True
+        self.words = self._new_assembler()
+        seconds = self._seconds(frames)
+        logger.warning("slot %d: speech without any word; its %.1f s run again", self.slot.index, seconds)
+        return [Warning("retried", f"there was speech but no word: the {seconds:.1f} s are transcribed once more")]
 
     def fail(self) -> Failed:
         """Return the event that ends a stream whose model's output is NaN, and ignore the stream's later results."""
@@ -106,7 +132,7 @@ class BatchedStream:
 
     def _restart_after_repetition(self, row: Row, scheduler: Scheduler, events: list[EngineEvent]) -> None:
         """Reset the model, unless the slot cannot be replayed now; the words so far are final."""
-        frames = scheduler.replay(self.slot, max(1, row.number + 1 - REPLAYED_FRAMES), repetition=True)
+        frames = scheduler.replay(self.slot, max(1, row.number + 1 - REPLAYED_FRAMES), "repetition")
         if not frames:
             return
         assert self.repetition is not None
@@ -145,11 +171,14 @@ def step_events(
             events = stream.words.step(token, probability, row.injected)
         if events and stream.guard is not None:
             stream.guard.on_text(row.number)
+            stream.has_text = stream.has_text or any(isinstance(each, Word | Partial) and each.text for each in events)
         if stream.repetition is not None:
             stream.repetition.push(token)
         if row.frame is not None and not row.injected:
             stream.on_audio(row, pauses, level, scheduler, events)
-        if row.marker is not None and scheduler.end_flush(row.slot, QUIET_FRAMES - stream.words.quiet_frames):
+        if row.marker is not None and (warnings := stream.retry(row, scheduler)):
+            events += warnings
+        elif row.marker is not None and scheduler.end_flush(row.slot, QUIET_FRAMES - stream.words.quiet_frames):
             events += stream.words.release()
             events.append(row.marker)
         if events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -14,6 +14,8 @@ from tympan.messages import Finished, Flushed, Pcm
 LIVE_FRAMES = 13  # a client that sends one second of audio at a time is still live
 
 Marker = Flushed | Finished
+
+ReplayReason = Literal["stall", "repetition", "retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class Slot:
         number: Number of the next frame; counts all frames that the codec got, audio or silence.
         replay_start: First frame that may be replayed; the words before it are final.
         replay_cursor: Next frame to replay.
-        repetition: Whether the reason of the last replay was repeated text.
+        replay_end: Frame at which the replay ends.
+        replay_reason: Why frames were replayed last.
+        flushed_frames: Frames before the current flush and after the one before it.
     """
 
     index: int
@@ -58,7 +62,9 @@ class Slot:
     number: int = 0
     replay_start: int = 0
     replay_cursor: int = 0
-    repetition: bool = False
+    replay_end: int = 0
+    replay_reason: ReplayReason = "stall"
+    flushed_frames: range = range(0)
 
     @property
     def in_backlog(self) -> bool:

@@ -22,7 +22,7 @@ import torch
 from tympan.config import cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.buckets import bucket_sizes
-from tympan.engine.batching.scheduler import Row, Slot
+from tympan.engine.batching.scheduler import KEPT_FRAMES, Row, Slot
 from tympan.engine.batching.step import StepResult
 from tympan.engine.kyutai.graphs import CudaDevice
 from tympan.engine.kyutai.machine import cpu_key
@@ -52,7 +52,8 @@ _EARLY_ROWS = 256  # most rows that run through those at once
 
 def stream_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
     """Return the bytes that the state of one stream takes."""
-    return describe(checkpoint, dtype=placement.cache).stream_bytes
+    code_bytes = KEPT_FRAMES * checkpoint.config.lm.codebooks * 2
+    return describe(checkpoint, dtype=placement.cache).stream_bytes + code_bytes
 
 
 def streams_that_fit(free_bytes: int, stream_bytes: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tympan.engine.batching.scheduler import REPLAY_FRAMES
+from tympan.engine.batching.scheduler import KEPT_FRAMES
 from tympan.models.layers.attention import Ring
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -48,7 +48,8 @@ class StepProgram:
     Attributes:
         frames: ``[rows, frame_samples]`` float32.
         control: ``[rows, 5]`` int64. The row's slot; the frame number that a new stream starts at (normally 0) or
-            `CONTINUE`; the seed of a new stream or `CONTINUE`; the codec's slot; the index of the codes in the slot.
+            `CONTINUE`; the seed of a new stream, `CONTINUE`, or `RETRY_SEED`; the codec's slot; the index of the codes
+            in the slot.
         results: ``[rows, 3 + pause heads]`` float32. Text token, which a float represents exactly; its probability;
             root mean square of the frame; P(pause) of each head.
     """
@@ -58,7 +59,7 @@ class StepProgram:
         self._mimi_state = model.mimi.init_state(slots)
         self._lm_state = model.lm.init_state(slots, cache_dtype=model.cache_dtype, scales=model.cache_scales)
         device = model.device
-        self._codes = torch.zeros(slots * REPLAY_FRAMES, model.lm.codebooks, dtype=torch.int16, device=device)
+        self._codes = torch.zeros(slots * KEPT_FRAMES, model.lm.codebooks, dtype=torch.int16, device=device)
         self.frames = torch.zeros(rows, model.mimi.frame_samples, device=device)
         self.control = torch.zeros(rows, 5, dtype=torch.int64, device=device)
         self.results = torch.zeros(rows, 3 + model.lm.config.pause_heads, device=device)
@@ -80,13 +81,13 @@ class StepProgram:
         count = rows if codec_rows is None else codec_rows
         if count:
             self._store_codes(self.frames[:count], slots[:count], begin[:count], codec_slots[:count], places[:count])
-        return self._codes.index_select(0, slots * REPLAY_FRAMES + places).to(torch.int64), slots
+        return self._codes.index_select(0, slots * KEPT_FRAMES + places).to(torch.int64), slots
 
     def _store_codes(self, frames: Tensor, slots: Tensor, begin: Tensor, codec_slots: Tensor, places: Tensor) -> None:
         # In the spare slot the codec starts anew in every step.
         self._mimi_state.reset(codec_slots, begin.masked_fill(codec_slots != slots, 0))
         codes = self.model.mimi.encode(frames, self._mimi_state, codec_slots)
-        self._codes.index_copy_(0, codec_slots * REPLAY_FRAMES + places, codes.to(torch.int16))
+        self._codes.index_copy_(0, codec_slots * KEPT_FRAMES + places, codes.to(torch.int16))
         self.results[: len(frames), 2] = torch.linalg.vector_norm(frames, dim=1) / frames.shape[1] ** 0.5
 
     @torch.inference_mode()

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from tympan.audio.samples import join_as_float
 from tympan.engine.base import EngineInfo
-from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row
+from tympan.engine.batching.scheduler import KEPT_FRAMES, Row
 from tympan.engine.batching.step import StepResult
 from tympan.engine.kyutai.graphs import Device, Graphs
 from tympan.engine.kyutai.program import CONTINUE, LoadedModel, StepProgram
 from tympan.engine.kyutai.tuning import select_read_config
 from tympan.messages import Pcm
+from tympan.models.sampling import RETRY_SEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,13 @@ class KyutaiRunner:
         control = []
         for row in rows:
             slot, seed = row.slot.index, CONTINUE
-            if row.fresh and not row.replayed:
+            if row.fresh and row.slot.replay_reason == "retry":
+                seed = RETRY_SEED
+            elif row.fresh and not row.replayed:
                 seed = self._next_seed
                 self._next_seed += 1
             begin, codec_slot = self.start_frame if row.fresh else CONTINUE, self._spare if row.replayed else slot
-            control.append((slot, begin, seed, codec_slot, row.number % REPLAY_FRAMES))
+            control.append((slot, begin, seed, codec_slot, row.number % KEPT_FRAMES))
         size = len(rows) if self._graphs is None else self._graphs.bucket(len(rows))
         self._control.numpy()[: len(rows)] = control
         self._control[len(rows) : size] = self._padding

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tympan.models.sampling import RETRY_SEED, RETRY_TEMPERATURE
+
 _SUM_BLOCK = 512
 
 
@@ -65,19 +67,64 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 @triton.jit
-def _choose_largest(logits, token, probability, width, BLOCK: tl.constexpr):
+def _hash32(x):
+    x = x ^ (x >> 16)
+    x = (x * 0x85EBCA6B) & 0xFFFFFFFF
+    x = x ^ (x >> 13)
+    x = (x * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _gumbel_noise(seed, position, lane):
+    """The noise of `sampling.gumbel_noise`, from the same bits."""
+    stream = _hash32((seed ^ (seed >> 32)) & 0xFFFFFFFF)
+    step = _hash32((stream + position * 0x9E3779B9) & 0xFFFFFFFF)
+    bits = _hash32((step + lane.to(tl.int64) * 0x27D4EB2F) & 0xFFFFFFFF)
+    uniform = ((bits >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08
+    return -tl.log(-tl.log(uniform))
+
+
+@triton.jit
+def _choose_token(
+    logits,
+    seeds,
+    positions,
+    token,
+    probability,
+    width,
+    stride,
+    TEMPERATURE: tl.constexpr,
+    RETRY_SEED: tl.constexpr,
+    RETRY_TEMPERATURE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK)
-    value = tl.load(logits + row * width + lane, mask=lane < width, other=float("-inf"))
+    value = tl.load(logits + row * stride + lane, mask=lane < width, other=float("-inf"))
     top = tl.max(value, axis=0)
+    seed = tl.load(seeds + row)
+    score = value
+    if seed == RETRY_SEED:
+        score = value / RETRY_TEMPERATURE + _gumbel_noise(seed, tl.load(positions + row), lane)
+    elif TEMPERATURE > 0:
+        score = value / TEMPERATURE + _gumbel_noise(seed, tl.load(positions + row), lane)
     # If a logit is NaN, none may equal the largest: the token is kept in range, and the probability is NaN.
-    first = tl.min(tl.where(value == top, lane, BLOCK), axis=0)
-    tl.store(token + row, tl.minimum(first, width - 1).to(tl.int64))
-    tl.store(probability + row, 1.0 / tl.sum(tl.exp(value - top), axis=0))
+    first = tl.min(tl.where(score == tl.max(score, axis=0), lane, BLOCK), axis=0)
+    first = tl.minimum(first, width - 1)
+    tl.store(token + row, first.to(tl.int64))
+    chosen = tl.max(tl.where(lane == first, value, float("-inf")), axis=0)
+    tl.store(probability + row, tl.exp(chosen - top) / tl.sum(tl.exp(value - top), axis=0))
 
 
-def argmax_with_probability(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the token with the largest of the logits ``[B, V]`` float32, and its softmax probability.
+def choose_token(logits: Tensor, seed: Tensor, position: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Choose a token per row as `sampling.sample_token`; return it with its softmax probability at temperature 1.
+
+    Args:
+        logits: ``[B, V]`` float32; the rows may be the same memory.
+        seed: ``[B]`` int64.
+        position: ``[B]`` int64.
+        temperature: 0 selects the largest logit, but for rows with `RETRY_SEED`.
 
     Returns:
         Tokens ``[B]`` int64, the first of equal ones and always within the vocabulary; and probabilities ``[B]``
@@ -86,8 +133,21 @@ def argmax_with_probability(logits: Tensor) -> tuple[Tensor, Tensor]:
     batch, width = logits.shape
     token = torch.empty(batch, device=logits.device, dtype=torch.int64)
     probability = torch.empty(batch, device=logits.device)
-    block = triton.next_power_of_2(width)
-    _choose_largest[(batch,)](logits.contiguous(), token, probability, width, BLOCK=block, num_warps=8)
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    _choose_token[(batch,)](
+        logits,
+        seed.contiguous(),
+        position.contiguous(),
+        token,
+        probability,
+        width,
+        logits.stride(0),
+        TEMPERATURE=temperature,
+        RETRY_SEED=RETRY_SEED,
+        RETRY_TEMPERATURE=max(temperature, RETRY_TEMPERATURE),
+        BLOCK=triton.next_power_of_2(width),
+        num_warps=8,
+    )
     return token, probability
 
 

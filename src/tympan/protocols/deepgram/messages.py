@@ -174,7 +174,10 @@ def turn_info(
         {"word": word.text, "confidence": word.confidence, "start": word.start, "end": word.end}
         for word in whole_words(words)
     ]
-    fields += [{"word": text, "confidence": 0.0, "start": partial.start} for text in partial.text.split()]
+    pending = partial.text.split()
+    if partial.glued and fields and pending:
+        fields[-1] |= {"word": fields[-1]["word"] + pending.pop(0), "confidence": 0.0}
+    fields += [{"word": text, "confidence": 0.0, "start": partial.start} for text in pending]
     return {
         "event": event,
         "turn_index": turn_index,

@@ -14,14 +14,15 @@ from tympan.errors import ParameterError
 from tympan.messages import AudioFormat
 from tympan.protocols.base import Request, ServerInfo
 from tympan.protocols.unsupported import knows_language, requested
-from tympan.transcript.turns import AfterPause, AfterSilence, Rule
+from tympan.transcript.turns import SHORTEST_SILENCE_SECONDS, AfterPause, AfterSilence, Rule
 
-SERVER_VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
+SERVER_VAD: Mapping[str, Any] = {"type": "server_vad", "silence_duration_ms": 500}
 EAGERNESS: Mapping[str, tuple[float, float]] = {"low": (0.75, 8.0), "medium": (0.6, 4.0), "high": (0.5, 2.0)}
 """Pause probability above which a turn ends, and the seconds after its last word at which it ends in any case."""
 
 _ENCODINGS = {"audio/pcm": "s16le", "audio/pcmu": "mulaw", "audio/pcma": "alaw"}
 _BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+_MIN_SILENCE_MS = round(1000 * SHORTEST_SILENCE_SECONDS)
 _MAX_SILENCE_MS = 60_000
 
 
@@ -39,7 +40,7 @@ class SessionSettings:
         self._input: dict[str, Any] = {
             "format": {"type": "audio/pcm", "rate": 24_000},
             "transcription": {"model": request.query.get("model") or server_info.model},
-            "turn_detection": SERVER_VAD,
+            "turn_detection": dict(SERVER_VAD),
             "noise_reduction": None,
         }
         self.unsupported: dict[str, None] = {}
@@ -58,7 +59,7 @@ class SessionSettings:
         if detection is None:
             return None
         if detection["type"] == "semantic_vad":
-            return AfterPause(*EAGERNESS.get(str(detection["eagerness"]), EAGERNESS["medium"]))
+            return AfterPause(*EAGERNESS.get(detection["eagerness"], EAGERNESS["medium"]))
         return AfterSilence(detection["silence_duration_ms"] / 1000)
 
     def update(self, session: object) -> None:
@@ -79,7 +80,7 @@ class SessionSettings:
         if isinstance(given.get("transcription"), dict):
             self._update_transcription(given["transcription"])
         if "turn_detection" in given:
-            self._input["turn_detection"] = _merge_detection(self._input["turn_detection"], given["turn_detection"])
+            self._update_detection(given["turn_detection"])
         names = requested({**given, "include": session.get("include")}, ("noise_reduction", "include"))
         self.unsupported.update(dict.fromkeys(names))
 
@@ -94,6 +95,13 @@ class SessionSettings:
             self.unsupported["language"] = None
         elif language and len(languages) == 1:
             self._input["transcription"]["language"] = language
+
+    def _update_detection(self, given: object) -> None:
+        """Set the rule that ends a turn; turns begin at the first word, so nothing about their beginning can be set."""
+        self._input["turn_detection"] = _merge_detection(self._input["turn_detection"], given)
+        if isinstance(given, dict):
+            names = requested(given, ("threshold", "prefix_padding_ms", "idle_timeout_ms"))
+            self.unsupported.update(dict.fromkeys(names))
 
     def fields(self) -> dict[str, Any]:
         """Return the settings in the form of `session.created` and `session.updated`."""
@@ -121,15 +129,16 @@ def _merge_format(current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 def _merge_detection(current: dict[str, Any] | None, given: object) -> dict[str, Any] | None:
     if not isinstance(given, dict):
         return None if given is None else current
-    current = current or SERVER_VAD
-    kind = "semantic_vad" if given.get("type", current["type"]) == "semantic_vad" else "server_vad"
-    defaults = SERVER_VAD if kind == "server_vad" else {"eagerness": "auto"}
-    merged = {**defaults, **(current if current["type"] == kind else {}), **given, "type": kind}
-    if kind == "server_vad":
-        silence = merged["silence_duration_ms"]
-        if not isinstance(silence, int | float) or not 0 <= silence <= _MAX_SILENCE_MS:
-            merged["silence_duration_ms"] = SERVER_VAD["silence_duration_ms"]
-    return merged
+    kept: Mapping[str, Any] = current or SERVER_VAD
+    kind = "semantic_vad" if given.get("type", kept["type"]) == "semantic_vad" else "server_vad"
+    merged = {**(kept if kept["type"] == kind else {}), **given}
+    if kind == "semantic_vad":
+        eagerness = str(merged.get("eagerness"))
+        return {"type": kind, "eagerness": eagerness if eagerness in EAGERNESS else "auto"}
+    silence = merged.get("silence_duration_ms")
+    if not isinstance(silence, int | float) or not 0 <= silence <= _MAX_SILENCE_MS:
+        silence = SERVER_VAD["silence_duration_ms"]
+    return {"type": kind, "silence_duration_ms": max(silence, _MIN_SILENCE_MS)}
 
 
 def _from_beta(session: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class StepMetrics:
             "Resets of a stream's model state after text that repeated itself",
             registry=registry,
         )
+        self._retries = Counter(
+            "tympan_retries_total",
+            "Finished streams that ran again because their speech gave no word",
+            registry=registry,
+        )
         self._invalid = Counter(
             "tympan_invalid_outputs_total",
             "Streams that ended because the model's output was not a number",
@@ -94,6 +99,8 @@ class StepMetrics:
             self._stalls.inc(step.stalls)
         if step.repetitions:
             self._repetitions.inc(step.repetitions)
+        if step.retries:
+            self._retries.inc(step.retries)
         if step.invalid:
             self._invalid.inc(step.invalid)
 
