@@ -23,7 +23,7 @@ def measure(extras: str, folder: Path) -> tuple[int, int]:
     """Install the base install with extras such as `[server]`, and return the number of packages and of bytes."""
     python = folder / "bin" / "python"
     subprocess.run([*UV, "venv", folder], check=True)
-    options = ["--python", python, "--constraint", ROOT / "constraints.txt"]
+    options: list[str | Path] = ["--python", python, "--constraint", ROOT / "constraints.txt"]
     subprocess.run([*UV, "pip", "install", *options, f"{ROOT}{extras}"], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     files = [path for path in packages.rglob("*") if path.is_file() and not path.is_symlink()]

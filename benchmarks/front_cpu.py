@@ -103,7 +103,7 @@ async def load(port: int, server: psutil.Process, streams: int, skip: float, sec
     if skip:
         await asyncio.sleep(skip)
         start, before = time.monotonic(), cpu_seconds(server)
-    ages = []
+    ages: list[tuple[float, float]] = []
     while (left := seconds - sum(took for took, _ in ages)) > 0.5:
         await asyncio.wait((clients,), timeout=min(AGE_SECONDS, left))
         now, spent = time.monotonic(), cpu_seconds(server)
