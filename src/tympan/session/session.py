@@ -206,11 +206,9 @@ class Session:
             observer.on_audio(block)
         while block.shape[1] < len(self._channels):
             self._drop_channel()
-        is_full = False
         for channel in self._channels:
             channel.push(block[:, channel.number])
-            is_full = is_full or channel.is_full
-        return is_full
+        return any(channel.is_full for channel in self._channels)
 
     def _resume(self) -> None:
         self._held = False

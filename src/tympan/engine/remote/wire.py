@@ -102,12 +102,12 @@ def item(stream: int, kind: Kind, payload: bytes = b"") -> bytes:
 
 
 def frame_item(stream: int, frame: Pcm, *, partial: bool = False) -> tuple[bytes, memoryview]:
-    """Return the header and the samples of a frame, which `bytes.join` takes without another copy."""
+    """Return the header and the samples of a contiguous frame, which `bytes.join` takes without another copy."""
     if partial:
         kind = _PARTIAL_INTEGERS if frame.dtype == np.int16 else _PARTIAL_FLOATS
     else:
         kind = _INTEGERS if frame.dtype == np.int16 else _FLOATS
-    return ITEM.pack(stream, kind, frame.nbytes), np.ascontiguousarray(frame).data
+    return ITEM.pack(stream, kind, frame.nbytes), frame.data
 
 
 def frame_of(kind: int, payload: bytes | memoryview) -> Pcm:

@@ -74,7 +74,11 @@ async def _serve(specification: Specification) -> str:
     """Serve, and return the fatal error that ends the process; empty after a stop."""
     config, folder = specification.config, specification.folder
     engine = RemoteEngine(sockets=engine_sockets(config, folder))
-    front = Front(specification.number, folder, LedgerClient(ledger_address(folder)))
+    try:
+        front = Front(specification.number, folder, LedgerClient(ledger_address(folder)))
+    except OSError as error:  # it removes its sockets when it ends while the model loads
+        logger.info("front process %d ends: the supervisor is gone (%s)", specification.number, error.strerror)
+        return ""
     listener = socket.socket(fileno=specification.listener)
     try:
         make_server, _ = await asyncio.gather(asyncio.to_thread(_import_server), engine.start())
