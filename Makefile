@@ -14,7 +14,7 @@ TRITONS := 3.4.0 3.9.0
 # Extras whose lowest versions are tested. PyTorch's needs gigabytes; the lowest versions of Modal and Ray are those of
 # constraints.txt.
 BOUNDED := server,embedded,otel,plot,recording,wyoming
-BOUNDS_TESTS := tests/protocols tests/server/access tests/server/routes tests/client
+BOUNDS_TESTS := tests/protocols tests/server/routes tests/client
 BOUNDS_TOOLS := httpx2|hypothesis|jiwer|psutil|pytest|pytest-asyncio|pytest-audioeval|pytest-timeout|pyyaml|trustme
 
 .PHONY: serve test test-bounds test-exactness test-clients test-long test-deploy test-images test-wheels test-fuzz \
@@ -49,9 +49,11 @@ test-triton: $(TRITONS:%=.venv-triton/%/done)  ## the kernels compiled by the ol
 			tests/models/test_model_kernels.py $(ARGS) || exit 1; \
 	done
 
+# Without generated messages, which take minutes, and without the test that runs Kyutai's model.
 test-bounds: .venv-bounds/done  ## the server, the protocols and the client with the lowest versions that pyproject.toml allows
-	.venv-bounds/bin/python -m pytest -m "not fuzz" -k "not random and not damaged" -W ignore::DeprecationWarning \
-		-W ignore::PendingDeprecationWarning $(BOUNDS_TESTS) $(ARGS)
+	.venv-bounds/bin/python -m pytest -m "not fuzz" -k "not random and not damaged and not beside_file" \
+		-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::ResourceWarning \
+		-W ignore::pytest.PytestUnraisableExceptionWarning $(BOUNDS_TESTS) $(ARGS)
 
 # Kyutai's models, which the second command needs, are in the development environment only.
 test-deploy: .venv-deploy/done .venv/dev.done  ## `modal deploy` against a stand-in, a local Ray, the Helm chart, a rolling update

@@ -126,7 +126,7 @@ def test_image_has_the_versions_of_the_constraints_file(server: ControlPlane) ->
     assert copied.dockerfile_commands[-1] == "COPY . /"
     (install,) = (line for line in packages.dockerfile_commands if "pip install" in line)
     assert install.endswith(" --constraint /constraints.txt")
-    assert {"torch>=2.8", "uvloop>=0.21", "websockets>=14"} <= set(shlex.split(install))
+    assert {"torch", "uvloop", "websockets"} <= {re.split("[<>=]", word)[0] for word in shlex.split(install)}
 
 
 def test_image_ends_with_the_weights(server: ControlPlane) -> None:
