@@ -293,7 +293,7 @@ def test_key_from_form_or_address(locked: Server, visit: Visit) -> None:
     visit.expected = "WebSocket connection to .* failed|status of 401"
     start(page, locked.url)
     page.get_by_label("This server requires an API key").fill("abracadabra")
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Use it", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("rejected this key")
     page.get_by_label("This server requires an API key").fill("open+sesame")
     page.keyboard.press("Enter")

@@ -124,7 +124,7 @@ def test_channels_of_a_call_are_side_by_side(roomy: Server, visit: Visit) -> Non
 
 
 def check_two_columns(page: Page) -> None:
-    idle(page)
+    expect(page.locator(".playable .channel-2").first).to_be_visible()  # at the end
     expect(page.locator("#heads")).to_be_visible()
     left, right = page.locator(".channel-1").first.bounding_box(), page.locator(".channel-2").first.bounding_box()
     assert left
