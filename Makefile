@@ -82,8 +82,9 @@ check: .venv/dev.done  ## style, types, layers
 audit: .venv-audit/done  ## known vulnerabilities in the pinned packages
 	.venv-audit/bin/python .ci/audit.py $(ARGS) constraints.txt constraints-clients.txt constraints-docs.txt
 
+# Not with --quiet, which hides the warnings from --strict as well.
 docs: .venv-docs/done  ## the documentation site, into the folder `site`
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	.venv-docs/bin/python .ci/site_check.py site
 
 clean:
