@@ -24,8 +24,9 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight seconds: the numbers from one to ten, a pause, and the quick brown fox."""
-    return write_speech(tmp_path_factory.mktemp("speech") / "numbers and a fox.wav", ["counting", "quick_brown_fox"])
+    """Ten seconds: hello world, the numbers from one to ten, and the quick brown fox, with pauses."""
+    path = tmp_path_factory.mktemp("speech") / "numbers and a fox.wav"
+    return write_speech(path, ["hello_world", "counting", "quick_brown_fox"])
 
 
 @pytest.fixture

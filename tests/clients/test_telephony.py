@@ -33,7 +33,7 @@ CALL = "40325ec2-5efd-4bd3-805f-53576e581d13"
 
 @pytest.fixture(scope="module")
 def scripted() -> Iterator[LiveServer]:
-    """A server whose words depend on the duration of the audio only: the embedded recognizer needs more than 8 kHz."""
+    """A server whose words depend on the duration of the audio only, so that each of them is expected."""
     with LiveServer(api_keys=(KEY,), host="127.0.0.1") as server:
         yield server
 

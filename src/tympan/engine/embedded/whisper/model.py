@@ -8,6 +8,7 @@ digital silence after the speech avoid nearly all repetitions; what still repeat
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,14 +33,14 @@ from tympan.messages import Samples
 SAMPLE_RATE = 16_000
 FEATURES_PER_SECOND = 100
 PADDING_SECONDS = 4.0
-LONGER_PADDING_SECONDS = 8.0
+LONGER_PADDING_SECONDS = 12.0
 TOKENS_PER_SECOND = 8.0  # of the fastest speech; what repeats itself has more
 SPARE_TOKENS = 8
 UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")  # languages without spaces between words
-TRIAL_SECONDS = 4.0  # of an ordinary window
-TRIAL_TOKENS = 15
-LIVE_WINDOWS_PER_SECOND = 2.5  # of a stream in which someone speaks without a pause
+TRIAL_SECONDS, TRIAL_TOKENS = 2.0, 8  # a short window, so that the start takes little longer
+TRIALS_PER_SECOND = 2.25  # CPU time of a second of live speech, in such windows
 BUSY_SHARE = 0.8  # of a core
+DIGIT = re.compile(r"\d")
 PUNCTUATION = ".。,，!！?？:：、"
 
 
@@ -56,7 +57,7 @@ class Whisper:
         tokenizer = self._tokenizer("en")
         # Without digits the model writes numbers as they are spoken; with them, a count is "1-2-345-678910".
         vocabulary = self._whisper.hf_tokenizer.get_vocab()
-        digits = [token for text, token in vocabulary.items() if token < tokenizer.eot and any(map(str.isdigit, text))]
+        digits = [token for text, token in vocabulary.items() if token < tokenizer.eot and DIGIT.search(text)]
         self._suppressed = [*get_suppressed_tokens(tokenizer, [-1]), *digits]
 
     def decode(
@@ -87,10 +88,7 @@ class Whisper:
         return Hypothesis(tuple(words_after(len(prefix), words)), credible, certainty, tokenizer.language_code)
 
     def streams_per_core(self) -> float:
-        """Return how many live streams a core carries, from the CPU time of an ordinary window."""
-        return BUSY_SHARE / (LIVE_WINDOWS_PER_SECOND * min(self._trial() for _ in range(2)))  # the first one warms up
-
-    def _trial(self) -> float:
+        """Return how many live streams a core carries, from the CPU time of a short window."""
         before = time.process_time()
         tokenizer = self._tokenizer("en")
         encoded = self._encode(np.zeros(round(TRIAL_SECONDS * SAMPLE_RATE), np.float32), PADDING_SECONDS)
@@ -101,7 +99,7 @@ class Whisper:
             max_length=2 * TRIAL_TOKENS,
             suppress_tokens=[*self._suppressed, tokenizer.eot],
         )
-        return time.process_time() - before
+        return BUSY_SHARE / (TRIALS_PER_SECOND * (time.process_time() - before))
 
     def _encode(self, samples: Samples, padding: float) -> object:
         audio = np.pad(samples, (0, round(padding * SAMPLE_RATE)))

@@ -70,6 +70,7 @@ class WhisperRecognizer:
         self._voice = VoiceDetector()
         self._samples = 0
         self._released_until = 0.0
+        self._flushed_at = -STEP_SECONDS
         self._partial = ""
         self._certainty = 0.0  # moving average
         self._audio = np.zeros(0, np.float32)  # of the window, or the last of the silence
@@ -111,14 +112,15 @@ class WhisperRecognizer:
         """Release all words of the audio so far.
 
         The window continues if the speaker is talking, since a word of which a window has only the end is recognized
-        poorly, and if it has too little speech for a word.
+        poorly, and if it has too little speech for a word. Flushes in quick succession end it, so that they cost less.
         """
         events: list[EngineEvent] = []
         if self._in_window and self._has_speech:
             if self._samples_ahead:
                 self._recognized_until = -1.0
-            if self._voice.silence_seconds:
+            if self._voice.silence_seconds or self._now - self._flushed_at < STEP_SECONDS:
                 return self._end_window()
+            self._flushed_at = self._now
             events = self._release_all()
         self._audio = self._audio[: len(self._audio) - self._samples_ahead]
         self._samples_ahead = 0
@@ -169,7 +171,9 @@ class WhisperRecognizer:
 
     def _release_all(self) -> list[EngineEvent]:
         if self._has_speech and self._window_until > self._recognized_until:
-            self._update_hypothesis()
+            before = self._pending
+            if not self._update_hypothesis():  # the model repeats itself
+                self._pending = before
         return [*self._release_first(len(self._pending)), *self._update_partial()]
 
     def _is_due(self, waiting: int) -> bool:
@@ -182,7 +186,8 @@ class WhisperRecognizer:
         events += self._shorten_window()
         return [*events, *self._update_partial()]
 
-    def _update_hypothesis(self) -> None:
+    def _update_hypothesis(self) -> bool:
+        """Recognize the window; return False if there is no hypothesis, but only a text that repeats itself."""
         start = self._window_start
         prefix = [token for guess in self._known for token in guess.tokens]
         known_seconds = max(0.0, self._known[-1].end - start) if self._known else 0.0
@@ -194,13 +199,14 @@ class WhisperRecognizer:
             self._certainty += CERTAINTY_SHARE * (hypothesis.certainty - self._certainty)
         is_certain = hypothesis.certainty >= LOWEST_CERTAINTY and self._certainty >= LOWEST_AVERAGE_CERTAINTY
         if not (hypothesis.credible and is_certain):
-            return
+            return bool(hypothesis.words) or hypothesis.credible
         self._language = hypothesis.language
         self._pending = [self._on_the_clock(word, start) for word in hypothesis.words]
         for old, new in zip(before, self._pending, strict=False):
             if old.key != new.key:
                 break
             self._agreed += 1
+        return True
 
     def _on_the_clock(self, word: Guess, window_start: float) -> Guess:
         """Return a word with times of the stream. The alignment puts the start of a first word before the speech."""

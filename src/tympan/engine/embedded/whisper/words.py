@@ -10,6 +10,14 @@ from dataclasses import dataclass
 LEAST_WORDS = 6  # over which the mean probability is taken, if there are as many
 HIGHEST_COMPRESSION = 2.4  # of a text that repeats itself
 LEAST_REPEATED_WORDS = 3  # in a row, which people rarely say twice
+NUMBERS = frozenset(
+    {
+        *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+        *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty"),
+        *("forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million"),
+    }
+)
+NUMBER_SHARE = 0.5  # of their log probability: the model prefers digits, which are not generated
 NO_SPEECH = (0.6, -0.5)  # not speech: probability of no speech above, certainty below
 
 
@@ -82,7 +90,8 @@ def certainty_of(words: Sequence[Guess]) -> float:
     """
     found: dict[str, float] = {}
     for word in words:
-        found.setdefault(word.key, math.log(max(word.probability, 1e-9)))
+        share = NUMBER_SHARE if word.key in NUMBERS else 1.0
+        found.setdefault(word.key, share * math.log(max(word.probability, 1e-9)))
     last = list(found.values())[-LEAST_WORDS:]
     return sum(last) / len(last) if last else 0.0
 
