@@ -1,12 +1,13 @@
 """Measure a flush: from the request to its answer, for this version and an earlier one in turn.
 
     git worktree add ../before 04688ba
-    python benchmarks/flush_latency.py --before ../before [--model random:tiny] [--dtype f32] [--rounds 5]
+    python benchmarks/flush_latency.py --before ../before [--model random:tiny] [--dtype f32] [--rounds 100]
 
 One live stream on a CPU. The model runs as always, but its tokens are replaced: padding, so that nothing is pending, or
 a word whose last piece comes in the last frame of the flush, so that a version that waits for whole words extends the
-flush. Also measured: the time from the end of a stream to its last event, and a step. The ratios are those of the
-medians over all rounds. The last line is JSON.
+flush. Also measured: the time from the end of a stream to its last event, and a step. Each version has a process; they
+measure one flush of each kind in turn, so that other load meets both. The ratios are those of the medians. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tympan.transcript.words import PADDING
 
 AUDIO_FRAMES = 5  # before each flush
 PIECE = 4
+WARM_UP_ROUNDS = 5
 
 Figures = dict[str, list[float]]
 
@@ -80,8 +82,8 @@ class Events:
         self._seen.clear()
 
 
-async def measure(model: str, dtype: str, flushes: int) -> Figures:
-    """Return the milliseconds of each flush, end and step."""
+async def measure(model: str, dtype: str) -> None:
+    """Measure one flush of each kind for every line of standard input, and print the milliseconds."""
     runner = load_runner(ModelSettings(model=model, dtype=dtype, device="cpu", max_streams=1))
     scripted = ScriptedTokens(runner)
     for row in full_context_rows(runner, 1) * 3:
@@ -90,11 +92,11 @@ async def measure(model: str, dtype: str, flushes: int) -> Figures:
     await engine.start()
     steps: list[float] = []
     engine.observe = lambda report: steps.append(1000 * report.seconds)
-    figures: Figures = {"nothing pending": [], "word pending": [], "end": []}
     frame = full_context_rows(runner, 1)[0].frame
     assert frame is not None
-    for number in range(flushes):
-        for name, milliseconds in figures.items():
+    while await asyncio.to_thread(sys.stdin.readline):
+        figures: Figures = {}
+        for name in ("nothing pending", "word pending", "end"):
             scripted.pending = name == "word pending"
             events = Events()
             stream = engine.open(events)
@@ -105,12 +107,13 @@ async def measure(model: str, dtype: str, flushes: int) -> Figures:
             if name == "end":
                 stream.finish()
             else:
-                stream.flush(number)
+                stream.flush(1)
             await events.wait_for(Finished if name == "end" else Flushed)
-            milliseconds.append(1000 * (time.perf_counter() - began))
+            figures[name] = [1000 * (time.perf_counter() - began)]
             stream.close()
+        print(json.dumps(figures | {"step": steps}), flush=True)
+        steps.clear()
     await engine.stop()
-    return figures | {"step": steps}
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -118,14 +121,28 @@ def compare(arguments: argparse.Namespace) -> None:
     here = Path(__file__).resolve().parent.parent
     trees = {"before": arguments.before.resolve(), "after": here}
     results: dict[str, Figures] = {version: {} for version in trees}
-    options = ["--model", arguments.model, "--dtype", arguments.dtype, "--flushes", str(arguments.flushes)]
-    for _ in range(arguments.rounds):
-        for version, tree in trees.items():
-            environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
-            command = [sys.executable, __file__, *options]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            for name, values in json.loads(done.stdout.splitlines()[-1]).items():
-                results[version].setdefault(name, []).extend(values)
+    command = [sys.executable, __file__, "--model", arguments.model, "--dtype", arguments.dtype]
+    processes = {
+        version: subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(tree / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for version, tree in trees.items()
+    }
+    for number in range(WARM_UP_ROUNDS + arguments.rounds):
+        for version, process in processes.items():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            for name, values in json.loads(process.stdout.readline()).items():
+                if number >= WARM_UP_ROUNDS:
+                    results[version].setdefault(name, []).extend(values)
+    for process in processes.values():
+        process.communicate()
     report = {}
     for name in results["after"]:
         before, after = median(results["before"][name]), median(results["after"][name])
@@ -136,16 +153,15 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, help="Folder of the earlier version; without it, only this one runs.")
+    parser.add_argument("--before", type=Path, help="Folder of the earlier version; without it, one process measures.")
     parser.add_argument("--model", default="random:tiny")
     parser.add_argument("--dtype", default="f32")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--flushes", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
     if arguments.before is not None:
         compare(arguments)
     else:
-        print(json.dumps(asyncio.run(measure(arguments.model, arguments.dtype, arguments.flushes))))
+        asyncio.run(measure(arguments.model, arguments.dtype))
 
 
 if __name__ == "__main__":

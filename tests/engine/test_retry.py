@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.counting import COUNTING_INFO, CountingRunner, counting_token
 from support.harness import run_rows, tiny_runner, voice
@@ -175,6 +175,7 @@ async def test_close_during_retry_frees_the_slot() -> None:
     assert engine.active == 0
 
 
+@settings(deadline=None)
 @given(
     asynchronous=st.booleans(),
     prefix_seconds=st.sampled_from([0.0, 1.0]),

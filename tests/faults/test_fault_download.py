@@ -30,11 +30,17 @@ def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
         yield server
 
 
+def bytes_of_unfinished(folder: Path) -> int:
+    """Return the size of the largest file that is being downloaded."""
+    return max((path.stat().st_size for path in folder.rglob("*.incomplete")), default=0)
+
+
 @pytest.mark.parametrize("on_terminal", [False, True])
 def test_killed_download_continues(on_terminal: bool, hub: LoopbackHub, tmp_path: Path) -> None:
     hub.hold_at = 200_000
     with start(hub, tmp_path / "hub", "pull", MODEL) as process:
         wait_until(hub.held.is_set, process)
+        wait_until(lambda: bytes_of_unfinished(tmp_path) > 100_000, process)  # what was sent may be on its way
         process.send_signal(signal.SIGKILL)
         process.communicate()
     sent = hub.sent[WEIGHTS]

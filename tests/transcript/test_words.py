@@ -272,6 +272,7 @@ def test_pieces_after_padding_are_glued() -> None:
     assert text_of_words(words) == "hellolo world"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([BOUNDARY, PADDING, HEL, LO, WOR, LD, A, SPACE]), max_size=60))
 def test_partials_are_joined_as_their_words(tokens: list[int]) -> None:
     """The text with a partial is what the text becomes if its word is released without further pieces."""
