@@ -117,6 +117,8 @@ export class Transcript {
   open: Word[][];
   /** Of each channel: the text after its last final word, which may still change. */
   pending: string[];
+  /** Of each channel: whether that text continues the word without a space. */
+  pendingGlued: boolean[];
   onChange: () => void;
   get channels(): number;
   /** All segments; the last one of each channel has the words since the last pause. */
@@ -126,7 +128,7 @@ export class Transcript {
   get wordCount(): number;
   get isEmpty(): boolean;
   word(word: Word): void;
-  partial(text: string, channel?: number): void;
+  partial(text: string, channel?: number, glued?: boolean): void;
   segment(segment: Omit<Segment, "words">): void;
   close(): void;
   replace(segments: Segment[], channels?: number): void;

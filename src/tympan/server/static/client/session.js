@@ -181,7 +181,7 @@ export class Session {
         this.#delayed = [];
         return;
       case "partial":
-        return this.#transcript.partial(message.text, message.channel);
+        return this.#transcript.partial(message.text, message.channel, message.glued);
       case "word":
         return this.#word(message);
       case "segment":

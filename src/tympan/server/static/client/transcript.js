@@ -9,6 +9,8 @@ export class Transcript {
   open = [[]];
   /** Of each channel: the text after its last final word. */
   pending = [""];
+  /** Of each channel: whether that text continues the word without a space. */
+  pendingGlued = [false];
   /** Called after every change. */
   onChange = () => {};
 
@@ -30,9 +32,10 @@ export class Transcript {
     this.onChange();
   }
 
-  partial(text, channel = 0) {
-    if (text === this.pending[channel]) return;
+  partial(text, channel = 0, glued = false) {
+    if (text === this.pending[channel] && glued === this.pendingGlued[channel]) return;
     this.pending[channel] = text;
+    this.pendingGlued[channel] = glued;
     this.onChange();
   }
 
@@ -83,6 +86,7 @@ export class Transcript {
     this.segments = segments;
     this.open = Array.from({ length: channels }, () => []);
     this.pending = this.open.map(() => "");
+    this.pendingGlued = this.open.map(() => false);
     this.onChange();
   }
 }

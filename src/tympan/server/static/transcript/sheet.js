@@ -35,15 +35,20 @@ export class Sheet {
     const changed = this.#shown.findIndex(({ segment }, i) => segment !== segments[i]);
     if (changed >= 0) for (const { element } of this.#shown.splice(changed)) element.remove();
     for (const segment of segments.slice(this.#shown.length)) {
-      const element = paragraph(segment.words, "", two ? segment.channel : undefined);
+      const element = paragraph({ words: segment.words, channel: two ? segment.channel : undefined });
       this.#box.append(element);
       this.#shown.push({ segment, element });
       this.#spoken.replaceChildren(textElement("p", segment.text));
     }
     this.#open = transcript.open
-      .map((words, channel) => ({ words, pending: transcript.pending[channel], channel: two ? channel : undefined }))
+      .map((words, channel) => ({
+        words,
+        pending: transcript.pending[channel],
+        glued: transcript.pendingGlued[channel],
+        channel: two ? channel : undefined,
+      }))
       .filter(({ words, pending }) => words.length > 0 || pending !== "")
-      .map(({ words, pending, channel }) => paragraph(words, pending, channel));
+      .map(paragraph);
     for (const element of this.#open) element.classList.add("open-segment");
     this.#box.append(...this.#open);
     if (following) window.scrollTo({ top: document.documentElement.scrollHeight });
@@ -115,7 +120,7 @@ export class Sheet {
 }
 
 /** Return a paragraph of one segment; `channel` is undefined if there is only one. */
-function paragraph(words, pending, channel) {
+function paragraph({ words, pending = "", glued = false, channel }) {
   const element = document.createElement("p");
   element.className = "segment";
   const time = textElement("time", words.length > 0 ? clock(words[0].start) : "");
@@ -125,7 +130,7 @@ function paragraph(words, pending, channel) {
   }
   const text = textElement("span", "", "text");
   words.forEach((word, i) => text.append(i > 0 ? " " : "", wordElement(word)));
-  if (pending) text.append(words.length > 0 ? " " : "", textElement("span", pending, "partial"));
+  if (pending) text.append(words.length > 0 && !glued ? " " : "", textElement("span", pending, "partial"));
   element.append(time, text);
   return element;
 }

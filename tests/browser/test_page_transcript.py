@@ -1,4 +1,4 @@
-"""The page writes the same subtitles as the command line."""
+"""The page shows and writes a transcript as the command line does."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ def test_same_subtitles_as_command_line(one_stream: Server, visit: Visit) -> Non
         [segments_with_words(transcript) for transcript in transcripts],
     )
     assert made == [[to_srt(transcript), to_vtt(transcript)] for transcript in transcripts]
+
+
+@pytest.mark.parametrize(("glued", "shown"), [(True, "the 400"), (False, "the 4 00")])
+def test_partial_text_may_continue_the_word(one_stream: Server, visit: Visit, glued: bool, shown: str) -> None:
+    visit.page.goto(one_stream.url)
+    text = visit.page.evaluate(
+        """async (glued) => {
+            const { Sheet } = await import("/static/transcript/sheet.js");
+            const { Transcript } = await import("/static/client/index.js");
+            const [box, transcript] = [document.createElement("div"), new Transcript()];
+            const sheet = new Sheet(box, document.createElement("div"));
+            ["the", "4"].forEach((text, i) => transcript.word({ text, start: i, end: i + 1, confidence: 1 }));
+            transcript.partial("00", 0, glued);
+            sheet.show(transcript);
+            return box.querySelector(".text").textContent;
+        }""",
+        glued,
+    )
+    assert text == shown
 
 
 def random_transcript(dice: Random) -> Transcript:
