@@ -77,7 +77,7 @@ def test_machine_without_unit(machine: Machine) -> None:
         ("Environment=TYMPAN_MODEL=random:1b\nPrivateDevices=yes", 0, "the unit hides devices"),
         ("PrivateDevices=yes", 0, ""),
         ("ExecStart=\nExecStart=/nowhere/tympan serve", 1, "ExecStart names /nowhere/tympan, which is not a program"),
-        ("Environment=TYMPAN_PORT=x", 1, "invalid port: "),
+        ("Environment=TYMPAN_PORT=x", 1, "invalid TYMPAN_PORT 'x': "),
         ("EnvironmentFile=/nowhere/variables", 1, "EnvironmentFile /nowhere/variables cannot be read: No such file"),
         ("EnvironmentFile=-/nowhere/variables", 0, ""),
         ("Environment=TYMPAN_API_KEYS_FILE=/run/credentials/tympan.service/keys", 1, "add LoadCredential=keys:FILE"),
