@@ -122,7 +122,8 @@ def test_first_commands_work_as_printed() -> None:
         assert len(commands) == 3
         for command in commands:
             shown = run(Path(sys.executable).parent / command.split()[0], *command.split()[1:])
-            assert (shown.returncode, "fox" in shown.stdout.lower()) == (0, True), f"{command}: {shown.stdout}{shown.stderr}"
+            said = f"{command}: {shown.stdout}{shown.stderr}"
+            assert (shown.returncode, "fox" in shown.stdout.lower()) == (0, True), said
 
 
 def test_first_commands_end_with_the_server() -> None:
