@@ -34,7 +34,7 @@ WAIT_SECONDS = 120
 SERVES = {
     "server": ("--model", "scripted"),
     "embedded": ("--model", "embedded"),
-    "recording": ("--model", "scripted", "--record-folder", "recordings"),
+    "recording": ("--model", "scripted", "--record-folder", "."),
     "wyoming": ("--model", "scripted", "--wyoming-port", "0"),
 }
 RECOGNIZERS = ("embedded",)
