@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import tympan
+from tympan.engine.kyutai.machine import processor
 
 
 def conditions(device: torch.device) -> dict[str, object]:
@@ -20,7 +21,7 @@ def conditions(device: torch.device) -> dict[str, object]:
     return {
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if on_gpu else None,
-        "cpu": _processor(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -44,12 +45,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
