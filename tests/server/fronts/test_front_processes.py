@@ -209,9 +209,13 @@ async def test_bytes_of_files_count_for_all_fronts(server: ServerProcess) -> Non
         return {(await post(server, path, LIMITED_KEY, bytes(size))).status_code for _ in range(count)}
 
     assert await statuses(16, 1200) == {200}
-    assert await statuses(1, 85_000) == {200}, "no front has received 100,000 bytes, but both together have"
-    await asyncio.sleep(2.5)
-    assert await statuses(8, 1200) == {429}
+    assert await statuses(1, 75_000) == {200}
+    for _ in range(5):  # of 100,000 bytes the front without the large file receives at most 19,200 and 5 * 9,600
+        if await statuses(8, 1200) == {429}:
+            break
+        await asyncio.sleep(2)
+    else:
+        raise AssertionError("a front accepts files although both together have received too many bytes")
     await until_idle(server)
 
 
