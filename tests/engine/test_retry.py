@@ -18,7 +18,7 @@ from support.listener import Listener
 from support.recorded import EagerDevice
 from support.token_streams import TokenStream
 
-from tympan.engine.base import StepReport
+from tympan.engine.base import EngineStream, StepReport
 from tympan.engine.batching.engine import BatchedEngine
 from tympan.engine.batching.scheduler import KEPT_FRAMES, REPLAY_FRAMES, Row, Scheduler, Slot
 from tympan.engine.batching.step import StepResult, scheduler_for
@@ -132,15 +132,20 @@ async def test_stream_with_words_does_not_run_again() -> None:
     assert not any(each.retries for each in reports)
 
 
+def send_talk(stream: EngineStream) -> None:
+    """Send all of `TALK` and end the stream."""
+    for frame in TALK:
+        stream.push(frame)
+    stream.finish()
+
+
 async def test_stream_runs_again_once() -> None:
     """A model that gives no word in the second run, either, ends the stream."""
     engine = BatchedEngine(MuteRunner, stall_seconds=8.0)
     await engine.start()
     listener = Listener()
     stream = engine.open(listener, live=False)
-    for frame in TALK:
-        stream.push(frame)
-    stream.finish()
+    send_talk(stream)
     await listener.wait_for_end()
     await engine.stop()
     assert len(listener.of(Warning)) == 1
@@ -159,15 +164,11 @@ async def test_close_during_retry_frees_the_slot() -> None:
     await engine.start()
     listener, after = Listener(), Listener()
     stream = engine.open(listener, live=False)
-    for frame in TALK:
-        stream.push(frame)
-    stream.finish()
+    send_talk(stream)
     await listener.wait_for(Warning)
     stream.close()
     stream = engine.open(after, live=False)
-    for frame in TALK:
-        stream.push(frame)
-    stream.finish()
+    send_talk(stream)
     await after.wait_for_end()
     await engine.stop()
     expected, _ = await transcribe(TALK)

@@ -15,6 +15,7 @@ from tympan.audio.files import AudioInput
 from tympan.audio.resample import Resampler
 from tympan.client.stream import connect
 from tympan.client.sync import LoopThread
+from tympan.client.wire import is_int16
 from tympan.config import config_file, load_config
 from tympan.errors import ParameterError
 from tympan.messages import Event, Samples
@@ -88,13 +89,7 @@ def as_floats(samples: npt.NDArray[np.floating] | npt.NDArray[np.int16]) -> Samp
     Raises:
         ParameterError: The array has another shape, or is neither of floats nor of int16.
     """
-    is_int = samples.dtype.kind == "i" and samples.dtype.itemsize == 2
-    if samples.ndim != 1 or not (is_int or np.issubdtype(samples.dtype, np.floating)):
-        raise ParameterError(
-            f"invalid samples {samples.dtype} {list(samples.shape)}: expected a one-dimensional array of floats in "
-            "[-1, 1] or of int16"
-        )
-    return samples.astype(np.float32) / np.float32(32768 if is_int else 1)
+    return samples.astype(np.float32) / np.float32(32768 if is_int16(samples) else 1)
 
 
 class _ArrayInput:

@@ -57,6 +57,21 @@ _EVENT_TYPES: Final[dict[str, type[Event]]] = {
 }
 
 
+def is_int16(samples: npt.NDArray[np.floating] | npt.NDArray[np.int16]) -> bool:
+    """Return whether mono samples `[n]` are int16, in either byte order, and not floats.
+
+    Raises:
+        ParameterError: The array has another shape, or is neither of floats nor of int16.
+    """
+    is_int = samples.dtype.kind == "i" and samples.dtype.itemsize == 2
+    if samples.ndim != 1 or not (is_int or np.issubdtype(samples.dtype, np.floating)):
+        raise ParameterError(
+            f"invalid samples {samples.dtype} {list(samples.shape)}: expected a one-dimensional array of floats in "
+            "[-1, 1] or of int16"
+        )
+    return is_int
+
+
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
     """Encoding of a stream's audio; `sample_bytes` is 0 for containers, whose bytes do not indicate a time."""
@@ -83,12 +98,7 @@ class AudioFormat:
         """
         if not isinstance(audio, np.ndarray):
             return bytes(audio)
-        is_int = audio.dtype.kind == "i" and audio.dtype.itemsize == 2
-        if audio.ndim != 1 or not (is_int or np.issubdtype(audio.dtype, np.floating)):
-            raise ParameterError(
-                f"invalid samples {audio.dtype} {list(audio.shape)}: expected a one-dimensional array of floats in "
-                "[-1, 1] or of int16"
-            )
+        is_int = is_int16(audio)
         if is_int and self.encoding == "s16le":
             return audio.astype("<i2").tobytes()
         if is_int and self.encoding == "f32le":
