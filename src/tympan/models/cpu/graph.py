@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _TYPES = {
     torch.bool: TensorProto.BOOL,
 }
 _END = np.iinfo(np.int64).max
+_START_LOCK = threading.Lock()
 
 
 class Graph:
@@ -124,7 +126,8 @@ class Session:
     def __init__(
         self, model: bytes, inputs: Sequence[str], outputs: Sequence[str], weights: Mapping[str, Array]
     ) -> None:
-        _start_threads()
+        with _START_LOCK:  # graphs are compiled in several threads
+            _start_threads()
         options = onnxruntime.SessionOptions()
         options.use_per_session_threads = False
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
