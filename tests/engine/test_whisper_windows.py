@@ -149,6 +149,17 @@ def test_every_word_is_released_once(
     assert max(model.decoded) <= windows.LONGEST_WINDOW_SECONDS + windows.LONGEST_STEP_SECONDS
 
 
+@pytest.mark.parametrize("waiting", [13, 60])
+@pytest.mark.parametrize("doubtful", ["01", "10", "1100", "0110", "10010"])
+def test_rejected_hypothesis_loses_no_word_of_long_speech(doubtful: str, waiting: int) -> None:
+    """The window is shortened after up to two of them, while the process is behind."""
+    for seconds in (0.2, 0.5, 0.9):
+        spoken = speech([(seconds, 0.0)] * 40)
+        model = NumberModel(spoken.lengths, [digit == "1" for digit in doubtful])
+        assert texts_of(recognize(spoken, model, [waiting])) == [str(number) for number in spoken.lengths]
+        assert max(model.decoded) <= windows.LONGEST_WINDOW_SECONDS + windows.LONGEST_STEP_SECONDS
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 1.2)), min_size=1, max_size=12), st.integers(0, 1_000))
 def test_flush_between_words_loses_none(words: list[tuple[float, float]], offset: int) -> None:

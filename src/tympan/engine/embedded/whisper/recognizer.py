@@ -9,7 +9,7 @@ beginning of the hypothesis. A word is released, except for the last one,
 
 and otherwise at the end of the window. A hypothesis releases nothing if it is not credible or the model is not certain
 of it, or if the model was not certain of several hypotheses before it, since then they are another language. The more
-frames wait, the less often a window is recognized.
+frames wait, the less often a window is recognized, unless its last hypothesis was rejected: the next may be better.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ LOWEST_CERTAINTY = -1.0  # of a hypothesis: 0 to -0.6 for clear English, and -0.
 LOWEST_AVERAGE_CERTAINTY = -0.9
 CERTAINTY_SHARE = 0.4  # of a hypothesis in the moving average
 KEPT_SECONDS = 2.0  # audio with which it continues if it has none
+MOST_REJECTED = 2  # hypotheses in a row after which a window that becomes too long still keeps what was not released
 
 
 class WindowModel(Protocol):
@@ -135,6 +136,11 @@ class WhisperRecognizer:
         return self._voice.speech_seconds >= SHORTEST_SPEECH_SECONDS
 
     @property
+    def _may_recover(self) -> bool:
+        """Whether the last hypothesis was rejected, and the next may give its words."""
+        return 0 < self._rejected <= MOST_REJECTED
+
+    @property
     def _speech_end(self) -> float:
         return self._now - self._voice.silence_seconds
 
@@ -160,6 +166,7 @@ class WhisperRecognizer:
         self._known: list[Guess] = []  # released words of the window; their times are those of the stream
         self._pending: list[Guess] = []  # the other words of the last hypothesis
         self._agreed = 0  # how many of them the hypothesis before had, too
+        self._rejected = 0  # hypotheses in a row
         self._voice.start_count()
 
     def _end_window(self) -> list[EngineEvent]:
@@ -177,7 +184,7 @@ class WhisperRecognizer:
         return [*self._release_first(len(self._pending)), *self._update_partial()]
 
     def _is_due(self, waiting: int) -> bool:
-        step = min(STEP_SECONDS + waiting * FRAME_SECONDS, LONGEST_STEP_SECONDS)
+        step = STEP_SECONDS if self._may_recover else min(STEP_SECONDS + waiting * FRAME_SECONDS, LONGEST_STEP_SECONDS)
         return self._speech_end - self._recognized_until >= step
 
     def _recognize(self) -> list[EngineEvent]:
@@ -199,7 +206,9 @@ class WhisperRecognizer:
             self._certainty += CERTAINTY_SHARE * (hypothesis.certainty - self._certainty)
         is_certain = hypothesis.certainty >= LOWEST_CERTAINTY and self._certainty >= LOWEST_AVERAGE_CERTAINTY
         if not (hypothesis.credible and is_certain):
+            self._rejected += 1
             return bool(hypothesis.words) or hypothesis.credible
+        self._rejected = 0
         self._language = hypothesis.language
         self._pending = [self._on_the_clock(word, start) for word in hypothesis.words]
         for old, new in zip(before, self._pending, strict=False):
@@ -223,13 +232,17 @@ class WhisperRecognizer:
     def _shorten_window(self) -> list[EngineEvent]:
         """Remove the beginning of a window that has become too long.
 
-        A few released words remain or, without any, seconds. Pending words before the rest are released.
+        A few released words remain or, without any, seconds. Pending words before the rest are released. After a
+        rejected hypothesis, the audio behind the released words remains.
         """
         if self._now - self._window_start < LONGEST_WINDOW_SECONDS:
             return []
         earliest = self._now - LONGEST_WINDOW_SECONDS / 2
         known = [guess for guess in self._known[-KEPT_WORDS:] if guess.start > earliest]
         start = known[0].start if known else self._now - KEPT_SECONDS
+        if self._may_recover:
+            unreleased = self._known[-1].end if self._known else self._window_start
+            start = min(start, max(unreleased, self._now - LONGEST_WINDOW_SECONDS))
         lost = sum(guess.start < start for guess in self._pending)
         events = self._release_first(lost)
         if lost:
