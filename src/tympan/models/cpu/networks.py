@@ -48,13 +48,14 @@ def run_lm_on_cpu(lm: LM, kind: WeightType, folder: Path | None = None) -> None:
 
     Args:
         lm: The model; its weights move into the sessions, one layer at a time.
-        kind: Type of the weights.
+        kind: Type of the weights. With ``int4``, the output layer is ``int8``: a fiftieth of the weights, whose
+            rounding changes the logits most.
         folder: As for :class:`Packer`.
     """
     packer = Packer(lm, kind, folder)
     lm.transformer = CpuTransformer(lm.transformer, packer, lm.out_norm)  # type: ignore[assignment]
     lm.out_norm = nn.Identity()  # type: ignore[assignment]
-    lm.text_linear = CpuLinear(packer(lm.text_linear))  # type: ignore[assignment]
+    lm.text_linear = CpuLinear(packer(lm.text_linear, "int8" if kind == "int4" else kind))  # type: ignore[assignment]
     if lm.pause_linear is not None:
         lm.pause_linear = CpuLinear(lm.pause_linear.weight.float())  # type: ignore[assignment]
     lm.compute_dtype = torch.float32

@@ -34,10 +34,11 @@ class Packer:
         self._stored = self._folder is not None and self._folder.is_dir()
         self._failed = False
 
-    def __call__(self, layer: nn.Linear) -> PackedWeight | Tensor:
-        """Return the weight of ``layer``, from its file if there is one."""
+    def __call__(self, layer: nn.Linear, kind: WeightType | None = None) -> PackedWeight | Tensor:
+        """Return the weight of ``layer``, from its file if there is one; ``kind`` replaces that of the network."""
+        kind = kind or self._kind
         if self._folder is None:
-            return pack(layer.weight, self._kind)
+            return pack(layer.weight, kind)
         name = self._names[id(layer)]
         if self._stored:
             try:
@@ -46,7 +47,7 @@ class Packer:
                 logger.warning("packed weights in %s cannot be read, and are made again: %s", self._folder, error)
                 self._stored, self._failed = False, True  # the next start writes them again
                 shutil.rmtree(self._folder, ignore_errors=True)
-        packed = pack(layer.weight, self._kind)
+        packed = pack(layer.weight, kind)
         assert isinstance(packed, PackedWeight)
         if not self._failed:
             try:
