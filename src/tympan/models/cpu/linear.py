@@ -33,7 +33,7 @@ WeightType = Literal["f32", "int8", "int4"]
 _BLOCKS = {8: 128, 4: 32}  # input channels per scale
 _INTEGER_INPUTS = 4  # MatMulNBits' accuracy_level for inputs of 8 bits
 _BLOCK_CHANNELS = 256  # quantized at once, so that intermediate results stay in the processor's cache
-_REFITS = 2  # of a 4-bit block's scale; the error falls by 3.5 %, as with a search among a dozen scales
+_REFITS = 2  # of a 4-bit block's scale
 _SMALLEST = 1e-30  # avoids a division by zero for blocks of zeros
 
 
