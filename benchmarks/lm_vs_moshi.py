@@ -25,9 +25,11 @@ from tympan.engine.kyutai.loader import quantize
 from tympan.models.checkpoints.names import kyutai_lm
 from tympan.models.checkpoints.randomized import PRESETS
 from tympan.models.checkpoints.tensors import TensorFiles, fill
+from tympan.models.cpu.threads import give_threads_to_pytorch, give_threads_to_sessions
 from tympan.models.lm import LM
 
 CONFIG = PRESETS["1b"].lm
+MOSHI_NAME = "moshi bf16"
 MOSHI = {
     "dim": 2048,
     "num_layers": 16,
@@ -92,7 +94,7 @@ def main() -> None:
     generator = LMGen(reference, use_sampling=False, temp=0.0, temp_text=0.0)
     codes = torch.randint(0, 2048, (1, 32, 1))
     with no_compile(), generator.streaming(1):
-        contenders = {"moshi bf16": lambda: generator.step_with_extra_heads(codes) and None, **contenders}
+        contenders = {MOSHI_NAME: lambda: generator.step_with_extra_heads(codes) and None, **contenders}
         times = alternate(contenders, options.rounds)
     report(times, options.threads)
 
@@ -103,13 +105,14 @@ def alternate(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[st
         if turn == 3:
             times = {name: [] for name in contenders}
         for name, step in contenders.items():
+            give_threads_to_pytorch() if name == MOSHI_NAME else give_threads_to_sessions()
             with timed(times[name]):
                 step()
     return times
 
 
 def report(times: dict[str, list[float]], threads: int) -> None:
-    base = statistics.median(times["moshi bf16"])
+    base = statistics.median(times[MOSHI_NAME])
     medians = {name: statistics.median(each) for name, each in times.items()}
     rows = [
         {"contender": name, "ms_p50": round(median, 1), "ratio": round(base / median, 2)}

@@ -25,6 +25,7 @@ from tympan.models.checkpoints.randomized import synthetic_voice
 from tympan.models.checkpoints.tensors import TensorFiles, check_all_used, fill
 from tympan.models.config import MimiConfig
 from tympan.models.cpu.networks import run_mimi_on_cpu
+from tympan.models.cpu.threads import give_threads_to_pytorch, give_threads_to_sessions
 from tympan.models.mimi import MimiEncoder
 
 RING_FRAMES = 125  # context of the encoder's transformer, 10 s
@@ -61,8 +62,10 @@ def measure(reference: Any, ours: MimiEncoder, batch: int, rounds: int) -> dict[
     with reference.streaming(batch):
         for index in range(count):
             frames = voice[:, index].contiguous()
+            give_threads_to_pytorch()
             with timed(times["moshi"]):
                 expected = reference.encode(frames[:, None])[:, :, 0]
+            give_threads_to_sessions()
             with timed(times["tympan"]):
                 found = ours.encode(frames, state, rows)
             differing += int((found != expected).any(dim=1).sum())

@@ -25,6 +25,7 @@ from torch import nn
 
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu
+from tympan.models.cpu.threads import give_threads_to_pytorch, give_threads_to_sessions
 from tympan.models.cpu.transformer import CpuTransformer
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
@@ -123,9 +124,11 @@ def main() -> None:
     checkpoint = open_checkpoint(options.model)
     rows = []
     for batch in map(int, options.batch.split(",")):
+        give_threads_to_pytorch()
         mimi, lm = checkpoint.mimi(), checkpoint.lm(dtype=torch.bfloat16)
         run_mimi_on_cpu(mimi)
         run_lm_on_cpu(lm, options.dtype)
+        give_threads_to_sessions()
         for name, parts in (
             ("codec", profile_codec(mimi, batch, options.rounds)),
             (f"lm {options.dtype}", profile_lm(lm, batch, options.rounds)),

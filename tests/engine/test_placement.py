@@ -36,6 +36,30 @@ def test_loading_sets_float32_precision() -> None:
     assert result.stdout.split() == ["high", "highest"]
 
 
+THREADS = """
+import torch
+from tympan.engine.kyutai.loader import load_model
+from tympan.engine.kyutai.placement import place
+from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.cpu.threads import thread_count
+from tympan.settings import ModelSettings
+
+for kind in ("int8", "bf16", "f32"):
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype=kind)
+    load_model(open_checkpoint(settings.model), place(settings), settings)
+    print(torch.get_num_threads(), thread_count())
+"""
+
+
+def test_pytorch_keeps_one_thread_beside_those_of_onnx_runtime() -> None:
+    """With more, idle threads take cores from busy ones. PyTorch multiplies weights in bf16, with all threads."""
+    command = [sys.executable, "-c", THREADS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["1 2", "2 2", "1 2"]
+
+
 WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None

@@ -25,6 +25,7 @@ from tympan.engine.kyutai.recommendation import MEASURED_TYPES, store
 from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.models.checkpoints.checkpoint import describe
 from tympan.models.checkpoints.load import open_checkpoint
+from tympan.models.cpu.threads import give_threads_to_pytorch, thread_count
 
 STEPS = 40
 
@@ -81,11 +82,12 @@ def measure_engine(
     placement = place(settings)
     if recorder is None and placement.device.type == "cuda":
         recorder = CudaDevice()
+    give_threads_to_pytorch()  # which a model that was measured before may have taken away
+    copy_gbps = copy_rate(placement.device) / 1e9
     model = load_model(checkpoint, placement, settings)
     info = describe_engine(checkpoint, placement)
     described = describe(checkpoint, dtype=model.cache_dtype)
     linears = stored_bytes(model.lm) - model.lm.embedding.nbytes  # a step reads only a few rows of the embeddings
-    copy_gbps = copy_rate(placement.device) / 1e9
     rows = []
     for count in streams:
         codec, lm = _time_steps(KyutaiRunner(model, info, count), count, steps, recorder)
@@ -109,7 +111,7 @@ def measure_engine(
         device=info.device,
         dtype=placement.kind,
         torch=torch.__version__,
-        threads=torch.get_num_threads(),
+        threads=thread_count(),
         copy_gbps=round(copy_gbps, 2),
         weight_bytes=stored_bytes(model.lm) + stored_bytes(model.mimi),
         rows=rows,

@@ -24,6 +24,7 @@ from tympan.errors import ConfigError, missing_package
 from tympan.models.checkpoints.checkpoint import Checkpoint
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.checkpoints.randomized import synthetic_voice
+from tympan.models.cpu.threads import give_threads_to_pytorch, give_threads_to_sessions
 from tympan.models.layers.attention import FP8
 from tympan.models.layers.fp8 import Fp8Linear, replace_with_fp8
 from tympan.models.lm import LM
@@ -103,6 +104,7 @@ def load_model(
     """Load the weights onto the device. Low-bit models keep their embeddings in floats and compute in float32."""
     timer = timer or StartupTimer()
     prepare(placement.device)
+    give_threads_to_pytorch()
     tokenizer = fetch(checkpoint, timer)
     with timer.timed("weights"):
         lm = checkpoint.lm(device=placement.device, dtype=placement.wide, temperature=settings.temperature)
@@ -112,6 +114,8 @@ def load_model(
         mimi = checkpoint.mimi(device=placement.device)
         if placement.device.type == "cpu":
             cpu_networks().run_mimi_on_cpu(mimi)
+    if placement.device.type == "cpu" and placement.kind in CPU_KINDS:
+        give_threads_to_sessions()
     return LoadedModel(
         mimi=mimi,
         lm=lm,

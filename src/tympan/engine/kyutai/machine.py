@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-import torch
+from tympan.models.cpu.threads import thread_count
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -23,4 +23,4 @@ def processor() -> str:
 
 def cpu_key() -> dict[str, object]:
     """Return what step times on a CPU depend on, apart from the model."""
-    return {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {"cpu": processor(), "cores": os.cpu_count(), "threads": thread_count()}

@@ -14,6 +14,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from tympan.models.cpu.threads import thread_count
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -157,5 +159,5 @@ class SessionModule(nn.Module):
 
 @functools.cache
 def _start_threads() -> None:
-    """Create the threads that all sessions share: as many as PyTorch uses, which the user can set."""
-    onnxruntime.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
+    """Create the threads that all sessions share."""
+    onnxruntime.set_global_thread_pool_sizes(thread_count(), 1)

@@ -1,12 +1,14 @@
-"""Attention over a ring: each row reads its slot's keys and values in place, in a graph of its own.
+"""Attention over a ring: each row reads its slot's keys and values in place.
 
-The rings of a batch are not copied to one place, which would take as long as reading them. A row's result therefore
-does not depend on the other rows.
+The rings of a batch are not copied to one place, which would take as long as reading them: slots that lie next to each
+other are read by one call, others by one call each. Every row has its own products, so its result does not depend on
+the other rows.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,48 +56,57 @@ class RingAttention:
         return _InPlace(ring, rows, positions, self._session(positions.shape[1], ring.keys.dtype))
 
     def _make_session(self, steps: int, dtype: torch.dtype) -> Session:
-        """Return the graph of one row's attention.
+        """Return the graph of the attention of slots next to each other.
 
-        Inputs: query ``[H, T, D]`` float32; keys and values ``[H, C, D]`` of ``dtype``; visible entries
-        ``[T, 1, 1, C]`` bool. Output: ``[T, dimension]`` float32.
+        Inputs: scaled query ``[B, H, T, D]`` float32; keys and values ``[B, 1, H, C, D]`` of ``dtype``; visible entries
+        ``[B, T, 1, 1, C]`` bool. Output: ``[B, T, dimension]`` float32.
         """
         heads, width, capacity = self.config.heads, self.config.head_dimension, self.config.context
         graph = Graph()
-        query = graph.input(heads, steps, width)
-        keys, values = (graph.input(heads, capacity, width, dtype=dtype) for _ in range(2))
-        visible = graph.input(steps, 1, 1, capacity, dtype=torch.bool)
+        query = graph.input("batch", heads, steps, width)
+        keys, values = (graph.input("batch", 1, heads, capacity, width, dtype=dtype) for _ in range(2))
+        visible = graph.input("batch", steps, 1, 1, capacity, dtype=torch.bool)
         # One product per step and head: products of a single row need no copy of the keys and values.
-        by_step = graph.op("Unsqueeze", graph.op("Transpose", query, perm=[1, 0, 2]), graph.constant([2]))
-        scaled = graph.op("Mul", by_step, graph.constant(width**-0.5))  # [T, H, 1, D]
-        scores = graph.own_op("FusedMatMul", scaled, graph.widened(keys, dtype), transB=1)
+        by_step = graph.op("Unsqueeze", graph.op("Transpose", query, perm=[0, 2, 1, 3]), graph.constant([3]))
+        # Scaled before: ONNX Runtime merges a factor into the product, which then takes twice as long.
+        scores = graph.own_op("FusedMatMul", by_step, graph.widened(keys, dtype), transB=1)  # [B, T, H, 1, C]
         # Selected and not added: entries that were never written may hold anything.
         masked = graph.op("Where", visible, scores, graph.constant(float("-inf")))
         mixed = graph.op("MatMul", graph.op("Softmax", masked, axis=-1), graph.widened(values, dtype))
-        return graph.compile(graph.reshape(mixed, steps, -1))
+        return graph.compile(graph.reshape(mixed, 0, steps, -1))
 
 
 class _InPlace:
     def __init__(self, ring: Ring, rows: Tensor, positions: Tensor, session: Session) -> None:
         capacity, steps = ring.capacity, positions.numpy()
         self._session = session
-        self._keys, self._values = ring.keys.numpy(), ring.values.numpy()
-        self._slots: list[int] = rows.tolist()
-        self._entries: list[list[int]] = (steps % capacity).tolist()
+        self._scale = np.float32(ring.keys.shape[-1] ** -0.5)
+        self._keys, self._values = ring.keys.numpy()[:, :, None], ring.values.numpy()[:, :, None]
+        self._slots, self._entries = rows.numpy()[:, None], steps % capacity
         last = steps[:, -1:]
         written = last - (last - np.arange(capacity)) % capacity  # the position that each entry holds, negative = none
-        for row, slot in enumerate(self._slots):
-            first = steps[row, 0]
+        for slot, first in zip(rows.tolist(), steps[:, 0].tolist(), strict=True):
             if first <= 1:  # a new stream: NaN of the last one would stay NaN when they are weighted by zero
-                self._values[:, slot, :, first:] = 0
+                self._values[:, slot, :, :, first:] = 0
         self._visible = ((written >= 0)[:, None] & (written[:, None] <= steps[:, :, None]))[:, :, None, None]
+        self._groups = list(_neighbours(rows.tolist()))
 
     def attend(self, layer: int, query: Array, key: Array, value: Array, *, out: Array) -> None:
-        for row, slot in enumerate(self._slots):
-            keys, values = self._keys[layer, slot], self._values[layer, slot]
-            for step, entry in enumerate(self._entries[row]):
-                keys[:, entry] = key[row, :, step]
-                values[:, entry] = value[row, :, step]
-            (out[row],) = self._session.run(query[row], keys, values, self._visible[row])
+        keys, values = self._keys[layer], self._values[layer]
+        keys[self._slots, 0, :, self._entries] = key.swapaxes(1, 2)
+        values[self._slots, 0, :, self._entries] = value.swapaxes(1, 2)
+        scaled = query * self._scale
+        for rows, slots in self._groups:
+            (out[rows],) = self._session.run(scaled[rows], keys[slots], values[slots], self._visible[rows])
+
+
+def _neighbours(slots: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield the longest groups of successive rows that have successive slots, as rows and slots."""
+    first = 0
+    for row, slot in enumerate(slots, start=1):
+        if row == len(slots) or slots[row] != slot + 1:
+            yield slice(first, row), slice(slots[first], slot + 1)
+            first = row
 
 
 class _Gathered:
