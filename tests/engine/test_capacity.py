@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,11 @@ import torch
 
 from tympan.config import ModelSettings, cache_folder
 from tympan.engine.kyutai import capacity, loader
-from tympan.engine.kyutai.capacity import (
-    GIB,
-    HEADROOM,
-    cached_step_seconds,
-    slots_for,
-    streams_in_real_time,
-    streams_that_fit,
-)
+from tympan.engine.kyutai.capacity import GIB, HEADROOM, slots_for, streams_in_real_time, streams_that_fit
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.placement import place
+from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.engine.kyutai.step_times import StepTimes
 from tympan.errors import ConfigError
 from tympan.models.checkpoints.load import open_checkpoint
 
@@ -54,43 +50,31 @@ def test_slow_machine_carries_one_stream() -> None:
 
 def test_step_times_are_measured_once(tmp_path: Path) -> None:
     first, second = Machine(40), Machine(40)
-    expected = streams_in_real_time(cached_step_seconds(tmp_path, KEY, first), 1000)
-    assert streams_in_real_time(cached_step_seconds(tmp_path, KEY, second), 1000) == expected
+    expected = streams_in_real_time(StepTimes(KEY, tmp_path).measured_by(first), 1000)
+    assert streams_in_real_time(StepTimes(KEY, tmp_path).measured_by(second), 1000) == expected
     assert first.measured
     assert not second.measured
 
 
 def test_step_times_depend_on_key(tmp_path: Path) -> None:
-    cached_step_seconds(tmp_path, KEY, Machine(40))(1)
-    other = Machine(40)
-    cached_step_seconds(tmp_path, {**KEY, "gpu": "c"}, other)(1)
-    assert other.measured == [1]
-
-
-@pytest.mark.parametrize(("seconds", "measured"), [(0.002, []), (0.0024, []), (0.0028, [1]), (0.0014, [1])])
-def test_step_times_of_a_machine_with_another_speed_are_measured_again(
-    tmp_path: Path, seconds: float, measured: list[int]
-) -> None:
-    cached_step_seconds(tmp_path, KEY, Machine(40), check=lambda: seconds)(1)
-    machine = Machine(40)
-    assert cached_step_seconds(tmp_path, KEY, machine, check=lambda: seconds)(1) == pytest.approx(0.002, rel=0.1)
-    assert machine.measured == measured
+    StepTimes(KEY, tmp_path).measured_by(Machine(40))(1)
+    assert not StepTimes({**KEY, "gpu": "c"}, tmp_path).seconds
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": {"gpu": "a", "model": "b"}, "step_seconds": {"x": 1}}'])
-def test_broken_cache_file_is_measured_again(tmp_path: Path, content: str) -> None:
-    cached_step_seconds(tmp_path, KEY, Machine(40))(1)
+def test_broken_file_of_step_times_is_written_again(tmp_path: Path, content: str) -> None:
+    StepTimes(KEY, tmp_path).measured_by(Machine(40))(1)
     (file,) = tmp_path.iterdir()
     file.write_text(content)
     machine = Machine(40)
-    cached_step_seconds(tmp_path, KEY, machine)(1)
+    StepTimes(KEY, tmp_path).measured_by(machine)(1)
     assert machine.measured == [1]
-    assert json.loads(file.read_text())["key"] == KEY
+    assert StepTimes(KEY, tmp_path).seconds == {1: machine(1)}
 
 
-def test_unwritable_cache_folder_is_no_error(tmp_path: Path) -> None:
+def test_unwritable_folder_of_step_times_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert cached_step_seconds(tmp_path / "file", KEY, Machine(0))(1) == pytest.approx(0.002)
+    assert StepTimes(KEY, tmp_path / "file").measured_by(Machine(0))(1) == pytest.approx(0.002)
 
 
 def test_cache_folder_follows_xdg() -> None:
@@ -164,17 +148,63 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tympan" / "step-times"
 
 
-def test_next_start_on_a_cpu_uses_the_step_times(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = dict.fromkeys((1, 2, 4), 0.01) | {8: 0.1}
-    monkeypatch.setattr(capacity, "full_context_step_seconds", lambda runner, rows, steps: seconds[rows])
-    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32")
-    assert load_runner(settings, 8).slots == 4
+class Steps:
+    """Stands for the measurement of steps at full context: those of one row take the given seconds in turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.one_row: list[float] = [0.01]
+        self.measured: list[int] = []
+        monkeypatch.setattr(capacity, "full_context_steps", self._steps)
+
+    def _steps(self, runner: KyutaiRunner, rows: int) -> Iterator[float]:
+        self.measured.append(rows)
+        yield from itertools.cycle(self.one_row if rows == 1 else [max(self.one_row[-1], 0.01 if rows <= 4 else 0.1)])
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(monkeypatch)
+
+
+def start_on_cpu() -> KyutaiRunner:
+    return load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"), 8)
+
+
+def test_next_start_on_a_cpu_uses_the_step_times(own_cache: Path, steps: Steps) -> None:
+    assert start_on_cpu().slots == 4
+    assert steps.measured == [1, 2, 4, 8]
     (file,) = own_cache.iterdir()
-    seconds = dict.fromkeys((2, 4, 8), 0.1) | {1: 0.01}
-    assert load_runner(settings, 8).slots == 4
+    steps.measured.clear()
+    assert start_on_cpu().slots == 4
+    assert steps.measured == [1]
     assert list(own_cache.iterdir()) == [file]
-    seconds[1] = 0.02
-    assert load_runner(settings, 8).slots == 1
+
+
+@pytest.mark.parametrize(
+    ("one_row", "is_as_fast"),
+    [
+        ([0.012], True),
+        ([0.008], True),
+        ([0.014], False),
+        ([0.007], False),
+        ([0.9, 0.2, 0.05, 0.04, 0.02, 0.0101], True),
+        ([0.9, 0.2, 0.05, 0.04, 0.02, 0.02, 0.01], False),
+    ],
+)
+def test_one_of_the_first_steps_must_agree(
+    own_cache: Path, steps: Steps, one_row: list[float], is_as_fast: bool
+) -> None:
+    start_on_cpu()
+    steps.measured.clear()
+    steps.one_row = one_row
+    start_on_cpu()
+    assert steps.measured == ([1] if is_as_fast else [1, 1, 2, 4, 8])
+
+
+def test_slower_machine_has_fewer_slots(own_cache: Path, steps: Steps) -> None:
+    start_on_cpu()
+    steps.one_row = [0.1]
+    assert start_on_cpu().slots == 1
 
 
 def test_step_times_on_a_gpu_are_stored(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

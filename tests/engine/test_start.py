@@ -19,6 +19,7 @@ from tympan.engine.batching import startup_timer
 from tympan.engine.kyutai import capacity, loader
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.program import LoadedModel
+from tympan.engine.kyutai.runner import KyutaiRunner
 from tympan.engine.registry import create_engine
 from tympan.messages import Word
 
@@ -81,10 +82,10 @@ def test_load_uses_no_device(written: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_slots_are_limited_by_platform_and_speed(
     monkeypatch: pytest.MonkeyPatch, most_streams: int | None, carried: int, slots: int
 ) -> None:
-    def measured(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> int:
-        return min(carried, most)
+    def calibrated(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> KyutaiRunner:
+        return KyutaiRunner(model, info, min(carried, most))
 
-    monkeypatch.setattr(loader, "measure_capacity", measured)
+    monkeypatch.setattr(loader, "calibrated_runner", calibrated)
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32"), most_streams)
     assert runner.slots == slots
 
@@ -103,7 +104,7 @@ def test_gpu_slots_are_limited_by_platform(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_max_streams_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "measure_capacity", lambda *arguments: pytest.fail("measured"))
+    monkeypatch.setattr(loader, "calibrated_runner", lambda *arguments: pytest.fail("measured"))
     runner = load_runner(ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=2), 8)
     assert runner.slots == 2
 

@@ -5,21 +5,18 @@ Step times are measured at full context, in this start or in an earlier one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
-from pathlib import Path
+from itertools import islice
 
-import msgspec
 import numpy as np
 import torch
 
-from tympan.config import cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.buckets import bucket_sizes
 from tympan.engine.batching.scheduler import KEPT_FRAMES, Row, Slot
@@ -29,6 +26,7 @@ from tympan.engine.kyutai.machine import cpu_key
 from tympan.engine.kyutai.placement import Placement
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.runner import KyutaiRunner
+from tympan.engine.kyutai.step_times import StepTimes
 from tympan.errors import ConfigError
 from tympan.models import kernels
 from tympan.models.checkpoints.checkpoint import Checkpoint, describe
@@ -42,6 +40,7 @@ MEASURED_STEPS = 4
 FULL_CONTEXT_SECONDS = 3600.0  # age of a stream whose rings have long been full
 _FINEST = 16  # streams; larger answers are searched for between powers of two
 _SAME_SPEED = 1.3  # largest ratio of the times of two steps of a machine that is as fast as before
+_CHECKED_STEPS = 6  # of a start, until one agrees with an earlier start
 
 GIB = 2**30
 _FIXED_BYTES = GIB  # libraries, graphs, fragmentation
@@ -118,17 +117,15 @@ def limit_to_real_time(runner: KyutaiRunner, checkpoint: Checkpoint, placement: 
         "tympan": version(),
         "torch": str(torch.__version__),
     }
-    times = cached_step_seconds(
-        cache_folder() / "step-times", key, lambda rows: full_context_step_seconds(runner, rows)
-    )
-    runner.slots = _capacity(times, runner.slots, runner.info)
+    times = StepTimes(key)
+    runner.slots = _capacity(times.measured_by(partial(full_context_step_seconds, runner)), runner.slots, runner.info)
 
 
-def measure_capacity(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> int:
-    """Return how many streams, from 1 to `most`, a CPU carries in real time.
+def calibrated_runner(model: LoadedModel, info: EngineInfo, architecture: str, most: int) -> KyutaiRunner:
+    """Return a runner with as many slots, from 1 to `most`, as a CPU carries in real time.
 
-    Other programs and saving of energy change a CPU's speed. Step times of an earlier start are used only if a step of
-    this start agrees with them; it is the first one, which creates what a CPU creates only once.
+    Other programs and saving of energy change a CPU's speed. Step times of an earlier start are used only if one of the
+    first steps of this start agrees with them.
     """
     key = cpu_key() | {
         "architecture": architecture,
@@ -139,12 +136,24 @@ def measure_capacity(model: LoadedModel, info: EngineInfo, architecture: str, mo
         "torch": str(torch.__version__),
         "onnxruntime": _onnxruntime_version(),
     }
+    times = StepTimes(key)
+    step_seconds = times.measured_by(
+        lambda rows: full_context_step_seconds(KyutaiRunner(model, info, rows), rows, MEASURED_STEPS)
+    )
+    runner = None
+    if expected := times.seconds.get(1):
+        runner = KyutaiRunner(model, info, streams_in_real_time(step_seconds, most)[0])
+        if not _is_as_fast(full_context_steps(runner, 1), expected):
+            runner = None
+            times.seconds.clear()
+    streams = _capacity(step_seconds, most, info)
+    return runner or KyutaiRunner(model, info, streams)
 
-    def measured(rows: int, steps: int = MEASURED_STEPS) -> float:
-        return full_context_step_seconds(KyutaiRunner(model, info, rows), rows, steps)
 
-    step_seconds = cached_step_seconds(cache_folder() / "step-times", key, measured, check=lambda: measured(1, 1))
-    return _capacity(step_seconds, most, info)
+def _is_as_fast(steps: Iterator[float], expected: float) -> bool:
+    """Return whether one of the first steps took about the expected seconds."""
+    ratios = (seconds / expected for seconds in islice(steps, _CHECKED_STEPS))
+    return any(1 / _SAME_SPEED <= ratio <= _SAME_SPEED for ratio in ratios)
 
 
 def _onnxruntime_version() -> str:
@@ -197,16 +206,21 @@ def streams_in_real_time(
 
 def full_context_step_seconds(runner: KyutaiRunner, rows: int, steps: int = MEASURED_STEPS) -> float:
     """Return the median seconds of steps of `rows` streams at full context. The runner must not be serving yet."""
+    return statistics.median(islice(full_context_steps(runner, rows), WARM_UP_STEPS, WARM_UP_STEPS + steps))
+
+
+def full_context_steps(runner: KyutaiRunner, rows: int) -> Iterator[float]:
+    """Run steps of `rows` streams at full context and yield the seconds of each; the first ones warm up."""
     batch = full_context_rows(runner, rows)
-    times = []
-    for _ in range(WARM_UP_STEPS + steps):
-        start = time.perf_counter()
-        result = runner.launch(batch)
-        if not isinstance(result, StepResult):
-            result.wait()
-        times.append(time.perf_counter() - start)
-    runner.start_frame = 0
-    return statistics.median(times[WARM_UP_STEPS:])
+    try:
+        while True:
+            start = time.perf_counter()
+            result = runner.launch(batch)
+            if not isinstance(result, StepResult):
+                result.wait()
+            yield time.perf_counter() - start
+    finally:
+        runner.start_frame = 0
 
 
 def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[Row]:
@@ -214,64 +228,3 @@ def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[R
     noise = np.random.default_rng(seed).standard_normal((count, runner.info.frame_samples)).astype(np.float32) * 0.1
     runner.start_frame = int(FULL_CONTEXT_SECONDS / runner.info.frame_seconds)
     return [Row(Slot(index, None), noise[index], fresh=True) for index in range(count)]
-
-
-class _StepTimes(msgspec.Struct):
-    key: dict[str, object]
-    step_seconds: dict[int, float]
-
-
-def cached_step_seconds(
-    folder: Path,
-    key: Mapping[str, object],
-    step_seconds: Callable[[int], float],
-    check: Callable[[], float] | None = None,
-) -> Callable[[int], float]:
-    """Return `step_seconds` with a cache in a file in `folder`, for starts with the same `key`.
-
-    A file that cannot be read or written only costs the time to measure again.
-
-    Args:
-        folder: Folder of the file.
-        key: What the times depend on.
-        step_seconds: Returns the seconds of a step of so many rows.
-        check: Returns the seconds of a step of one row, measured quickly. If they differ by more than
-            `_SAME_SPEED` from the cached ones, the cache is not used. None to rely on the key.
-    """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    file = folder / f"{name}.json"
-    cache = _StepTimes(dict(key), {})
-    try:
-        stored = msgspec.json.decode(file.read_bytes(), type=_StepTimes)
-        if stored.key == cache.key and _is_as_fast(stored.step_seconds, check):
-            cache = stored
-            logger.info("using step times measured before: %s", file)
-    except (OSError, ValueError, msgspec.MsgspecError):
-        pass
-
-    def lookup(rows: int) -> float:
-        if rows not in cache.step_seconds:
-            cache.step_seconds[rows] = step_seconds(rows)
-            _write(file, cache)
-        return cache.step_seconds[rows]
-
-    return lookup
-
-
-def _is_as_fast(stored: Mapping[int, float], check: Callable[[], float] | None) -> bool:
-    if check is None:
-        return True
-    if 1 not in stored:
-        return False
-    ratio = check() / stored[1]
-    return 1 / _SAME_SPEED <= ratio <= _SAME_SPEED
-
-
-def _write(file: Path, cache: _StepTimes) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(cache))
-        temporary.replace(file)
-    except OSError as error:
-        logger.warning("step times cannot be written to %s: %s", file, error.strerror)

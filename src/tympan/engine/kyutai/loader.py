@@ -15,7 +15,7 @@ from torch import Tensor
 from tympan.config import ModelSettings, cache_folder
 from tympan.engine.base import EngineInfo
 from tympan.engine.batching.startup_timer import StartupTimer
-from tympan.engine.kyutai.capacity import allocate, limit_to_real_time, measure_capacity, stream_bytes, warm_up
+from tympan.engine.kyutai.capacity import allocate, calibrated_runner, limit_to_real_time, stream_bytes, warm_up
 from tympan.engine.kyutai.placement import CPU_KINDS, Placement, place, prepare
 from tympan.engine.kyutai.program import LoadedModel
 from tympan.engine.kyutai.recommendation import stored
@@ -88,9 +88,7 @@ def _runner_without_graphs(
     """Return a runner on a CPU or an Apple GPU."""
     if slots is None:
         with timer.timed("calibration"):
-            slots = measure_capacity(model, info, architecture, most_streams)
-        with timer.timed("state"):
-            return KyutaiRunner(model, info, slots)
+            return calibrated_runner(model, info, architecture, most_streams)
     with timer.timed("state"):
         runner = KyutaiRunner(model, info, slots)
     with timer.timed("warm-up"):
