@@ -11,7 +11,14 @@ import torch
 
 from tympan.config import ModelSettings, cache_folder
 from tympan.engine.kyutai import capacity, loader
-from tympan.engine.kyutai.capacity import GIB, HEADROOM, slots_for, streams_in_real_time, streams_that_fit
+from tympan.engine.kyutai.capacity import (
+    GIB,
+    HEADROOM,
+    full_context_rows,
+    slots_for,
+    streams_in_real_time,
+    streams_that_fit,
+)
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.placement import place
 from tympan.engine.kyutai.runner import KyutaiRunner
@@ -199,6 +206,16 @@ def test_one_of_the_first_steps_must_agree(
     steps.one_row = one_row
     start_on_cpu()
     assert steps.measured == ([1] if is_as_fast else [1, 1, 2, 4, 8])
+
+
+@pytest.mark.parametrize("slots", [None, 2])
+def test_steps_of_a_start_take_no_seed(own_cache: Path, slots: int | None) -> None:
+    """Else the tokens of a model with a temperature would depend on the number of steps that were checked."""
+    settings = ModelSettings(model="random:tiny", device="cpu", dtype="f32", max_streams=slots)
+    for _ in range(2):
+        runner = load_runner(settings, 2)
+        runner.launch(full_context_rows(runner, 1))
+        assert runner._next_seed == 1
 
 
 def test_slower_machine_has_fewer_slots(own_cache: Path, steps: Steps) -> None:

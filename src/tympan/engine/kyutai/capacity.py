@@ -166,7 +166,7 @@ def _onnxruntime_version() -> str:
 def warm_up(runner: KyutaiRunner) -> None:
     """Run a step, which creates what a CPU creates in its first step."""
     runner.launch(full_context_rows(runner, 1))
-    runner.start_frame = 0
+    runner.reset_counters()
 
 
 def _capacity(step_seconds: Callable[[int], float], most: int, info: EngineInfo) -> int:
@@ -220,7 +220,7 @@ def full_context_steps(runner: KyutaiRunner, rows: int) -> Iterator[float]:
                 result.wait()
             yield time.perf_counter() - start
     finally:
-        runner.start_frame = 0
+        runner.reset_counters()
 
 
 def full_context_rows(runner: KyutaiRunner, count: int, seed: int = 0) -> list[Row]:

@@ -50,8 +50,7 @@ class KyutaiRunner:
         self.slots = slots
         self.tokenizer = model.tokenizer
         self.program = StepProgram(model, slots if device is None else slots + 1, slots)
-        self._next_seed = 0
-        self.start_frame = 0
+        self.reset_counters()
         pinned = model.device.type == "cuda"
         self._frames, self._control = self.program.frames, self.program.control
         if model.device.type != "cpu":
@@ -70,6 +69,11 @@ class KyutaiRunner:
         start = time.perf_counter()
         self._graphs = None if device is None else self._record(device)
         self.record_seconds = time.perf_counter() - start
+
+    def reset_counters(self) -> None:
+        """Start the next streams at frame 0 and with seeds from 0, as in a new runner."""
+        self.start_frame = 0
+        self._next_seed = 0
 
     def launch(self, rows: Sequence[Row]) -> StepResult | LaunchedStep:
         """Run one frame of every row, as `Runner.launch`."""
