@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from support.model_speech import speech
 from tympan.models.checkpoints.load import open_checkpoint
 from tympan.models.cpu.linear import WeightType
 from tympan.models.cpu.networks import run_lm_on_cpu, run_mimi_on_cpu
+from tympan.models.cpu.threads import give_threads_to_sessions
 from tympan.models.lm import LM
 from tympan.models.mimi import MimiEncoder
 
@@ -70,10 +72,12 @@ def step(mimi: MimiEncoder, lm: LM, states: tuple, rows: Sequence[int], streams:
 
 
 def main() -> None:
-    kind, batch, threads = sys.argv[1:]
-    torch.set_num_threads(int(threads))
+    kind, batch, threads = cast(WeightType, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(threads)
+    networks(kind)
+    give_threads_to_sessions()
     digest = hashlib.sha256()
-    for stream in run_streams(kind, int(batch)):  # type: ignore[arg-type]
+    for stream in run_streams(kind, batch):
         for part in stream:
             digest.update(part.numpy().tobytes())
     print(digest.hexdigest())
