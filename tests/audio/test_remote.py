@@ -68,6 +68,16 @@ async def test_killed_worker_is_an_error_of_its_stream(caplog: pytest.LogCapture
     assert "a decoder process failed" in caplog.text
 
 
+async def test_worker_that_has_ended_is_noticed_when_it_is_written_to() -> None:
+    async with RemoteClient(AUTO) as client:
+        await client.decode(flac()[:10_000])
+        worker = psutil.Process(client.decoder._pid)
+        worker.kill()
+        worker.wait(10)  # without the event loop, which would read the end of the connection
+        with pytest.raises(AudioError, match="the audio could not be decoded"):
+            await client.decode(flac()[10_000:])
+
+
 async def test_hanging_worker_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "REPLY_SECONDS", 0.2)
     async with RemoteClient(AUTO) as client:

@@ -133,9 +133,9 @@ class RemoteDecoder:
                 raise error
             elif self._ended or not self._started or (self._wants_chunk and not self._chunks):
                 return
+            elif self._wants_chunk:
+                self._send(self._chunks.popleft())
             else:
-                if self._wants_chunk:
-                    self._send(self._chunks.popleft())
                 self._waiting = True
                 self._start_timer()
                 yield None
