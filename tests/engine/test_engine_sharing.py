@@ -69,6 +69,20 @@ async def test_streams_opened_at_the_same_time(tmp_path: Path) -> None:
         assert all(isinstance(error, CapacityError) for error in failures)
 
 
+async def test_placement_is_even_whatever_is_known_of_other_servers(tmp_path: Path) -> None:
+    async with shared(tmp_path, "scripted", processes=2) as (_, (server, _other)):
+        first, second = server.processes
+        first.others = 2  # and those of the second process are not known yet
+        server.open(Listener())
+        assert (first.active, second.active) == (0, 1), "of processes with equal shares, the one with the most room"
+        for _ in range(2):
+            server.open(Listener())
+        assert (first.active, second.active) == (1, 2)
+        first.others = CAPACITY // 2 - first.active
+        server.open(Listener())
+        assert (first.active, second.active) == (1, 3), "a process without room takes none"
+
+
 async def test_slots_of_a_lost_server_are_free(tmp_path: Path) -> None:
     async with shared(tmp_path, "scripted") as (_, (first, second)):
         for _ in range(CAPACITY):

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteEngine:
-    """Gives each stream to the process with the most room, and moves it if that process is lost.
+    """Spreads its streams evenly over the processes, and moves those of a process that is lost.
 
     Args:
         commands: For each process to start, the arguments of the Python interpreter and additional environment
@@ -87,7 +87,7 @@ class RemoteEngine:
     def open(self, deliver: Deliver, *, live: bool = True) -> RemoteStream:
         if not self.ready:
             raise EngineError("the engine is not running")
-        process = self._roomiest()
+        process = self._least_used()
         if process is None or self._waiting:
             raise CapacityError(f"all {self.capacity} streams are taken; try again later")
         stream = RemoteStream(self, deliver, live=live)
@@ -156,9 +156,14 @@ class RemoteEngine:
         if self.observe is not None:
             self.observe(report)
 
-    def _roomiest(self) -> EngineLink | None:
-        process = max(self.processes, key=lambda each: each.free)
-        return process if process.free > 0 else None
+    def _least_used(self) -> EngineLink | None:
+        """Return the process with the smallest share of this server's streams, of several the one with the most room.
+
+        What is known of other servers' streams is a moment old: if their number decided, servers that open many
+        streams at the same time would all use one process in turn and then the other.
+        """
+        with_room = [process for process in self.processes if process.free > 0]
+        return min(with_room, key=lambda each: (each.active / each.capacity, -each.free), default=None)
 
     def _attach(self, stream: RemoteStream, process: EngineLink) -> None:
         self._numbers = (self._numbers + 1) % (1 << 32)
@@ -172,7 +177,7 @@ class RemoteEngine:
         stream.detach()
 
     def _attach_waiting(self) -> None:
-        while self._waiting and (process := self._roomiest()) is not None:
+        while self._waiting and (process := self._least_used()) is not None:
             stream = next(iter(self._waiting))
             del self._waiting[stream]
             self._attach(stream, process)
