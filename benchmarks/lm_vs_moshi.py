@@ -105,7 +105,10 @@ def alternate(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[st
         if turn == 3:
             times = {name: [] for name in contenders}
         for name, step in contenders.items():
-            give_threads_to_pytorch() if name == MOSHI_NAME else give_threads_to_sessions()
+            if name == MOSHI_NAME:
+                give_threads_to_pytorch()
+            else:
+                give_threads_to_sessions()
             with timed(times[name]):
                 step()
     return times

@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from statistics import median
 
 from tympan.config import ModelSettings
 from tympan.engine.batching.scheduler import REPLAY_FRAMES, Row, Slot
 from tympan.engine.batching.step import StepResult
-from tympan.engine.kyutai.capacity import full_context_rows
+from tympan.engine.kyutai.capacity import full_context_step_seconds
 from tympan.engine.kyutai.loader import load_runner
 from tympan.engine.kyutai.runner import KyutaiRunner
 
-WARM_UP_STEPS, STEPS = 5, 60
+STEPS = 60
 
 
 def seconds(runner: KyutaiRunner, row: Row) -> float:
@@ -38,9 +37,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     arguments = parser.parse_args()
     runner = load_runner(ModelSettings(model=arguments.model, dtype=arguments.dtype, max_streams=2))
-    (live,) = full_context_rows(runner, 1)
-    step = median([seconds(runner, live) for _ in range(WARM_UP_STEPS + STEPS)][WARM_UP_STEPS:])
-    runner.start_frame = 0
+    step = full_context_step_seconds(runner, 1, STEPS)
     slot = Slot(1, None)
     again = (Row(slot, None, number == 0, number=number, replayed=True) for number in range(REPLAY_FRAMES))
     behind = sum(seconds(runner, row) for row in again)

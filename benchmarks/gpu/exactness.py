@@ -126,7 +126,7 @@ def one_row(runner: KyutaiRunner) -> Values:
         start = time.perf_counter()
         run_rows(runner, rows)
         times.append(1000 * (time.perf_counter() - start))
-    runner.start_frame = 0
+    runner.reset_counters()
     measured = times[_WARM_UP_STEPS:]
     return {"step_ms_p50": round(percentile(measured, 50), 3), "step_ms_p99": round(percentile(measured, 99), 3)}
 
